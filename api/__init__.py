@@ -1,1 +1,1 @@
-"""The door: the JSON API over the rows of :mod:`jobs`. Flask is spoken here and nowhere else."""
+"""The HTTP API: JSON over the rows of :mod:`jobs`. Only this package uses Flask."""

@@ -1,4 +1,4 @@
-"""The application: its parts are built here and given to each other. Importing this builds nothing."""
+"""Builds the application and wires its parts together. Importing this module builds nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
-from api.limits import Limiter, SharedLimits
+from api.rate_limits import Limiter, SharedLimits
 from api.revocation import Revocation
 from api.schemas.problems import Problem
 from api.serving import current
@@ -33,27 +33,27 @@ from core.wakeup import Wakeup
 from jobs import queue
 from jobs.events.live import Subscriber
 from jobs.images import ImageReader
-from jobs.store import accounts, events
+from jobs.store import accounts, outbox
 from jobs.store.admission import Admission, Disk
 from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
 from net.client import GuardedClient
 from net.guard import WEB
 
-#: Of the API that the document describes; the service's own version is another.
+#: The version of the API in the document, not that of the service.
 API_VERSION = "1.0"
 _DOCUMENT = "/openapi.json"
 _EXTENSION = "longlook"
 _DESCRIPTION = (
-    "Asynchronous image reasoning. A job is a question about one or more images; it is accepted at once, runs "
-    "when an engine has room, and keeps the answer with the whole reasoning. Every error has one body: RFC 9457 "
-    "(`application/problem+json`) with all faults in `errors`, and OpenAI's `error` object. Every answer carries "
-    "`x-request-id`."
+    "Asynchronous image reasoning. A job is a question about one or more images. Longlook accepts it immediately, "
+    "runs it when an engine has room, and stores the answer with the whole reasoning. All errors have the same body: "
+    "RFC 9457 (`application/problem+json`) with every fault in `errors`, and OpenAI's `error` object. Every response "
+    "has an `x-request-id`."
 )
 
 
 class Service:
-    """What lives as long as the application: it is drained, and closed in the end."""
+    """The resources of the application, which it drains and closes when it stops."""
 
     def __init__(
         self,
@@ -78,14 +78,14 @@ class Service:
         self._buckets = buckets
 
     def drain(self) -> None:
-        """Be no longer ready, and let all go who wait or follow. A signal handler may call it."""
+        """Stop being ready, and end all waits and streams. Safe in a signal handler."""
         self.draining.set()
         self._waits.close()
         self._streams.close()
         self._revocation.close()
 
     def close(self) -> None:
-        """Let go of everything; nothing can be served after it."""
+        """Close everything; the application serves nothing afterwards."""
         self.drain()
         self._images.close()
         self._fetching.close()
@@ -106,17 +106,17 @@ def create_app(
     clock: Clock = utcnow,
     timer: Callable[[], float] = time.monotonic,
 ) -> framework.Router:
-    """Build the application. To be called after any fork: it starts threads and processes when they are needed.
+    """Build the application. Call this after any fork: it starts threads and processes on demand.
 
     Args:
-        settings: by default those of the environment.
-        database: by default the one that the settings name.
-        wakeup: likewise.
-        delivery_wakeup: likewise; rung when something is to be told to receivers.
-        images: by default decoders in a sandbox of their own.
-        buckets: of which requests are taken, by default those that the settings' Redis keeps for all processes.
-        clock: the time on SQLite.
-        timer: seconds that never go back, for what is looked at or counted at intervals.
+        settings: the default is read from the environment.
+        database: the default is that of the settings.
+        wakeup: wakes workers; the default uses the Redis of the settings.
+        delivery_wakeup: likewise, for the process that sends notifications.
+        images: the default starts decoders in a sandbox.
+        buckets: the rate limits; the default shares them through the Redis of the settings.
+        clock: the time of the database on SQLite.
+        timer: a monotonic clock, in seconds.
 
     Raises:
         core.errors.SettingsError: the environment is not usable.
@@ -131,7 +131,7 @@ def create_app(
     database.party = current.group
     wakeup = wakeup or queue.RedisWakeup(settings)
     delivery_wakeup = delivery_wakeup or queue.RedisWakeup(settings, task=queue.DELIVER)
-    database.listen(events.WakeupOnCommit(delivery_wakeup))
+    database.listen(outbox.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
     buckets = buckets or RateLimits(settings.redis_url, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
@@ -148,8 +148,8 @@ def create_app(
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
     fetching = GuardedClient(settings.webhook_allow, ports=WEB)
-    reported = GuardedClient(settings.webhook_allow)
-    receivers = WebhookTargets(database, egress=reported)
+    sending = GuardedClient(settings.webhook_allow)
+    webhook_targets = WebhookTargets(database, client=sending)
     held_open = Shares(settings.max_streams, name="streams and waits")
     revocation = Revocation(database)
     waits = Waits(database, shares=held_open)
@@ -172,58 +172,59 @@ def create_app(
     measures = metrics.MetricsRoutes(
         settings,
         database=database,
-        gate=gate,
         open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
     )
-    downloads = Downloads(settings, egress=fetching, count=measures.fetched)
+    downloads = Downloads(settings, client=fetching, count=measures.fetched)
     submissions = SubmissionService(
         settings,
         database=database,
         images=SubmissionImages(settings, database=database, decoder=images),
         downloads=downloads,
-        receivers=receivers,
+        webhook_targets=webhook_targets,
         wakeup=wakeup,
         admission=Admission(database, settings, timer=timer),
         disk=disk,
         quota=quota,
     )
-    router = _router(settings, timer=timer)
+    router = _router(settings, gate=gate, timer=timer)
     limiter.install(router)
     cors.install(router, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     router.extensions[_EXTENSION] = service
     forecast = PositionForecast(timer=timer)
-    routes.JobRoutes(
-        settings,
-        database=database,
-        service=submissions,
-        waits=waits,
-        revocation=revocation,
-        gate=gate,
-        forecast=forecast,
-    ).declare(router)
-    routes.GroupRoutes(settings, database=database, service=submissions, forecast=forecast).declare(
-        router, gate
+    router.include(
+        routes.JobRoutes(
+            settings,
+            database=database,
+            service=submissions,
+            waits=waits,
+            revocation=revocation,
+            gate=gate,
+            forecast=forecast,
+        )
     )
-    routes.RunRoutes(database=database).declare(router, gate)
-    routes.StreamRoutes(database=database, streams=streams, tokens=tokens).declare(router, gate)
-    routes.ImageRoutes(settings, database=database, service=submissions).declare(router, gate)
+    router.include(
+        routes.GroupRoutes(settings, database=database, service=submissions, forecast=forecast)
+    )
+    router.include(routes.RunRoutes(database=database))
+    router.include(routes.StreamRoutes(database=database, streams=streams, tokens=tokens))
+    router.include(routes.ImageRoutes(settings, database=database, service=submissions))
     vault = functools.cache(lambda: Vault.of(settings))
     endpoints = routes.EndpointRoutes(
         settings,
         database=database,
-        receivers=receivers,
+        receivers=webhook_targets,
         vault=vault,
         quota=quota,
         revocation=revocation,
         timer=timer,
     )
-    endpoints.declare(router, gate)
-    routes.SecretRoutes(database=database, vault=vault).declare(router, gate)
-    routes.DeliveryRoutes(database=database, quota=quota).declare(router, gate)
-    routes.ModelRoutes(settings).declare(router, gate)
-    routes.QuarantineRoutes(database=database).declare(router, gate)
-    routes.QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate).declare(router)
-    routes.UsageRoutes(settings, database=database, quota=quota, gate=gate).declare(router)
+    router.include(endpoints)
+    router.include(routes.SecretRoutes(database=database, vault=vault))
+    router.include(routes.DeliveryRoutes(database=database, quota=quota))
+    router.include(routes.ModelRoutes(settings))
+    router.include(routes.QuarantineRoutes(database=database))
+    router.include(routes.QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate))
+    router.include(routes.UsageRoutes(settings, database=database, quota=quota, gate=gate))
     measures.watch(
         (
             held_open,
@@ -236,21 +237,24 @@ def create_app(
             endpoints.tests,
         )
     )
-    measures.declare(router)
-    health.HealthRoutes(
-        settings, database=database, disk=disk, wakeup=wakeup, draining=service.draining
-    ).declare(router)
+    measures.install(router)
+    router.include(measures, public=settings.metrics_public)
+    router.include(
+        health.HealthRoutes(
+            settings, database=database, disk=disk, wakeup=wakeup, draining=service.draining
+        )
+    )
     return router
 
 
 def service_of(app: flask.Flask) -> Service:
-    """Return what lives as long as ``app``."""
-    found: Service = app.extensions[_EXTENSION]
-    return found
+    """Return the resources of ``app``."""
+    service: Service = app.extensions[_EXTENSION]
+    return service
 
 
 def openapi_document() -> dict[str, Any]:
-    """Return the OpenAPI document, the same for every installation. No server, database or Redis is needed."""
+    """Return the OpenAPI document, which is the same for every installation. Needs no server, database or Redis."""
     app = create_app(Settings(pepper=SecretStr("not used")))
     try:
         return app.document()
@@ -258,12 +262,16 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
-def _router(settings: Settings, *, timer: Callable[[], float]) -> framework.Router:
+def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> framework.Router:
     router = framework.Router(
-        title="Longlook",
-        version=API_VERSION,
-        description=_DESCRIPTION,
-        problem=Problem,
+        framework.Document(
+            title="Longlook",
+            version=API_VERSION,
+            description=_DESCRIPTION,
+            problem=Problem,
+            webhooks=routes.NOTIFICATIONS,
+        ),
+        guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,
     )
     problems.install(router, timer=timer)

@@ -1,4 +1,4 @@
-"""Who asks, and what a key's role lets it do."""
+"""Authenticates callers, and checks the rights of their role."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import enum
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import flask
 
@@ -20,60 +21,68 @@ from jobs.store import accounts
 
 
 class Right(enum.Enum):
-    """What a route may need."""
+    """A right that a route may require."""
 
-    #: See jobs, images and models.
+    #: Read jobs, images and models.
     READ = enum.auto()
-    #: Bring in jobs and images, as the key's own account.
+    #: Submit jobs and images, for the key's own account.
     SUBMIT = enum.auto()
-    #: Cancel, rerun, delete.
-    STEER = enum.auto()
-    #: All of that for every account, not the key's own alone.
+    #: Cancel, rerun and delete jobs.
+    COMMAND = enum.auto()
+    #: Use these rights for every account.
     EVERYWHERE = enum.auto()
 
 
-#: An operator steers everybody's jobs but brings in none; a rerun belongs to the account of its original.
+class Access(enum.Enum):
+    """Access other than by a right of a key."""
+
+    #: The right to read, or a stream token of the job in the path.
+    FOLLOWER = enum.auto()
+
+
+FOLLOWER: Final = Access.FOLLOWER
+#: An operator manages the jobs of all accounts but submits none; a rerun belongs to the account of its original.
 RIGHTS: dict[Role, frozenset[Right]] = {
     Role.READ: frozenset({Right.READ}),
-    Role.SUBMIT: frozenset({Right.READ, Right.SUBMIT, Right.STEER}),
-    Role.OPERATE: frozenset({Right.READ, Right.STEER, Right.EVERYWHERE}),
+    Role.SUBMIT: frozenset({Right.READ, Right.SUBMIT, Right.COMMAND}),
+    Role.OPERATE: frozenset({Right.READ, Right.COMMAND, Right.EVERYWHERE}),
     Role.ADMIN: frozenset(Right),
 }
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A known key's owner."""
+    """The owner of a valid key."""
 
     account_id: uuid.UUID
     role: Role
-    #: The name under which the timeline tells of it.
+    #: The name in the timeline.
     actor: str
     key_id: uuid.UUID
-    #: The highest class of the jobs that it may bring in.
+    #: The highest priority of jobs that it may submit.
     highest_priority: Priority
 
     @property
     def scope(self) -> uuid.UUID | None:
-        """The account whose things this caller sees; None: everybody's."""
+        """The account whose resources this caller sees; None: all accounts."""
         return None if self.everywhere else self.account_id
 
     @property
     def everywhere(self) -> bool:
-        """Whether this caller works for the operator: it sees all accounts."""
+        """Whether this caller is an operator, who sees all accounts."""
         return Right.EVERYWHERE in RIGHTS[self.role]
 
 
 class Gate:
-    """Lets callers in by their key.
+    """Authenticates callers by their key.
 
     Args:
-        database: where keys are kept.
-        pepper: what they are hashed with.
-        tokens: that let in those who follow one job.
-        unknown_key_limits: that limits requests without a valid key.
-        live: what tells an unknown key from others without a look for each.
-        count: told of each request with a known key; it may refuse it.
+        database: stores keys.
+        pepper: the secret for hashing keys.
+        tokens: checks the stream tokens of jobs.
+        unknown_key_limits: limits requests without a valid key.
+        live: recognizes unknown keys without a query for each.
+        count: called for each request with a valid key; may refuse it.
     """
 
     def __init__(
@@ -93,13 +102,17 @@ class Gate:
         self._live = live
         self._count = count
 
-    def admits(self, right: Right) -> Callable[[], Caller]:
-        """Return a guard that gives the caller of the current request.
+    def guard(self, needed: Right | Access) -> Callable[[], Caller]:
+        """Return the guard of routes that need this: :meth:`admits` or :meth:`admits_follower`."""
+        return self.admits(needed) if isinstance(needed, Right) else self.admits_follower()
 
-        The guard raises :class:`core.errors.Unauthenticated` for a missing, malformed, unknown or
-        revoked key, :class:`core.errors.RateLimitExceeded` for one that has sent too much, or for such a key from
-        an address that has sent too many of them, and
-        :class:`core.errors.InsufficientScope` when its role lacks ``right``.
+    def admits(self, right: Right) -> Callable[[], Caller]:
+        """Return a guard that returns the caller of the current request.
+
+        The guard raises :class:`core.errors.Unauthenticated` for a missing, malformed, unknown or revoked key;
+        :class:`core.errors.RateLimitExceeded` for a key that exceeds its rate limit, or for an invalid key from an
+        address that has sent too many of them; and :class:`core.errors.InsufficientScope` for a role without
+        ``right``.
         """
 
         def guard() -> Caller:
@@ -107,16 +120,16 @@ class Gate:
             if right not in RIGHTS[caller.role]:
                 allowed = [f"`{role}`" for role in Role if right in RIGHTS[role]]
                 raise errors.InsufficientScope(
-                    f"This key has the role `{caller.role}`; this needs {' or '.join(allowed)}."
+                    f"The role of the key must be {' or '.join(allowed)}; it is `{caller.role}`."
                 )
             return caller
 
         return guard
 
     def admits_follower(self) -> Callable[[], Caller]:
-        """Return a guard as :meth:`admits` does for reading, which also takes a token of the job in ``?token=``.
+        """Return a guard like that of :meth:`admits` for reading, which also accepts a stream token in ``?token=``.
 
-        With a token the caller is the key that it was made for.
+        The caller of a token is the key that created it.
         """
         admit = self.admits(Right.READ)
 
@@ -128,36 +141,36 @@ class Gate:
             key_id = job_id and self._tokens.read(token, job_id=job_id)
             principal = accounts.principal(self._database, key_id) if key_id else None
             if principal is None:
-                raise self._refusal("This token is not, or no longer, good for this job.")
+                raise self._refusal("This stream token is invalid or has expired for this job.")
             return self._admitted(principal)
 
         return guard
 
     def account(self, caller: Caller, name: str | None) -> uuid.UUID | None:
-        """Return the account that ``caller`` asks for by ``name`` or id, by default all that it sees.
+        """Return the account that ``caller`` requests by ``name`` or id; by default the scope of the caller.
 
         Raises:
-            core.errors.InsufficientScope: only operators may choose.
-            core.errors.NotFound: there is no such account.
+            core.errors.InsufficientScope: the caller is not an operator.
+            core.errors.NotFound: the account does not exist.
         """
         if name is None:
             return caller.scope
         if caller.scope is not None:
-            raise errors.InsufficientScope("Only operators may name an account.", param="account")
+            raise errors.InsufficientScope("Only operators may set `account`.", param="account")
         return ids.parse("acct", name) or accounts.account_id(self._database, name)
 
     def _caller(self, header: str | None) -> Caller:
         if header is None:
-            raise self._refusal("Send an API key: `Authorization: Bearer ll_…`.")
+            raise self._refusal("The request must have an API key: `Authorization: Bearer ll_…`.")
         scheme, _, key = header.partition(" ")
         principal = self._principal(key.strip()) if scheme.lower() == "bearer" else None
         if principal is None:
-            raise self._refusal("This API key is not known here.")
+            raise self._refusal("This API key is unknown.")
         current.identify(principal.account_id)
         return self._admitted(principal)
 
     def _principal(self, key: str) -> accounts.Principal | None:
-        """Return whose ``key`` it is. A flood of unknown keys costs no look into the database for each of them."""
+        """Return the owner of ``key``. A flood of unknown keys does not cost a query for each of them."""
         address = addresses.client_address(flask.request)
         if self._unknown_keys.is_exhausted(address) and not (
             accounts.well_formed(key) and self._live.may_hold(key)
@@ -166,12 +179,12 @@ class Gate:
         return accounts.authenticate(self._database, key, pepper=self._pepper)
 
     def _refusal(self, message: str) -> errors.RequestError:
-        """Return the error of a request without a valid key, which counts for its address."""
+        """Return the error for a request without a valid key, and count the failure for its address."""
         seconds = self._unknown_keys.fail(addresses.client_address(flask.request))
         if seconds is None:
             return errors.Unauthenticated(message)
         return errors.RateLimitExceeded(
-            f"{message} Of such requests an address may send {self._unknown_keys.per_minute} a minute.",
+            f"{message} An address may send at most {self._unknown_keys.per_minute} such requests a minute.",
             retry_after=seconds,
         )
 

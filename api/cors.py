@@ -1,6 +1,6 @@
-"""Which pages of other origins may read what (WHATWG Fetch, section 3.3): those of some origins, some routes.
+"""CORS (WHATWG Fetch, section 3.3): pages of configured origins may read the responses of some routes.
 
-Nothing here works by cookies, so no answer allows credentials.
+The API uses no cookies, so no response allows credentials.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ _EXPOSED: Final = "x-request-id, Retry-After"
 
 
 def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[str]) -> None:
-    """Let pages of ``origins`` (``*``: of any) read the answers of ``routes``, errors included."""
+    """Let pages of ``origins`` (``*``: any origin) read the responses of ``routes``, errors included."""
 
     def allow(response: Response) -> Response:
         rule = flask.request.url_rule
         if rule is None or rule.rule not in routes:
             return response
         if "*" not in origins:
-            # Who keeps the answer must not show it to another page.
+            # A cache must not serve the response to another page.
             response.vary.add("Origin")
         origin = flask.request.headers.get("Origin")
         if origin is None or not ({origin, "*"} & set(origins)):

@@ -1,4 +1,4 @@
-"""A page of a list: the cursor is the id of the last thing on the page before."""
+"""Pages of lists: the cursor is the id of the last resource on the previous page."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Order = Literal["desc", "asc"]
 
 @dataclass(frozen=True)
 class PageRequest:
-    """What to show: ``limit`` things beyond ``after``."""
+    """A requested page: up to ``limit`` resources beyond ``after``."""
 
     limit: int
     after: uuid.UUID | None
@@ -25,13 +25,13 @@ class PageRequest:
 
 
 def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> PageRequest:
-    """Return the page that a caller asks for.
+    """Return the requested page.
 
     Raises:
-        core.errors.InvalidRequest: ``after`` is no id of this ``kind``.
+        core.errors.InvalidRequest: ``after`` is not an id of this ``kind``.
     """
     cursor = None if after is None else ids.parse(kind, after)
     if after is not None and cursor is None:
-        fault = errors.Fault("after", "This has to be the `last_id` of the page before.")
+        fault = errors.Fault("after", "This must be the `last_id` of the previous page.")
         raise problems.refused([fault])
     return PageRequest(limit=limit, after=cursor, newest_first=order == "desc")

@@ -1,6 +1,6 @@
-"""Every error answer has one body: RFC 9457's members, and the ``error`` object that OpenAI clients read.
+"""Error responses: one body for all, with RFC 9457's members and the ``error`` object that OpenAI's clients read.
 
-What the caller can mend is told with all its faults; what is our fault is told as a request id and logged.
+An error that the caller can fix lists all its faults; a failure of the service shows the request id and is logged.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import flask
 import orjson
@@ -18,35 +18,37 @@ from werkzeug import exceptions
 
 from core import errors, logs
 
+_Resource = TypeVar("_Resource")
+
 CONTENT_TYPE = "application/problem+json"
 
 _log = structlog.get_logger(__name__)
 
-#: Faults that are told in one sentence each, and in the list.
+#: Maximum number of faults in the message, and in the list.
 _IN_MESSAGE, _IN_BODY = 10, 1_000
-#: Characters of a name that a caller chose, in what is said of it.
-_SHOWN_CHARS = 100
-#: Tracebacks of one fault at one route in a minute.
+#: Maximum characters of a caller's name in a message.
+_NAME_CHARS = 100
+#: Maximum tracebacks of one error at one route in a minute.
 _TRACEBACKS = 5
-#: An operator has to mend the vault.
+#: The `Retry-After` without a vault key, which an operator must restore.
 _VAULT_SECONDS = 60
-#: Image codes that have an HTTP status of their own, if nothing else is wrong.
+#: Image codes with an HTTP status of their own, if there is no other fault.
 _IMAGE_SIZE_AND_TYPE = {"image_file_too_large", "unsupported_image_media_type"}
-#: What HTTP itself refuses before a route is reached, in our words: a library's are never shown.
+#: Our messages for errors before a route is reached: a library's messages are never shown.
 _HTTP_FAULTS: dict[int, errors.RequestError] = {
     400: errors.RequestError("The request is malformed."),
     404: errors.NotFound("There is nothing at this path."),
-    405: errors.MethodNotAllowed("This path does not take this method."),
-    415: errors.UnsupportedMediaType("This content type is not read here."),
+    405: errors.MethodNotAllowed("This path does not support this method."),
+    415: errors.UnsupportedMediaType("This content type is not supported."),
 }
 
 
 def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
-    """Return the one error that lists all of ``faults`` (at least one): 422, or an image's own 413 or 415."""
-    reported = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
-    message = reported[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(reported)
+    """Return the error that lists all of ``faults`` (at least one): 422, or the 413 or 415 of an image."""
+    messages = [f"{name_of(fault.pointer)}: {fault.detail}" for fault in faults[:_IN_MESSAGE]]
+    message = messages[0] if len(faults) == 1 else f"{len(faults):,} faults. " + " ".join(messages)
     if len(faults) > _IN_BODY:
-        message += f" The first {_IN_BODY:,} are listed."
+        message += f" `errors` lists the first {_IN_BODY:,}."
     codes = {fault.code for fault in faults}
     kind = errors.ImageRejected if codes <= _IMAGE_SIZE_AND_TYPE else errors.InvalidRequest
     return kind(
@@ -58,27 +60,44 @@ def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
 
 
 def pointer(*steps: str | int) -> str:
-    """Return the JSON pointer (RFC 6901) of a place in the body; names in it are cut to a length that can be shown."""
+    """Return the JSON pointer (RFC 6901) of a place in the body, with long names cut."""
     return "/".join(
-        ["#", *(shown(str(step)).replace("~", "~0").replace("/", "~1") for step in steps)]
+        ["#", *(shortened(str(step)).replace("~", "~0").replace("/", "~1") for step in steps)]
     )
 
 
-def shown(name: str) -> str:
-    """Return a name that a caller chose, cut to a length that can be shown."""
-    return name if len(name) <= _SHOWN_CHARS else f"{name[:_SHOWN_CHARS]}…"
+def shortened(name: str) -> str:
+    """Return a caller's name, cut if it is long."""
+    return name if len(name) <= _NAME_CHARS else f"{name[:_NAME_CHARS]}…"
+
+
+def not_found(noun: str, *, param: str | None = None) -> errors.NotFound:
+    """Return the error for a resource that does not exist, or that the caller's account does not have.
+
+    Args:
+        noun: the resource's name in the sentence.
+        param: the parameter that names it, if the path does not.
+    """
+    return errors.NotFound(f"There is no such {noun}.", param=param)
+
+
+def existing(resource: _Resource | None, noun: str) -> _Resource:
+    """Return ``resource``. Raises :class:`core.errors.NotFound` for ``noun`` if it is None."""
+    if resource is None:
+        raise not_found(noun)
+    return resource
 
 
 def body_too_large(*, limit: int, seen: int | None) -> errors.BodyTooLarge:
-    """Return what is wrong with a body of ``seen`` bytes (None: not known) where at most ``limit`` are read."""
+    """Return the error for a body of ``seen`` bytes (None: unknown) where the limit is ``limit`` bytes."""
     size = "more" if seen is None or seen <= limit else f"{seen:,}"
     return errors.BodyTooLarge(
-        f"The request body may have at most {limit:,} bytes here; this one has {size}."
+        f"The request body must have at most {limit:,} bytes; this one has {size}."
     )
 
 
 def install(app: flask.Flask, *, timer: Callable[[], float] = time.monotonic) -> None:
-    """Answer all errors of ``app`` in that one body. Of each fault of ours a few tracebacks are logged a minute."""
+    """Answer all errors of ``app`` with this body; log a few tracebacks of each unexpected error per minute."""
     tracebacks = logs.LineBudget(lines=_TRACEBACKS, timer=timer)
 
     def on_exception(error: Exception) -> Response:
@@ -122,13 +141,13 @@ def _on_unavailable(error: errors.Unavailable) -> Response:
 
 
 def _on_vault_error(error: errors.VaultError) -> Response:
-    """Answer that secrets cannot be sealed. Why is for operators, in the log."""
+    """Answer that secrets cannot be sealed; the log tells operators why."""
     _log.error("vault_unavailable", reason=str(error))
     return _problem(
         error.status,
         code=error.code,
         title="Service unavailable",
-        detail="Webhook secrets cannot be encrypted now: the service lacks its vault key.",
+        detail="Webhook secrets cannot be encrypted now: the service has no vault key.",
         headers={"Retry-After": str(_VAULT_SECONDS), "x-should-retry": "true"},
     )
 
@@ -153,7 +172,7 @@ def _on_http_exception(error: exceptions.HTTPException) -> Response:
 
 
 def _on_exception(error: Exception, tracebacks: logs.LineBudget) -> Response:
-    """Answer what nobody expected. The caller gets the request id alone; the log gets the traceback."""
+    """Answer an unexpected error. The caller sees only the request id; the log has the traceback."""
     rule = flask.request.url_rule
     kind = (type(error).__name__, rule and rule.rule)
     if tracebacks.spend(kind):
@@ -165,14 +184,14 @@ def _on_exception(error: Exception, tracebacks: logs.LineBudget) -> Response:
         HTTPStatus.INTERNAL_SERVER_ERROR,
         code="server_error",
         title="Internal server error",
-        detail=f"Something went wrong here. The request id is {request_id()}.",
+        detail=f"The service failed. The request id is {request_id()}.",
     )
 
 
 def request_id() -> str:
-    """Return the id of the request being served."""
-    found: str = flask.g.get("request_id", "")
-    return found
+    """Return the id of the current request."""
+    value: str = flask.g.get("request_id", "")
+    return value
 
 
 def _problem(
@@ -211,7 +230,7 @@ def body(
     faults: Sequence[errors.Fault] = (),
     param: str | None = None,
 ) -> bytes:
-    """Return the body of an error answer, also for what answers without Flask."""
+    """Return the body of an error response, also for the server, which answers without Flask."""
     client_fault = status < HTTPStatus.INTERNAL_SERVER_ERROR
     members: dict[str, Any] = {
         "type": f"/problems/{code.replace('_', '-')}",
@@ -220,7 +239,7 @@ def body(
         "detail": detail,
         **({} if instance is None else {"instance": instance}),
         "request_id": request_id,
-        "errors": [_reported(fault) for fault in faults],
+        "errors": [_member(fault) for fault in faults],
         "error": {
             "message": detail,
             "type": "invalid_request_error" if client_fault else "server_error",
@@ -231,14 +250,14 @@ def body(
     return orjson.dumps(members)
 
 
-def _reported(fault: errors.Fault) -> dict[str, Any]:
-    """Return a fault as RFC 9457's example has it: a JSON pointer into the body, or a parameter's name."""
+def _member(fault: errors.Fault) -> dict[str, Any]:
+    """Return a fault as in RFC 9457's example: with a JSON pointer into the body, or a parameter's name."""
     place = "pointer" if fault.pointer.startswith("#") else "parameter"
     return {place: fault.pointer, "detail": fault.detail, "code": fault.code}
 
 
 def name_of(pointer: str) -> str:
-    """Return ``#/options/temperature`` as ``options.temperature``, and a parameter's name as it is."""
+    """Return ``#/options/temperature`` as ``options.temperature``, and a parameter's name unchanged."""
     if not pointer.startswith("#"):
         return pointer
     name = ""

@@ -1,16 +1,16 @@
-"""Whether the service lives and whether it is ready. Public, and no secrets in it."""
+"""Liveness and readiness. Public, without secrets."""
 
 from __future__ import annotations
 
 import functools
 import threading
 from datetime import timedelta
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 from typing import Literal
 
 from flask import Response
 
-from api.framework import ResponseSpec, Router, reply
+from api.framework import ResponseSpec, reply, route
 from api.schemas.problems import Health
 from core import errors
 from core.database import Database
@@ -27,16 +27,16 @@ READY = "/readyz"
 
 
 class HealthRoutes:
-    """What load balancers and people ask.
+    """The routes of health checks.
 
-    Without Redis and without workers jobs are still accepted: that is told, but the service is ready.
+    Without Redis or without workers, the service still accepts jobs: it is `degraded`, but ready.
 
     Args:
-        settings: the lease.
-        database: has to answer, at this version's revision or a later one's.
-        disk: has to have room.
-        wakeup: is asked for Redis.
-        draining: set when the service stops.
+        settings: the maximum age of a live worker's heartbeat.
+        database: must be available, at this version's revision or a later one.
+        disk: must have free space.
+        wakeup: checks Redis.
+        draining: set while the service stops.
     """
 
     def __init__(
@@ -55,45 +55,38 @@ class HealthRoutes:
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._fits = functools.cache(schema.fits)
 
-    def declare(self, router: Router) -> None:
-        """Put the routes into ``router``."""
-        router.declare(
-            HTTPMethod.GET,
-            LIVE,
-            self.live,
-            name="livez",
-            tag="health",
-            answers={200: ResponseSpec(Health, "The process lives.")},
-        )
-        router.declare(
-            HTTPMethod.GET,
-            READY,
-            self.ready,
-            name="readyz",
-            tag="health",
-            answers={
-                200: ResponseSpec(Health, "Jobs are accepted."),
-                503: ResponseSpec(Health, "They are not."),
-            },
-        )
-
+    @route.get(
+        LIVE,
+        operation_id="livez",
+        tag="health",
+        answers={200: ResponseSpec(Health, "The process is alive.")},
+    )
     def live(self) -> Response:
-        """Tell that the process lives."""
+        """Check that the process is alive."""
         return reply(Health(status="ok", checks={}))
 
+    @route.get(
+        READY,
+        operation_id="readyz",
+        tag="health",
+        answers={
+            200: ResponseSpec(Health, "Jobs are accepted."),
+            503: ResponseSpec(Health, "Jobs are not accepted."),
+        },
+    )
     def ready(self) -> Response:
-        """Tell whether jobs are accepted, and what is missing."""
+        """Check whether jobs are accepted, and what is unavailable."""
         checks: dict[str, State] = {
             "accepting": "unavailable" if self._draining.is_set() else "ok",
             "disk": "ok" if self._disk.has_room else "unavailable",
             "redis": "ok" if self._wakeup.answers() else "degraded",
             **self._check_database(),
         }
-        found = checks.values()
+        states = checks.values()
         status: State = "ok"
-        if "unavailable" in found:
+        if "unavailable" in states:
             status = "unavailable"
-        elif "degraded" in found:
+        elif "degraded" in states:
             status = "degraded"
         code = HTTPStatus.SERVICE_UNAVAILABLE if status == "unavailable" else HTTPStatus.OK
         return reply(Health(status=status, checks=checks), code)
@@ -102,7 +95,7 @@ class HealthRoutes:
         try:
             if not self._fits(schema.current(self._database)):
                 return {"database": "unavailable"}
-            force = workers.workforce(self._database, alive=self._alive)
+            live = workers.workforce(self._database, alive=self._alive)
         except errors.Unavailable:
             return {"database": "unavailable"}
-        return {"database": "ok", "workers": "ok" if force.processes else "degraded"}
+        return {"database": "ok", "workers": "ok" if live.processes else "degraded"}

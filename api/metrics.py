@@ -1,4 +1,4 @@
-"""``/metrics``: what this process counted, and from SQL what is true of the whole service."""
+"""``/metrics``: the counters of this process, and gauges of the whole service from SQL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from http import HTTPMethod
-from typing import Final
+from typing import Any, Final
 
 import flask
 from flask import Response
@@ -21,8 +21,8 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router
+from api.auth import Right
+from api.framework import ResponseSpec, route
 from api.submission import downloads
 from core import errors
 from core.database import Database, DatabaseUnavailable
@@ -35,21 +35,21 @@ from jobs.store import quarantine, statistics, workers
 from webhooks import claims
 
 METRICS: Final = "/metrics"
-#: A request may be held open for a minute (``Prefer: wait``).
+_TEXT: Final[dict[str, Any]] = {"text/plain": {"schema": {"type": "string"}}}
+#: The last bucket is a request that waits for a minute (``Prefer: wait``).
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _FETCH_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-#: For so long is a silent worker missed: an alert on it fires at any scrape interval, and resolves by itself.
+#: How long a silent worker is reported: long enough for an alert at any scrape interval, which then resolves.
 _MISSED: Final = timedelta(minutes=15)
 
 
 class MetricsRoutes:
-    """What Prometheus asks the API.
+    """The route of the metrics.
 
     Args:
-        settings: who may ask; how recent a live worker's heartbeat is.
-        database: is asked at each scrape; its commits in this process are counted.
-        gate: what lets operators in.
-        open_now: how many requests are held open now, by their kind.
+        settings: the maximum age of a live worker's heartbeat.
+        database: queried at each scrape; its commits in this process are counted.
+        open_now: return the number of open requests, by their kind.
     """
 
     def __init__(
@@ -57,17 +57,14 @@ class MetricsRoutes:
         settings: Settings,
         *,
         database: Database,
-        gate: Gate,
         open_now: Mapping[str, Callable[[], int]],
     ) -> None:
-        self._public = settings.metrics_public
-        self._gate = gate
         self._registry = new_registry(revision=settings.revision)
         JobMetrics(database, registry=self._registry, model=settings.model)
         self._http = _HttpMetrics(self._registry)
         self._fetches = Histogram(
             "longlook_image_fetch_seconds",
-            "Fetching an image by its URL, redirects included.",
+            "Time to fetch an image from its URL, redirects included.",
             ["outcome"],
             buckets=_FETCH_SECONDS,
             registry=self._registry,
@@ -76,7 +73,7 @@ class MetricsRoutes:
             self._fetches.labels(outcome)
         held_open = Gauge(
             "longlook_sse_connections",
-            "Requests that are held open at this process: event streams, and waits for a job's end.",
+            "Open requests of this process: event streams, and waits for the end of a job.",
             ["kind"],
             registry=self._registry,
         )
@@ -85,60 +82,52 @@ class MetricsRoutes:
         alive = timedelta(seconds=settings.lease_seconds)
         self._registry.register(_Service(database, alive=alive))
 
-    def declare(self, router: Router) -> None:
-        """Put the route into ``router`` and count all its exchanges."""
-        text = {"text/plain": {"schema": {"type": "string"}}}
-        guarded = not self._public
-        router.declare(
-            HTTPMethod.GET,
-            METRICS,
-            self.shown if guarded else self._show,
-            name="metrics",
-            tag="operations",
-            guard=self._gate.admits(Right.EVERYWHERE) if guarded else None,
-            answers={
-                200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=text)
-            },
-        )
-        router.after_request(self._http.count)
+    def install(self, app: flask.Flask) -> None:
+        """Count all requests of ``app``."""
+        app.after_request(self._http.count)
 
     def fetched(self, outcome: str, seconds: float) -> None:
-        """Count the fetch of an image; ``outcome`` is ``ok`` or the code of the fault."""
+        """Count a fetch of an image; ``outcome`` is ``ok`` or the code of the fault."""
         self._fetches.labels(outcome).observe(seconds)
 
     def watch(self, shares: Sequence[Shares]) -> None:
-        """Show how full ``shares``, what accounts share in this process, are from now on. To be called once."""
+        """Report the use of ``shares``, which accounts share in this process. Call this once."""
         self._registry.register(ShareMetrics(lambda: shares))
 
-    def shown(self, _caller: Caller) -> Response:
-        """Show the metrics, for Prometheus."""
-        return self._show()
-
-    def _show(self) -> Response:
-        """Show the metrics, for Prometheus."""
+    @route.get(
+        METRICS,
+        operation_id="metrics",
+        tag="operations",
+        guard=Right.EVERYWHERE,
+        answers={
+            200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=_TEXT)
+        },
+    )
+    def get(self) -> Response:
+        """Get the metrics, for Prometheus."""
         return Response(generate_latest(self._registry), content_type=CONTENT_TYPE_LATEST)
 
 
 class _HttpMetrics:
-    """Counts requests by rule, never by path."""
+    """Counts requests by the rule of their route, never by path."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "longlook_http_requests_total",
-            "Requests that were answered.",
+            "Answered requests.",
             ["route", "method", "code"],
             registry=registry,
         )
         self._seconds = Histogram(
             "longlook_http_request_duration_seconds",
-            "From a request to its answer; one that is held open included.",
+            "Time from a request to its response, open requests included.",
             ["route", "method", "code"],
             buckets=_SECONDS,
             registry=registry,
         )
 
     def count(self, response: Response) -> Response:
-        """Count a request with its answer."""
+        """Count a request and its response."""
         rule = flask.request.url_rule
         route = "none" if rule is None else rule.rule
         method = flask.request.method
@@ -150,9 +139,9 @@ class _HttpMetrics:
 
 
 class _Service(Collector):
-    """Asks SQL at each scrape.
+    """Queries SQL at each scrape.
 
-    While the database is away there is only ``longlook_database_up 0``, and while it has no place for searches, or
+    While the database is unavailable, there is only ``longlook_database_up 0``; while it has no room for searches, or
     they take too long, only ``longlook_database_up 1``.
     """
 
@@ -161,7 +150,7 @@ class _Service(Collector):
         self._alive = alive
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Return nothing: registering asks no database."""
+        """Return nothing: registering must not query the database."""
         return iter(())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -174,21 +163,23 @@ class _Service(Collector):
             refused = quarantine.count(self._database)
         except errors.Unavailable as error:
             up = not isinstance(error, DatabaseUnavailable)
-            yield _gauge("database_up", "Whether SQL answered at this scrape.", up)
+            yield _gauge("database_up", "Whether the database was available at this scrape.", up)
             return
-        yield _gauge("database_up", "Whether SQL answered at this scrape.", 1)
+        yield _gauge("database_up", "Whether the database was available at this scrape.", 1)
         yield from _of_queue(queue)
-        yield _gauge("jobs_running", "Jobs that a worker holds.", sum(held.values()))
+        yield _gauge("jobs_running", "Jobs that workers run.", sum(held.values()))
         missed = [worker for worker in seen if worker.age < self._alive + _MISSED]
         yield from _of_workers(missed, held)
         yield from _of_deliveries(backlog)
-        yield _gauge("images_quarantined", "Images that are refused for harming engines.", refused)
+        yield _gauge(
+            "images_quarantined", "Images that are refused because they crash engines.", refused
+        )
 
 
 def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator[GaugeMetricFamily]:
     depth = GaugeMetricFamily(
         "longlook_queue_depth",
-        "Queued jobs: due, or waiting for another try.",
+        "Queued jobs: due, or waiting for another attempt.",
         labels=["priority", "state"],
     )
     for priority, jobs in queue.items():
@@ -197,7 +188,7 @@ def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator
     yield depth
     yield _by(
         "queue_oldest_age_seconds",
-        "For how long the first due job has been due; 0 without one.",
+        "How long the first due job has been due; 0 without one.",
         "priority",
         {
             priority: jobs.oldest.total_seconds() if jobs.oldest else 0
@@ -208,11 +199,11 @@ def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator
 
 def _of_deliveries(backlog: claims.Backlog) -> Iterator[GaugeMetricFamily]:
     yield _gauge(
-        "webhook_backlog", "Deliveries that are due, or wait for another try.", backlog.pending
+        "webhook_backlog", "Deliveries that are due, or wait for another attempt.", backlog.pending
     )
     yield _gauge(
         "webhook_oldest_pending_seconds",
-        "Age of the oldest of them; 0 without one.",
+        "Age of the oldest pending delivery; 0 without one.",
         backlog.oldest.total_seconds() if backlog.oldest else 0,
     )
 
@@ -224,7 +215,7 @@ def _of_workers(
     taking = [worker for worker in live if not worker.heartbeat.draining]
     yield _by(
         "workers",
-        "Worker processes by what their heartbeats say.",
+        "Worker processes by the state of their heartbeats.",
         "state",
         {
             "live": len(taking),
@@ -234,7 +225,7 @@ def _of_workers(
     )
     yield _gauge(
         "worker_slots",
-        "Jobs that the live workers run at once, at most.",
+        "Maximum number of concurrent jobs of the live workers.",
         sum(worker.heartbeat.slots for worker in taking),
     )
     yield _by(
@@ -245,14 +236,14 @@ def _of_workers(
     )
     yield _by(
         "worker_busy",
-        "Jobs that a worker holds.",
+        "Jobs that workers run.",
         "worker",
         {worker.heartbeat.id: held.get(worker.heartbeat.id, 0) for worker in seen},
     )
     states = [engine.state for engine in workers.engines(seen)]
     yield _by(
         "engines",
-        "Engines as the live workers see them.",
+        "Engines, as the live workers see them.",
         "state",
         {state: states.count(state) for state in ("ok", "resting", "away")},
     )

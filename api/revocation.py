@@ -16,7 +16,7 @@ from jobs.store import accounts
 
 _log = structlog.get_logger(__name__)
 
-_LOOK_SECONDS = 1.0
+_CHECK_SECONDS = 1.0
 
 
 class RevocationWatch(Closing):
@@ -48,12 +48,12 @@ class Revocation:
 
     Args:
         database: where keys are kept. While it does not answer, everything stays open.
-        look_seconds: the time between two looks, each of which is one query.
+        check_seconds: the time between two looks, each of which is one query.
     """
 
-    def __init__(self, database: Database, *, look_seconds: float = _LOOK_SECONDS) -> None:
+    def __init__(self, database: Database, *, check_seconds: float = _CHECK_SECONDS) -> None:
         self._database = database
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self._watches: set[RevocationWatch] = set()
         self._loop = BackgroundLoop("revocation", self._round)
@@ -80,7 +80,7 @@ class Revocation:
         if not (watches := self._open()):
             return None
         self._look(watches)
-        self._loop.pause(self._look_seconds)
+        self._loop.pause(self._check_seconds)
         return 0.0
 
     def _open(self) -> set[RevocationWatch]:

@@ -1,8 +1,8 @@
 """gunicorn's configuration: ``gunicorn --config python:api.server 'api.app:create_app()'``.
 
-One process with threads: some for requests, one more for each that may be held open. gunicorn listens, starts it
-and passes signals on; connections are served by :mod:`api.serving`. gunicorn reads the names in here that are
-settings of its own; what depends on our settings is worked out when it starts.
+One process with threads: some for requests, and one more for each open stream or wait. gunicorn listens, starts the
+process and forwards signals; :mod:`api.serving` serves the connections. gunicorn reads the names in this module that
+are its own settings; what depends on Longlook's settings is set when it starts.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ _BAD_SETTINGS = 2
 
 
 class GunicornLogger(Logger):  # type: ignore[misc] # gunicorn has no types
-    """gunicorn's own lines, through the pipe of all others. It writes no line for each request: we do."""
+    """Sends gunicorn's log lines through Longlook's logging, without access lines: the application logs requests."""
 
     def setup(self, cfg: Config) -> None:
-        """Take the place of gunicorn's handlers."""
+        """Replace gunicorn's handlers."""
         self.cfg = cfg
-        with _reported():
+        with _exit_on_bad_settings():
             logs.configure(Settings.read(), service="api")
         self.error_log.propagate = True
 
     def exception(self, msg: str, *args: object, **kwargs: object) -> None:
-        """Log a traceback. An address goes without its query, which may hold a token."""
+        """Log a traceback, with URLs without their query, which may contain a token."""
         super().exception(msg, *map(_without_query, args), **kwargs)
 
 
@@ -46,9 +46,9 @@ worker_class = "api.serving.worker.LoopWorker"
 workers = 1
 graceful_timeout = 10
 keepalive = 75
-# The strict parser, whatever else is installed.
+# The strict parser, even if a faster one is installed.
 http_parser = "python"
-# No header changes what a request is, from wherever it comes; see `LONGLOOK_TRUSTED_PROXIES`.
+# No header changes the scheme or the path of a request; see `LONGLOOK_TRUSTED_PROXIES`.
 forwarded_allow_ips = ""
 forwarder_headers = ""
 secure_scheme_headers: dict[str, str] = {}
@@ -56,8 +56,8 @@ control_socket_disable = True
 
 
 def on_starting(server: Arbiter) -> None:
-    """Set what our settings say, before gunicorn listens. An address on the command line wins."""
-    with _reported():
+    """Apply Longlook's settings before gunicorn listens. An address on the command line takes precedence."""
+    with _exit_on_bad_settings():
         settings = Settings.read()
         accounts.pepper(settings)
     if server.cfg.bind == server.cfg.settings["bind"].default:
@@ -66,7 +66,7 @@ def on_starting(server: Arbiter) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Let all go who wait when SIGTERM comes, so that a stop need not wait for them."""
+    """End all waits and streams on SIGTERM, so that the process can stop quickly."""
     service = service_of(worker.wsgi)
     stop = signal.getsignal(signal.SIGTERM)
 
@@ -79,7 +79,7 @@ def post_worker_init(worker: Worker) -> None:
 
 
 def worker_exit(_server: Arbiter, worker: Worker) -> None:
-    """Close what the application holds, its decoding processes above all."""
+    """Close the resources of the application, its decoding processes above all."""
     if worker.wsgi is not None:
         service_of(worker.wsgi).close()
 
@@ -89,8 +89,8 @@ def _without_query(value: object) -> object:
 
 
 @contextlib.contextmanager
-def _reported() -> Iterator[None]:
-    """End with one clear message when the environment is not usable."""
+def _exit_on_bad_settings() -> Iterator[None]:
+    """Exit with a clear message if the settings are invalid."""
     try:
         yield
     except errors.SettingsError as error:

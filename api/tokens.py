@@ -1,6 +1,6 @@
-"""Tokens that let a page follow one job: signed, short-lived, kept nowhere.
+"""Stream tokens, with which a web page can follow one job: signed, short-lived, and not stored.
 
-EventSource cannot send a header, so the token stands in the address; it must open nothing else and die soon.
+EventSource cannot send a header, so the token is in the URL; it must permit nothing else and expire soon.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _ID_BYTES: Final = 16
 
 
 class StreamTokens:
-    """Makes and reads tokens: the key they were made for, their end, and a signature over both and the job.
+    """Creates and reads tokens: the id of the key, the expiry, and a signature over both and the job.
 
     Args:
-        pepper: the secret that API keys are hashed with; here it signs, under a name of its own.
+        pepper: the secret for hashing API keys; a key derived from it signs tokens.
         clock: the time.
     """
 
@@ -34,14 +34,14 @@ class StreamTokens:
         self._clock = clock
 
     def issue(self, *, job_id: uuid.UUID, key_id: uuid.UUID) -> tuple[str, datetime]:
-        """Return a token with which the holder of a key lets somebody follow a job, and when it ends."""
+        """Return a token for following a job on behalf of a key, and the time when it expires."""
         seconds = int((self._clock() + LIFE).timestamp())
         body = key_id.bytes + seconds.to_bytes(_EXPIRY_BYTES)
-        token = _spelled(body + self._sign(body, job_id))
+        token = _encode(body + self._sign(body, job_id))
         return token, datetime.fromtimestamp(seconds, UTC)
 
     def read(self, token: str, *, job_id: uuid.UUID) -> uuid.UUID | None:
-        """Return for which key ``token`` was made, or None when it is not good for this job now."""
+        """Return the key that created ``token``, or None if it is invalid or expired for this job."""
         if not token.startswith(_PREFIX):
             return None
         text = token.removeprefix(_PREFIX)
@@ -49,7 +49,7 @@ class StreamTokens:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
-        if _spelled(raw) != token:
+        if _encode(raw) != token:
             return None
         body, signature = raw[: _ID_BYTES + _EXPIRY_BYTES], raw[_ID_BYTES + _EXPIRY_BYTES :]
         if not hmac.compare_digest(signature, self._sign(body, job_id)):
@@ -62,6 +62,6 @@ class StreamTokens:
         return hmac.new(self._key, body + job_id.bytes, hashlib.sha256).digest()
 
 
-def _spelled(raw: bytes) -> str:
-    """Return the one spelling of a token: base64 has others, by padding and by bits that stand for nothing."""
+def _encode(raw: bytes) -> str:
+    """Return the canonical encoding of a token: base64 permits others, with padding and unused bits."""
     return _PREFIX + base64.urlsafe_b64encode(raw).decode().rstrip("=")

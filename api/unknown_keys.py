@@ -1,7 +1,7 @@
-"""Limits requests without a valid key by the address that they come from.
+"""Limits requests without a valid key, per client address.
 
-Behind a proxy many clients may have one address, so only such requests count and only they are refused. What is
-limited is what they cost: a look into the database.
+Behind a proxy many clients may have one address, so only these requests count and only these are refused. The limit
+bounds their cost: a query each.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Final
 
 _WINDOW_SECONDS: Final = 60
 _ADDRESSES: Final = 10_000
-#: No address: the bucket of all together, which holds so many times what one address has.
+#: The bucket of all addresses together, and how many times the limit of one address it holds.
 _ALL: Final = ""
 _TOGETHER: Final = 20
 
 
 class UnknownKeys:
-    """A bucket for each address, which holds a minute's failures and is filled all the time. For many threads.
+    """A token bucket of failures for each address. Thread-safe.
 
-    One more holds the failures of all addresses together: who has very many of them costs no more than twenty do. It
-    refuses nobody, for others would pay for it.
+    One more bucket counts the failures of all addresses together, so a client with very many addresses costs no more
+    than one with twenty. That bucket refuses no request, because other clients would suffer.
 
     Args:
-        per_minute: failures that an address may have.
-        addresses: buckets that are kept; the address that failed longest ago is forgotten first.
-        timer: seconds, by any clock that never goes back.
+        per_minute: failures that an address may have per minute.
+        addresses: maximum number of buckets; the address that failed longest ago is dropped first.
+        timer: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -43,22 +43,22 @@ class UnknownKeys:
         self._addresses = addresses
         self._timer = timer
         self._lock = threading.Lock()
-        #: What was left in each bucket, and when; those that failed last come last.
+        #: The rest of each bucket, and its time; the latest failure is last.
         self._buckets: collections.OrderedDict[str, tuple[float, float]] = collections.OrderedDict()
 
     def __len__(self) -> int:
-        """The addresses that are kept."""
+        """The number of buckets."""
         return len(self._buckets)
 
     def is_exhausted(self, address: str) -> bool:
-        """Whether one more failure of ``address``, or of all addresses together, is too much."""
+        """Whether one more failure of ``address``, or of all addresses together, exceeds the limit."""
         if _ALL not in self._buckets:
             return False
         with self._lock:
             return self._left(address) < 1 or self._left(_ALL) < 1
 
     def fail(self, address: str) -> int | None:
-        """Count a failure of ``address``; return the seconds until it may have another when this was too much."""
+        """Count a failure of ``address``; if it exceeds the limit, return the seconds until the next one."""
         with self._lock:
             left = self._left(address)
             if left < 1:

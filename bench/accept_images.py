@@ -107,7 +107,7 @@ def main() -> None:
             accepted, inside, alone = _measure(
                 [
                     partial(router.accept, data, account_id=_ACCOUNT, detail=detail),
-                    partial(pipeline.canonicalise, data, detail=detail),
+                    partial(pipeline.canonicalize, data, detail=detail),
                     partial(bare, data, detail),
                 ],
                 options.rounds,

@@ -65,7 +65,7 @@ def main() -> None:
     flags = parser.parse_args()
     tokens = int(flags.rate * flags.seconds)
     url = f"http://127.0.0.1:{flags.port}"
-    options = f"?tokens_per_second={flags.rate}&window=512&persona=no_answer_at_length"
+    options = f"?tokens_per_second={flags.rate}&window=512&behavior=no_answer_at_length"
     peer = subprocess.Popen([sys.executable, "-c", _PEER, str(flags.port), options])
     try:
         client = SGLang(

@@ -24,7 +24,7 @@ import orjson
 
 from bench import figures, service
 
-_OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
+_OPTIONS = "?behavior=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _AT = re.compile(rb'"type":"trace\.delta","at":"([^"]+)"')
 #: Seconds until all readers have connected.
 _SETTLE_SECONDS = 8

@@ -120,7 +120,7 @@ def _await(server: Server) -> None:
         except psycopg.OperationalError:
             if server.process.ended() is not None or time.monotonic() > deadline:
                 raise SystemExit(
-                    f"PostgreSQL did not start:\n{server.process.last_words()}"
+                    f"PostgreSQL did not start:\n{server.process.last_lines()}"
                 ) from None
             time.sleep(0.05)
         else:

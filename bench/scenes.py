@@ -129,7 +129,7 @@ def own_service() -> Iterator[Settings]:
     with tempfile.TemporaryDirectory(prefix="ll-scenes-") as home:
         longlook = Path(sys.executable).with_name("longlook")
         command = (longlook, "up", "--home", home, "--port", str(port))
-        log, environ = Path(home, "up.log"), programs.foreign(os.environ)
+        log, environ = Path(home, "up.log"), programs.without_settings(os.environ)
         print("Starting a service with the real engine …", flush=True)
         with (
             log.open("wb") as output,

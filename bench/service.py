@@ -65,7 +65,7 @@ class Ground:
     @property
     def environment(self) -> dict[str, str]:
         """The environment of this process without settings of the service."""
-        return programs.foreign(os.environ)
+        return programs.without_settings(os.environ)
 
     def start(self, program: Program) -> Process:
         """Start ``program``; an earlier one of the same name must have ended."""
@@ -81,7 +81,7 @@ def ground(options: str) -> Iterator[Ground]:
     """Yield a ground with Redis and a scripted engine.
 
     Args:
-        options: of the engine, as :class:`scripted.Options` parses them.
+        options: of the engine, as :class:`scripted.ScriptedOptions` parses them.
     """
     folder = Path(tempfile.mkdtemp(prefix="ll-bench-"))
     # PostgreSQL runs as another user, in a folder below this one.
@@ -228,7 +228,7 @@ def wait(ready: Callable[[], bool], process: Process) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not ready():
         if process.ended() is not None or time.monotonic() > deadline:
-            raise SystemExit(f"{process.program.name} did not start:\n{process.last_words()}")
+            raise SystemExit(f"{process.program.name} did not start:\n{process.last_lines()}")
         time.sleep(0.05)
 
 

@@ -34,7 +34,7 @@ from jobs.lifecycle import Status
 from jobs.records import Generation, Job
 from worker.engines.sglang import wire
 
-_OPTIONS = "?persona=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
+_OPTIONS = "?behavior=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _QUESTION = "What is there to see?"
 #: Seconds of a mean answer, and the number of consecutive answers per stream.
 _ANSWER_SECONDS = 12

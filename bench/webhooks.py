@@ -28,10 +28,10 @@ from core.database import Database
 from core.settings import Settings
 from core.vault import Vault
 from jobs import queue
-from jobs.delivery import EventType
-from jobs.outbox import WebhookAttempt, WebhookDelivery
-from jobs.store import accounts, events
-from webhooks import endpoints, signature
+from jobs.store import accounts
+from webhooks import endpoints, notifications, signature
+from webhooks.policy import EventType
+from webhooks.tables import WebhookAttempt, WebhookDelivery
 
 _ENDPOINTS = 200
 _DEAD = 20
@@ -91,7 +91,7 @@ class Post:
     def record(self) -> None:
         """Commit an event and send a wakeup."""
         with self.database.transaction() as transaction:
-            events.of_account(
+            notifications.of_account(
                 transaction,
                 account_id=accounts.account_id(self.database, self.account),
                 event_type=EventType.JOB_SUCCEEDED,

@@ -1,4 +1,4 @@
-"""``longlook accounts``: what accounts store, and their storage quotas, directly in the database."""
+"""``longlook accounts``: stored data and storage quotas of accounts, read from and written to the database."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ from core.settings import Settings
 from jobs.store import storage
 from migrations import schema
 
-app = typer.Typer(help="List accounts and limit what they store.", no_args_is_help=True)
+app = typer.Typer(help="List accounts and set their storage quotas.", no_args_is_help=True)
 
 
 @app.command("ls")
-def ls(
-    *, as_json: Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")] = False
-) -> None:
-    """List accounts, what they store, and their quotas."""
+def ls(*, as_json: output.AsJson = False) -> None:
+    """List accounts with their stored data and quotas."""
     settings = Settings.read()
     with schema.opened(settings) as database:
         rows = storage.accounts(database, default_mb=settings.storage_mb_per_account)
@@ -43,21 +41,21 @@ def ls(
 
 @app.command("limit")
 def limit(
-    account: Annotated[str, typer.Argument(help="Its name.", show_default=False)],
+    account: Annotated[str, typer.Argument(help="Name of the account.", show_default=False)],
     *,
     storage_mb: Annotated[
         int | None,
         typer.Option(
             min=0,
-            help="Storage quota in MiB, 0 for none. Default: LONGLOOK_STORAGE_MB_PER_ACCOUNT.",
+            help="Storage quota in MiB; 0 means no quota. Default: LONGLOOK_STORAGE_MB_PER_ACCOUNT.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Give an account a storage quota of its own. Without options: that of the settings again."""
+    """Set the storage quota of one account. Without the option, the default applies again."""
     with schema.opened(Settings.read()) as database:
         storage.limit_account(database, account, storage_mb=storage_mb)
-    output.note(output.printable(f"{account} is limited"))
+    output.note(output.printable(f"The limits of {account} have been set."))
 
 
 def _row(row: storage.AccountUsage) -> tuple[str, ...]:
@@ -66,5 +64,5 @@ def _row(row: storage.AccountUsage) -> tuple[str, ...]:
         ids.show("acct", row.account_id),
         row.name,
         output.size(row.usage.total),
-        quota if row.storage_mb is None else f"{quota} (its own)",
+        quota if row.storage_mb is None else f"{quota} (account)",
     )

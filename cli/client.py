@@ -1,4 +1,4 @@
-"""A small client of our own API, for the command line: typed errors, safe repeats, waiting, following."""
+"""The command line's client of the API: typed errors, safe retries, waiting for jobs and following their events."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ KEY_FILE: Final = "admin.key"
 
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 90.0
-#: How long one request of :meth:`Client.wait` is held open; the API's own limit is 60.
+#: Seconds for which one request of :meth:`Client.wait` stays open; the API allows 60.
 _HOLD_SECONDS: Final = 30
-#: A stream that broke is taken up again, so often in vain at most.
+#: Most attempts to reopen a broken stream before an event arrives.
 _RESUMES: Final = 60
 _RESUME_SECONDS: Final = 1.0
-#: Repeating is safe: a submit carries an Idempotency-Key and a second cancel changes nothing. A refused
-#: connection is not repeated, so that a service that is not there is told at once.
+#: Retries are safe: a submission carries an Idempotency-Key and a second cancel changes nothing. A refused
+#: connection is not retried, so that a stopped service is reported at once.
 _RETRIES: Final = urllib3.Retry(
     total=3,
     connect=0,
@@ -48,48 +48,52 @@ _RETRIES: Final = urllib3.Retry(
 
 
 class Unreachable(errors.Unavailable):
-    """Nothing answers at the service's address."""
+    """No response from the service's address."""
 
     code = "unreachable"
 
 
-def metadata(given: Sequence[str]) -> dict[str, str]:
-    """Return texts such as ``case=42`` as a job's metadata.
+def metadata(pairs: Sequence[str]) -> dict[str, str]:
+    """Return pairs such as ``case=42`` as a job's metadata.
 
     Raises:
-        core.errors.InvalidRequest: one has no ``=``.
+        core.errors.InvalidRequest: a pair has no ``=``.
     """
-    pairs = {}
-    for text in given:
+    values = {}
+    for text in pairs:
         name, equals, value = text.partition("=")
         if not equals:
-            raise errors.InvalidRequest(f"{text!r} is not NAME=VALUE.", param="metadata")
-        pairs[name] = value
-    return pairs
+            raise errors.InvalidRequest(
+                f"{text!r} must have the form NAME=VALUE.", param="metadata"
+            )
+        values[name] = value
+    return values
 
 
-def switches(given: Sequence[str]) -> dict[str, bool]:
-    """Return texts such as ``verify=on`` as what is on and what is off.
+def switches(pairs: Sequence[str]) -> dict[str, bool]:
+    """Return pairs such as ``verify=on`` as switches.
 
     Raises:
-        core.errors.InvalidRequest: one says neither.
+        core.errors.InvalidRequest: a value is neither ``on`` nor ``off``.
     """
-    pairs = {}
-    for text in given:
+    values = {}
+    for text in pairs:
         name, _, value = text.partition("=")
         if value not in ("on", "off"):
-            raise errors.InvalidRequest(f"{text!r} is not NAME=on or NAME=off.", param="guards")
-        pairs[name] = value == "on"
-    return pairs
+            raise errors.InvalidRequest(
+                f"{text!r} must have the form NAME=on or NAME=off.", param="guards"
+            )
+        values[name] = value == "on"
+    return values
 
 
-def answer_format(given: str) -> dict[str, Any]:
+def answer_format(text: str) -> dict[str, Any]:
     """Return a text such as ``number``, ``choice:red,green`` or ``json:@schema.json`` as a job's ``answer_format``.
 
     Raises:
-        core.errors.InvalidRequest: it is none, or its file cannot be read.
+        core.errors.InvalidRequest: the format is unknown, or its file cannot be read.
     """
-    kind, _, rest = given.partition(":")
+    kind, _, rest = text.partition(":")
     match kind, rest:
         case "free" | "number" | "boolean", "":
             return {"type": kind}
@@ -98,30 +102,30 @@ def answer_format(given: str) -> dict[str, Any]:
         case "json", str(name) if name.startswith("@"):
             return {"type": "json_schema", "schema": _schema(Path(name[1:]))}
     raise errors.InvalidRequest(
-        f"{given!r} is not free, number, boolean, choice:red,green or json:@schema.json.",
+        f"{text!r} must be free, number, boolean, choice:red,green or json:@schema.json.",
         param="format",
     )
 
 
-def _schema(path: Path) -> Any:  # noqa: ANN401 - JSON; the service says what is wrong with it
+def _schema(path: Path) -> Any:  # noqa: ANN401 - JSON; the service validates it
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
         raise errors.InvalidRequest(f"{path} cannot be read.", param="format") from error
     except ValueError as error:
-        raise errors.InvalidRequest(f"{path} is no JSON.", param="format") from error
+        raise errors.InvalidRequest(f"{path} is not valid JSON.", param="format") from error
 
 
 def finished(job: Mapping[str, Any]) -> bool:
-    """Whether ``job`` will never change again."""
+    """Whether ``job`` has finished."""
     return Status(job["status"]).terminal
 
 
 def key(settings: Settings) -> str:
-    """Return the key of the command line: the one that is set, else the one in the home directory.
+    """Return the API key: ``LONGLOOK_API_KEY``, or else the key in the home directory.
 
     Raises:
-        core.errors.Unauthenticated: there is neither.
+        core.errors.Unauthenticated: there is no key.
     """
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
@@ -130,20 +134,20 @@ def key(settings: Settings) -> str:
         return path.read_text().strip()
     except OSError as error:
         raise errors.Unauthenticated(
-            f"There is no API key: set LONGLOOK_API_KEY (none is in {path})."
+            f"No API key: set LONGLOOK_API_KEY (the file {path} cannot be read)."
         ) from error
 
 
 def connect(settings: Settings) -> Client:
-    """Return a client of the service that ``settings`` names. Raises as :func:`key` does."""
+    """Return a client of the configured service. Raises the errors of :func:`key`."""
     return Client(settings.url, key=key(settings))
 
 
 class Client:
-    """Talks to the API at ``url`` with one key.
+    """A client of the API at ``url`` with one key.
 
-    Every method raises :class:`Unreachable` when nothing answers, and for an error answer the class of
-    :mod:`core.errors` whose code or status it carries.
+    Every method raises :class:`Unreachable` if there is no response, and for an error response the class of
+    :mod:`core.errors` with the same code or status.
     """
 
     def __init__(self, url: str, *, key: str) -> None:
@@ -161,13 +165,13 @@ class Client:
         options: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Json:
-        """Submit a job with image files in their order; return the job.
+        """Submit a job with image files in the given order; return the job.
 
         Args:
-            images: files, sent as they are.
-            question: what to ask about them.
+            images: files, sent unchanged.
+            question: the question about them.
             options: the API's ``options`` (``max_output_tokens``, ``temperature``, ``priority``, …).
-            idempotency_key: a new one by default, so that a repeat after a lost answer is not a second job.
+            idempotency_key: a new key by default, so that a retry after a lost response does not create a second job.
 
         Raises:
             core.errors.InvalidRequest: a file cannot be read.
@@ -183,7 +187,7 @@ class Client:
         options: Mapping[str, Any] | None = None,
         idempotency_key: str | None = None,
     ) -> Json:
-        """Submit several questions about the same images; return the group. As :meth:`submit` otherwise."""
+        """Submit several questions about the same images, as :meth:`submit` does; return the group."""
         form = [("questions", question) for question in questions]
         return self._send("/v1/groups", images, form, options=options, key=idempotency_key)
 
@@ -196,58 +200,58 @@ class Client:
         return self._call("GET", _path(job_id)).json
 
     def jobs(self, filters: Mapping[str, str | int | Sequence[str] | None]) -> Json:
-        """Return one page of jobs, newest first; ``filters`` are the API's query parameters, None for no filter."""
-        given = {name: value for name, value in filters.items() if value is not None}
-        query = urllib.parse.urlencode(given, doseq=True)
+        """Return one page of jobs, newest first; ``filters`` are the API's query parameters, None means no filter."""
+        present = {name: value for name, value in filters.items() if value is not None}
+        query = urllib.parse.urlencode(present, doseq=True)
         return self._call("GET", f"/v1/jobs?{query}").json
 
     def trace(self, job_id: str) -> Json:
-        """Return a job's trace, partial while it runs."""
+        """Return a job's trace, which is partial while the job runs."""
         return self._call("GET", f"{_path(job_id)}/trace").json
 
     def look(self, path: str, **query: str | int) -> Json:
-        """Return what is at ``path``."""
-        requested = f"?{urllib.parse.urlencode(query)}" if query else ""
-        return self._call("GET", path + requested).json
+        """Return the resource at ``path``."""
+        encoded = f"?{urllib.parse.urlencode(query)}" if query else ""
+        return self._call("GET", path + encoded).json
 
     def act(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
-        """Post ``body`` as JSON to ``path``; return the answer."""
+        """Post ``body`` as JSON to ``path``; return the response."""
         return self._call("POST", path, body=body or {}).json
 
     def queue(self, *, account: str | None = None) -> Json:
-        """Return how the queue does; operators may name one ``account``."""
+        """Return the state of the queue; operators may name one ``account``."""
         query = "" if account is None else f"?{urllib.parse.urlencode({'account': account})}"
         return self._call("GET", f"/v1/queue{query}").json
 
     def usage(self, *, account: str | None = None) -> Json:
-        """Return what the key's account uses of what it may; operators may name another ``account``."""
+        """Return the usage of the key's account; operators may name another ``account``."""
         query = "" if account is None else f"?{urllib.parse.urlencode({'account': account})}"
         return self._call("GET", f"/v1/usage{query}").json
 
     def cancel(self, job_id: str) -> Json:
-        """Ask for a job to be cancelled; return the job."""
+        """Cancel a job; return it."""
         return self._call("POST", f"{_path(job_id)}/cancel").json
 
     def wait(self, job_id: str, *, pause: Pause = time.sleep) -> Json:
-        """Return a job when it has finished. The API holds each request open for a while.
+        """Return a job once it has finished, by requests that the API holds open.
 
         Args:
-            job_id: which job.
-            pause: how to spend the time between two requests.
+            job_id: the job.
+            pause: waits between two requests.
         """
         headers = {"Prefer": f"wait={_HOLD_SECONDS}"}
         while True:
-            answer = self._call("GET", _path(job_id), headers=headers)
-            if finished(answer.json):
-                return answer.json
-            pause(answer.retry_after)
+            response = self._call("GET", _path(job_id), headers=headers)
+            if finished(response.json):
+                return response.json
+            pause(response.retry_after)
 
     def follow(self, job_id: str, *, pause: Pause = time.sleep) -> Iterator[Json]:
-        """Yield a job's events from the first to ``job.finished``, over broken connections and restarts.
+        """Yield a job's events from the first to ``job.finished``, across broken connections and restarts.
 
         Args:
-            job_id: which job.
-            pause: how to spend the time until the next try; also called, for no time, between events.
+            job_id: the job.
+            pause: waits before a stream is reopened; it is also called with 0 between events.
         """
         after = failures = 0
         while True:
@@ -267,7 +271,7 @@ class Client:
             pause(_RESUME_SECONDS)
 
     def _events(self, job_id: str, *, after: int) -> Iterator[Json | None]:
-        """Yield the events of one stream, and None for each sign of life, until it breaks or ends."""
+        """Yield the events of one stream, and None for each comment line, until it breaks or ends."""
         response = self._open(
             "GET",
             f"{_path(job_id)}/events",
@@ -290,7 +294,7 @@ class Client:
         options: Mapping[str, Any] | None,
         key: str | None,
     ) -> Json:
-        """Post image files and questions; return what was made of them."""
+        """Post image files and questions; return the job or the group."""
         fields: list[tuple[str, Any]] = [("image", _part(image)) for image in images]
         fields += form
         if options:
@@ -306,10 +310,10 @@ class Client:
         headers: Mapping[str, str] | None = None,
         fields: Sequence[tuple[str, Any]] | None = None,
         body: Mapping[str, Any] | None = None,
-    ) -> _Answer:
+    ) -> _Response:
         response = self._open(method, path, headers=headers, fields=fields, body=body)
-        reported = _seconds(response.headers)
-        return _Answer(json=_json(response.data), retry_after=1 if reported is None else reported)
+        seconds = _seconds(response.headers)
+        return _Response(json=_json(response.data), retry_after=1 if seconds is None else seconds)
 
     def _open(
         self,
@@ -321,7 +325,7 @@ class Client:
         body: Mapping[str, Any] | None = None,
         stream: bool = False,
     ) -> urllib3.BaseHTTPResponse:
-        """Return an answer that is no error; the body of a ``stream`` has not been read."""
+        """Return a successful response; the body of a ``stream`` is not read yet."""
         content: dict[str, Any] = {"fields": fields} if body is None else {"json": body}
         try:
             response = self._pool.request(
@@ -333,17 +337,17 @@ class Client:
             )
         except (urllib3.exceptions.HTTPError, ValueError) as error:
             raise Unreachable(
-                f"No answer from {self.url}. Is the service running (`longlook up`)? "
-                "LONGLOOK_URL says where it is."
+                f"No response from {self.url}. Is the service running (`longlook up`)? "
+                "LONGLOOK_URL sets its address."
             ) from error
-        if response.status >= 400:  # noqa: PLR2004 - HTTP's own border
+        if response.status >= 400:  # noqa: PLR2004 - HTTP status classes
             body = _json(response.data)
             raise fault(response.status, body, retry_after=_seconds(response.headers))
         return response
 
 
 def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """Yield the whole lines of an answer as they come in."""
+    """Yield the complete lines of a response as they arrive."""
     rest = b""
     while piece := response.read1():
         *lines, rest = (rest + piece).split(b"\n")
@@ -351,20 +355,20 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Response:
     json: Json
     retry_after: int
 
 
 def fault(status: int, body: Json, *, retry_after: int | None = None) -> errors.LonglookError:
-    """Return the error that an error answer stands for, by its code, else by its status."""
+    """Return the error for an error response, by its code or else by its status."""
     nested = body.get("error")
     inner: Json = nested if isinstance(nested, dict) else {}
     code = str(body.get("code") or inner.get("code") or "")
     message = str(
         body.get("detail") or inner.get("message") or body.get("title") or f"HTTP status {status}."
     )
-    if status >= 500:  # noqa: PLR2004 - HTTP's own border
+    if status >= 500:  # noqa: PLR2004 - HTTP status classes
         return errors.Unavailable(message, retry_after=retry_after or 1)
     kinds = _kinds(errors.RequestError)
     kind = min(kinds, key=lambda kind: (kind.code != code, kind.status != status))
@@ -384,21 +388,21 @@ def _kinds(kind: type[errors.RequestError]) -> Iterator[type[errors.RequestError
 
 
 def _faults(body: Json) -> tuple[errors.Fault, ...]:
-    """Return the single faults of an answer that lists several."""
+    """Return the faults that an error response lists."""
     listed = body.get("errors")
     return tuple(
         errors.Fault(
-            pointer=str(one.get("pointer") or one.get("parameter") or ""),
-            detail=str(one.get("detail") or ""),
-            code=str(one.get("code") or errors.Fault.code),
+            pointer=str(entry.get("pointer") or entry.get("parameter") or ""),
+            detail=str(entry.get("detail") or ""),
+            code=str(entry.get("code") or errors.Fault.code),
         )
-        for one in (listed if isinstance(listed, list) else [])
-        if isinstance(one, dict)
+        for entry in (listed if isinstance(listed, list) else [])
+        if isinstance(entry, dict)
     )
 
 
 def _part(path: Path) -> tuple[str, bytes, str]:
-    """Return a file as a part of a form: its name, its bytes, its type by the name."""
+    """Return a file as a part of a form: its name, its bytes, and the media type for its name."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -413,7 +417,7 @@ def _path(job_id: str) -> str:
 
 
 def _json(data: bytes) -> Json:
-    """Return an answer's body; an answer that is no JSON object, from a proxy perhaps, says nothing."""
+    """Return a response's body, or an empty one if it is not a JSON object (a proxy's error page, for example)."""
     try:
         body = json.loads(data)
     except ValueError:
@@ -422,15 +426,15 @@ def _json(data: bytes) -> Json:
 
 
 def _seconds(headers: Mapping[str, str]) -> int | None:
-    """Return Retry-After in seconds, when it is there as a number."""
+    """Return Retry-After in seconds if it is a number."""
     text = headers.get("Retry-After", "")
     return int(text) if text.isdigit() else None
 
 
 def probe(url: str, *, seconds: float, bearer: str | None = None) -> tuple[int, Json]:
-    """Ask ``url`` once and return status and JSON; status 0 when nothing answers within ``seconds``.
+    """Request ``url`` once; return status and JSON, or status 0 if there is no response within ``seconds``.
 
-    For health checks of our own API and of engines: no repeats, no errors.
+    For health checks of the API and of engines: no retries, no errors.
     """
     headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
     try:

@@ -1,4 +1,4 @@
-"""``longlook config``: the settings in effect, and the documentation of all of them."""
+"""``longlook config``: the effective settings, and the reference of all settings."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from core.settings import FILE_SUFFIX, PREFIX, Settings
 
 app = typer.Typer(help="Show the settings.", no_args_is_help=True)
 
-#: A password in a URL: between a user's name and the host, whatever it holds, or in the query.
+#: A password in a URL: everything between the user name and the host, or a parameter of the query.
 _PASSWORD = re.compile(r"(://[^:/@]*:).*(?=@)|([?&](?:ssl)?password=)[^&]*")
-#: Settings whose default belongs to the machine it is shown on, as the documentation says it.
-_OWN_WORDS = {"home": "`~/.longlook`"}
+#: Defaults that depend on the machine, as the reference writes them.
+_DOCUMENTED_DEFAULTS = {"home": "`~/.longlook`"}
 
 
 @dataclass(frozen=True)
-class Row:
-    """One setting: its variable, the value in effect with secrets masked, where that is from, what it is for."""
+class SettingRow:
+    """One setting: its variable, its effective value (secrets are masked), the source of the value, and its purpose."""
 
     variable: str
     value: str
@@ -41,11 +41,11 @@ def main() -> None:
 def show(
     *,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="The table of the README: defaults and descriptions.")
+        bool, typer.Option("--markdown", help="Print the reference as a Markdown table.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")] = False,
+    as_json: output.AsJson = False,
 ) -> None:
-    """Show every setting: its value, where that comes from, what it is for."""
+    """Show every setting: its value, the source of the value, and its purpose."""
     if markdown:
         output.lines(documentation())
         return
@@ -54,7 +54,7 @@ def show(
         output.as_json({row.variable: vars(row) for row in rows})
         return
     output.table(
-        ("variable", "value", "source", "what for"),
+        ("variable", "value", "source", "purpose"),
         [
             (
                 row.variable,
@@ -67,15 +67,15 @@ def show(
     )
 
 
-def effective(environ: Mapping[str, str]) -> list[Row]:
-    """Return every setting as ``environ`` makes it.
+def effective(environ: Mapping[str, str]) -> list[SettingRow]:
+    """Return every setting for the environment ``environ``.
 
     Raises:
-        core.errors.SettingsError: the environment is not usable.
+        core.errors.SettingsError: a setting is unknown or invalid.
     """
     settings = Settings.read(environ)
     return [
-        Row(
+        SettingRow(
             variable=f"{PREFIX}{name.upper()}",
             value=_shown(getattr(settings, name)),
             source=_source(name, settings, environ),
@@ -92,19 +92,19 @@ def _source(name: str, settings: Settings, environ: Mapping[str, str]) -> str:
 
 
 def documentation() -> str:
-    """Return the table of all settings in Markdown, the same on every machine."""
+    """Return a Markdown table of all settings, identical on every machine."""
     defaults = Settings.read({})
     lines = ["| Variable | Default | What for |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         value = _shown(getattr(defaults, name))
-        default = _OWN_WORDS.get(name) or (f"`{value}`" if value else "")
+        default = _DOCUMENTED_DEFAULTS.get(name) or (f"`{value}`" if value else "")
         text = str(field.description).replace("|", "\\|")
         lines.append(f"| `{PREFIX}{name.upper()}` | {default} | {text} |")
     return "\n".join(lines)
 
 
 def _shown(value: object) -> str:
-    """Return a value as its variable would be written; of a secret only that there is one."""
+    """Return ``value`` in the form of its variable; a secret is "(set)"."""
     if value is None:
         return ""
     if isinstance(value, SecretStr):

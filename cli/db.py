@@ -1,4 +1,4 @@
-"""``longlook db``: bring the database up to date, check that migrations and models agree, fill the search."""
+"""``longlook db``: upgrade the database, check migrations against models, rebuild the search index and byte counts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from core.database import Database
 from core.settings import TEST_PREFIX, Settings
 from jobs.store import search, storage
 from migrations import schema
+from webhooks.storage import COUNTER
 
 app = typer.Typer(help="Upgrade and check the database.", no_args_is_help=True)
 
-_BREATH_SECONDS = 0.02
+_PAUSE_SECONDS = 0.02
 _TEST_POSTGRES = f"{TEST_PREFIX}POSTGRES_URL"
 
 
 @app.command("upgrade")
 def upgrade() -> None:
-    """Bring the database to this version's schema. Does nothing when it is there already."""
+    """Upgrade the database to this version's schema. Does nothing if the schema is up to date."""
     settings = Settings.read()
     os.umask(0o077)
     if not settings.database_url:
@@ -35,13 +36,13 @@ def upgrade() -> None:
 
 @app.command("check")
 def check() -> None:
-    """Check that the migrations end in one head and make what the models say, on SQLite and PostgreSQL."""
+    """Check that the migrations have one head and match the models, on SQLite and PostgreSQL."""
     heads = schema.heads()
-    faults = [] if len(heads) == 1 else [f"several heads: {', '.join(heads)}"]
+    faults = [] if len(heads) == 1 else [f"multiple heads: {', '.join(heads)}"]
     for name, difference in _checks(Settings.read()):
-        found = difference()
-        output.event("failed" if found else "ok", f"{name}{': ' if found else ''}{found}")
-        faults += [found] if found else []
+        text = difference()
+        output.event("failed" if text else "ok", f"{name}{': ' if text else ''}{text}")
+        faults += [text] if text else []
     if len(heads) != 1:
         output.event("failed", faults[0])
     if faults:
@@ -50,35 +51,35 @@ def check() -> None:
 
 @app.command("reindex")
 def reindex() -> None:
-    """Write anew what jobs are found by: those from before there was a search are found then. Jobs go on meanwhile."""
+    """Rebuild the search index of all jobs. Jobs keep running meanwhile."""
     database = Database(Settings.read().database)
     last: uuid.UUID | None = None
     try:
         while (reached := search.rebuild(database, after=last)) is not None:
             last = reached
-            # Others want to write as well.
-            time.sleep(_BREATH_SECONDS)
+            # Let other writers in.
+            time.sleep(_PAUSE_SECONDS)
     finally:
         database.close()
-    output.event("ok", f"searched up to {ids.show('job', last)}" if last else "there are no jobs")
+    output.event("ok", f"indexed up to {ids.show('job', last)}" if last else "no jobs to index")
 
 
 @app.command("recount")
 def recount() -> None:
-    """Count anew what each account stores, and correct what it is said to store. Jobs go on meanwhile."""
+    """Recount the stored bytes of each account. Jobs keep running meanwhile."""
     with schema.opened(Settings.read()) as database:
         for account in storage.accounts(database, default_mb=0):
-            storage.recount(database, account.account_id)
+            storage.recount(database, account.account_id, counters=[COUNTER])
             name = output.printable(account.name)
             stored = storage.usage(database, account.account_id, default_mb=0)
             output.event("ok", f"{name} stores {output.size(stored.total)}")
 
 
 def _checks(settings: Settings) -> Iterator[tuple[str, Callable[[], str]]]:
-    """Yield the databases to compare with the models: a new SQLite, a new PostgreSQL, the one in use."""
+    """Yield the databases to compare with the models: a new SQLite, a new PostgreSQL, and the configured database."""
     yield "new SQLite database", schema.fresh_difference
     server = os.environ.get(_TEST_POSTGRES)
     if server:
         yield "new PostgreSQL database", lambda: schema.fresh_postgres_difference(server)
     if settings.database.startswith("postgresql"):
-        yield "the PostgreSQL database", lambda: schema.difference(settings.database)
+        yield "configured PostgreSQL database", lambda: schema.difference(settings.database)

@@ -1,4 +1,4 @@
-"""``longlook jobs``: look at jobs, watch one, and cancel one."""
+"""``longlook jobs``: list, show, watch and cancel jobs."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output, view
+from cli import client, job_output, output
 from core.settings import Settings
 from jobs.lifecycle import Status
 
 app = typer.Typer(help="List, show, watch and cancel jobs.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="job_…", show_default=False)]
 
-_LONGEST = 60
+_MAX_CELL = 60
 
 
 @app.command("ls")
@@ -24,26 +23,33 @@ def ls(
     query: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Such as: status:failed error:timeout 'created:<2h' meta.case:42 '\"six of them\"'.",
+            help="Query, such as: status:failed error:timeout 'created:<2h' meta.case:42 '\"six of them\"'.",
             show_default=False,
         ),
     ] = None,
     *,
     status: Annotated[
-        list[Status] | None, typer.Option(help="May be repeated.", show_default=False)
+        list[Status] | None,
+        typer.Option(help="Only jobs with this status. Repeatable.", show_default=False),
     ] = None,
     metadata: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME=VALUE", help="May be repeated: jobs with all of them."),
+        typer.Option(
+            metavar="NAME=VALUE", help="Only jobs with this metadata. Repeatable; all must match."
+        ),
     ] = None,
     image: Annotated[
-        str | None, typer.Option(help="img_…, or the sha256 of the file.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Only jobs about this image: img_…, or the SHA-256 of the file.",
+            show_default=False,
+        ),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs on the page.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs per page.")] = 20,
     after: Annotated[
-        str | None, typer.Option(help="Only jobs older than this one.", show_default=False)
+        str | None, typer.Option(help="Only jobs older than this job.", show_default=False)
     ] = None,
-    as_json: AsJson = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """List jobs, newest first."""
     filters = {
@@ -77,9 +83,9 @@ def ls(
         whole=3,
     )
     if page.get("has_more"):
-        again = shlex.join(query or [])
+        repeated = shlex.join(query or [])
         output.line(
-            f"more: longlook jobs ls {again}{' ' if again else ''}--after {page['last_id']}"
+            f"more: longlook jobs ls {repeated}{' ' if repeated else ''}--after {page['last_id']}"
         )
 
 
@@ -87,41 +93,41 @@ def ls(
 def show(
     job_id: JobId,
     *,
-    trace: Annotated[bool, typer.Option("--trace", help="With the whole trace.")] = False,
-    as_json: AsJson = False,
+    trace: Annotated[bool, typer.Option("--trace", help="Include the whole trace.")] = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Show one job."""
     service = client.connect(Settings.read())
     job = service.job(job_id)
-    stored = service.trace(job_id) if trace else None
+    full_trace = service.trace(job_id) if trace else None
     if not output.for_people(as_json=as_json):
-        output.as_json(job if stored is None else job | {"trace": stored})
+        output.as_json(job if full_trace is None else job | {"trace": full_trace})
         return
     for name in ("id", "status", "attempt", "created_at", "started_at", "finished_at", "question"):
         if job.get(name):
             output.field(f"{name:<12} ", str(job[name]))
-    if wanted := (job.get("options") or {}).get("answer_format"):
-        output.field(f"{'format':<12} ", output.json_text(wanted))
-    for generation in stored["generations"] if stored else []:
+    if answer_format := (job.get("options") or {}).get("answer_format"):
+        output.field(f"{'format':<12} ", output.json_text(answer_format))
+    for generation in full_trace["generations"] if full_trace else []:
         output.line()
         output.line(f"attempt {generation['attempt']}, sample {generation['index']}:")
         output.quote(generation["text"])
     if client.finished(job):
         output.line()
-        output.result(job)
+        job_output.result(job)
 
 
 @app.command("watch")
-def watch(job_id: JobId, *, as_json: AsJson = False) -> None:
-    """Show a job's trace from its beginning, as it grows, and how it comes out. In a pipe: its events."""
+def watch(job_id: JobId, *, as_json: output.AsJson = False) -> None:
+    """Show a job's trace from the beginning as it grows, then the result. In a pipe: the job's events as JSON lines."""
     service = client.connect(Settings.read())
     people = output.for_people(as_json=as_json)
-    view.record(view.follow(service, job_id, people=people), people=people)
+    job_output.show(job_output.follow(service, job_id, people=people), people=people)
 
 
 @app.command("cancel")
-def cancel(job_id: JobId, *, as_json: AsJson = False) -> None:
-    """Cancel a job: a queued one at once, a running one within a second or two."""
+def cancel(job_id: JobId, *, as_json: output.AsJson = False) -> None:
+    """Cancel a job. A queued job ends at once, a running one within a few seconds."""
     job = client.connect(Settings.read()).cancel(job_id)
     if output.for_people(as_json=as_json):
         word = job["status"] if client.finished(job) else "being cancelled"
@@ -131,13 +137,13 @@ def cancel(job_id: JobId, *, as_json: AsJson = False) -> None:
 
 
 def _outcome(job: output.Json) -> str:
-    """Return the answer, or the code of what went wrong."""
+    """Return the answer, or the error code."""
     if job.get("answer"):
         return str(job["answer"]["text"])
     return str(job["error"]["code"]) if job.get("error") else ""
 
 
 def _short(text: str) -> str:
-    """Return ``text`` on one line that fits into a table."""
+    """Return ``text`` on one line, cut to the width of a table cell."""
     flat = output.inline(" ".join(text.split()))
-    return flat if len(flat) <= _LONGEST else f"{flat[: _LONGEST - 1]}…"
+    return flat if len(flat) <= _MAX_CELL else f"{flat[: _MAX_CELL - 1]}…"

@@ -1,4 +1,4 @@
-"""``longlook keys``: make, list and revoke API keys, directly in the database."""
+"""``longlook keys``: create, list, limit and revoke API keys, directly in the database."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ from jobs.lifecycle import Priority, Role
 from jobs.store import accounts
 from migrations import schema
 
-app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True)
+app = typer.Typer(help="Create, list, limit and revoke API keys.", no_args_is_help=True)
 
 Requests = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Of this key. Default: LONGLOOK_REQUESTS_PER_MINUTE.", show_default=False
+        min=1,
+        help="Requests per minute of this key. Default: LONGLOOK_REQUESTS_PER_MINUTE.",
+        show_default=False,
     ),
 ]
 Body = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Largest request body of this key, in MiB. Default: LONGLOOK_MAX_BODY_MB, which holds besides.",
+        help="Largest request body of this key, in MiB; LONGLOOK_MAX_BODY_MB remains the upper bound.",
         show_default=False,
     ),
 ]
 MaxPriority = Annotated[
     Priority | None,
     typer.Option(
-        help="Highest priority of its jobs. Default: high for operate and admin, normal for others.",
+        help="Highest priority of the key's jobs. Default: high for operate and admin, normal for other roles.",
         show_default=False,
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
 
 
 @app.command("create")
 def create(
     *,
-    account: Annotated[str, typer.Option(help="Made if it is new.")] = accounts.DEFAULT_ACCOUNT,
-    role: Annotated[Role, typer.Option(help="What the key may do.")] = Role.SUBMIT,
-    name: Annotated[str, typer.Option(help="To tell keys apart.")] = "",
+    account: Annotated[
+        str, typer.Option(help="Name of the account; created if it does not exist.")
+    ] = accounts.DEFAULT_ACCOUNT,
+    role: Annotated[Role, typer.Option(help="Permissions of the key.")] = Role.SUBMIT,
+    name: Annotated[str, typer.Option(help="Label of the key.")] = "",
     requests_per_minute: Requests = None,
     max_body_mb: Body = None,
     max_priority: MaxPriority = None,
-    as_json: AsJson = False,
+    as_json: output.AsJson = False,
 ) -> None:
-    """Make a key and print it: the only time that it is shown."""
+    """Create a key and print it. It cannot be shown again."""
     settings = Settings.read()
     key = accounts.new_key()
     with schema.opened(settings) as database:
@@ -68,14 +71,14 @@ def create(
     shown = ids.show("key", key_id)
     if output.for_people(as_json=as_json):
         output.line(key)
-        output.note(f"{shown}: {role} of account {account}. It is not shown again.")
+        output.note(f"{shown}: role {role}, account {account}. The key cannot be shown again.")
     else:
         output.as_json({"id": shown, "key": key, "account": account, "role": role, "name": name})
 
 
 @app.command("ls")
-def ls(*, as_json: AsJson = False) -> None:
-    """List keys, never the keys themselves."""
+def ls(*, as_json: output.AsJson = False) -> None:
+    """List keys without their secrets."""
     with schema.opened(Settings.read()) as database:
         rows = accounts.keys(database)
     if output.for_people(as_json=as_json):
@@ -124,7 +127,7 @@ def limit(
     max_body_mb: Body = None,
     max_priority: MaxPriority = None,
 ) -> None:
-    """Give a key limits of its own, from its next request on. What is not given gets its default again."""
+    """Set the limits of a key. They apply from its next request; an option that is left out resets to its default."""
     parsed = ids.parse("key", key_id)
     with schema.opened(Settings.read()) as database:
         if parsed is None or not accounts.limit_key(
@@ -134,24 +137,24 @@ def limit(
             max_body_mb=max_body_mb,
             max_priority=max_priority,
         ):
-            raise errors.NotFound(f"There is no live key {key_id}.")
-    output.note(f"{key_id} is limited")
+            raise errors.NotFound(f"There is no active key {key_id}.")
+    output.note(f"The limits of {key_id} have been set.")
 
 
 @app.command("revoke")
 def revoke(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)],
 ) -> None:
-    """Revoke a key at once."""
+    """Revoke a key, effective immediately."""
     parsed = ids.parse("key", key_id)
     with schema.opened(Settings.read()) as database:
         if parsed is None or not accounts.revoke_key(database, parsed):
-            raise errors.NotFound(f"There is no live key {key_id}.")
+            raise errors.NotFound(f"There is no active key {key_id}.")
     output.note(f"{key_id} is revoked")
 
 
 def _limits(row: accounts.KeyRow) -> str:
-    """Return the limits that a key has of its own, in words."""
+    """Return the limits that were set for a key, as text."""
     limits = []
     if row.requests_per_minute is not None:
         limits.append(f"{row.requests_per_minute}/min")

@@ -1,4 +1,4 @@
-"""The ``longlook`` command: which commands there are, and how faults end them."""
+"""The ``longlook`` command: its subcommands, and the exit codes of errors."""
 
 from __future__ import annotations
 
@@ -11,13 +11,10 @@ from typing import Annotated, Final
 import typer
 
 from cli import output
-from cli.engine import devices, plan
-from cli.launch.engine import EngineRoom, Plan
 from core import errors
-from core.settings import Settings
 
-#: Where each command is: a function, or an ``app`` with commands of its own. Only the one that is asked
-#: for is imported; SQLAlchemy alone takes longer than `longlook submit` does.
+#: Each command's module and its function or ``app``. Only the requested command is imported: SQLAlchemy alone
+#: takes longer to import than `longlook submit` takes to run.
 COMMANDS: Final = {
     "up": "cli.up:up",
     "engine": "cli.engine:app",
@@ -39,21 +36,21 @@ COMMANDS: Final = {
 
 
 def run(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line: the entry point of ``longlook``. Ends the process with one of the exit codes."""
+    """Run the command line (the entry point of ``longlook``) and exit with one of the exit codes."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    wanted = [name for name in arguments[:1] if name in COMMANDS]
+    requested = [name for name in arguments[:1] if name in COMMANDS]
     try:
-        make_app(wanted or COMMANDS)(args=arguments, prog_name="longlook")
+        make_app(requested or COMMANDS)(args=arguments, prog_name="longlook")
     except errors.LonglookError as error:
-        output.fault(reported(error))
+        output.fault(fault_text(error))
         sys.exit(output.exit_code(error))
     except KeyboardInterrupt:
-        # While the command was still being imported; from then on it is the command's own matter.
+        # Pressed during the import of the command; later the command handles it.
         sys.exit(output.Exit.INTERRUPTED)
 
 
 def make_app(names: Iterable[str]) -> typer.Typer:
-    """Return the command line with the commands called so."""
+    """Return the command line with the named commands."""
     app = typer.Typer(
         name="longlook",
         no_args_is_help=True,
@@ -71,8 +68,8 @@ def make_app(names: Iterable[str]) -> typer.Typer:
     return app
 
 
-def reported(error: errors.LonglookError) -> str:
-    """Return a fault as the terminal shows it, with the single faults that its sentence leaves out."""
+def fault_text(error: errors.LonglookError) -> str:
+    """Return an error as the terminal shows it, with the faults that its message does not contain."""
     lines = [f"longlook: {error}"]
     faults = error.faults if isinstance(error, errors.RequestError) else ()
     lines += [
@@ -82,19 +79,13 @@ def reported(error: errors.LonglookError) -> str:
 
 
 def _longlook(
-    context: typer.Context,
     *,
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
-    """Longlook: a long look at an image by a reasoning model, as a job.
+    """Longlook: questions about images, answered by a reasoning model in asynchronous jobs.
 
-    Exit codes: 0 done, 1 the job or the start failed, 2 wrong usage, 3 no answer, 4 wrong key, 130 Ctrl-C.
+    Exit codes: 0 success, 1 the job or the start failed, 2 invalid usage, 3 no response, 4 invalid key, 130 Ctrl-C.
     """
-    context.obj = EngineRoom(plan=_plan_small_engine, devices=devices.find)
     if version:
         output.line(importlib.metadata.version("longlook"))
         raise typer.Exit
-
-
-def _plan_small_engine(settings: Settings, port: int) -> Plan:
-    return plan.plan((), settings, host="127.0.0.1", port=port)

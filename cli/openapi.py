@@ -1,4 +1,4 @@
-"""``longlook openapi``: the description of the API, without a running service."""
+"""``longlook openapi``: the OpenAPI document, without a running service."""
 
 from __future__ import annotations
 

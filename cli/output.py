@@ -1,4 +1,4 @@
-"""What the terminal gets: lines, tables, a growing trace, JSON for pipes, and the exit codes."""
+"""Output of the command line: lines, tables, JSON, and the exit codes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import enum
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.cells import cell_len
@@ -18,6 +18,9 @@ from core import errors, escapes
 
 Json = dict[str, Any]
 
+#: The option ``--json`` of a command.
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (the default in a pipe).")]
+
 _STYLES: Final = {
     "ready": typer.colors.GREEN,
     "ok": typer.colors.GREEN,
@@ -27,14 +30,14 @@ _STYLES: Final = {
     "missing": typer.colors.RED,
     "failed": typer.colors.RED,
 }
-#: Between two columns of a table, and the least that its last column gets.
+#: Cells between two columns of a table, and the least width of its last column.
 _GAP: Final = 2
-_NARROWEST: Final = 10
+NARROWEST: Final = 10
 _KIB = 1024
 _INDENT: Final = "  "
-_TAB: Final = " " * 4
-#: Stands before each line of a trace. No line of the command's own begins so.
-_BAR: Final = "│ "
+TAB: Final = " " * 4
+#: Starts each line of a trace. No other line of a command starts with it.
+BAR: Final = "│ "
 
 
 class Exit(enum.IntEnum):
@@ -49,7 +52,7 @@ class Exit(enum.IntEnum):
 
 
 def exit_code(error: errors.LonglookError) -> Exit:
-    """Return the exit code that ``error`` ends a command with."""
+    """Return the exit code of a command that ends with ``error``."""
     if isinstance(error, errors.Unauthenticated | errors.InsufficientScope):
         return Exit.AUTH
     if isinstance(error, errors.RequestError | errors.SettingsError):
@@ -60,54 +63,52 @@ def exit_code(error: errors.LonglookError) -> Exit:
 
 
 def for_people(*, as_json: bool = False) -> bool:
-    """Whether a person reads the output: a terminal, and nobody asked for JSON."""
+    """Whether a person reads the output: stdout is a terminal and ``as_json`` is off."""
     return not as_json and sys.stdout.isatty()
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with escapes for what would steer the terminal it is shown on. Its lines stay lines."""
+    """Return ``text`` with control characters escaped, except line feeds."""
     return escapes.visible(text)
 
 
 def inline(text: str) -> str:
-    """Return ``text`` on one line, with escapes for line feeds, too: its end cannot look like another line of ours."""
+    """Return ``text`` on one line, with line feeds escaped too, so that it cannot imitate another line."""
     return escapes.visible(text, lines=False)
 
 
 def line(text: str = "") -> None:
-    """Print one line. On a terminal that is narrower, what follows its first part is indented."""
+    """Print one line; if it is wider than the terminal, its continuation is indented."""
     typer.echo(_hanging(inline(text), terminal=sys.stdout.isatty()))
 
 
 def lines(text: str) -> None:
-    """Print several lines that this command wrote itself: what others wrote is to be put in with :func:`inline`."""
+    """Print several lines. Text from other sources must be inserted with :func:`inline`."""
     typer.echo(printable(text))
 
 
 def note(text: str) -> None:
-    """Print one line beside the output, on stderr."""
+    """Print one line on stderr."""
     typer.echo(_hanging(inline(text), terminal=sys.stderr.isatty()), err=True)
 
 
 def fault(text: str) -> None:
-    """Print why a command ends, on stderr. Further lines are indented, so that none looks like one of ours."""
+    """Print why a command failed, on stderr. Further lines are indented: none can imitate a line of a command."""
     first, *others = printable(text).split("\n")
-    for one in (
-        first,
-        *(other if other.startswith(_INDENT) else _INDENT + other for other in others),
-    ):
-        typer.echo(_hanging(one, terminal=sys.stderr.isatty()), err=True)
+    indented = (part if part.startswith(_INDENT) else _INDENT + part for part in others)
+    for part in (first, *indented):
+        typer.echo(_hanging(part, terminal=sys.stderr.isatty()), err=True)
 
 
 def field(label: str, text: str, *, style: str | None = None) -> None:
-    """Print a field: its label, then its text, which stands right of the label however many lines it takes.
+    """Print a field: a label, and a text whose lines are all indented by the width of the label.
 
-    No line of the text begins where a label does, so a text cannot forge a field.
+    No line of the text starts in the column of the labels, so the text cannot imitate a field.
 
     Args:
-        label: with the space behind it.
-        text: what somebody else may have written.
-        style: the label's color.
+        label: the label, with its trailing space.
+        text: a text from any source.
+        style: color of the label.
     """
     indent = cell_len(label)
     if indent > Console().width // 2:
@@ -116,44 +117,44 @@ def field(label: str, text: str, *, style: str | None = None) -> None:
     first, *others = _wrapped(text, indent=indent)
     typer.secho(label, fg=style, bold=style is not None, nl=False)
     typer.echo(first)
-    for other in others:
-        typer.echo(" " * indent + other if other else "")
+    for part in others:
+        typer.echo(" " * indent + part if part else "")
 
 
 def quote(text: str) -> None:
-    """Print a text of several lines that somebody else wrote, each behind a bar."""
-    for part in _wrapped(text, indent=cell_len(_BAR)):
-        typer.echo(f"{_BAR}{part}".rstrip())
+    """Print a text from any source; every line starts with a bar."""
+    for part in _wrapped(text, indent=cell_len(BAR)):
+        typer.echo(f"{BAR}{part}".rstrip())
 
 
 def event(word: str, text: str = "") -> None:
-    """Print one line of a running service: what happened, then the rest. Colours only on a terminal."""
+    """Print one status line of a running service: an event, then details. Uses colors only on a terminal."""
     label = f"{word:<12}"
     styled = typer.style(label, fg=_STYLES.get(word.rsplit(maxsplit=1)[-1]), bold=True)
     indent = cell_len(label) + 1
-    reported = _wrapped(inline(text), indent=indent) if sys.stdout.isatty() else [inline(text)]
-    for place, part in enumerate(reported):
-        typer.echo(f"{' ' * indent if place else styled + ' '}{part}".rstrip())
+    parts = _wrapped(inline(text), indent=indent) if sys.stdout.isatty() else [inline(text)]
+    for number, part in enumerate(parts):
+        typer.echo(f"{' ' * indent if number else styled + ' '}{part}".rstrip())
     sys.stdout.flush()
 
 
-def json_text(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - whatever JSON can say
-    """Return ``value`` as JSON that steers no terminal."""
+def json_text(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 - any JSON value
+    """Return ``value`` as JSON with control characters escaped."""
     return escapes.in_json(json.dumps(value, ensure_ascii=False, indent=indent))
 
 
-def as_json(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
+def as_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print ``value`` as JSON: indented on a terminal, one line in a pipe."""
     typer.echo(json_text(value, indent=2 if sys.stdout.isatty() else None))
 
 
-def json_line(value: Any) -> None:  # noqa: ANN401 - whatever JSON can say
+def json_line(value: Any) -> None:  # noqa: ANN401 - any JSON value
     """Print ``value`` as one line of JSON."""
     typer.echo(json_text(value))
 
 
 def _hanging(text: str, *, terminal: bool) -> str:
-    """Return one line, for a terminal that is too narrow as several, all but the first of them indented."""
+    """Return one line; on a narrower terminal it is wrapped, and all lines but the first are indented."""
     width = Console().width
     if not terminal or cell_len(text) <= width:
         return text
@@ -164,13 +165,13 @@ def _hanging(text: str, *, terminal: bool) -> str:
 
 
 def _wrapped(text: str, *, indent: int) -> list[str]:
-    """Return the lines of a text, none so long that the terminal breaks it: that would begin at its left edge."""
+    """Return the lines of a text, wrapped here because the terminal would continue at its left edge."""
     console = Console()
-    width = max(console.width - indent, _NARROWEST)
+    width = max(console.width - indent, NARROWEST)
     shown = [
         part.plain.rstrip()
         for row in printable(text).split("\n")
-        for part in Text(row.replace("\t", _TAB)).wrap(console, width) or [Text()]
+        for part in Text(row.replace("\t", TAB)).wrap(console, width) or [Text()]
     ]
     return shown or [""]
 
@@ -182,187 +183,55 @@ def table(
     whole: int = 0,
     multiline: bool = False,
 ) -> None:
-    """Print a table for people. The first column is never broken, however narrow the terminal: it is what is copied.
+    """Print a table. The first column is never wrapped, however narrow the terminal is, so that it can be copied.
 
     Args:
-        columns: their names.
-        rows: their cells.
-        whole: so many columns are shown whole, and the others are cut to what is left of the line; where that is too
-            little, they stand below. 0: all but the first are folded.
-        multiline: whether line feeds in cells are this command's own.
+        columns: names of the columns.
+        rows: cells of each row.
+        whole: number of columns that are shown in full; the others are cut to the rest of the line or, if that is too
+            short, printed below. With 0, all columns but the first are wrapped.
+        multiline: whether line feeds in cells start new lines; the cells must not contain text from other sources.
     """
     safe = printable if multiline else inline
-    reported = [[safe(cell) for cell in row] for row in rows]
-    stored = whole or 1
+    cells = [[safe(cell) for cell in row] for row in rows]
+    full = whole or 1
     widths = [
-        max([cell_len(name), *(cell_len(row[position]) for row in reported)])
+        max([cell_len(name), *(cell_len(row[position]) for row in cells)])
         for position, name in enumerate(columns)
     ]
-    taken = sum(widths[:stored]) + stored * _GAP
+    taken = sum(widths[:full]) + full * _GAP
     console = Console(soft_wrap=False)
-    cut = len(columns) - stored if whole else 0
+    cut = len(columns) - full if whole else 0
     left = console.width - taken - max(0, cut - 1) * _GAP
     shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
-    if cut and left < cut * _NARROWEST:
-        _stacked(columns, reported, stored=stored)
+    if cut and left < cut * NARROWEST:
+        _stacked(columns, cells, full=full)
         return
     for position, column in enumerate(columns):
-        if position < stored:
+        if position < full:
             shown.add_column(column, no_wrap=True, min_width=widths[position])
         elif whole:
-            share = max(left // cut, left - sum(widths[stored:]) + widths[position])
+            share = max(left // cut, left - sum(widths[full:]) + widths[position])
             shown.add_column(column, no_wrap=True, overflow="ellipsis", max_width=share)
         else:
             shown.add_column(column, overflow="fold")
-    for row in reported:
+    for row in cells:
         shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console.width = max(console.width, taken + (0 if whole else _NARROWEST))
+    console.width = max(console.width, taken + (0 if whole else NARROWEST))
     console.print(shown)
 
 
-def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], *, stored: int) -> None:
-    """Print rows for a narrow terminal: what is kept whole on a line, each of the others below it."""
+def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], *, full: int) -> None:
+    """Print rows for a narrow terminal: the full columns on one line, each other column below it."""
     label = max(len(column) for column in columns)
     for row in rows:
-        typer.echo((" " * _GAP).join(row[:stored]))
-        for column, cell in zip(columns[stored:], row[stored:], strict=True):
+        typer.echo((" " * _GAP).join(row[:full]))
+        for column, cell in zip(columns[full:], row[full:], strict=True):
             field(f"{_INDENT}{column:<{label}} ", cell)
 
 
-class LiveText:
-    """Prints a job's text as it grows, of several samples the first, and findings. A new attempt starts it again.
-
-    Each line of the text stands behind a bar, also where it is folded: no line of it looks like one of ours.
-    """
-
-    def __init__(self) -> None:
-        self._width = max(Console().width, _NARROWEST)
-        #: Cells of the line that is being written, None before its first.
-        self._column: int | None = None
-        #: The end of what came, which waits for what follows.
-        self._held = ""
-        self._last = ""
-        self._shown = False
-
-    def show(self, event: Json) -> None:
-        """Print what an event of the job adds."""
-        if event["type"] == "attempt.restarted" and self._shown:
-            self._break()
-            note(f"(attempt {event['attempt']} starts again)")
-        elif event["type"] == "finding":
-            self._break()
-            note(f"({finding(event['finding'])})")
-        elif event["type"] == "trace.delta" and event["generation"] == 0:
-            self._grow(str(event["delta"]))
-            self._shown = True
-
-    def end(self) -> None:
-        """End the line that the text ended in."""
-        self._break()
-
-    def _break(self) -> None:
-        if self._held:
-            self._write(escapes.visible(self._held, before=self._last))
-        if self._column is not None:
-            typer.echo()
-        self._column, self._held, self._last = None, "", ""
-
-    def _grow(self, delta: str) -> None:
-        text = self._held + delta
-        stored = text.rstrip("".join(escapes.UNDECIDED))
-        self._held = text[len(stored) :]
-        self._write(escapes.visible(stored, before=self._last))
-        self._last = stored[-1:] or self._last
-        sys.stdout.flush()
-
-    def _write(self, text: str) -> None:
-        pieces: list[str] = []
-        for char in text.replace("\t", _TAB):
-            if char == "\n":
-                pieces.append(_BAR.rstrip() + "\n" if self._column is None else "\n")
-                self._column = None
-                continue
-            width = cell_len(char)
-            if self._column is not None and self._column + width > self._width:
-                pieces.append("\n")
-                self._column = None
-            if self._column is None:
-                pieces.append(_BAR)
-                self._column = cell_len(_BAR)
-            pieces.append(char)
-            self._column += width
-        typer.secho("".join(pieces), nl=False, dim=True)
-
-
-def result(job: Json) -> None:
-    """Print how a finished job came out: the answer or the error, and what it took."""
-    error, answer = job.get("error"), job.get("answer")
-    if error:
-        text = f"{error['message']} ({error['code']})"
-        field(f"{inline(str(job['status']))}: ", text, style=typer.colors.RED)
-    elif answer:
-        field("answer: ", str(answer["text"]), style=typer.colors.GREEN)
-        if reported := value(job):
-            field("value: ", reported)
-        if job.get("votes"):
-            field("votes: ", votes(job["votes"]))
-    else:
-        line(str(job["status"]))
-    for found in job.get("findings") or ():
-        line(f"found: {finding(found)}")
-    if job.get("usage"):
-        line(usage(job["usage"]))
-
-
-def warnings(accepted: Json) -> None:
-    """Print what the answer to a submission warns of, if anything."""
-    for warning in accepted.get("warnings") or ():
-        note(printable(f"warning: {warning['message']} ({warning['code']})"))
-
-
-def finding(found: Json) -> str:
-    """Return what a guard found in a few words, for example ``loop, forced, 7012 tokens saved``."""
-    words = [str(found["kind"]), str(found["action"])]
-    if found.get("tokens_saved"):
-        words.append(f"{found['tokens_saved']} tokens saved")
-    return inline(", ".join(words))
-
-
-def value(job: Json) -> str:
-    """Return what an answer's value says beyond its text, as JSON; nothing when none was asked for."""
-    wanted = (job.get("options") or {}).get("answer_format") or {}
-    if wanted.get("type", "free") == "free" or not job.get("answer"):
-        return ""
-    plain = json_text(job["answer"].get("value"))
-    return "" if plain == job["answer"]["text"] else plain
-
-
-def votes(reported: Json) -> str:
-    """Return a sentence on how samples voted, for example ``3 of 4 samples say so; 7: 1 (5 asked for)``."""
-    winner, *others = [
-        (inline(one["text"]), len(one["generations"])) for one in reported["classes"]
-    ]
-    words = [f"{winner[1]} of {reported['counted']} samples say so"]
-    words += [f"{text}: {count}" for text, count in others]
-    if reported["abstained"]:
-        words.append(f"without an answer: {len(reported['abstained'])}")
-    return f"{'; '.join(words)} ({reported['requested']} asked for)"
-
-
-def usage(counts: Json) -> str:
-    """Return a sentence on the tokens of a job, for example ``182 tokens in, 170 of them cached (93 %)``."""
-    reported, cached = int(counts["input_tokens"]), int(counts.get("cached_tokens") or 0)
-    words = [f"{reported} tokens in"]
-    if reported:
-        words.append(f"{cached} of them cached ({cached / reported:.0%})")
-    words.append(f"{counts['output_tokens']} tokens out")
-    if counts.get("engine_seconds"):
-        words.append(f"{counts['engine_seconds']:.1f} s on the engine")
-    return ", ".join(words)
-
-
 def size(count: int) -> str:
-    """Return a number of bytes for people, for example ``1.5 GiB``."""
+    """Return a number of bytes as text, for example ``1.5 GiB``."""
     if count < _KIB:
         return f"{count} B"
     amount = count / _KIB

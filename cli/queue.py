@@ -1,4 +1,4 @@
-"""``longlook queue``: how the queue, the workers and the engines do."""
+"""``longlook queue``: the state of the queue, the workers and the engines."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ def queue(
     *,
     account: Annotated[
         str | None,
-        typer.Option(help="Only this account's jobs; for operators.", show_default=False),
+        typer.Option(help="Count only this account's jobs; for operators.", show_default=False),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")] = False,
+    as_json: output.AsJson = False,
 ) -> None:
-    """Show the queue, and to operators its workers and engines."""
+    """Show the queue; operators also see workers and engines."""
     state = client.connect(Settings.read()).queue(account=account)
     if not output.for_people(as_json=as_json):
         output.as_json(state)
@@ -38,22 +38,22 @@ def queue(
 
 
 def summary(state: output.Json) -> list[str]:
-    """Return what people read first of a queue."""
-    oldest = state["oldest_age_seconds"]
-    age = "" if oldest is None else f", the first of them for {oldest:.0f} s"
-    reported = state["deliveries"]
-    waits = reported["oldest_age_seconds"]
-    since = "" if waits is None else f" (the first of them for {waits:.0f} s)"
+    """Return the state of the queue as lines of text."""
+    oldest_job = state["oldest_age_seconds"]
+    job_age = "" if oldest_job is None else f", the oldest for {oldest_job:.0f} s"
+    deliveries = state["deliveries"]
+    oldest_delivery = deliveries["oldest_age_seconds"]
+    delivery_age = "" if oldest_delivery is None else f", the oldest for {oldest_delivery:.0f} s"
     return [
-        f"queued   {state['depth']} ({state['due']} due{age})",
+        f"queued   {state['depth']} ({state['due']} due{job_age})",
         f"running  {state['running']}",
-        f"a minute {state['submitted_per_minute']:g} in, {state['finished_per_minute']:g} out",
-        f"webhooks {reported['depth']} to be told{since}",
+        f"rate     {state['submitted_per_minute']:g} submitted, {state['finished_per_minute']:g} finished per minute",
+        f"webhooks {deliveries['depth']} pending{delivery_age}",
     ]
 
 
 def worker_row(worker: output.Json) -> tuple[str, ...]:
-    """Return a worker's row of the table."""
+    """Return the table row of a worker."""
     return (
         str(worker["id"]),
         str(worker["state"]),
@@ -64,7 +64,7 @@ def worker_row(worker: output.Json) -> tuple[str, ...]:
 
 
 def engine_row(engine: output.Json) -> tuple[str, ...]:
-    """Return an engine's row of the table."""
+    """Return the table row of an engine."""
     return (
         str(engine["url"]),
         str(engine["state"]),

@@ -1,4 +1,4 @@
-"""``longlook secrets``: the key that encrypts what has to be kept secret, directly in the database."""
+"""``longlook secrets``: change the key that encrypts secrets, directly in the database."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ app = typer.Typer(help="Change the key that encrypts secrets.", no_args_is_help=
 
 @app.command("rotate")
 def rotate() -> None:
-    """Encrypt all webhook secrets anew, with a new key; none of them changes.
+    """Encrypt all webhook secrets with a new key; the secrets do not change.
 
-    A key in the home directory is replaced, and running processes notice. Where LONGLOOK_VAULT_KEY is set, put
-    the new key in front of the old one with a comma between them and restart all processes, then run this, and
-    then take the old one away. It may be run again at any time.
+    A key in the home directory is replaced, and running processes read the new one. If LONGLOOK_VAULT_KEY is set, put
+    the new key and a comma in front of the old one, restart all processes, run this command, and then remove the old
+    key. The command can be repeated at any time.
     """
     settings = Settings.read()
     with schema.opened(settings) as database:
         if settings.vault_key is None:
-            # Made first if there is none yet, so that there is one to replace.
+            # Make a key if there is none yet, so that there is one to replace.
             Vault.of(settings)
             vault.add_key(settings)
         count = secrets.reseal(database, Vault.of(settings).seal_again)

@@ -1,4 +1,4 @@
-"""``longlook submit``: one question from the command line, waited for or watched, or several about the same images."""
+"""``longlook submit``: submit one question, or several about the same images, and wait for the answers on request."""
 
 from __future__ import annotations
 
@@ -10,64 +10,83 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output, view
+from cli import client, job_output, output
 from core import errors, profiles
 from core.settings import Settings
 from jobs.lifecycle import Priority, Status
 
 
 def submit(
-    given: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="IMAGE... QUESTION...",
-            help="Files, and what to ask about them; each question is a job.",
+            help="Image files, then one or more questions about them. Each question becomes a job.",
             show_default=False,
         ),
     ],
     *,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Show the trace as it grows.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")] = False,
+    as_json: output.AsJson = False,
     detail: Annotated[
-        str | None, typer.Option(help=f"{', '.join(profiles.DETAIL_TOKENS)}.", show_default=False)
+        str | None,
+        typer.Option(
+            help=f"Image resolution: {', '.join(profiles.DETAIL_TOKENS)}.", show_default=False
+        ),
     ] = None,
-    max_output_tokens: Annotated[int | None, typer.Option(show_default=False)] = None,
-    temperature: Annotated[float | None, typer.Option(show_default=False)] = None,
-    top_p: Annotated[float | None, typer.Option(show_default=False)] = None,
-    seed: Annotated[int | None, typer.Option(show_default=False)] = None,
+    max_output_tokens: Annotated[
+        int | None,
+        typer.Option(help="Maximum length of the answer, in tokens.", show_default=False),
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option(help="Sampling temperature.", show_default=False)
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Nucleus sampling probability.", show_default=False)
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Sampling seed.", show_default=False)] = None,
     samples: Annotated[
         int | None,
-        typer.Option(help="So many vote on the answer, at most.", show_default=False),
+        typer.Option(help="Maximum number of samples that vote on the answer.", show_default=False),
     ] = None,
     answer_format: Annotated[
         str | None,
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="Of the answer: number, boolean, choice:red,green or json:@schema.json.",
+            help="Answer format: number, boolean, choice:red,green or json:@schema.json.",
             show_default=False,
         ),
     ] = None,
-    priority: Annotated[Priority | None, typer.Option(show_default=False)] = None,
-    deadline_seconds: Annotated[int | None, typer.Option(show_default=False)] = None,
-    max_attempts: Annotated[int | None, typer.Option(show_default=False)] = None,
+    priority: Annotated[
+        Priority | None, typer.Option(help="Priority in the queue.", show_default=False)
+    ] = None,
+    deadline_seconds: Annotated[
+        int | None,
+        typer.Option(help="Seconds after which an unfinished job fails.", show_default=False),
+    ] = None,
+    max_attempts: Annotated[
+        int | None, typer.Option(help="Maximum number of attempts.", show_default=False)
+    ] = None,
     guard: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=on|off",
-            help="loop, budget, convergence, language or verify. May be repeated.",
+            help="Turn a guard on or off: loop, budget, convergence, language or verify. Repeatable.",
         ),
     ] = None,
     metadata: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="May be repeated.")
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Metadata of the job. Repeatable."),
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key is the same job.", show_default=False)
+        str | None,
+        typer.Option(help="A repeat with the same key returns the same job.", show_default=False),
     ] = None,
 ) -> None:
-    """Submit a job, or several about the same images. Without --wait and --stream they come back at once."""
-    images, questions = _distinct(given)
+    """Submit a job, or several about the same images. Without --wait or --stream, return at once."""
+    images, questions = _split(arguments)
     options = {
         "detail": detail,
         "max_output_tokens": max_output_tokens,
@@ -84,7 +103,9 @@ def submit(
     }
     requested = {name: value for name, value in options.items() if value is not None}
     if stream and len(questions) > 1:
-        raise errors.InvalidRequest("--stream shows one trace; use --wait.", param="stream")
+        raise errors.InvalidRequest(
+            "--stream takes one question; use --wait for several.", param="stream"
+        )
     service = client.connect(Settings.read())
     people = output.for_people(as_json=as_json)
     if len(questions) > 1:
@@ -92,54 +113,54 @@ def submit(
             images, questions, options=requested, idempotency_key=idempotency_key
         )
         if people:
-            output.warnings(group)
-        _record_group(_waited(service, group) if wait else group, people=people)
+            job_output.warnings(group)
+        _show_group(_wait(service, group) if wait else group, people=people)
         return
     job = service.submit(images, questions[0], options=requested, idempotency_key=idempotency_key)
     if (wait or stream) and people:
-        output.note(f"{job['id']} is {job['status']}; Ctrl-C leaves it to itself")
-        output.warnings(job)
+        output.note(f"{job['id']} is {job['status']}; it continues after Ctrl-C")
+        job_output.warnings(job)
     if stream:
-        job = view.follow(service, str(job["id"]), people=people)
+        job = job_output.follow(service, str(job["id"]), people=people)
     elif wait:
         job = service.wait(str(job["id"]))
-    view.record(job, people=people)
+    job_output.show(job, people=people)
 
 
-def _distinct(given: Sequence[str]) -> tuple[list[Path], list[str]]:
-    """Return images and questions: the first is an image, as are the files that follow it; the rest are questions.
+def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Return images and questions: the first argument and the existing files after it are images, the rest questions.
 
     Raises:
-        core.errors.InvalidRequest: there is no question, or one that looks like a file that is not there.
+        core.errors.InvalidRequest: the question is missing, or looks like the name of a missing image.
     """
-    further = list(itertools.takewhile(lambda word: Path(word).is_file(), given[1:]))
-    questions = list(given[1 + len(further) :])
+    further = list(itertools.takewhile(lambda argument: Path(argument).is_file(), arguments[1:]))
+    questions = list(arguments[1 + len(further) :])
     if not questions:
-        raise errors.InvalidRequest("A question is missing.", param="question")
+        raise errors.InvalidRequest("The question is missing.", param="question")
     for question in questions:
         kind = mimetypes.guess_type(question)[0] or ""
         if kind.startswith("image/") and not any(char.isspace() for char in question):
             raise errors.InvalidRequest(f"There is no file {question}.", param="image")
-    return [Path(word) for word in (given[0], *further)], questions
+    return [Path(image) for image in (arguments[0], *further)], questions
 
 
-def _waited(service: client.Client, group: output.Json) -> output.Json:
-    """Return a group when all of its jobs have finished."""
+def _wait(service: client.Client, group: output.Json) -> output.Json:
+    """Return a group once all of its jobs have finished."""
     for job in group["jobs"]:
         service.wait(str(job["id"]))
     return service.group(str(group["id"]))
 
 
-def _record_group(group: output.Json, *, people: bool) -> None:
-    """Print a group as it is now; one in which a job did not succeed ends the command with an exit code of its own."""
+def _show_group(group: output.Json, *, people: bool) -> None:
+    """Print a group; exit with code 1 if one of its jobs finished without success."""
     if not people:
         output.as_json(group)
     else:
         for job in group["jobs"]:
             output.field(f"{job['id']} is {job['status']}: ", str(job["question"]))
             if client.finished(job):
-                output.result(job)
+                job_output.result(job)
         output.line(f"longlook jobs ls group:{group['id']}")
-    ends = {job["status"] for job in group["jobs"] if client.finished(job)}
-    if ends - {Status.SUCCEEDED}:
+    statuses = {job["status"] for job in group["jobs"] if client.finished(job)}
+    if statuses - {Status.SUCCEEDED}:
         raise typer.Exit(output.Exit.FAILED)

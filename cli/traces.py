@@ -1,4 +1,4 @@
-"""``longlook traces``: read the steps of stored traces again."""
+"""``longlook traces``: parse the steps of stored traces again."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from core.database import Database
 from core.settings import Settings
 from jobs.store import steps
 
-app = typer.Typer(help="Look after stored traces.", no_args_is_help=True)
+app = typer.Typer(help="Maintain stored traces.", no_args_is_help=True)
 
-_BREATH_SECONDS = 0.02
-_RECORD_SECONDS = 5.0
+_PAUSE_SECONDS = 0.02
+_PROGRESS_SECONDS = 5.0
 
 
 @app.callback()
 def _traces() -> None:
-    """Look after stored traces."""
+    """Maintain stored traces."""
 
 
 @app.command("reparse")
 def reparse() -> None:
-    """Keep the steps of traces as they are read today: those kept by older rules, and those of which none are kept.
+    """Parse the steps of stored traces with the current rules, where they are missing or were parsed by older rules.
 
-    Jobs go on meanwhile. It can be stopped, and goes on where it was when it is started again.
+    Jobs keep running meanwhile. If the command is interrupted, the next run continues where it stopped.
     """
     database = Database(Settings.read().database)
     last: steps.Place | None = None
@@ -36,11 +36,11 @@ def reparse() -> None:
         while (reached := steps.reparse(database, after=last)) is not None:
             last, written = reached
             count += written
-            if time.monotonic() - reported >= _RECORD_SECONDS:
-                output.note(f"{count} traces, up to {ids.show('job', last[0])}")
+            if time.monotonic() - reported >= _PROGRESS_SECONDS:
+                output.note(f"{count} traces parsed, up to {ids.show('job', last[0])}")
                 reported = time.monotonic()
-            # Others want to write as well.
-            time.sleep(_BREATH_SECONDS)
+            # Let other writers in.
+            time.sleep(_PAUSE_SECONDS)
     finally:
         database.close()
-    output.event("ok", f"{count} traces were read again")
+    output.event("ok", f"{count} traces parsed")

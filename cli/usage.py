@@ -1,4 +1,4 @@
-"""``longlook usage``: what an account uses of what it may use."""
+"""``longlook usage``: an account's usage and limits."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from core.settings import Settings
 def usage(
     *,
     account: Annotated[
-        str | None, typer.Option(help="Another account's; for operators.", show_default=False)
+        str | None, typer.Option(help="Show another account; for operators.", show_default=False)
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")] = False,
+    as_json: output.AsJson = False,
 ) -> None:
-    """Show what the account stores, its queue, and what its key may send."""
-    reported = client.connect(Settings.read()).usage(account=account)
+    """Show the account's storage, its queued jobs, and its key's remaining requests."""
+    state = client.connect(Settings.read()).usage(account=account)
     if not output.for_people(as_json=as_json):
-        output.as_json(reported)
+        output.as_json(state)
         return
-    for line in summary(reported):
+    for line in summary(state):
         output.line(line)
 
 
-def summary(reported: output.Json) -> list[str]:
-    """Return an account's usage in lines for people."""
-    stored = reported["storage"]
+def summary(state: output.Json) -> list[str]:
+    """Return an account's usage as lines of text."""
+    stored = state["storage"]
     limit = stored["limit_bytes"]
-    quota = "no quota" if limit is None else f"of {output.size(limit)}"
+    quota = "without a quota" if limit is None else f"of {output.size(limit)}"
     kinds = ", ".join(
         f"{kind} {output.size(stored[f'{kind}_bytes'])}"
         for kind in ("images", "traces", "jobs", "records", "deliveries")
     )
-    requests = reported["requests"]
+    requests = state["requests"]
     return [
         f"storage  {output.size(stored['total_bytes'])} {quota} ({kinds})",
-        f"queued   {reported['queue']['queued']} of {reported['queue']['limit']}",
-        f"requests {requests['remaining']} left, {requests['limit_per_minute']} a minute",
+        f"queued   {state['queue']['queued']} of {state['queue']['limit']}",
+        f"requests {requests['remaining']} left of {requests['limit_per_minute']} per minute",
     ]

@@ -1,4 +1,4 @@
-"""``longlook webhooks``: who is told, what they were told, telling them again; and a receiver for development."""
+"""``longlook webhooks``: list endpoints and deliveries, send again, test; and a receiver for development."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from core import errors
 from core.settings import Settings
 from webhooks import signature
 
-app = typer.Typer(help="Look at webhooks, send them again, receive them.", no_args_is_help=True)
+app = typer.Typer(help="List webhooks, send them again, receive them.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="JSON, as in a pipe.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as in a pipe.")]
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="we_…")]
 
 _ENDPOINTS: Final = "/v1/webhook_endpoints"
@@ -33,11 +33,15 @@ _UNITS: Final = {"m": 60, "h": 3600, "d": 86400}
 @app.command("ls")
 def ls(
     *,
-    failed: Annotated[bool, typer.Option(help="Failed deliveries instead of endpoints.")] = False,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="So many, newest first.")] = 20,
+    failed: Annotated[
+        bool, typer.Option(help="List failed deliveries instead of endpoints.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option(min=1, max=100, help="Number of entries, newest first.")
+    ] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """List webhook endpoints and how they do, or the deliveries that failed."""
+    """List webhook endpoints and their health, or failed deliveries."""
     service = client.connect(Settings.read())
     page = (
         service.look("/v1/deliveries", status="failed", limit=limit)
@@ -58,11 +62,11 @@ def ls(
 def show(
     *,
     thing: Annotated[
-        str, typer.Argument(metavar="ID", help="Of an endpoint, a delivery or a job.")
+        str, typer.Argument(metavar="ID", help="The id of an endpoint, a delivery or a job.")
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Show an endpoint with its last deliveries, a delivery with every try, or who was told of a job."""
+    """Show an endpoint with its last deliveries, a delivery with all attempts, or the deliveries of a job."""
     service = client.connect(Settings.read())
     kind, quoted = thing.partition("_")[0], urllib.parse.quote(thing, safe="")
     if kind == "dlv":
@@ -70,22 +74,24 @@ def show(
         return
     roots = {"we": _ENDPOINTS, "job": "/v1/jobs"}
     if kind not in roots:
-        raise errors.InvalidRequest(f"{thing!r} is no id of an endpoint, a delivery or a job.")
+        raise errors.InvalidRequest(
+            f"ID must be that of an endpoint (we_…), a delivery (dlv_…) or a job (job_…); it is {thing!r}."
+        )
     path = f"{roots[kind]}/{quoted}"
-    reported = service.look(f"{path}/deliveries")
+    deliveries = service.look(f"{path}/deliveries")
     if kind == "job":
         if output.for_people(as_json=as_json):
-            output.table(DELIVERY_COLUMNS, map(delivery_row, reported["data"]))
+            output.table(DELIVERY_COLUMNS, map(delivery_row, deliveries["data"]))
         else:
-            output.as_json(reported)
+            output.as_json(deliveries)
         return
     endpoint = service.look(path)
     if not output.for_people(as_json=as_json):
-        output.as_json(endpoint | {"deliveries": reported["data"]})
+        output.as_json(endpoint | {"deliveries": deliveries["data"]})
         return
     output.table(("endpoint", "state", "name", "url", "events"), [endpoint_row(endpoint)])
     output.line()
-    output.table(DELIVERY_COLUMNS, map(delivery_row, reported["data"]))
+    output.table(DELIVERY_COLUMNS, map(delivery_row, deliveries["data"]))
 
 
 @app.command("redeliver")
@@ -94,11 +100,11 @@ def redeliver(
     delivery: Annotated[str, typer.Argument(metavar="DELIVERY", help="dlv_…")],
     as_json: AsJson = False,
 ) -> None:
-    """Send a delivery once more, now. Its schedule does not move."""
+    """Send a delivery once more, now. Its schedule does not change."""
     service = client.connect(Settings.read())
     sent = service.act(f"/v1/deliveries/{urllib.parse.quote(delivery, safe='')}/redeliver")
     if output.for_people(as_json=as_json):
-        output.event("ok", f"try {len(sent['attempts'])} of {sent['id']} is due")
+        output.event("ok", f"attempt {len(sent['attempts'])} of {sent['id']} is due")
     else:
         output.as_json(sent)
 
@@ -107,10 +113,10 @@ def redeliver(
 def recover(
     *,
     endpoint: EndpointId,
-    since: Annotated[str, typer.Option(help="From when on: 2h, 3d, or a time with its zone.")],
+    since: Annotated[str, typer.Option(help="The start: 2h or 3d ago, or a time with its zone.")],
     as_json: AsJson = False,
 ) -> None:
-    """Send again, in the background, all that an endpoint has missed since a time."""
+    """Send again, in the background, all that an endpoint missed since a time."""
     service = client.connect(Settings.read())
     begun = service.act(f"{_path(endpoint)}/recover", {"since": moment(since)})
     if output.for_people(as_json=as_json):
@@ -123,19 +129,17 @@ def recover(
 def send_test(
     *,
     endpoint: EndpointId,
-    event: Annotated[str, typer.Option(help="Its type.")] = "job.succeeded",
+    event: Annotated[str, typer.Option(help="The type of the event.")] = "job.succeeded",
     as_json: AsJson = False,
 ) -> None:
-    """Send an event that did not happen, and say what the receiver answered."""
+    """Send a test event, and print the receiver's response."""
     service = client.connect(Settings.read())
-    reported = service.act(f"{_path(endpoint)}/test", {"event_type": event})
-    good = reported["status_code"] is not None and 200 <= reported["status_code"] < 300  # noqa: PLR2004 - success
+    tested = service.act(f"{_path(endpoint)}/test", {"event_type": event})
+    good = tested["status_code"] is not None and 200 <= tested["status_code"] < 300  # noqa: PLR2004 - success
     if output.for_people(as_json=as_json):
-        output.event(
-            "ok" if good else "failed", str(reported["status_code"] or reported["error_code"])
-        )
+        output.event("ok" if good else "failed", str(tested["status_code"] or tested["error_code"]))
     else:
-        output.as_json(reported)
+        output.as_json(tested)
     if not good:
         raise typer.Exit(output.Exit.FAILED)
 
@@ -143,40 +147,42 @@ def send_test(
 @app.command("listen")
 def listen(
     *,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: a free one.")] = 8701,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0 for a free one.")] = 8701,
     secret: Annotated[
         str,
         typer.Option(
-            help="A file with whsec_…, or - for the input; without it the service's public key is used.",
+            help="A file with whsec_…, or - for the standard input. Default: verify by the service's public key.",
             metavar="FILE",
         ),
     ] = "",
-    count: Annotated[int, typer.Option(min=0, help="End after so many; 0: go on.")] = 0,
+    count: Annotated[
+        int, typer.Option(min=0, help="Exit after this many messages; 0 for no limit.")
+    ] = 0,
 ) -> None:
-    """Receive webhooks here, verify and print them: for development.
+    """Receive webhooks on this machine, verify and print them: for development.
 
-    The service has to allow this machine: LONGLOOK_WEBHOOK_ALLOW=127.0.0.0/8.
+    The service must allow this machine: LONGLOOK_WEBHOOK_ALLOW=127.0.0.0/8.
     """
     settings = Settings.read()
     secret = secret and _secret(secret)
     key = None if secret else str(client.connect(settings).look(_KEY)["public_key"])
     verified = 0
 
-    def woken(headers: dict[str, str], body: bytes) -> bool:
+    def receive(headers: dict[str, str], body: bytes) -> bool:
         nonlocal verified
         genuine = _print(headers, body, secrets=[secret] if secret else [], public_key=key)
         verified += genuine
         return genuine
 
-    with server(port, woken) as receiver:
+    with server(port, receive) as receiver:
         output.event("listening", f"http://127.0.0.1:{receiver.server_port}/")
         with contextlib.suppress(KeyboardInterrupt):
             while not count or verified < count:
                 receiver.handle_request()
 
 
-def server(port: int, woken: Callable[[dict[str, str], bytes], bool]) -> http.server.HTTPServer:
-    """Return a receiver on the loopback interface, which answers 204 to what ``woken`` takes and 400 to the rest."""
+def server(port: int, receive: Callable[[dict[str, str], bytes], bool]) -> http.server.HTTPServer:
+    """Return a receiver on the loopback interface: 204 if ``receive`` accepts a message, else 400."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -186,21 +192,23 @@ def server(port: int, woken: Callable[[dict[str, str], bytes], bool]) -> http.se
                 self.send_error(413)
                 return
             body = self.rfile.read(size)
-            taken = woken({name.lower(): value for name, value in self.headers.items()}, body)
-            self.send_response(204 if taken else 400)
+            accepted = receive({name.lower(): value for name, value in self.headers.items()}, body)
+            self.send_response(204 if accepted else 400)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing: what came is printed by whoever hears it."""
+            """Log nothing: ``receive`` prints the messages."""
 
     try:
         return http.server.HTTPServer(("127.0.0.1", port), Handler)
     except OSError as error:
-        raise errors.LaunchError(f"Port {port} is not free; choose another with --port.") from error
+        raise errors.LaunchError(
+            f"Port {port} must be free; choose another one with --port."
+        ) from error
 
 
 def moment(text: str, *, now: datetime | None = None) -> str:
-    """Return a time such as ``2h`` ago, or one that is given as it is, for the API."""
+    """Return the time of ``2h`` (ago) and the like for the API; any other text as it is."""
     number, unit = text[:-1], text[-1:]
     if number.isdigit() and unit in _UNITS:
         ago = timedelta(seconds=int(number) * _UNITS[unit])
@@ -208,11 +216,11 @@ def moment(text: str, *, now: datetime | None = None) -> str:
     return text
 
 
-DELIVERY_COLUMNS: Final = ("delivery", "status", "event", "receiver", "tries", "last", "created")
+DELIVERY_COLUMNS: Final = ("delivery", "status", "event", "receiver", "attempts", "last", "created")
 
 
 def endpoint_row(endpoint: output.Json) -> tuple[str, ...]:
-    """Return an endpoint's row of the table."""
+    """Return the table row of an endpoint."""
     state = "ok"
     if endpoint["disabled_at"]:
         state = f"disabled: {endpoint['disabled_reason']}"
@@ -223,12 +231,12 @@ def endpoint_row(endpoint: output.Json) -> tuple[str, ...]:
 
 
 def delivery_row(delivery: output.Json) -> tuple[str, ...]:
-    """Return a delivery's row of the table."""
+    """Return the table row of a delivery."""
     attempts = delivery["attempts"]
-    tried = [one for one in attempts if one["outcome"]]
-    # A list shows the newest tries only; those that have not ended are among them.
-    count = delivery.get("attempt_count", len(attempts)) - (len(attempts) - len(tried))
-    last = str(tried[-1]["status_code"] or tried[-1]["error_code"]) if tried else ""
+    ended = [attempt for attempt in attempts if attempt["outcome"]]
+    # A list has the newest attempts only; those that have not ended are among them.
+    count = delivery.get("attempt_count", len(attempts)) - (len(attempts) - len(ended))
+    last = str(ended[-1]["status_code"] or ended[-1]["error_code"]) if ended else ""
     return (
         delivery["id"],
         delivery["status"],
@@ -241,7 +249,7 @@ def delivery_row(delivery: output.Json) -> tuple[str, ...]:
 
 
 def attempt_row(attempt: output.Json) -> tuple[str, ...]:
-    """Return a try's row of the table."""
+    """Return the table row of an attempt."""
     took = attempt["seconds"]
     return (
         str(attempt["number"]),
@@ -261,7 +269,7 @@ def _show_delivery(delivery: output.Json, *, as_json: bool) -> None:
     output.table(DELIVERY_COLUMNS, [delivery_row(delivery)])
     output.line()
     output.table(
-        ("try", "kind", "outcome", "answer", "took", "address", "at"),
+        ("attempt", "kind", "outcome", "response", "seconds", "address", "at"),
         map(attempt_row, delivery["attempts"]),
     )
     output.line()
@@ -269,12 +277,12 @@ def _show_delivery(delivery: output.Json, *, as_json: bool) -> None:
 
 
 def _secret(place: str) -> str:
-    """Return the secret in a file or on the input. As an argument everybody on the machine could read it."""
+    """Return the secret in a file or from the standard input. Other users can read the arguments of a process."""
     try:
         return (sys.stdin.read() if place == "-" else Path(place).read_text()).strip()
     except OSError as error:
         raise errors.InvalidRequest(
-            f"--secret names a file that cannot be read: {error.strerror}.", param="secret"
+            f"--secret must be a readable file: {error.strerror}.", param="secret"
         ) from error
 
 
@@ -285,7 +293,7 @@ def _path(endpoint: str) -> str:
 def _print(
     headers: dict[str, str], body: bytes, *, secrets: Sequence[str], public_key: str | None
 ) -> bool:
-    """Print a message, and whether it is genuine."""
+    """Verify and print a message; return whether it is genuine."""
     try:
         signature.verify(
             headers, body, at=datetime.now(UTC), secrets=secrets, public_key=public_key
@@ -294,13 +302,13 @@ def _print(
         output.event("failed", str(error))
         return False
     try:
-        reported = json.loads(body)
+        message = json.loads(body)
     except ValueError:
-        reported = body.decode(errors="replace")
+        message = body.decode(errors="replace")
     if not output.for_people():
-        output.json_line(reported)
+        output.json_line(message)
         return True
-    if isinstance(reported, dict):
-        output.event("received", f"{reported.get('type')}  {reported.get('id')}")
-    output.quote(output.json_text(reported))
+    if isinstance(message, dict):
+        output.event("received", f"{message.get('type')}  {message.get('id')}")
+    output.quote(output.json_text(message))
     return True

@@ -1,16 +1,17 @@
-r"""Which jobs to list, and the words in which people ask for them. Pure: the API, the command line and others share it.
+r"""Filters for lists of jobs, and the query language for them. Pure.
 
 ::
 
     status:failed error:timeout created:>2h meta.case:42 image:1f2e… pelican "six of them"
 
-Qualifiers, words and phrases are separated by spaces and all have to hold; several ``status:`` (or ``error:``) mean
-one of them. A word or a phrase has to be in the question, the answer or the trace. A phrase, a value, or the key after
-``meta.``, that has spaces, quotes or colons in it stands in double quotes, in which ``\"`` and ``\\`` mean a quote and
-a backslash.
+Qualifiers, words and phrases are separated by spaces, and all must match; several ``status:`` (or ``error:``) match any
+of them. A word or phrase must occur in the question, the answer or the trace. A phrase, a value, or a key after
+``meta.`` with spaces, quotes or colons must be in double quotes, in which ``\"`` and ``\\`` mean a quote and a
+backslash.
 
-Of ``created:`` a time (``2026-11-23``, ``2026-11-23T10:00:00Z``) is compared as it is and a duration (``90s``, ``10m``,
-``2h``, ``7d``) as the job's age: ``created:<2h`` came in within the last two hours, ``created:>2h`` before that.
+``created:`` compares a time (``2026-11-23``, ``2026-11-23T10:00:00Z``) with the job's creation, and a duration
+(``90s``, ``10m``, ``2h``, ``7d``) with its age: ``created:<2h`` means created within the last two hours,
+``created:>2h`` before that.
 """
 
 from __future__ import annotations
@@ -44,20 +45,20 @@ _UNITS = {
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
 }
-#: The least difference between two times.
+#: The smallest difference between two times.
 _TICK = timedelta(microseconds=1)
-_MOST_PHRASES = 8
-#: Qualifiers, words and phrases of one query: each is a condition, or a fault.
-_MOST_TERMS = 100
-#: Pairs of metadata: no job has more.
-_MOST_PAIRS = 16
-#: What people call an error, and its code.
-_ERROR_NAMES = {"timeout": "deadline_exceeded"}
+_MAX_PHRASES = 8
+#: Qualifiers, words and phrases of one query.
+_MAX_TERMS = 100
+#: Metadata pairs of one query, and of one job.
+_MAX_PAIRS = 16
+#: Alias of an error code -> the code.
+_ERROR_ALIASES = {"timeout": "deadline_exceeded"}
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which jobs to list. Times are bounds of ``created_at``, the first included, the second not."""
+    """The jobs to list. ``created_after`` is inclusive and ``created_before`` exclusive."""
 
     account_id: uuid.UUID | None
     statuses: Sequence[Status] = ()
@@ -69,25 +70,25 @@ class Filter:
     image_id: uuid.UUID | None = None
     image_sha256: str | None = None
     group_id: uuid.UUID | None = None
-    #: Texts in question, answer or trace, each as :meth:`jobs.phrases.Phrase.of` takes it.
+    #: Texts in question, answer or trace; input of :meth:`jobs.phrases.Phrase.of`.
     phrases: Sequence[str] = ()
 
     @property
     def given(self) -> dict[str, Any]:
-        """What is asked for, by name; not whose jobs."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        """The conditions by name, without the account."""
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         return {name: value for name, value in values.items() if name != "account_id" and value}
 
 
-class _Wrong(Exception):
-    """A fault in a qualifier; the text is for the caller."""
+class _InvalidTerm(Exception):
+    """A term is invalid; the message is for the client."""
 
 
 @dataclass(frozen=True)
 class _Term:
-    """A qualifier as it was written: ``name.key:value``, or a value alone."""
+    """A term of the query: ``name.key:value``, or only a value."""
 
-    #: Of its first character, from 1.
+    #: Position of its first character, from 1.
     position: int
     name: str | None
     key: str | None
@@ -96,83 +97,83 @@ class _Term:
 
 
 def parse(text: str, *, now: datetime) -> Filter:
-    """Return the filter that ``text`` asks for, of any account; ages are counted from ``now``.
+    """Return the filter of a query, for any account; ages are relative to ``now``.
 
     Raises:
-        core.errors.InvalidRequest: with every fault and the position of each.
+        core.errors.InvalidRequest: the query is invalid; the error lists all faults with their positions.
     """
-    requested: dict[str, Any] = {}
+    conditions: dict[str, Any] = {}
     faults: list[errors.Fault] = []
     terms = list(_terms(text))
-    if len(terms) > _MOST_TERMS:
-        reported = f"There may be at most {_MOST_TERMS} qualifiers, words and phrases; there are {len(terms)}."
+    if len(terms) > _MAX_TERMS:
+        message = f"At most {_MAX_TERMS} qualifiers, words and phrases are allowed; there are {len(terms)}."
         raise errors.InvalidRequest(
-            f"q: {reported}", faults=(errors.Fault("q", reported),), param="q"
+            f"q: {message}", faults=(errors.Fault("q", message),), param="q"
         )
     for term in terms:
         try:
-            _add(requested, _read(term, now))
-        except _Wrong as wrong:
-            faults.append(errors.Fault("q", f"Character {term.position}: {wrong}"))
-    if len(requested.get("metadata", ())) > _MOST_PAIRS:
-        faults.append(errors.Fault("q", f"There may be at most {_MOST_PAIRS} pairs of metadata."))
-    if len(requested.get("phrases", ())) > _MOST_PHRASES:
-        faults.append(errors.Fault("q", f"There may be at most {_MOST_PHRASES} words and phrases."))
+            _add(conditions, _read(term, now))
+        except _InvalidTerm as invalid:
+            faults.append(errors.Fault("q", f"Character {term.position}: {invalid}"))
+    if len(conditions.get("metadata", ())) > _MAX_PAIRS:
+        faults.append(errors.Fault("q", f"At most {_MAX_PAIRS} metadata pairs are allowed."))
+    if len(conditions.get("phrases", ())) > _MAX_PHRASES:
+        faults.append(errors.Fault("q", f"At most {_MAX_PHRASES} words and phrases are allowed."))
     if faults:
-        reported = " ".join(fault.detail for fault in faults)
-        raise errors.InvalidRequest(f"q: {reported}", faults=tuple(faults), param="q")
-    return Filter(account_id=None, **requested)
+        message = " ".join(fault.detail for fault in faults)
+        raise errors.InvalidRequest(f"q: {message}", faults=tuple(faults), param="q")
+    return Filter(account_id=None, **conditions)
 
 
 def _terms(text: str) -> Iterator[_Term]:
-    """Yield the qualifiers of ``text``, those that are badly quoted as well."""
+    """Yield the terms of ``text``, including malformed ones."""
     start = 0
     while True:
         start += len(text[start:]) - len(text[start:].lstrip())
         if start == len(text):
             return
-        found = _TERM.match(text, start)
-        assert found is not None  # noqa: S101 - every part of the pattern may be empty
+        match = _TERM.match(text, start)
+        assert match is not None  # noqa: S101 - every part of the pattern may be empty
         yield _Term(
             position=start + 1,
-            name=found["name"],
-            key=None if found["key"] is None else _unquoted(found["key"]),
-            value=_unquoted(found["value"] or ""),
-            whole=not found["rest"] and (found["value"] is not None),
+            name=match["name"],
+            key=None if match["key"] is None else _unquoted(match["key"]),
+            value=_unquoted(match["value"] or ""),
+            whole=not match["rest"] and (match["value"] is not None),
         )
-        start = found.end()
+        start = match.end()
 
 
 def _read(term: _Term, now: datetime) -> dict[str, Any]:
-    """Return what ``term`` asks for, by the names of the filter's fields."""
+    """Return the conditions of ``term``, by fields of the filter."""
     if not term.whole:
-        raise _Wrong("Here a value is missing, or a quote is not closed or ends inside of a word.")
+        raise _InvalidTerm("A value is missing, or a quote is not closed or ends inside a word.")
     if term.name is None:
         return _phrase(term.value)
     if (term.name == "meta") != (term.key is not None) or term.name not in _QUALIFIERS:
         shown = "`, `".join(f"{name}:" if name != "meta" else "meta.KEY:" for name in _QUALIFIERS)
-        raise _Wrong(f"There is no such qualifier. There are `{shown}`; text stands in quotes.")
+        raise _InvalidTerm(f"Unknown qualifier; use one of `{shown}`, or put text in quotes.")
     return _QUALIFIERS[term.name](term, now)
 
 
-def _add(requested: dict[str, Any], new: dict[str, Any]) -> None:
-    """Put what one qualifier asks for beside what those before it did."""
+def _add(conditions: dict[str, Any], new: dict[str, Any]) -> None:
+    """Add the conditions of one term to those of the terms before it."""
     for name, value in new.items():
         if isinstance(value, tuple):
-            requested[name] = tuple(dict.fromkeys((*requested.get(name, ()), *value)))
-        elif isinstance(value, dict) and not value.keys() & requested.get(name, {}).keys():
-            requested[name] = requested.get(name, {}) | value
-        elif name in requested:
-            raise _Wrong("This was asked for before; it can be given only once.")
+            conditions[name] = tuple(dict.fromkeys((*conditions.get(name, ()), *value)))
+        elif isinstance(value, dict) and not value.keys() & conditions.get(name, {}).keys():
+            conditions[name] = conditions.get(name, {}) | value
+        elif name in conditions:
+            raise _InvalidTerm("This qualifier must occur only once.")
         else:
-            requested[name] = value
+            conditions[name] = value
 
 
 def _phrase(text: str) -> dict[str, Any]:
     try:
         Phrase.of(text)
-    except ValueError as wrong:
-        raise _Wrong(str(wrong)) from None
+    except ValueError as error:
+        raise _InvalidTerm(str(error)) from None
     return {"phrases": (text,)}
 
 
@@ -180,25 +181,27 @@ def _status(term: _Term, _now: datetime) -> dict[str, Any]:
     try:
         return {"statuses": (Status(term.value),)}
     except ValueError:
-        raise _Wrong(f"A status is one of {', '.join(Status)}.") from None
+        raise _InvalidTerm(f"The status must be one of {', '.join(Status)}.") from None
 
 
 def _error(term: _Term, _now: datetime) -> dict[str, Any]:
     if not _ERROR.fullmatch(term.value):
-        raise _Wrong("This has to be an error's code, such as engine_fault.")
-    return {"error_codes": (_ERROR_NAMES.get(term.value, term.value),)}
+        raise _InvalidTerm("The error must be an error code, such as engine_fault.")
+    return {"error_codes": (_ERROR_ALIASES.get(term.value, term.value),)}
 
 
 def _finding(term: _Term, _now: datetime) -> dict[str, Any]:
     try:
         return {"findings": (findings.FindingKind(term.value),)}
     except ValueError:
-        raise _Wrong(f"A finding is one of {', '.join(findings.FindingKind)}.") from None
+        raise _InvalidTerm(
+            f"The finding must be one of {', '.join(findings.FindingKind)}."
+        ) from None
 
 
 def _meta(term: _Term, _now: datetime) -> dict[str, Any]:
     if not term.key or "\x00" in term.key + term.value:
-        raise _Wrong("This has to be a key and a value, such as meta.case:42.")
+        raise _InvalidTerm("Metadata must have a key and a value, such as meta.case:42.")
     return {"metadata": {term.key: term.value}}
 
 
@@ -208,34 +211,34 @@ def _image(term: _Term, _now: datetime) -> dict[str, Any]:
         return {"image_id": image_id}
     if _SHA256.fullmatch(term.value):
         return {"image_sha256": term.value}
-    raise _Wrong("This has to be an image id or the sha256 of a file in hex.")
+    raise _InvalidTerm("The image must be an image ID, or the SHA-256 of a file in hex.")
 
 
 def _group(term: _Term, _now: datetime) -> dict[str, Any]:
     group_id = ids.parse("grp", term.value)
     if group_id is None:
-        raise _Wrong("This has to be the id of a group.")
+        raise _InvalidTerm("The group must be a group ID.")
     return {"group_id": group_id}
 
 
 def _created(term: _Term, now: datetime) -> dict[str, Any]:
-    found = _COMPARISON.fullmatch(term.value)
-    sign, value = (found["sign"] or "", found["value"]) if found else ("", "")
+    match = _COMPARISON.fullmatch(term.value)
+    sign, value = (match["sign"] or "", match["value"]) if match else ("", "")
     try:
         return _bounds(sign, value, now)
     except (ValueError, OverflowError):
-        raise _Wrong(
-            "This has to be an age or a time with its zone, compared by <, <=, > or >= "
+        raise _InvalidTerm(
+            "The creation must be an age or a time with its time zone, after <, <=, > or >= "
             "(<2h, >=2026-11-23T10:00:00Z), or a day (2026-11-23)."
         ) from None
 
 
 def _bounds(sign: str, value: str, now: datetime) -> dict[str, Any]:
-    """Return the bounds of ``created_at``. Raises ValueError or OverflowError for what is none."""
+    """Return the bounds of ``created_at``. Raises ValueError or OverflowError for an invalid value."""
     age = _AGE.fullmatch(value)
     if age and sign:
         then = now - int(age["number"]) * _UNITS[age["unit"]]
-        # Who is older than that came in before it.
+        # A greater age means an earlier time.
         sign = {"<": ">", ">": "<"}[sign[0]] + sign[1:]
     elif _DAY.fullmatch(value):
         then = datetime.fromisoformat(value).replace(tzinfo=UTC)

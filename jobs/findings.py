@@ -1,6 +1,6 @@
-"""What a guard found in a trace, and what was done about it: kept for ever, counted, shown with the job.
+"""Findings of guards in traces, and the actions taken. They are stored permanently, counted, and shown with the job.
 
-A finding quotes nothing of the trace: it says where to look, so that it can outlive the text.
+A finding contains positions and no text of the trace, so that it can outlive the trace.
 """
 
 from __future__ import annotations
@@ -12,41 +12,41 @@ from typing import Any
 
 
 class FindingKind(enum.StrEnum):
-    """What was found."""
+    """The kind of a finding."""
 
-    #: The text repeats itself to the letter.
+    #: The text repeats itself verbatim.
     LOOP = "loop"
-    #: The text says the same again and again in other words.
+    #: The text repeats itself in other words.
     PARAPHRASE_LOOP = "paraphrase_loop"
-    #: The tokens were used up before there was an answer.
+    #: The tokens ran out before there was an answer.
     BUDGET = "budget"
-    #: Answers asked for on the way had been the same for a while.
+    #: Consecutive probes of the running trace had the same answer.
     CONVERGED = "converged"
-    #: The answer is in another script than the question, at the end of a trace that drifted there.
+    #: The trace drifted into a script that differs from the question's, and so did the answer.
     LANGUAGE = "language"
-    #: The answer was compared with the picture once more; the action says what came of it.
+    #: The answer was verified against the image; the action is the result.
     VERIFY = "verify"
-    #: A final answer was begun and did not end, or the job ended without any.
+    #: The final answer was not terminated, or the job ended without one.
     NO_ANSWER = "no_answer"
 
 
 class Action(enum.StrEnum):
-    """What was done about it."""
+    """The action taken for a finding."""
 
-    #: The text was cut back and the model made to answer.
+    #: The text was cut, and the model was forced to answer.
     FORCED = "forced"
-    #: The text was cut back; the answer before it stands, if there is one.
+    #: The text was cut; the answer before the cut, if any, remains.
     STOPPED = "stopped"
-    #: A second look came to the same answer.
+    #: The verification had the same answer.
     CONFIRMED = "confirmed"
-    #: It came to another answer, which is the job's now.
+    #: The verification had another answer, which became the job's answer.
     CORRECTED = "corrected"
-    #: It came to none; the first answer stands.
+    #: The verification had no answer; the first answer remains.
     DOUBTED = "doubted"
     NONE = "none"
 
 
-#: What share of the two looks at an answer stands for it, by what the second one came to.
+#: The share of answer and verification that agree with the job's answer, by the result of the verification.
 CONFIDENCES: Mapping[str, float] = {
     Action.CONFIRMED: 1.0,
     Action.CORRECTED: 0.5,
@@ -59,14 +59,14 @@ class Finding:
     """One finding.
 
     Attributes:
-        kind: what was found.
-        generation: the stream of the attempt in which it was found.
-        start: the first character of the place in the stream's raw text.
-        end: the character after the place.
-        action: what was done.
-        evidence: the figures by which it was found.
-        tokens_saved: of the stream's budget, those not used when it was stopped. An upper bound: nobody
-            knows how long it would have gone on.
+        kind: the kind of the finding.
+        sample: number of the stream in the attempt.
+        start: index of its first character in the stream's raw text.
+        end: index after its last character.
+        action: the action taken.
+        evidence: the measurements that led to the finding.
+        tokens_saved: unused tokens of the stream's budget when it was stopped: an upper bound of the savings, because
+            the stream might have ended earlier.
     """
 
     kind: FindingKind
@@ -78,7 +78,7 @@ class Finding:
     tokens_saved: int = 0
 
     def plain(self) -> dict[str, Any]:
-        """Return it as those who follow the job live get it."""
+        """Return the finding as JSON values, as it appears in the job's events."""
         return {
             "kind": str(self.kind),
             "start": self.start,
@@ -89,7 +89,7 @@ class Finding:
         }
 
 
-def confidence(found: Iterable[Finding]) -> float | None:
-    """Return the share of the looks at one answer that stand for it; None when there was no second look."""
-    looks = (finding.action for finding in found if finding.kind is FindingKind.VERIFY)
-    return next((CONFIDENCES[action] for action in looks if action in CONFIDENCES), None)
+def confidence(findings: Iterable[Finding]) -> float | None:
+    """Return the share of answer and verification that agree with the job's answer; None without a verification."""
+    actions = (finding.action for finding in findings if finding.kind is FindingKind.VERIFY)
+    return next((CONFIDENCES[action] for action in actions if action in CONFIDENCES), None)

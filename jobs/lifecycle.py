@@ -1,4 +1,4 @@
-"""The states of a job, the moves between them, and what decides the next one. Pure: no SQL, no clock.
+"""The states of a job, their transitions, priorities, roles and retry delays. Pure: no SQL, no clock.
 
 ::
 
@@ -7,7 +7,7 @@
        └── release, retry, lost lease
     queued ──> failed (deadline before start) | cancelled
 
-Terminal is terminal: a finished job is run again as a new one.
+Terminal states are final: a rerun of a finished job is a new job.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from datetime import timedelta
 
 
 class Status(enum.StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     QUEUED = "queued"
     RUNNING = "running"
@@ -28,39 +28,39 @@ class Status(enum.StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing will ever change again."""
+        """Whether the state is final."""
         return not TRANSITIONS[self]
 
 
 class Outcome(enum.StrEnum):
-    """How an attempt ended; a running attempt has none."""
+    """The result of an attempt; a running attempt has none."""
 
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
-    #: Given back before its end: drain, engine out of reach, engine full. Counts nowhere.
+    #: Returned to the queue before its end: drain, engine unreachable, engine full. Does not count.
     RELEASED = "released"
-    #: The engine failed and the job waits for another try. Counts as a failure.
+    #: The engine failed and the job waits for the next attempt. Counts as a failure.
     RETRIED = "retried"
-    #: The worker was silent for longer than its lease. Counts as a crash.
+    #: The worker did not renew its lease in time. Counts as a crash.
     LOST = "lost"
 
 
 class Priority(enum.StrEnum):
-    """The classes of urgency."""
+    """The priority of a job."""
 
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
 
     def exceeds(self, highest: Priority) -> bool:
-        """Whether this class is above ``highest``."""
+        """Whether this priority is above ``highest``."""
         order = list(Priority)
         return order.index(self) < order.index(highest)
 
 
 class Role(enum.StrEnum):
-    """What a key may do."""
+    """The role of an API key."""
 
     READ = "read"
     SUBMIT = "submit"
@@ -69,7 +69,7 @@ class Role(enum.StrEnum):
 
     @property
     def highest_priority(self) -> Priority:
-        """The highest class that a key of this role may ask for unless the key says otherwise."""
+        """The default of the highest priority that a key of this role may use."""
         return Priority.HIGH if self in (Role.OPERATE, Role.ADMIN) else Priority.NORMAL
 
 
@@ -81,19 +81,19 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
     Status.CANCELLED: frozenset(),
 }
 
-#: How far an account moves back in the queue when a job of the class is claimed: the inverse of the class's weight.
-#: While all three wait, an account gets 16 high jobs for one normal job, and 16 normal jobs for one low job.
+#: How far an account moves back in the queue when a job of the priority is claimed: the inverse of its weight. While
+#: jobs of all priorities wait, an account gets 16 high jobs per normal job, and 16 normal jobs per low job.
 TURN_STEP: dict[Priority, int] = {Priority.HIGH: 1, Priority.NORMAL: 16, Priority.LOW: 256}
-#: How far behind the present turn a class begins when the account has had no job of it in the queue.
-#: High and normal jobs begin at once; low ones let a round of 16 normal jobs pass first.
+#: Distance from the current turn at which a priority starts if the account had no job of it in the queue.
+#: High and normal jobs start at once; low ones start after 16 normal jobs.
 FIRST_TURN: dict[Priority, int] = {
     Priority.HIGH: 0,
     Priority.NORMAL: 0,
     Priority.LOW: TURN_STEP[Priority.LOW],
 }
 
-#: A job of a class ranks as if it had been submitted this much earlier. Within an account and a class the rank is the
-#: order of submission. Between classes it counts only for a job that has no turn; see :mod:`jobs.store.turns`.
+#: A job ranks as if it had been submitted this much earlier. Within one account and priority, the rank is the order of
+#: submission. Between priorities it matters only for jobs without a turn; see :mod:`jobs.store.turns`.
 HEAD_START: dict[Priority, timedelta] = {
     Priority.HIGH: timedelta(minutes=60),
     Priority.NORMAL: timedelta(minutes=30),
@@ -102,16 +102,16 @@ HEAD_START: dict[Priority, timedelta] = {
 
 _BACKOFF_BASE_SECONDS = 5.0
 _BACKOFF_LIMIT_SECONDS = 60.0
-#: A job given back uncounted waits this long, so that workers do not spin on a full engine.
+#: Delay of a released job, so that workers do not spin on a full engine.
 _RELEASE_SECONDS = 1.0
 
 
 def backoff(count: int, *, rng: random.Random) -> timedelta:
-    """Return the wait before the next try after ``count`` counted failures: 5 s doubling to 60 s, -20 % jitter."""
+    """Return the delay of the next attempt after ``count`` failures: 5 s, doubling to 60 s, with -20% jitter."""
     seconds = min(_BACKOFF_LIMIT_SECONDS, _BACKOFF_BASE_SECONDS * 2 ** max(0, count - 1))
     return timedelta(seconds=seconds * rng.uniform(0.8, 1.0))
 
 
 def release_wait(*, rng: random.Random) -> timedelta:
-    """Return the wait of a job that was given back uncounted because its engine was full or away."""
+    """Return the delay of a job that was released because its engine was full or unreachable."""
     return timedelta(seconds=_RELEASE_SECONDS * rng.uniform(0.5, 2.0))

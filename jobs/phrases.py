@@ -1,12 +1,12 @@
-"""Phrases and the texts they are looked for in, spelled so that an index of words finds them. Pure.
+"""Normalizes phrases and searched texts so that a word index finds phrases. Pure.
 
-Texts and phrases are spelled alike: compatible characters are the same (NFKC), case and the width of white space
-do not matter, every mark of punctuation stands alone, and a run of Chinese, Japanese or Korean characters is
-spelled by its overlapping pairs, for such writing has no spaces: ``有6个圆形。`` becomes ``有 6 个圆 圆形 。``.
+Texts and phrases are normalized in the same way: compatible characters are equal (NFKC), case and the amount of white
+space do not matter, each punctuation mark is a word, and a run of Chinese, Japanese or Korean characters becomes its
+overlapping pairs, because these scripts do not separate words: ``有6个圆形。`` becomes ``有 6 个圆 圆形 。``.
 
-Then a phrase is in a text exactly if its spelling is in the text's, and the words of its spelling (but for those
-at its ends, which may be parts of longer ones) are among the words of the text's. So the index of any database
-that splits at spaces and punctuation finds all candidates, and a test for the substring decides.
+A text contains a phrase exactly if the spelling of the phrase is a substring of the spelling of the text. Then the
+text also contains the words of the phrase (except the first and last, which may be parts of longer words). So the
+index of any database that splits at spaces and punctuation finds all candidates, and a substring test decides.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-#: A phrase has no more characters, once it is folded.
+#: Maximum length of a folded phrase, in characters.
 MAX_CHARS = 200
-#: A longer text is spelled in pieces that overlap by a phrase: PostgreSQL indexes no more than 1 MB of words at once.
+#: A longer text is split into parts that overlap by the length of a phrase: PostgreSQL indexes at most 1 MB at once.
 _PIECE_CHARS = 50_000
-#: A word that is searched for has at least so many characters; nearly every text has each single one.
-_LEAST = 2
+#: Minimum length of a searched word: single characters occur in nearly every text.
+_MIN_WORD = 2
 
 #: Hiragana, katakana, bopomofo; Han and its extensions; Hangul; compatible Han.
 _CJK = (
@@ -35,7 +35,7 @@ _ONE_CJK = re.compile(rf"[{_CJK}]")
 
 
 class Part(enum.StrEnum):
-    """What of a job is searched."""
+    """The searched parts of a job."""
 
     QUESTION = "question"
     ANSWER = "answer"
@@ -44,13 +44,12 @@ class Part(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Phrase:
-    """What is looked for.
+    """A normalized phrase.
 
     Attributes:
-        spelling: a text that holds the phrase has this in its own spelling.
-        pieces: those of its words, and the marks between them, that the text has as well, one after the other; the
-            first and the last of them are words.
-        unfinished: whether the text may have a longer word in the place of the last of them.
+        spelling: a substring of the spelling of every text that contains the phrase.
+        pieces: consecutive words and punctuation marks that the text must contain; the first and the last are words.
+        unfinished: whether the last piece may be the beginning of a longer word in the text.
     """
 
     spelling: str
@@ -64,34 +63,34 @@ class Phrase:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Return the phrase in ``text``. It is found where it begins at the beginning of a word.
+        """Return the phrase in ``text``. It matches only at the beginning of a word.
 
         Raises:
-            ValueError: it is too long or too short; the text says why.
+            ValueError: it is too long or too short; the message is for the client.
         """
         folded = _folded(text).strip()
         if len(folded) > MAX_CHARS:
-            raise ValueError(f"A phrase has at most {MAX_CHARS} characters.")
+            raise ValueError(f"A phrase must have at most {MAX_CHARS} characters.")
         spelling = _spelled(folded).strip()
         pieces = _trimmed(spelling.split())
         if pieces and folded.startswith(pieces[0]) and _ONE_CJK.fullmatch(pieces[0]):
-            # In the text it may be the second of a pair.
+            # In the text it may be the second character of a pair.
             pieces = _trimmed(pieces[1:])
         unfinished = bool(pieces) and folded.endswith(pieces[-1])
-        if unfinished and len(pieces[-1]) < _LEAST:
-            # As the beginning of a word it would be found nearly everywhere.
+        if unfinished and len(pieces[-1]) < _MIN_WORD:
+            # Such a short beginning of a word occurs in nearly every text.
             pieces = _trimmed(pieces[:-1])
             unfinished = False
-        if all(len(word) < _LEAST for word in pieces):
+        if all(len(word) < _MIN_WORD for word in pieces):
             raise ValueError(
-                "This is too short to be searched for: it takes a word of two letters or digits, or two "
+                "The phrase is too short: it must contain a word of two letters or digits, or two "
                 "Chinese characters in a row."
             )
         return cls(spelling=spelling, pieces=tuple(pieces), unfinished=unfinished)
 
 
 def _trimmed(pieces: list[str]) -> list[str]:
-    """Return ``pieces`` from the first word to the last."""
+    """Return ``pieces`` from the first word to the last word."""
     words = [at for at, piece in enumerate(pieces) if _is_word(piece)]
     return pieces[words[0] : words[-1] + 1] if words else []
 
@@ -101,7 +100,7 @@ def _is_word(piece: str) -> bool:
 
 
 def spellings(text: str) -> Iterator[str]:
-    """Yield the spelling of ``text``, in pieces when it is long; none when there is nothing in it."""
+    """Yield the spelling of ``text``, in several parts if it is long, and nothing if it is blank."""
     folded = _folded(text)
     for start in range(0, len(folded), _PIECE_CHARS):
         piece = _spelled(folded[start : start + _PIECE_CHARS + MAX_CHARS])
@@ -118,14 +117,14 @@ def _spelled(folded: str) -> str:
 
 
 def _spell(piece: re.Match[str]) -> str:
-    found = piece[0]
+    text = piece[0]
     match piece.lastgroup:
         case "run":
-            pairs = [found[at : at + 2] for at in range(len(found) - 1)]
-            return f" {' '.join(pairs or [found])} "
+            pairs = [text[at : at + 2] for at in range(len(text) - 1)]
+            return f" {' '.join(pairs or [text])} "
         case "word":
-            return found
+            return text
         case "space":
             return " "
         case _:
-            return f" {found} "
+            return f" {text} "

@@ -28,6 +28,8 @@ DELIVER = "deliver"
 #: The most wakeups in Redis. A slot works until nothing is left to claim, so further wakeups would only fill Redis and
 #: wake slots in vain.
 _MOST_WAITING = 1_000
+#: Seconds between two wakeups of the delivery process by one sender. Each job causes two.
+_DELIVER_GAP = 0.1
 
 _log = structlog.get_logger(__name__)
 
@@ -101,6 +103,10 @@ class RedisWakeup:
 
     def __init__(self, settings: Settings, *, task: str = REASON) -> None:
         self._task = task
+        # A delivery process handles all that is due at once: one wakeup is enough, and several in a row become one.
+        self._most_waiting, self._gap = (
+            (1, _DELIVER_GAP) if task == DELIVER else (_MOST_WAITING, 0.0)
+        )
         self._celery = make_celery(settings, wakes=task, publisher=True)
         self._redis = redis.Redis.from_url(
             settings.redis_url, socket_timeout=1, socket_connect_timeout=1
@@ -149,6 +155,7 @@ class RedisWakeup:
             times, self._wanted = self._wanted, 0
         if times:
             self._publish(times)
+            self._loop.pause(self._gap)
 
     def _publish(self, times: int) -> None:
         waiting = self.waiting()
@@ -159,7 +166,7 @@ class RedisWakeup:
             return
         self._lost = False
         try:
-            for _ in range(min(times, _MOST_WAITING - waiting)):
+            for _ in range(min(times, self._most_waiting - waiting)):
                 failpoints.hit("wakeup", "publish")
                 self._celery.send_task(
                     self._task, queue=self._task, ignore_result=True, retry=False

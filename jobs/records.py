@@ -1,4 +1,4 @@
-"""The tables, typed. Rows are plain records: rules are in :mod:`jobs.lifecycle`, verbs in :mod:`jobs.store`.
+"""The tables, as typed classes. Rows are plain records; :mod:`jobs.lifecycle` has the rules of a job.
 
 Times are UTC (:class:`core.database.UTCDateTime`), enumerations are stored by value, ids are UUIDv7.
 """
@@ -16,15 +16,14 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import UTCDateTime
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.phrases import Part
 
-# A value that is not there is NULL, not the JSON value of that name.
+# A missing value is SQL's NULL, not JSON's null.
 _JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
-def _enum(kind: type[enum.StrEnum], name: str) -> sa.Enum:
+def enumeration(kind: type[enum.StrEnum], name: str) -> sa.Enum:
     """Return a text column type with a CHECK over the enumeration's values."""
     return sa.Enum(
         kind,
@@ -37,7 +36,7 @@ def _enum(kind: type[enum.StrEnum], name: str) -> sa.Enum:
 
 
 class Record(orm.DeclarativeBase):
-    """The base of all tables; its naming convention gives every constraint a name to migrate by."""
+    """The base of all tables; its naming convention gives each constraint a name, which migrations need."""
 
     metadata = sa.MetaData(
         naming_convention={
@@ -53,15 +52,11 @@ class Record(orm.DeclarativeBase):
         dict[str, Any]: _JSON,
         list[str]: _JSON,
         str: sa.Text(),
-        Status: _enum(Status, "status"),
-        Outcome: _enum(Outcome, "outcome"),
-        Priority: _enum(Priority, "priority"),
-        Role: _enum(Role, "role"),
-        DeliveryStatus: _enum(DeliveryStatus, "status"),
-        AttemptKind: _enum(AttemptKind, "kind"),
-        AttemptState: _enum(AttemptState, "state"),
-        AttemptOutcome: _enum(AttemptOutcome, "outcome"),
-        Part: _enum(Part, "part"),
+        Status: enumeration(Status, "status"),
+        Outcome: enumeration(Outcome, "outcome"),
+        Priority: enumeration(Priority, "priority"),
+        Role: enumeration(Role, "role"),
+        Part: enumeration(Part, "part"),
     }
 
 
@@ -72,28 +67,28 @@ _KEY_IS_TABLE = {"sqlite_with_rowid": False}
 
 
 def table(record: type[Record]) -> sa.Table:
-    """Return the bare table of ``record``: statements that write run sooner without the mapper."""
-    found = record.__table__
-    assert isinstance(found, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
-    return found
+    """Return the bare table of ``record``: statements that write run faster without the mapper."""
+    bare = record.__table__
+    assert isinstance(bare, sa.Table)  # noqa: S101 - narrows the declarative type for the checker
+    return bare
 
 
 class Account(Record):
-    """Whom jobs, images and keys belong to."""
+    """An account: jobs, images and keys belong to one."""
 
     __tablename__ = "accounts"
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime]
-    #: The storage quota of this account in MiB, 0 for none; None: as the settings say.
+    #: The account's own storage quota in MiB, 0 for no quota; None: the settings' quota.
     storage_mb: Mapped[int | None]
-    #: When all that it stores was last counted from the rows; None: not since the count began.
+    #: When a recount last counted the account's rows; None: never.
     storage_recounted_at: Mapped[datetime | None]
 
 
 class StorageTotal(Record):
-    """Bytes that an account stores of one kind, without what :class:`StorageChange` still holds."""
+    """The bytes of one kind that an account stores, without the changes that are still in :class:`StorageChange`."""
 
     __tablename__ = "storage_totals"
     __table_args__ = (_KEY_IS_TABLE,)
@@ -104,9 +99,9 @@ class StorageTotal(Record):
 
 
 class StorageChange(Record):
-    """Bytes that came or went, written by the triggers of revision 0100 and folded into :class:`StorageTotal`.
+    """A change of the bytes that an account stores: written by triggers, folded into :class:`StorageTotal`.
 
-    There is no foreign key: it would lock the account's row at each change.
+    There is no foreign key: its check would lock the account's row at each change.
     """
 
     __tablename__ = "storage_changes"
@@ -121,7 +116,7 @@ class StorageChange(Record):
 
 
 class ApiKey(Record):
-    """A key: an account and a role. The key itself is not kept, only its keyed hash."""
+    """An API key: an account and a role. The key itself is not stored, only its keyed hash."""
 
     __tablename__ = "api_keys"
 
@@ -131,23 +126,23 @@ class ApiKey(Record):
     name: Mapped[str]
     #: HMAC-SHA256 of the key with the pepper, 32 bytes.
     digest: Mapped[bytes] = mapped_column(unique=True)
-    #: The key's first and last characters, to recognise it by.
+    #: The first and the last characters of the key, to recognize it.
     redacted_key: Mapped[str]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
-    #: Limits of its own; without them it goes by the settings.
+    #: The key's own limits; None: the settings' limits.
     requests_per_minute: Mapped[int | None]
     max_body_mb: Mapped[int | None]
     #: The highest class of its jobs; without one, that of its role.
-    max_priority: Mapped[Priority | None] = mapped_column(_enum(Priority, "max_priority"))
+    max_priority: Mapped[Priority | None] = mapped_column(enumeration(Priority, "max_priority"))
 
 
 class Image(Record):
-    """A picture of an account, at one detail. Facts of the original stay; the bytes are in ImageBytes."""
+    """An image of an account at one detail. The facts of the original stay; :class:`ImageBytes` has the bytes."""
 
     __tablename__ = "images"
     __table_args__ = (
-        # The hash comes first, so that a search for it over all accounts finds it too.
+        # The hash comes first, so that a search for it in all accounts uses the index too.
         sa.UniqueConstraint("original_sha256", "account_id", "detail", "pipeline"),
         sa.Index(None, "account_id", "image_key"),
         sa.Index(
@@ -160,12 +155,12 @@ class Image(Record):
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
-    #: sha256 of canonical bytes and pipeline version, hex: what the engine's prefix cache goes by.
+    #: sha256 of canonical bytes and pipeline version, hex: the engine's prefix cache finds the image by it.
     image_key: Mapped[str]
     detail: Mapped[str]
     pipeline: Mapped[str]
     media_type: Mapped[str]
-    #: Of the canonical picture, in pixels.
+    #: Of the canonical image, in pixels.
     width: Mapped[int]
     height: Mapped[int]
     original_sha256: Mapped[str]
@@ -173,13 +168,13 @@ class Image(Record):
     original_media_type: Mapped[str]
     original_width: Mapped[int]
     original_height: Mapped[int]
-    #: EXIF orientation, 1 to 8; it has been applied.
+    #: EXIF orientation of the original, 1 to 8; the canonical image has it applied.
     orientation: Mapped[int]
     frames: Mapped[int]
     created_at: Mapped[datetime]
-    #: When it was last uploaded by itself: then it stays when its last job goes. None when it was not.
+    #: When the image was last uploaded without a job: then it outlives its last job. None: it was not.
     uploaded_at: Mapped[datetime | None]
-    #: Set when its bytes are gone.
+    #: When the bytes were deleted.
     removed_at: Mapped[datetime | None]
 
 
@@ -194,7 +189,7 @@ class ImageBytes(Record):
 
 
 class ImageCrashes(Record):
-    """A picture of an account that was being looked at when engines died: see :mod:`jobs.store.quarantine`."""
+    """An image of an account that an engine was processing when it crashed: see :mod:`jobs.store.quarantine`."""
 
     __tablename__ = "image_crashes"
     __table_args__ = (
@@ -209,23 +204,23 @@ class ImageCrashes(Record):
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     image_key: Mapped[str] = mapped_column(primary_key=True)
-    #: Engines that died over it since it last did well.
+    #: Engine crashes since a job with the image last succeeded.
     crashes: Mapped[int]
     last_crashed_at: Mapped[datetime]
     quarantined_at: Mapped[datetime | None]
     released_at: Mapped[datetime | None]
-    #: As the timeline names actors.
+    #: An actor, as in :class:`TimelineEntry`.
     released_by: Mapped[str | None]
 
 
 def _stored(name: str, condition: str) -> sa.Index:
-    """Return an index of finished jobs by their end, of those that meet ``condition``."""
+    """Return an index of the finished jobs that meet ``condition``, by their end."""
     stored = sa.text(f"finished_at IS NOT NULL AND {condition}")
     return sa.Index(name, "finished_at", postgresql_where=stored, sqlite_where=stored)
 
 
 class Job(Record):
-    """A question about images, and all that becomes of it. The row is the truth."""
+    """A question about images and its state. The row is the truth."""
 
     __tablename__ = "jobs"
     __table_args__ = (
@@ -245,7 +240,7 @@ class Job(Record):
             postgresql_where=sa.text("status = 'queued'"),
             sqlite_where=sa.text("status = 'queued'"),
         ),
-        # The queue of one account in one class; see jobs.store.turns.waiting.
+        # The queue of one account at one priority; see jobs.store.turns.waiting.
         sa.Index(
             "ix_jobs_turn",
             "account_id",
@@ -279,7 +274,7 @@ class Job(Record):
             postgresql_where=sa.text("finished_at IS NOT NULL"),
             sqlite_where=sa.text("finished_at IS NOT NULL"),
         ),
-        # What retention has to do, each class by itself: what is done leaves the index.
+        # The jobs that retention has yet to process, per class of data: a processed job leaves the index.
         _stored("ix_jobs_images_stored", "images_released_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_trace_stored", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_answer_stored", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
@@ -306,8 +301,8 @@ class Job(Record):
         ),
         sa.Index(None, "account_id", "id"),
         sa.Index(None, "account_id", "status", "id"),
-        # Not on SQLite: without statistics, which nobody gathers there, it would prefer this index to all
-        # those above, and sort the queue for each claim.
+        # Not on SQLite: without statistics, which are not gathered there, it would prefer this index to all those
+        # above, and sort the queue for each claim.
         sa.Index("ix_jobs_status_id", "status", "id").ddl_if(dialect="postgresql"),
         sa.Index(
             "ix_jobs_metadata",
@@ -322,26 +317,26 @@ class Job(Record):
     status: Mapped[Status]
     model: Mapped[str]
     question: Mapped[str | None]
-    #: What the caller asked for of sampling: max_output_tokens, temperature, top_p, seed.
+    #: The options of the job as submitted, with defaults filled in: max_output_tokens, temperature, samples and others.
     options: Mapped[dict[str, Any]]
     metadata_: Mapped[dict[str, Any]] = mapped_column("metadata")
     priority: Mapped[Priority]
-    #: Due time minus the head start of the class: the order in which jobs of one account and class are claimed.
+    #: Due time minus the head start of the priority: jobs of one account and priority are claimed in this order.
     ordering_at: Mapped[datetime]
-    #: Not claimed before this.
+    #: No claim before this time.
     not_before: Mapped[datetime]
     deadline_at: Mapped[datetime]
 
-    #: The fencing token: grows by one per claim, never reused.
+    #: The fencing token: each claim adds one, and no value is used twice.
     attempt: Mapped[int]
-    #: The last number of an event that was given away or reserved. The end of a job is the number after it.
+    #: The last sequence number of an event that was assigned or reserved. The job's end gets the number after it.
     last_sequence_number: Mapped[int] = mapped_column(sa.BigInteger(), server_default="0")
     #: Leases lost.
     crashes: Mapped[int]
-    #: Faults after the engine took the request.
+    #: Faults after an engine accepted the request.
     failures: Mapped[int]
     max_attempts: Mapped[int]
-    #: What the job itself asks to be told, as :class:`jobs.delivery.Webhook`; None: nothing.
+    #: The job's own webhook, which only :mod:`webhooks` can read; None: it has none.
     webhook: Mapped[dict[str, Any] | None]
     lease_owner: Mapped[str | None]
     lease_expires_at: Mapped[datetime | None]
@@ -350,11 +345,11 @@ class Job(Record):
 
     answer_text: Mapped[str | None]
     answer_rule: Mapped[str | None]
-    #: The text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None when it holds none.
+    #: The value of the text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None: the text has none.
     answer_value: Mapped[Any | None] = mapped_column(_JSON)
-    #: Whether the model was made to answer; None without an answer.
+    #: Whether a guard made the model answer; None without an answer.
     answer_forced: Mapped[bool | None]
-    #: How its samples voted (:class:`jobs.answers.votes.Tally`) and the winner's share; None: there was no vote.
+    #: How the job's samples voted (:class:`jobs.answers.votes.Tally`), and the winner's share; None: there was no vote.
     votes: Mapped[dict[str, Any] | None]
     confidence: Mapped[float | None] = mapped_column(sa.Double())
     finish_reason: Mapped[str | None]
@@ -368,20 +363,20 @@ class Job(Record):
     engine_seconds: Mapped[float | None]
 
     idempotency_key: Mapped[str | None]
-    #: sha256 of the request that made the job, images by the sha256 of their bytes.
+    #: sha256 of the request that submitted the job, with images replaced by the sha256 of their bytes.
     fingerprint: Mapped[str | None]
     request_id: Mapped[str]
     rerun_of: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
-    #: The id of the job that leads its group, its own if it leads; see :mod:`jobs.store.groups`.
+    #: The id of the group's leader, its own if the job leads; see :mod:`jobs.store.groups`.
     group_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("jobs.id"))
 
     created_at: Mapped[datetime]
     started_at: Mapped[datetime | None]
     first_token_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    #: Question, answer and traces were deleted on request, and its images released.
+    #: When question, answer and traces were deleted on request, and the job's images released.
     data_removed_at: Mapped[datetime | None]
-    #: By retention, each class by itself: see :mod:`jobs.store.retention`.
+    #: When retention removed each class of data: see :mod:`jobs.store.purge`.
     images_released_at: Mapped[datetime | None]
     trace_removed_at: Mapped[datetime | None]
     answer_removed_at: Mapped[datetime | None]
@@ -389,17 +384,17 @@ class Job(Record):
 
     @property
     def trace_removed(self) -> bool:
-        """Whether the traces are gone, by request or by retention."""
+        """Whether the traces were removed, by request or by retention."""
         return self.data_removed_at is not None or self.trace_removed_at is not None
 
     @property
     def answer_removed(self) -> bool:
-        """Whether question and answer are gone, by request or by retention."""
+        """Whether question and answer were removed, by request or by retention."""
         return self.data_removed_at is not None or self.answer_removed_at is not None
 
 
 class QueueTurn(Record):
-    """The turn of an account in a class of the queue; see :mod:`jobs.store.turns`."""
+    """The turn of an account at one priority of the queue; see :mod:`jobs.store.turns`."""
 
     __tablename__ = "queue_turns"
     __table_args__ = (
@@ -409,16 +404,16 @@ class QueueTurn(Record):
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     priority: Mapped[Priority] = mapped_column(primary_key=True)
-    #: How far a claim moves it, see :data:`jobs.lifecycle.TURN_STEP`.
+    #: How far a claim moves the turn, see :data:`jobs.lifecycle.TURN_STEP`.
     step: Mapped[int]
-    #: The turn at which its next job is claimed; the lowest one is first.
+    #: The number at which its next job is claimed; the lowest number is first.
     next_turn: Mapped[int] = mapped_column(sa.BigInteger())
-    #: The turn at which its last job was claimed, or at which it entered.
+    #: The number at which its last job was claimed, or at which the row was inserted.
     served_turn: Mapped[int] = mapped_column(sa.BigInteger())
 
 
 class JobImage(Record):
-    """A job's pictures, in the order asked."""
+    """An image of a job, by its position in the request."""
 
     __tablename__ = "job_images"
     # By job too, so that the newest jobs of an image come first: one of them is likely to need it still.
@@ -427,7 +422,7 @@ class JobImage(Record):
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     image_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("images.id"))
-    #: Visual tokens by the served model's own arithmetic.
+    #: Visual tokens, as the served model counts them.
     tokens: Mapped[int]
 
 
@@ -438,6 +433,8 @@ class Attempt(Record):
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
+    #: The worker's id. Here and in ``jobs.lease_owner`` it is no foreign key: a worker's row is deleted when the
+    #: worker stops, and the history keeps its id.
     worker: Mapped[str]
     claimed_at: Mapped[datetime]
     ended_at: Mapped[datetime | None]
@@ -447,15 +444,16 @@ class Attempt(Record):
     engine: Mapped[str | None]
     engine_version: Mapped[str | None]
     model: Mapped[str | None]
-    #: The chat messages as sent, pictures by their keys.
+    #: The chat messages as sent, with images replaced by their keys.
     prompt: Mapped[dict[str, Any] | None]
     sampling: Mapped[dict[str, Any] | None]
-    #: The number of its last event that was written; later ones that were told meanwhile are void once it has ended.
+    #: The sequence number of the attempt's last stored event. Once the attempt has ended, later ones are void: live
+    #: readers may have seen them, and nothing stores them.
     valid_through: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 
 class Generation(Record):
-    """One engine stream of an attempt: its raw output, whole once it has ended."""
+    """One engine stream of an attempt, and its raw output."""
 
     __tablename__ = "generations"
     __table_args__ = (
@@ -469,13 +467,13 @@ class Generation(Record):
     job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     attempt: Mapped[int] = mapped_column(primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
-    #: The engine's id of the stream, 32 hex characters.
+    #: The id by which the engine knows the stream, 32 hex characters.
     rid: Mapped[str]
-    #: The raw text; None while running, when it is in TraceChunk.
+    #: The raw text; None while the stream runs: then :class:`TraceChunk` has it.
     output: Mapped[str | None]
-    #: The index of the output, see :mod:`jobs.events.index`.
+    #: Which events the output was sent in, packed by :mod:`jobs.events.index`.
     event_index: Mapped[bytes | None]
-    #: The steps of the output by some version of the rules, see :mod:`jobs.store.steps`.
+    #: The steps of the output, with the version of the rules that found them: see :mod:`jobs.store.steps`.
     steps: Mapped[dict[str, Any] | None]
     finish_reason: Mapped[str | None]
     input_tokens: Mapped[int | None]
@@ -485,15 +483,15 @@ class Generation(Record):
     started_at: Mapped[datetime]
     first_token_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    #: The stream of the same attempt that this one goes on from: after the first ``kept`` characters of
-    #: its text, and after the words ``inserted``.
+    #: The generation of the same attempt that this one continues: after the first ``kept_chars`` characters of its
+    #: text, followed by the text ``inserted``.
     continues: Mapped[int | None]
     kept_chars: Mapped[int | None]
     inserted: Mapped[str | None]
 
 
 class FindingEntry(Record):
-    """What a guard found in a sample; see :class:`jobs.findings.Finding`."""
+    """A finding of a guard in a generation; see :class:`jobs.findings.Finding`."""
 
     __tablename__ = "findings"
     __table_args__ = (
@@ -509,7 +507,7 @@ class FindingEntry(Record):
     attempt: Mapped[int] = mapped_column(primary_key=True)
     generation: Mapped[int] = mapped_column(primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
-    #: Characters of the sample's text.
+    #: The place in the generation's text: its first character, and the character after its last.
     start_char: Mapped[int]
     end_char: Mapped[int]
     action: Mapped[str]
@@ -519,7 +517,7 @@ class FindingEntry(Record):
 
 
 class TraceChunk(Record):
-    """A piece of a running sample's output, appended about once a second and folded at its end."""
+    """A piece of a running generation's output: appended about once a second, folded into the output at the end."""
 
     __tablename__ = "trace_chunks"
     __table_args__ = (
@@ -534,17 +532,17 @@ class TraceChunk(Record):
     generation: Mapped[int] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     text: Mapped[str]
-    #: The index of the text, see :mod:`jobs.events.index`, and the number of its last mark.
+    #: Which events the text was sent in, packed by :mod:`jobs.events.index`, and the number of the last of them.
     event_index: Mapped[bytes | None]
     last_sequence_number: Mapped[int | None] = mapped_column(sa.BigInteger())
     at: Mapped[datetime]
 
 
 class SearchText(Record):
-    """A part of a job, as it is spelled to be searched: see :mod:`jobs.store.search`.
+    """A part of a job, normalized for search: see :mod:`jobs.store.search`.
 
-    What it is found by is its migration's alone, for the two databases have nothing in common there: on SQLite the
-    table ``search_index``, which triggers keep in step, on PostgreSQL the column ``words`` and its index.
+    Only the migrations know the index of texts, because the two databases have nothing in common there: on SQLite it is
+    the table ``search_index``, which triggers update, on PostgreSQL the column ``words`` and its index.
     """
 
     __tablename__ = "search_texts"
@@ -556,12 +554,27 @@ class SearchText(Record):
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"))
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
     part: Mapped[Part]
-    #: Long ones are in several rows that overlap.
+    #: A long text is split into several rows that overlap.
     text: Mapped[str]
 
 
+class OutboxEntry(Record):
+    """A move of a job that receivers have not been notified of yet; see :mod:`jobs.store.outbox`."""
+
+    __tablename__ = "outbox"
+    __table_args__ = (sa.Index(None, "account_id", "id"),)
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"))
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
+    #: The state that the job moved to.
+    status: Mapped[Status]
+    #: When it moved.
+    at: Mapped[datetime]
+
+
 class TimelineEntry(Record):
-    """A change of a job and who made it. Append-only; renewals are no entries."""
+    """A change of a job and who made it. Append-only; a lease renewal adds no entry."""
 
     __tablename__ = "timeline"
     __table_args__ = (sa.Index(None, "job_id", "id"),)
@@ -573,10 +586,11 @@ class TimelineEntry(Record):
     at: Mapped[datetime]
     #: ``key:key_…``, ``worker:…``, ``sweeper:…`` or ``operator:…``.
     actor: Mapped[str]
+    #: One word in the past tense, such as ``claimed``.
     action: Mapped[str]
     #: The columns that changed, with their new values.
     changes: Mapped[dict[str, Any]]
-    #: Under which callers are told of it, when it moved the job on; see :mod:`jobs.store.event_log`.
+    #: The number of the event that streams show for it, when it changed the status; see :mod:`jobs.store.event_log`.
     sequence_number: Mapped[int | None] = mapped_column(sa.BigInteger())
 
 
@@ -593,5 +607,5 @@ class Worker(Record):
     started_at: Mapped[datetime]
     seen_at: Mapped[datetime] = mapped_column(index=True)
     draining: Mapped[bool]
-    #: The engines as this worker sees them, None before it has asked: url, state, model, version, window.
+    #: The engines as this worker sees them (url, state, model, version, window); None before it has asked them.
     engines: Mapped[list[dict[str, Any]] | None] = mapped_column(_JSON)

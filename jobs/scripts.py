@@ -1,6 +1,6 @@
-"""In which scripts a text is written: how much of its words is Chinese, Japanese or Korean. Pure.
+"""Measures the share of Chinese, Japanese and Korean script in a text. Pure.
 
-Mathematics and code belong to no language, nor do digits and punctuation.
+Mathematics, code, digits and punctuation do not count.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ _NEUTRAL = re.compile(
 )
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af]")
 _LATIN = re.compile(r"[A-Za-z\u00c0-\u024f]")
-#: A character of CJK says about as much as three letters.
+#: One CJK character carries about as much information as three letters.
 _LETTERS_PER_CJK = 3
 
 
 def cjk_share(text: str) -> float | None:
-    """Return how much of the words in ``text`` is Chinese, Japanese or Korean, from 0 to 1; None without any words."""
+    """Return the share of CJK characters in the words of ``text``, from 0 to 1, or None without words."""
     words = _NEUTRAL.sub(" ", text)
     cjk = _LETTERS_PER_CJK * len(_CJK.findall(words))
     letters = len(_LATIN.findall(words))
@@ -25,5 +25,5 @@ def cjk_share(text: str) -> float | None:
 
 
 def length(text: str) -> int:
-    """Return how long ``text`` is in letters, of which a character of CJK is as good as three."""
+    """Return the length of ``text`` in letters; a CJK character counts as three."""
     return len(text) + (_LETTERS_PER_CJK - 1) * len(_CJK.findall(text))

@@ -9,7 +9,7 @@ from alembic import context
 
 from core.database import Database, UTCDateTime
 from core.settings import Settings
-from jobs.outbox import Record
+from webhooks.tables import Record
 
 _LOCK_TIMEOUT = "4s"
 _STATEMENT_TIMEOUT = "60s"

@@ -1,8 +1,11 @@
-"""The scripted engine: no model, made-up answers, chosen mishaps; in process and (beside this) over HTTP."""
+"""The scripted engine: generates answers without a model, and simulates failures on demand.
+
+It runs in process (:class:`Scripted`) or as a server that speaks SGLang's HTTP API (:mod:`scripted.server`).
+"""
 
 from __future__ import annotations
 
-from scripted.engine import RealTime, Scripted, Time
+from scripted.engine import Clock, Scripted, SystemClock
 from scripted.options import ScriptedOptions
 
-__all__ = ["RealTime", "Scripted", "ScriptedOptions", "Time"]
+__all__ = ["Clock", "Scripted", "ScriptedOptions", "SystemClock"]

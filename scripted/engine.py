@@ -1,4 +1,4 @@
-"""The scripted engine in process: for tests, for `longlook up --engine scripted`, and for load without a model."""
+"""The scripted engine in process: for tests, `longlook up --engine scripted`, and load tests without a model."""
 
 from __future__ import annotations
 
@@ -11,48 +11,48 @@ from core import errors, profiles
 from core.closing import Closing
 from jobs import engine, refusals
 from scripted.options import ScriptedOptions
-from scripted.prompt import Refused
-from scripted.stage import Scheduler
+from scripted.prompt import BadRequest
+from scripted.scheduler import Scheduler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from scripted.play import ScriptedGeneration, TokenStep
+    from scripted.scheduler import ScriptedGeneration, TokenStep
 
 VERSION = "scripted-1"
 
 
-class Time(Protocol):
-    """The passing of time, so that tests need none."""
+class Clock(Protocol):
+    """Time as the engine sees it; a test's clock need not wait."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
 
     def wait(self, event: threading.Event, seconds: float | None) -> None:
-        """Return when ``event`` is set or ``seconds`` have passed; None is for ever."""
+        """Return when ``event`` is set or after ``seconds``; None waits without a limit."""
 
 
-class RealTime:
-    """Time as it passes."""
+class SystemClock:
+    """The system's monotonic clock."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
         return time.monotonic()
 
     def wait(self, event: threading.Event, seconds: float | None) -> None:
-        """Wait for ``event``, ``seconds`` at most."""
+        """Wait for ``event``, at most ``seconds``."""
         event.wait(seconds)
 
 
 class Scripted:
-    """An engine that makes its answers up: the same answer to the same question, unless told otherwise.
+    """An engine that generates answers without a model: the same request has the same answer.
 
     Args:
         url: ``scripted:`` with :class:`ScriptedOptions` as its query string.
-        options: the same from code; they replace the URL's.
-        profile: the limits of the model it stands in for.
-        model: the name it gives that model.
-        clock: the passing of time.
+        options: replace the options in the URL.
+        profile: the limits of the model that the engine replaces.
+        model: the name of that model.
+        clock: tells the time.
     """
 
     def __init__(
@@ -62,102 +62,107 @@ class Scripted:
         options: ScriptedOptions | None = None,
         profile: profiles.ModelProfile = profiles.TINY,
         model: str = "",
-        clock: Time | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.url = url
         self._model = model or profile.name
-        self._clock = clock or RealTime()
-        self._stage = Scheduler(options or ScriptedOptions.parse(url), profile, self._clock.now)
+        self._clock = clock or SystemClock()
+        self._scheduler = Scheduler(options or ScriptedOptions.parse(url), profile, self._clock.now)
 
     def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
-        """Return the stream of ``request``; see :class:`jobs.engine.GenerationStream` for its faults."""
-        return ScriptedStream(request, self._stage, self._clock)
+        """Return the stream of ``request``; see :class:`jobs.engine.GenerationStream` for its errors."""
+        return ScriptedStream(request, self._scheduler, self._clock)
 
     def abort(self, rid: str) -> None:
         """End the stream ``rid``."""
-        self._stage.abort(rid)
+        self._scheduler.abort(rid)
 
     def facts(self) -> engine.EngineFacts:
         """Return the engine's facts."""
         return engine.EngineFacts(
             model=self._model,
             version=VERSION,
-            window=self._stage.options.window,
-            context_tokens=self._stage.profile.context_tokens,
+            window=self._scheduler.options.window,
+            context_tokens=self._scheduler.profile.context_tokens,
         )
 
     def load(self) -> engine.EngineLoad:
         """Return the engine's load."""
-        return self._stage.load()
+        return self._scheduler.load()
 
     def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
 
 class ScriptedStream(Closing):
-    """A stream as :class:`jobs.engine.GenerationStream` promises it; reading ends silently once it is closed."""
+    """A :class:`jobs.engine.GenerationStream`; iteration ends without an error once the stream is closed."""
 
-    def __init__(self, request: engine.GenerationRequest, stage: Scheduler, clock: Time) -> None:
+    def __init__(
+        self, request: engine.GenerationRequest, scheduler: Scheduler, clock: Clock
+    ) -> None:
         self._request = request
-        self._stage = stage
+        self._scheduler = scheduler
         self._clock = clock
-        self._news = threading.Event()
-        self._play: ScriptedGeneration | None = None
+        self._changed = threading.Event()
+        self._generation: ScriptedGeneration | None = None
         self._closed = False
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-        if self._play is not None:
-            self._stage.leave(self._play)
+    def left(self) -> None:
+        """Remove the generation."""
+        if self._generation is not None:
+            self._scheduler.remove(self._generation)
 
     def close(self) -> None:
-        """End the reading from any thread."""
+        """End the iteration from any thread."""
         self._closed = True
-        self._news.set()
+        self._changed.set()
 
     def __iter__(self) -> Iterator[engine.Chunk]:
-        """Yield the chunks as they come due."""
+        """Yield the chunks as they become due."""
         try:
-            self._play = play = self._stage.enter(self._request, self._news.set)
-        except Refused as refused:
-            raise refusals.understand(400, refused.message).error from refused
+            generation = self._scheduler.add(self._request, self._changed.set)
+        except BadRequest as rejection:
+            raise refusals.understand(400, rejection.message).error from rejection
+        self._generation = generation
         try:
-            yield from self._read(play)
+            yield from self._read(generation)
         finally:
-            self._stage.leave(play)
+            self._scheduler.remove(generation)
 
-    def _read(self, play: ScriptedGeneration) -> Iterator[engine.Chunk]:
-        spoke = False
+    def _read(self, generation: ScriptedGeneration) -> Iterator[engine.Chunk]:
+        has_text = False
         while True:
-            # Cleared before the look at what happened: news that comes after it ends the wait below.
-            self._news.clear()
+            # Cleared before the state is read, so that a later change ends the wait below.
+            self._changed.clear()
             if self._closed:
                 return
-            step = play.advance(self._clock.now())
+            step = generation.advance(self._clock.now())
             for token in step.tokens:
-                spoke = True
+                has_text = True
                 yield engine.Chunk(text=token)
             if step.end is not None:
-                self._stage.leave(play)
-                yield from _ending(step, play, spoke=spoke)
+                self._scheduler.remove(generation)
+                yield from _end(step, generation, has_text=has_text)
                 return
-            due = play.next_at - self._clock.now()
-            self._clock.wait(self._news, None if due == math.inf else max(due, 0.0))
+            due = generation.next_at - self._clock.now()
+            self._clock.wait(self._changed, None if due == math.inf else max(due, 0.0))
 
 
-def _ending(step: TokenStep, play: ScriptedGeneration, *, spoke: bool) -> Iterator[engine.Chunk]:
-    """Yield the end and the bill, or raise what a mishap is for a client."""
+def _end(
+    step: TokenStep, generation: ScriptedGeneration, *, has_text: bool
+) -> Iterator[engine.Chunk]:
+    """Yield the finish reason and the usage, or raise the error that a client sees for a failure."""
     match step.end:
         case "stop" | "length" | "abort":
             yield engine.Chunk(finish_reason=step.end)
-            yield engine.Chunk(usage=play.usage())
+            yield engine.Chunk(usage=generation.usage())
         case "starting":
             raise errors.EngineUnavailable("The engine is not ready.")
         case "busy":
             raise errors.EngineBusy("The engine has no room.")
         case "reset":
             raise errors.EngineLost("The engine closed the connection in the middle of its answer.")
-        case "given_up" if not spoke:
+        case "given_up" if not has_text:
             raise errors.EngineBusy("The engine aborted the request before it began.")
         case _:
             raise errors.EngineFault("The engine failed in the middle of its answer.")

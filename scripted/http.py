@@ -1,4 +1,4 @@
-"""As much HTTP/1.1 as the scripted engine's server needs: a call in, a reply or a chunked stream out."""
+"""The part of HTTP/1.1 that the scripted engine's server needs: read a request, write a response or chunks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import orjson
 
-#: The largest body that is read: eight of the largest pictures in Base64, and room.
+#: Bytes of the largest body: eight of the largest images in Base64, with a margin.
 _MAX_BODY = 256 << 20
 
 EVENT_STREAM_HEAD = (
@@ -19,8 +19,8 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 
 @dataclass(frozen=True)
-class Call:
-    """A request, read to its end. Names of headers are lower case."""
+class HttpRequest:
+    """A complete request. Header names are lower case."""
 
     method: str
     path: str
@@ -29,12 +29,12 @@ class Call:
 
     @property
     def last(self) -> bool:
-        """Whether the client wants the connection closed after the reply."""
+        """Whether the client asks to close the connection after the response."""
         return self.headers.get("connection", "").lower() == "close"
 
 
-async def read_call(reader: asyncio.StreamReader) -> Call | None:
-    """Return the next call of a connection, or None when there is none or it cannot be read."""
+async def read_request(reader: asyncio.StreamReader) -> HttpRequest | None:
+    """Return the next request of a connection, or None at the end of the connection or on a malformed request."""
     try:
         head = await reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").rstrip("\r\n").split("\r\n")
@@ -47,11 +47,11 @@ async def read_call(reader: asyncio.StreamReader) -> Call | None:
         body = await reader.readexactly(length)
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, ConnectionError, ValueError):
         return None
-    return Call(method, target.partition("?")[0], headers, body)
+    return HttpRequest(method, target.partition("?")[0], headers, body)
 
 
-def reply(status: int, content: object = b"", content_type: str = "application/json") -> bytes:
-    """Return a whole response; ``content`` is bytes, or something to be written as JSON."""
+def response(status: int, content: object = b"", content_type: str = "application/json") -> bytes:
+    """Return a complete response; ``content`` is bytes, or a value to write as JSON."""
     body = content if isinstance(content, bytes) else orjson.dumps(content)
     return b"HTTP/1.1 %d %b\r\ncontent-type: %b\r\ncontent-length: %d\r\n\r\n%b" % (
         status,
@@ -63,7 +63,7 @@ def reply(status: int, content: object = b"", content_type: str = "application/j
 
 
 def closing(response: bytes) -> bytes:
-    """Return ``response`` with the word that the connection ends with it."""
+    """Return ``response`` with the header ``connection: close``."""
     return response.replace(b"\r\n", b"\r\nconnection: close\r\n", 1)
 
 

@@ -1,4 +1,4 @@
-"""How the scripted engine behaves, from code or from the query string of its URL."""
+"""Options of the scripted engine, from code or from the query string of its URL."""
 
 from __future__ import annotations
 
@@ -8,51 +8,53 @@ from urllib.parse import parse_qs
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from core import errors
-from scripted import script
+from scripted.behaviors import BEHAVIORS
 
 
 class ScriptedOptions(BaseModel, frozen=True, extra="forbid"):
-    """Speeds, room and manners of a scripted engine."""
+    """Speeds, capacity and behavior of a scripted engine."""
 
-    #: Of each stream; 0 gives all tokens at once.
+    #: Tokens per second of each stream; 0 returns all tokens at once.
     tokens_per_second: float = Field(default=50.0, ge=0)
-    #: Prompt tokens that are not cached; 0 takes no time. The default is QVQ-72B on two H200, by arithmetic.
+    #: Speed for prompt tokens that are not cached; 0 takes no time. The default is an estimate for QVQ-72B on two H200.
     prefill_tokens_per_second: float = Field(default=6900.0, ge=0)
     #: Streams that run at once.
     window: int = Field(default=64, ge=1)
-    #: Streams that wait; one more is refused as busy.
+    #: Streams that may wait. The engine rejects further ones as busy.
     max_queued: int = Field(default=128, ge=0)
     #: Images in one request.
     max_images: int = Field(default=8, ge=0)
-    #: Capacity of the prefix cache.
+    #: Capacity of the prefix cache in tokens.
     cache_tokens: int = Field(default=330_000, ge=0)
-    #: One of :data:`scripted.script.PERSONAS`.
-    persona: str = "clean"
-    #: Whether ``[[persona:name]]`` in a question chooses another one.
+    #: A name in :data:`scripted.behaviors.BEHAVIORS`.
+    behavior: str = "clean"
+    #: Whether ``[[behavior:name]]`` in a question overrides ``behavior``.
     markers: bool = False
-    #: The beginning of the key of a picture that takes the engine down after a few tokens; over HTTP a picture's key is
-    #: the sha256 of its bytes.
+    #: A request with an image whose key starts with this prefix breaks the connection after a few tokens. Over HTTP the
+    #: key of an image is the SHA-256 of its bytes.
     deadly_image: str = ""
-    #: How late a lost client is noticed, over HTTP.
+    #: Seconds until the server notices that a client has disconnected.
     disconnect_seconds: float = Field(default=2.0, ge=0)
 
-    @field_validator("persona")
+    @field_validator("behavior")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in script.PERSONAS:
-            raise ValueError(f"there is no persona {value!r}")
+        if value not in BEHAVIORS:
+            raise ValueError(f"unknown behavior {value!r}; known are {', '.join(BEHAVIORS)}")
         return value
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Return the options of a URL such as ``scripted:?tokens_per_second=500&persona=clean``.
+        """Return the options of a URL such as ``scripted:?tokens_per_second=500&behavior=clean``.
 
         Raises:
-            core.errors.SettingsError: an option that is not known, or a value it cannot have.
+            core.errors.SettingsError: an option is unknown, or its value is invalid.
         """
-        given = parse_qs(url.partition("?")[2], keep_blank_values=True)
+        query = parse_qs(url.partition("?")[2], keep_blank_values=True)
         try:
-            return cls.model_validate({name: values[-1] for name, values in given.items()})
+            return cls.model_validate({name: values[-1] for name, values in query.items()})
         except ValidationError as error:
-            faults = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+            faults = [
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+            ]
             raise errors.SettingsError(f"scripted engine: {'; '.join(faults)}") from error

@@ -1,30 +1,37 @@
-"""A request as the scripted engine counts it: parts with their tokens, in the order that shares prefixes."""
+"""The prompt of a request in tokens, and a model of SGLang's prefix cache.
+
+As in SGLang's radix cache: prefixes are shared only under the same salt, images match by content, the last
+token of a prompt is always computed, and the least recently used prefixes are evicted first.
+"""
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from jobs import images
 from jobs.images.dimensions import dimensions
-from scripted import script
+from scripted.behaviors import tokens
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
     from core.profiles import ModelProfile
     from jobs import engine
-    from scripted.prefix_cache import Part
+
+#: Tokens that are cached or evicted together (a word, or all tokens of an image): their identity and their number.
+Part = tuple[Hashable, int]
 
 #: Tokens of the chat template (ChatML) around the system prompt, and around the question.
 _SYSTEM_FRAME, _TURN_FRAME = 5, 8
-#: Tokens of an answer that the prefix cache keeps or forgets together.
+#: Tokens of an answer that are cached or evicted together.
 _PAGE = 16
 
 
-class Refused(Exception):
-    """A request that SGLang would answer with 400. ``message`` is in SGLang's words."""
+class BadRequest(Exception):
+    """SGLang would answer this request with status 400. ``message`` follows SGLang's wording."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -33,71 +40,126 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Prompt:
-    """What is computed before the first token.
+    """Everything that the engine computes before the first token.
 
     Attributes:
-        requested: system prompt, pictures and question; what was said to it and asked then, if anything was.
-        given: tokens of the assistant's that are gone on from.
-        image_tokens: visual tokens, their markers apart.
+        base: system prompt, images and question, then the first answer and the follow-up if there are any.
+        continuation: tokens of the answer so far, which the engine continues.
+        image_tokens: visual tokens, without their markers.
     """
 
-    requested: tuple[Part, ...]
-    given: tuple[str, ...]
+    base: tuple[Part, ...]
+    continuation: tuple[str, ...]
     image_tokens: int
 
     @classmethod
     def of(cls, request: engine.GenerationRequest, profile: ModelProfile) -> Self:
-        """Return the prompt of ``request``. Raises :class:`Refused` when it cannot be read or is too long."""
-        system = len(script.tokens(request.system)) + _SYSTEM_FRAME
-        requested: list[Part] = [((request.salt, request.system), system)]
+        """Return the prompt of ``request``.
+
+        Raises:
+            BadRequest: an image cannot be decoded, or the prompt exceeds the context length.
+        """
+        system_tokens = len(tokens(request.system)) + _SYSTEM_FRAME
+        base: list[Part] = [((request.salt, request.system), system_tokens)]
         image_tokens = 0
         for image in request.images:
             size = dimensions(image.data)
             if size is None:
-                raise Refused("Could not decode image: cannot identify image file")
-            seen = images.image_tokens(*size, profile)
-            requested.append((("image", image.key), seen + images.MARKER_TOKENS))
-            image_tokens += seen
-        requested += ((token, 1) for token in script.tokens(request.requested))
-        requested.append(("assistant", _TURN_FRAME))
+                raise BadRequest("Could not decode image: cannot identify image file")
+            count = images.image_tokens(*size, profile)
+            base.append((("image", image.key), count + images.MARKER_TOKENS))
+            image_tokens += count
+        base += ((token, 1) for token in tokens(request.requested))
+        base.append(("assistant", _TURN_FRAME))
         if request.turn is not None:
-            requested += _pages(script.tokens(request.turn.said))
-            requested += ((token, 1) for token in script.tokens(request.turn.requested))
-            requested.append(("assistant again", _TURN_FRAME))
-        prompt = cls(
-            tuple(requested), tuple(script.tokens(request.continuation or "")), image_tokens
-        )
+            base += _pages(tokens(request.turn.said))
+            base += ((token, 1) for token in tokens(request.turn.requested))
+            base.append(("second assistant turn", _TURN_FRAME))
+        prompt = cls(tuple(base), tuple(tokens(request.continuation or "")), image_tokens)
         prompt._check(request.max_output_tokens, profile.context_tokens)
         return prompt
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
-        """All that is computed before the first token."""
-        return (*self.requested, *_pages(self.given))
+        """The parts that the engine computes before the first token."""
+        return self.followed_by(())
 
     @cached_property
-    def tokens(self) -> int:
-        """Its length."""
-        return sum(tokens for _, tokens in self.parts)
+    def length(self) -> int:
+        """The number of tokens."""
+        return sum(count for _, count in self.parts)
 
-    def after(self, said: Sequence[str]) -> tuple[Part, ...]:
-        """Return the parts once ``said`` has been generated: what a continuation of it can reuse."""
-        return (*self.requested, *_pages((*self.given, *said)))
+    def followed_by(self, output: Sequence[str]) -> tuple[Part, ...]:
+        """Return the parts of the prompt and of the tokens generated after it, which a continuation can reuse."""
+        return (*self.base, *_pages((*self.continuation, *output)))
 
     def _check(self, output_tokens: int, context_tokens: int) -> None:
-        if self.tokens > context_tokens:
-            raise Refused(
-                f"The input ({self.tokens} tokens) is longer than the model's context length "
+        if self.length > context_tokens:
+            raise BadRequest(
+                f"The input ({self.length} tokens) is longer than the model's context length "
                 f"({context_tokens} tokens)."
             )
-        if self.tokens + output_tokens > context_tokens:
-            raise Refused(
+        if self.length + output_tokens > context_tokens:
+            raise BadRequest(
                 "Requested token count exceeds the model's maximum context length of "
                 f"{context_tokens} tokens."
             )
 
 
-def _pages(tokens: Sequence[str]) -> Iterator[Part]:
-    for at in range(0, len(tokens), _PAGE):
-        page = tuple(tokens[at : at + _PAGE])
+class PrefixCache:
+    """Prefixes of prompts. Thread-safe.
+
+    Args:
+        capacity: tokens at most.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._size = 0
+        #: Hash of all parts up to a node of the prefix tree -> tokens of that node's part; least recently used first.
+        self._nodes: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def match(self, parts: Sequence[Part]) -> int:
+        """Return the number of cached tokens at the beginning of ``parts``; at most all but one."""
+        cached = 0
+        with self._lock:
+            for node, count in _nodes(parts):
+                if node not in self._nodes:
+                    return cached
+                cached += count
+        return max(cached - 1, 0)
+
+    def insert(self, parts: Sequence[Part]) -> None:
+        """Cache all prefixes of ``parts``."""
+        # Longest first, so that a prefix is more recent than its extensions and is evicted after them.
+        with self._lock:
+            for node, count in reversed(_nodes(parts)):
+                if node not in self._nodes:
+                    self._nodes[node] = count
+                    self._size += count
+                self._nodes.move_to_end(node)
+            while self._size > self._capacity:
+                self._size -= self._nodes.popitem(last=False)[1]
+
+    def clear(self) -> None:
+        """Evict everything."""
+        with self._lock:
+            self._nodes.clear()
+            self._size = 0
+
+
+def _pages(output: Sequence[str]) -> Iterator[Part]:
+    for start in range(0, len(output), _PAGE):
+        page = tuple(output[start : start + _PAGE])
         yield page, len(page)
+
+
+def _nodes(parts: Sequence[Part]) -> list[tuple[int, int]]:
+    """Return the nodes of the prefix tree along ``parts``, each with its tokens."""
+    path = 0
+    nodes = []
+    for identity, count in parts:
+        path = hash((path, identity))
+        nodes.append((path, count))
+    return nodes

@@ -1,47 +1,134 @@
-"""The scripted engine behind SGLang's HTTP interface: a peer for tests and load tests that needs no model.
+"""The scripted engine behind SGLang's HTTP API: for tests and load tests that need no model.
 
-Hundreds of streams share one loop with one ticker, so that it costs little beside what it is a peer for.
+One event loop with one timer serves hundreds of streams, so that it costs little next to the program under test.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import threading
 import time
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, cast
 
+import orjson
 import structlog
 
 from core import profiles
-from scripted import dialect, http
-from scripted.desk import AdminEndpoints
+from scripted import chat, http
+from scripted.engine import VERSION
 from scripted.options import ScriptedOptions
-from scripted.prompt import Refused
-from scripted.show import ResponseWriter
-from scripted.stage import Scheduler
+from scripted.prompt import BadRequest
+from scripted.scheduler import Scheduler
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from types import TracebackType
+    from collections.abc import Callable
 
-    from scripted.http import Call
-
-#: Between two looks at what came due: no stream is later than this, and tokens due together share a write.
+#: Seconds between two checks for due tokens: the most that a token is late. Tokens due together share a write.
 _TICK_SECONDS = 0.02
-_OPEN = ("/health", "/ready", "/metrics")
+_PUBLIC = ("/health", "/ready", "/metrics")
 
 log = structlog.get_logger(__name__)
 
 
+class AdminEndpoints:
+    """Answers every request except chats: state, load, metrics, and aborts, in SGLang's formats.
+
+    Args:
+        scheduler: the engine's generations.
+        model: the name of the model that the engine replaces.
+    """
+
+    def __init__(self, scheduler: Scheduler, *, model: str) -> None:
+        self._scheduler = scheduler
+        self._model = model
+        self._handlers: dict[tuple[str, str], Callable[[bytes], bytes]] = {
+            ("GET", "/health"): lambda _: http.response(200),
+            ("GET", "/ready"): lambda _: http.response(200),
+            ("GET", "/server_info"): lambda _: http.response(200, self._info()),
+            ("GET", "/v1/models"): lambda _: http.response(200, self._models()),
+            ("GET", "/v1/loads"): lambda _: http.response(200, self._loads()),
+            ("GET", "/metrics"): lambda _: self._metrics(),
+            ("POST", "/flush_cache"): lambda _: self._flush(),
+            ("POST", "/abort_request"): self._abort,
+            ("POST", "/v1/tokenize"): self._tokenize,
+        }
+
+    def answer(self, request: http.HttpRequest) -> bytes:
+        """Return the complete response to ``request``."""
+        handler = self._handlers.get((request.method, request.path))
+        return handler(request.body) if handler else http.response(404, {"detail": "Not Found"})
+
+    def _info(self) -> dict[str, Any]:
+        return {
+            "status": "ready",
+            "version": VERSION,
+            "served_model_name": self._model,
+            "model_path": VERSION,
+            "context_length": self._scheduler.profile.context_tokens,
+            "max_running_requests": self._scheduler.options.window,
+            "max_queued_requests": self._scheduler.options.max_queued,
+        }
+
+    def _models(self) -> dict[str, Any]:
+        model = {"id": self._model, "object": "model", "owned_by": "scripted"}
+        context = {"max_model_len": self._scheduler.profile.context_tokens}
+        return {"object": "list", "data": [{**model, **context}]}
+
+    def _loads(self) -> dict[str, Any]:
+        load = self._scheduler.load()
+        rank = {
+            "timestamp": time.time(),
+            "dp_rank": 0,
+            "num_running_reqs": load.running,
+            "num_waiting_reqs": load.waiting,
+            "max_running_requests": self._scheduler.options.window,
+        }
+        return {"version": VERSION, "loads": [rank]}
+
+    def _metrics(self) -> bytes:
+        load = self._scheduler.load()
+        values = {"num_running_reqs": load.running, "num_queue_reqs": load.waiting}
+        values |= {f"{name}_total": total for name, total in self._scheduler.totals.items()}
+        label = f'{{model_name="{self._model}"}}'
+        text = "".join(f"sglang:{name}{label} {value}\n" for name, value in values.items())
+        return http.response(200, text.encode(), "text/plain; version=0.0.4; charset=utf-8")
+
+    def _flush(self) -> bytes:
+        self._scheduler.cache.clear()
+        return http.response(200, b"Cache flushed.\n", "text/plain")
+
+    def _tokenize(self, body: bytes) -> bytes:
+        specials = self._scheduler.profile.special_tokens
+        try:
+            prompt = orjson.loads(body)["prompt"]
+            several = isinstance(prompt, list)
+            ids = [chat.tokenize(text, specials) for text in (prompt if several else [prompt])]
+        except (ValueError, LookupError, TypeError):
+            return http.response(400, chat.error_body(400, "1 validation error"))
+        counts = [len(of_text) for of_text in ids]
+        tokens, count = (ids, counts) if several else (ids[0], counts[0])
+        return http.response(200, {"tokens": tokens, "count": count})
+
+    def _abort(self, body: bytes) -> bytes:
+        try:
+            fields = orjson.loads(body)
+            if fields.get("abort_all"):
+                self._scheduler.abort_all()
+            else:
+                self._scheduler.abort(str(fields["rid"]))
+        except (ValueError, LookupError, AttributeError):
+            return http.response(400, chat.error_body(400, "1 validation error"))
+        return http.response(200)
+
+
 class ScriptedServer:
-    """The server. Its methods belong to its loop.
+    """The server. Its methods must run in its event loop.
 
     Args:
         options: how the engine behaves.
-        profile: the limits of the model it stands in for.
-        model: the name it gives that model.
-        api_key: the bearer key it wants, if any.
+        profile: the limits of the model that the engine replaces.
+        model: the name of that model.
+        api_key: the bearer key that clients must send, if any.
     """
 
     def __init__(
@@ -54,30 +141,31 @@ class ScriptedServer:
     ) -> None:
         self.url = ""
         self._key = api_key
-        self._stage = Scheduler(options, profile, time.monotonic)
-        self._desk = AdminEndpoints(self._stage, model=model or profile.name)
-        self._shows: set[ResponseWriter] = set()
-        self._audience = asyncio.Event()
+        self._scheduler = Scheduler(options, profile, time.monotonic)
+        self._admin = AdminEndpoints(self._scheduler, model=model or profile.name)
+        self._writers: set[chat.ResponseWriter] = set()
+        #: Set while there is a writer, and when a generation changes.
+        self._active = asyncio.Event()
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
         self._ticker: asyncio.Task[None] | None = None
 
     async def start(self, host: str, port: int) -> None:
-        """Listen; port 0 takes a free one. Raises :class:`OSError` when it is taken."""
+        """Listen; port 0 chooses a free port. Raises :class:`OSError` if the address is in use."""
         self._server = await asyncio.start_server(self._connection, host, port, backlog=1024)
         port = self._server.sockets[0].getsockname()[1]
         self.url = f"http://{host}:{port}"
         self._ticker = asyncio.create_task(self._tick())
 
     async def stop(self) -> None:
-        """Break all connections and end."""
+        """Break all connections and stop."""
         if self._server is not None:
             self._server.close()
-        for show in self._shows:
-            show.give_up()
-        # Handlers end by themselves, for asyncio of Python 3.11 logs those that are cancelled.
-        for writer in self._connections.values():
-            writer.transport.abort()
+        for writer in self._writers:
+            writer.give_up()
+        # Not cancelled: asyncio of Python 3.11 logs connection handlers that are.
+        for connection in self._connections.values():
+            connection.transport.abort()
         await asyncio.gather(*self._connections)
         if self._ticker is not None:
             self._ticker.cancel()
@@ -85,73 +173,74 @@ class ScriptedServer:
 
     async def _tick(self) -> None:
         while True:
-            await self._audience.wait()
+            await self._active.wait()
             now = time.monotonic()
-            for show in list(self._shows):
-                show.advance(now)
+            for writer in list(self._writers):
+                writer.advance(now)
             await asyncio.sleep(_TICK_SECONDS)
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._connections[task] = writer
         try:
-            usable = True
-            while usable:
-                call = await http.read_call(reader)
-                usable = call is not None and await self._answer(call, reader, writer)
+            reusable = True
+            while reusable:
+                request = await http.read_request(reader)
+                reusable = request is not None and await self._answer(request, reader, writer)
         finally:
             del self._connections[task]
             writer.close()
 
     async def _answer(
-        self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, request: http.HttpRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
-        """Answer one call; return whether the connection can be used again."""
-        if not self._admits(call):
-            writer.write(http.reply(401, {"error": "Unauthorized"}))
+        """Answer one request; return whether the connection is reusable."""
+        if not self._authorized(request):
+            writer.write(http.response(401, {"error": "Unauthorized"}))
             return True
-        if (call.method, call.path) == ("POST", "/v1/chat/completions"):
-            return await self._chat(call, reader, writer)
-        response = self._desk.answer(call)
-        writer.write(http.closing(response) if call.last else response)
-        return not call.last
+        if (request.method, request.path) == ("POST", "/v1/chat/completions"):
+            return await self._chat(request, reader, writer)
+        response = self._admin.answer(request)
+        writer.write(http.closing(response) if request.last else response)
+        return not request.last
 
-    def _admits(self, call: Call) -> bool:
-        wanted = f"Bearer {self._key}" if self._key and call.path not in _OPEN else None
-        return wanted is None or call.headers.get("authorization") == wanted
+    def _authorized(self, request: http.HttpRequest) -> bool:
+        if not self._key or request.path in _PUBLIC:
+            return True
+        return request.headers.get("authorization") == f"Bearer {self._key}"
 
     async def _chat(
-        self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, request: http.HttpRequest, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> bool:
         try:
-            requested = dialect.parse(call.body, self._stage.profile)
-            play = self._stage.enter(
-                requested.request, self._audience.set, stuck=dialect.gets_stuck(requested.request)
+            parsed = chat.parse(request.body, self._scheduler.profile)
+            generation = self._scheduler.add(
+                parsed.request, self._active.set, stuck=chat.gets_stuck(parsed.request)
             )
-        except Refused as refused:
-            writer.write(http.reply(400, dialect.error(400, refused.message)))
+        except BadRequest as rejection:
+            writer.write(http.response(400, chat.error_body(400, rejection.message)))
             return True
-        show = ResponseWriter(requested, play, self._stage, writer.transport)
-        self._shows.add(show)
-        self._audience.set()
+        response = chat.ResponseWriter(parsed, generation, self._scheduler, writer.transport)
+        self._writers.add(response)
+        self._active.set()
         try:
-            show.advance(time.monotonic())
-            return await self._watched(show, reader)
+            response.advance(time.monotonic())
+            return await self._finish(response, reader)
         finally:
-            self._stage.leave(play)
-            self._shows.discard(show)
-            if not self._shows:
-                self._audience.clear()
+            self._scheduler.remove(generation)
+            self._writers.discard(response)
+            if not self._writers:
+                self._active.clear()
 
-    async def _watched(self, show: ResponseWriter, reader: asyncio.StreamReader) -> bool:
-        """Wait for the end of a show, or for its client to have been gone for a while."""
+    async def _finish(self, response: chat.ResponseWriter, reader: asyncio.StreamReader) -> bool:
+        """Wait for the end of a response, or until the client has been disconnected for a while."""
         gone = asyncio.ensure_future(reader.read(1))
         try:
-            await asyncio.wait((gone, show.over), return_when=asyncio.FIRST_COMPLETED)
-            if show.over.done():
-                return show.over.result()
-            await asyncio.wait({show.over}, timeout=self._stage.options.disconnect_seconds)
-            show.play.abort_requested = True
+            await asyncio.wait((gone, response.done), return_when=asyncio.FIRST_COMPLETED)
+            if response.done.done():
+                return response.done.result()
+            await asyncio.wait({response.done}, timeout=self._scheduler.options.disconnect_seconds)
+            response.generation.abort_requested = True
             return False
         finally:
             gone.cancel()
@@ -167,10 +256,10 @@ def serve(
     model: str = "",
     api_key: str | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. For the main thread of a process of its own.
+    """Serve until SIGTERM or SIGINT. Must be called from the main thread of its own process.
 
     Raises:
-        OSError: the address is taken.
+        OSError: the address is in use.
     """
     server = ScriptedServer(
         options or ScriptedOptions(), profile=profile, model=model, api_key=api_key
@@ -188,46 +277,3 @@ async def _serve(server: ScriptedServer, host: str, port: int) -> None:
         await stop.wait()
     finally:
         await server.stop()
-
-
-class BackgroundServer:
-    """The server in a thread of this process, on a free port, for tests: ``with BackgroundServer(...) as server``.
-
-    Args:
-        options: how the engine behaves.
-        api_key: the bearer key it wants, if any.
-    """
-
-    def __init__(self, options: ScriptedOptions, *, api_key: str | None = None) -> None:
-        self._server = ScriptedServer(options, api_key=api_key)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="scripted-engine")
-
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return self._server.url
-
-    def stop(self) -> None:
-        """Break everything at once, as a crash does. Idempotent."""
-        if self._thread.is_alive():
-            self._run(self._server.stop())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._run(self._server.start("127.0.0.1", 0))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.stop()
-
-    def _run(self, work: Coroutine[None, None, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop).result()

@@ -15,8 +15,8 @@ from alembic.config import Config
 
 from core import database as database_module
 from core.database import Database, UTCDateTime
-from jobs.outbox import Record
 from tests import postgres
+from webhooks.tables import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Database, Transaction, utcnow
+from jobs.images import CanonicalImage, OriginalFile
 from jobs.lifecycle import Priority, Role, Status
 from jobs.records import Generation, Job
 from jobs.store import accounts, claims, history, submission, traces, turns
@@ -54,23 +55,23 @@ def make_key(
     return key
 
 
-def make_image(original: bytes = b"an original", **facts: Any) -> submission.NewImage:  # noqa: ANN401 - any field
+def make_image(original: bytes = b"an original", **facts: Any) -> CanonicalImage:  # noqa: ANN401 - any field
     """Return a picture as the image pipeline would for ``original``."""
-    known = submission.NewImage(
-        key=hashlib.sha256(b"canonical " + original).hexdigest(),
+    known = CanonicalImage(
         detail="standard",
-        pipeline="1",
         media_type="image/png",
         width=56,
         height=56,
         data=b"canonical " + original,
-        original_sha256=hashlib.sha256(original).hexdigest(),
-        original_bytes=len(original),
-        original_media_type="image/png",
-        original_width=60,
-        original_height=60,
-        orientation=1,
-        frames=1,
+        original=OriginalFile(
+            sha256=hashlib.sha256(original).hexdigest(),
+            size=len(original),
+            media_type="image/png",
+            width=60,
+            height=60,
+            orientation=1,
+            frames=1,
+        ),
     )
     return dataclasses.replace(known, **facts)
 

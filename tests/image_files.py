@@ -61,7 +61,7 @@ def with_orientation(value: int) -> Image.Exif:
 
 def refusal(data: bytes) -> errors.ImageRejected:
     with pytest.raises(errors.ImageRejected) as refused:
-        pipeline.canonicalise(data)
+        pipeline.canonicalize(data)
     return refused.value
 
 

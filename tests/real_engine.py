@@ -12,7 +12,8 @@ from typing import Self
 
 import urllib3
 
-from cli.engine import inherited, plan
+from cli.engine import inherited
+from cli.engine_plan import plan
 from core.settings import Settings
 from tests import children
 

@@ -1,4 +1,4 @@
-"""What tests of webhooks begin with: endpoints, jobs that end, tries that end in a given way."""
+"""Helpers of webhook tests: endpoints, jobs that end, attempts that end in a given way."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import sqlalchemy as sa
 from core.database import Database
 from core.vault import Vault
 from jobs.answers.extraction import Answer
-from jobs.delivery import ENDS, AttemptOutcome, AttemptState, EventType
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookNotification
 from jobs.store import settle
-from jobs.store.events import of_account
 from tests import factories
 from tests.e2e.stack import VAULT_KEY
 from webhooks import attempts as delivery_attempts
-from webhooks import claims, endpoints
+from webhooks import claims, endpoints, notifications, outbox
 from webhooks import signature as signing
+from webhooks.policy import ENDS, AttemptOutcome, AttemptState, EventType
+from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookEndpoint, WebhookNotification
 
 LEASE = timedelta(seconds=60)
 VAULT = Vault([VAULT_KEY])
@@ -77,15 +76,22 @@ def run_job(
     return job_id
 
 
+def fan_out(database: Database) -> None:
+    """Do what the delivery process does first: make notifications of all entries of the outbox."""
+    while outbox.fan_out(database).more:
+        pass
+
+
 def claim(database: Database, *, limit: int = 10, slow: bool = False) -> list[claims.DeliveryClaim]:
-    """Claim due tries."""
-    return claims.claim(database, owner="courier-1", lease=LEASE, limit=limit, slow=slow)
+    """Fan out, and claim due attempts."""
+    fan_out(database)
+    return claims.claim(database, owner="sender-1", lease=LEASE, limit=limit, slow=slow)
 
 
 def try_once(
     database: Database, result: delivery_attempts.AttemptResult
 ) -> delivery_attempts.AttemptSettled:
-    """Claim the one try that is due, of a lane of either kind, and end it."""
+    """Claim the one attempt that is due, of a slow queue or another, and end it."""
     [claimed] = claim(database) or claim(database, slow=True)
     settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
@@ -95,7 +101,7 @@ def try_once(
 def try_first(
     database: Database, result: delivery_attempts.AttemptResult
 ) -> delivery_attempts.AttemptSettled:
-    """Claim one of the tries that are due, and end it."""
+    """Claim one of the attempts that are due, and end it."""
     [claimed] = claim(database, limit=1)
     settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
@@ -105,7 +111,7 @@ def try_first(
 def try_first_of_any(
     database: Database, result: delivery_attempts.AttemptResult
 ) -> delivery_attempts.AttemptSettled:
-    """Claim one of the tries that are due, of a lane of either kind, and end it."""
+    """Claim one of the attempts that are due, of a slow queue or another, and end it."""
     [claimed] = claim(database, limit=1) or claim(database, limit=1, slow=True)
     settled = delivery_attempts.settle(database, claimed, result, rng=RNG)
     assert settled is not None
@@ -113,7 +119,7 @@ def try_first_of_any(
 
 
 def hurry(database: Database) -> None:
-    """Let no try wait for its time; one that a sender has in hand at this moment is left to it."""
+    """Make all waiting attempts due now, but for those that a sender has locked."""
     with database.transaction() as transaction:
         waiting = transaction.session.scalars(
             sa.select(WebhookAttempt.id)
@@ -128,7 +134,8 @@ def hurry(database: Database) -> None:
 
 
 def events(database: Database) -> list[WebhookNotification]:
-    """Return all events, in order."""
+    """Fan out, and return all events, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         return list(
             transaction.session.scalars(
@@ -138,24 +145,26 @@ def events(database: Database) -> list[WebhookNotification]:
 
 
 def all_deliveries(database: Database) -> list[WebhookDelivery]:
-    """Return all deliveries, in order."""
+    """Fan out, and return all deliveries, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         found = sa.select(WebhookDelivery).order_by(WebhookDelivery.id)
         return list(transaction.session.scalars(found))
 
 
 def attempts(database: Database) -> list[WebhookAttempt]:
-    """Return all tries, in order."""
+    """Fan out, and return all attempts, in order."""
+    fan_out(database)
     with database.reading() as transaction:
         found = sa.select(WebhookAttempt).order_by(WebhookAttempt.id)
         return list(transaction.session.scalars(found))
 
 
 def record(database: Database, account_id: uuid.UUID, *, times: int = 1) -> None:
-    """Let something happen that listeners of job.cancelled hear of; quicker than a job's whole life."""
+    """Write notifications of the type job.cancelled; this is quicker than to run jobs."""
     for _ in range(times):
         with database.transaction() as transaction:
-            of_account(
+            notifications.of_account(
                 transaction,
                 account_id=account_id,
                 event_type=EventType.JOB_CANCELLED,

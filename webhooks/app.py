@@ -1,6 +1,6 @@
-"""The Celery app that tells receivers: ``celery -A webhooks.app worker``. Its import builds something, too.
+"""The Celery app of the delivery process: ``celery -A webhooks.app worker``. The import reads the settings.
 
-A bell only wakes the dispatcher, which has threads of its own: two slots of Celery's are plenty.
+A wakeup only wakes the dispatcher, which has its own threads: two slots of Celery are enough.
 """
 
 from __future__ import annotations

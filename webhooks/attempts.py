@@ -1,7 +1,7 @@
-"""How a try ends: delivered, failed, skipped, or lost with its sender; and what follows from that.
+"""Ends attempts: delivered, failed, skipped, or lost with the sender; and does what follows.
 
-Each ends by one UPDATE, guarded by the state and the owner of the one row that nobody else will ever claim; the
-next try is written by the same transaction. Whoever comes too late changes nothing.
+One UPDATE ends an attempt, guarded by state and owner: a row is never claimed twice. The same transaction writes the
+next attempt. An owner that comes too late changes nothing.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Database, Transaction
-from jobs import delivery
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
-from jobs.outbox import (
+from webhooks import endpoints, policy
+from webhooks.claims import DeliveryClaim
+from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
+from webhooks.tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookNotification,
     WebhookQueue,
 )
-from webhooks import endpoints
-from webhooks.claims import DeliveryClaim
 
 _LIMIT: Final = 200
 GONE: Final = "gone"
@@ -36,14 +35,14 @@ GONE: Final = "gone"
 
 @dataclass(frozen=True)
 class AttemptResult:
-    """What became of a try.
+    """The result of an attempt.
 
     Attributes:
         headers: of the request, as sent; None when nothing was sent.
-        answer: up to 16 KiB of it.
-        seconds: from connecting to the end of the answer.
-        address: where the name led to.
-        retry_after: what the receiver asked for.
+        answer: up to 16 KiB of the response body.
+        seconds: from the connect to the end of the response.
+        address: what the name resolved to.
+        retry_after: the wait that the receiver asked for.
     """
 
     outcome: AttemptOutcome
@@ -58,7 +57,7 @@ class AttemptResult:
 
 @dataclass(frozen=True)
 class AttemptEnded:
-    """A try that ended, noted for those who count once it is committed."""
+    """A note for the metrics: an attempt has ended."""
 
     outcome: AttemptOutcome
     status_code: int | None
@@ -67,7 +66,7 @@ class AttemptEnded:
 
 @dataclass(frozen=True)
 class AttemptSettled:
-    """What a try's end led to: how the delivery stands, when the next try is, whether the endpoint was disabled."""
+    """What followed: the state of the delivery, when the next attempt is due, why the endpoint was disabled."""
 
     status: DeliveryStatus
     next_at: datetime | None
@@ -77,7 +76,7 @@ class AttemptSettled:
 def settle(
     database: Database, claim: DeliveryClaim, result: AttemptResult, *, rng: random.Random
 ) -> AttemptSettled | None:
-    """Write how a try ended, and what follows. None: it is no longer the claim's, and nothing was written."""
+    """End an attempt and do what follows. None: the claim has lost it, and nothing was written."""
     with database.transaction("settle") as transaction:
         if result.answer and _is_reduced(transaction, claim.event_id):
             result = dataclasses.replace(result, answer=None)
@@ -93,7 +92,7 @@ def settle(
         next_at = None
         if claim.kind is AttemptKind.AUTOMATIC and status is DeliveryStatus.PENDING:
             step = claim.step + 1
-            wait = delivery.wait(step, rng=rng, retry_after=result.retry_after)
+            wait = policy.wait(step, rng=rng, retry_after=result.retry_after)
             next_at = _follow(transaction, attempt, step=step, wait=wait)
         disabled = None
         if claim.kind is AttemptKind.AUTOMATIC and result.outcome is not AttemptOutcome.SKIPPED:
@@ -102,7 +101,7 @@ def settle(
 
 
 def put_off(database: Database, claim: DeliveryClaim, *, wait: timedelta) -> None:
-    """Give a try back that was not made, to be claimed again after ``wait``: the same row, as if nobody had had it."""
+    """Give back an attempt that was not made; the same row can be claimed again after ``wait``."""
     with database.transaction() as transaction:
         transaction.execute(
             sa.update(WebhookAttempt)
@@ -118,16 +117,16 @@ def put_off(database: Database, claim: DeliveryClaim, *, wait: timedelta) -> Non
 
 
 def landed(database: Database, claim: DeliveryClaim) -> bool:
-    """Whether the claim's own try has ended: the answer after a commit whose outcome is unknown."""
+    """Whether the claim's attempt has ended: tells whether a commit with a lost reply was made."""
     with database.reading() as transaction:
         attempt = transaction.session.get(WebhookAttempt, claim.attempt_id)
         return attempt is not None and attempt.outcome not in {None, AttemptOutcome.LOST}
 
 
 def expire(database: Database) -> int:
-    """End tries whose sender has been silent for longer than its lease; another one takes the place of each.
+    """End attempts whose lease has run out, and replace each; return how many.
 
-    At once, unless they are lost again and again.
+    A replacement is due at once, unless senders are lost repeatedly.
     """
     with database.transaction("lost") as transaction:
         dead = transaction.session.scalars(
@@ -150,17 +149,17 @@ def expire(database: Database) -> int:
                 lease_expires_at=None,
                 ended_at=transaction.now(),
             )
-            # A resend may have been delivered meanwhile: then nothing is left to say.
+            # A resend may have been delivered meanwhile: then nothing is left to send.
             status = _status(transaction, attempt.delivery_id)
             if attempt.kind is not AttemptKind.AUTOMATIC or status is DeliveryStatus.PENDING:
-                wait = delivery.wait_after_losses(_losses(transaction, attempt))
+                wait = policy.wait_after_losses(_losses(transaction, attempt))
                 _follow(transaction, attempt, step=attempt.step, wait=wait)
             transaction.notes.append(AttemptEnded(AttemptOutcome.LOST, None, None))
         return len(dead)
 
 
 def _is_reduced(transaction: Transaction, event_id: uuid.UUID) -> bool:
-    """Whether a job's answer has been removed; until the commit it is not. What is said now may echo it."""
+    """Whether the job's answer has been removed; until the commit it cannot be. A response may repeat it."""
     reduced_at = transaction.execute(
         sa.select(WebhookNotification.reduced_at)
         .where(WebhookNotification.id == event_id)
@@ -170,7 +169,7 @@ def _is_reduced(transaction: Transaction, event_id: uuid.UUID) -> bool:
 
 
 def _losses(transaction: Transaction, attempt: WebhookAttempt) -> int:
-    """Return how often a sender was lost over this place in the schedule."""
+    """Return how often a sender was lost at this step of the schedule."""
     counted: int = transaction.execute(
         sa.select(sa.func.count()).where(
             WebhookAttempt.delivery_id == attempt.delivery_id,
@@ -183,15 +182,15 @@ def _losses(transaction: Transaction, attempt: WebhookAttempt) -> int:
 
 
 def _is_last(claim: DeliveryClaim, result: AttemptResult) -> bool:
-    """Whether a pending delivery ends with this failure: a test has no schedule, and a resend does not touch it."""
+    """Whether a pending delivery ends with this failure: a test has no schedule, and a resend does not use it."""
     if claim.kind is not AttemptKind.AUTOMATIC:
         return claim.kind is AttemptKind.TEST
     over = result.outcome is AttemptOutcome.SKIPPED or result.error_code == GONE
-    return over or claim.step + 1 >= len(delivery.SCHEDULE)
+    return over or claim.step + 1 >= len(policy.SCHEDULE)
 
 
 def _status(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
-    """Return how a delivery stands; until the commit nobody else changes that."""
+    """Return the state of a delivery; until the commit no other transaction can change it."""
     status: DeliveryStatus = transaction.execute(
         sa.select(WebhookDelivery.status)
         .where(WebhookDelivery.id == delivery_id)
@@ -234,7 +233,7 @@ def _end(
 
 
 def _deliver(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
-    """Note that the receiver has it; what was still planned is not needed."""
+    """Mark a delivery as delivered, and delete the automatic attempt that is still due."""
     transaction.execute(
         sa.update(WebhookDelivery)
         .where(
@@ -267,11 +266,11 @@ def _fail(
 def _follow(
     transaction: Transaction, attempt: WebhookAttempt, *, step: int, wait: timedelta
 ) -> datetime:
-    """Write the try that comes after ``attempt``; return when it is due."""
+    """Write the attempt that follows ``attempt``; return when it is due."""
     number = transaction.execute(
         sa.update(WebhookDelivery)
         .where(WebhookDelivery.id == attempt.delivery_id)
-        .values(attempts=WebhookDelivery.attempt_count + 1)
+        .values(attempt_count=WebhookDelivery.attempt_count + 1)
         .returning(WebhookDelivery.attempt_count)
     ).scalar_one()
     due_at: datetime = transaction.execute(
@@ -295,9 +294,9 @@ def _follow(
 def _judge_health(
     transaction: Transaction, claim: DeliveryClaim, result: AttemptResult
 ) -> str | None:
-    """Keep count of an endpoint's and its lane's health; return why the endpoint is disabled now, if it is.
+    """Update the health of an endpoint and its queue; return why the endpoint is disabled now, if it is.
 
-    The endpoint is locked before its lane, as by those who change it.
+    The endpoint is locked before its queue, as in :mod:`webhooks.endpoints`.
     """
     delivered = result.outcome is AttemptOutcome.DELIVERED
     disabled = None
@@ -326,7 +325,7 @@ def _judge_failure(
         WebhookEndpoint, endpoint_id, with_for_update={"key_share": True}, populate_existing=True
     )
     since, last = endpoint.failing_since, endpoint.last_failed_at
-    if since is None or last is None or now - last > delivery.PAUSE:
+    if since is None or last is None or now - last > policy.PAUSE:
         since = now
     _set_health(
         transaction,
@@ -337,7 +336,7 @@ def _judge_failure(
     reason = None
     if result.error_code == GONE:
         reason = GONE
-    elif now - since >= delivery.PATIENCE:
+    elif now - since >= policy.PATIENCE:
         reason = "failing"
     if reason is not None and endpoints.disable(transaction, endpoint, reason=reason):
         return reason

@@ -1,12 +1,11 @@
-"""Which tries are next: claimed with a lease, fair between lanes, few at once in each.
+"""Claims the next attempts: with a lease, fairly between queues, a few at a time from each.
 
-A lane is what an endpoint's tries queue up in (of a job's own URLs: those of one origin). Lanes have their turns one
-after the other, so that one with a long queue takes nothing from the others. One that failed several times in a row
-is slow: it is claimed for separately, by threads that nobody else needs. Those that have proved nothing, because they
-are new or failed lately, share a part of the threads, and one account's have a part of that: whoever names thousands
-of receivers that never answer keeps neither those that do well waiting, nor another account's new ones.
+Each endpoint has a queue, and so has each origin of an account's job URLs. Queues take turns, so a long one does not
+delay the others. A queue that failed several times in a row is slow: separate threads send its attempts. Queues that
+are unproven, because they are new or failed recently, share a part of the threads, and those of one account a part of
+that. So an account that names thousands of silent receivers delays neither proven queues nor new queues of others.
 
-A try is claimed once. How it ends is in :mod:`webhooks.attempts`.
+An attempt is claimed once. :mod:`webhooks.attempts` ends it.
 """
 
 from __future__ import annotations
@@ -19,9 +18,10 @@ from typing import Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs import delivery
-from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
-from jobs.outbox import (
+from jobs.records import OutboxEntry, table
+from webhooks import policy
+from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
+from webhooks.tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -37,17 +37,21 @@ _SENDING: Final = WebhookAttempt.state == sa.literal(
     AttemptState.SENDING, WebhookAttempt.state.type, literal_execute=True
 )
 
+_ENTRY: Final = table(OutboxEntry).c
+#: By the order of the ids, which has an index.
+_OLDEST_ENTRY: Final = sa.select(_ENTRY.at).order_by(_ENTRY.id).limit(1).scalar_subquery()
+
 _PROVEN: Final = sa.and_(WebhookQueue.failures == 0, WebhookQueue.delivered_at.is_not(None))
-_SLOW: Final = WebhookQueue.failures >= delivery.TRIP
+_SLOW: Final = WebhookQueue.failures >= policy.TRIP
 
 
 @dataclass(frozen=True)
 class DeliveryClaim:
-    """A try that this owner makes now, with all it needs.
+    """An attempt that this owner makes now, with all that it needs.
 
     Attributes:
-        secrets: sealed, of those that sign the newest first; empty: the account has no default secret yet.
-        barred: why nothing may be sent (``endpoint_disabled``, ``endpoint_deleted``), or None.
+        secrets: the live ones, sealed, the newest first; empty if the account has no default secret yet.
+        barred: why nothing must be sent (``endpoint_disabled``, ``endpoint_deleted``), or None.
     """
 
     attempt_id: uuid.UUID
@@ -69,7 +73,7 @@ class DeliveryClaim:
 
 @dataclass(frozen=True)
 class Backlog:
-    """What is still to be told: deliveries that are pending, and the age of the oldest of them."""
+    """What is still to be sent: pending deliveries and entries of the outbox, and the age of the oldest of them."""
 
     pending: int
     oldest: timedelta | None
@@ -78,7 +82,7 @@ class Backlog:
 def claim(
     database: Database, *, owner: str, lease: timedelta, limit: int, slow: bool
 ) -> list[DeliveryClaim]:
-    """Claim up to ``limit`` due tries, of slow lanes or of the others; each lane gets its turn before any gets two."""
+    """Claim up to ``limit`` due attempts, of slow queues or of the others; each queue gets one before any gets two."""
     with database.transaction("deliver") as transaction:
         taken: list[uuid.UUID] = []
         while len(taken) < limit:
@@ -90,50 +94,61 @@ def claim(
 
 
 def pause(database: Database) -> timedelta | None:
-    """Return how long it is until a try is due, negative when one is; None when none ever will be."""
+    """Return how long it is until there is work: an attempt that is due, or an entry of the outbox.
+
+    It is 0 or negative when there is some, and None when there is none to wait for.
+    """
     with database.reading() as transaction:
-        now = transaction.now()
-        first = sa.select(sa.func.min(WebhookAttempt.due_at)).where(_DUE).scalar_subquery()
-        row = transaction.execute(sa.select(now.label("now"), first.label("first"))).one()
-        return row.first - row.now if row.first is not None else None
+        due = sa.select(sa.func.min(WebhookAttempt.due_at)).where(_DUE).scalar_subquery()
+        row = transaction.execute(
+            sa.select(
+                transaction.now().label("now"), due.label("due"), _OLDEST_ENTRY.label("moved")
+            )
+        ).one()
+        first = min((at for at in (row.due, row.moved) if at is not None), default=None)
+        return first - row.now if first is not None else None
 
 
 def backlog(database: Database, *, account_id: uuid.UUID | None = None) -> Backlog:
-    """Return what is still to be told by all processes together, of one account or (None) of all.
+    """Return what is still to be sent by all processes together, of one account or (None) of all.
 
     It takes a share of the searches.
     """
-    pending = WebhookDelivery.status == sa.literal(
-        DeliveryStatus.PENDING, WebhookDelivery.status.type, literal_execute=True
+    deliveries = sa.select(
+        sa.func.count().label("pending"), sa.func.min(WebhookDelivery.created_at).label("first")
+    ).where(
+        WebhookDelivery.status
+        == sa.literal(DeliveryStatus.PENDING, WebhookDelivery.status.type, literal_execute=True)
     )
+    entries = sa.select(
+        sa.func.count().label("pending"), sa.func.min(_ENTRY.at).label("first")
+    ).select_from(table(OutboxEntry))
+    if account_id is not None:
+        deliveries = deliveries.join(
+            WebhookQueue, WebhookQueue.id == WebhookDelivery.queue_id
+        ).where(WebhookQueue.account_id == account_id)
+        entries = entries.where(_ENTRY.account_id == account_id)
     with database.searching(account_id) as transaction:
-        statement = sa.select(
-            sa.func.count().label("pending"),
-            sa.func.min(WebhookDelivery.created_at).label("first"),
-            transaction.now().label("now"),
-        ).where(pending)
-        if account_id is not None:
-            statement = statement.join(
-                WebhookQueue, WebhookQueue.id == WebhookDelivery.queue_id
-            ).where(WebhookQueue.account_id == account_id)
-        row = transaction.execute(statement).one()
-        return Backlog(row.pending, row.now - row.first if row.first is not None else None)
+        now: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+        rows = [transaction.execute(statement).one() for statement in (entries, deliveries)]
+    first = min((row.first for row in rows if row.first is not None), default=None)
+    return Backlog(sum(row.pending for row in rows), None if first is None else now - first)
 
 
 def _turn(
     transaction: Transaction, *, owner: str, lease: timedelta, limit: int, slow: bool
 ) -> list[uuid.UUID]:
-    """Take the first due try of each lane that has one and has room, those first whose last turn is longest ago."""
+    """Claim the first due attempt of each queue that has room, beginning with the queue that has waited longest."""
     queues = transaction.session.scalars(
         _queues(transaction, owner=owner, slow=slow)
         .limit(limit)
-        # Whoever writes an event refers to the lane: a lock of the key itself would make jobs wait.
+        # A transaction that writes a delivery refers to the queue: a lock of the key would make it wait.
         .with_for_update(of=WebhookQueue, skip_locked=True, key_share=True)
     ).all()
     if not queues:
         return []
     first = _due_of(WebhookQueue.id, transaction).limit(1).correlate(WebhookQueue).scalar_subquery()
-    # By their ids, not by a sub-query: with that PostgreSQL may read all tries that ever were.
+    # By their ids: with a sub-query PostgreSQL may read all attempts that ever existed.
     chosen = transaction.session.scalars(
         sa.select(first).select_from(WebhookQueue).where(WebhookQueue.id.in_(queues))
     ).all()
@@ -158,7 +173,7 @@ def _turn(
 
 
 def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uuid.UUID]:
-    """Return lanes with a due try and room for it. Only those with something to do are looked at."""
+    """Return queues with a due attempt and room for it. It reads only queues that have attempts."""
     busy = _queues_with_attempts()
     sending = (
         sa.select(sa.func.count())
@@ -167,7 +182,7 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
         .correlate(WebhookQueue)
         .scalar_subquery()
     )
-    room = sa.case((_PROVEN, delivery.QUEUE_LIMIT), else_=1)
+    room = sa.case((_PROVEN, policy.QUEUE_LIMIT), else_=1)
     due = _due_of(WebhookQueue.id, transaction).correlate(WebhookQueue)
     held = _held(owner=owner, slow=slow)
     longest_ago = (WebhookQueue.served_at.asc().nulls_first(), WebhookQueue.id)
@@ -175,13 +190,13 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
         sa.select(
             WebhookQueue.id,
             _PROVEN.label("proven"),
-            # Its place among the account's, behind those that are being sent to.
+            # Its position among the account's queues, after those that have attempts under way.
             (
                 sa.func.coalesce(held.c.attempts, 0)
                 + sa.func.row_number().over(
                     partition_by=(WebhookQueue.account_id, _PROVEN), order_by=longest_ago
                 )
-            ).label("place"),
+            ).label("position"),
         )
         .join(busy, busy.c.queue_id == WebhookQueue.id)
         .outerjoin(
@@ -194,7 +209,7 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
     ranked = sa.select(
         ready,
         sa.func.row_number()
-        .over(partition_by=ready.c.proven, order_by=(ready.c.place, ready.c.id))
+        .over(partition_by=ready.c.proven, order_by=(ready.c.position, ready.c.id))
         .label("rank"),
     ).subquery("ranked")
     held_by_all = (
@@ -203,19 +218,17 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
         .scalar_subquery()
     )
     each, all_together = (
-        (delivery.SLOW_EACH, delivery.SLOW_SLOTS)
-        if slow
-        else (delivery.UNPROVEN_EACH, delivery.UNPROVEN)
+        (policy.SLOW_EACH, policy.SLOW_SLOTS) if slow else (policy.UNPROVEN_EACH, policy.UNPROVEN)
     )
     return (
         sa.select(WebhookQueue.id)
         .join(ranked, ranked.c.id == WebhookQueue.id)
         .where(
             sa.or_(
-                sa.and_(ranked.c.proven, ranked.c.place <= delivery.PROVEN_EACH),
+                sa.and_(ranked.c.proven, ranked.c.position <= policy.PROVEN_EACH),
                 sa.and_(
                     ~ranked.c.proven,
-                    ranked.c.place <= each,
+                    ranked.c.position <= each,
                     ranked.c.rank + held_by_all <= all_together,
                 ),
             )
@@ -225,7 +238,7 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
 
 
 def _held(*, owner: str, slow: bool) -> sa.Subquery:
-    """Return how many tries a process makes, of slow lanes or of the others, by account and whether they do well."""
+    """Return how many attempts a process makes, of slow queues or of the others, by account and by proven or not."""
     return (
         sa.select(
             WebhookQueue.account_id, _PROVEN.label("proven"), sa.func.count().label("attempts")
@@ -252,7 +265,7 @@ def _due_of(
 
 
 def _queues_with_attempts() -> sa.CTE:
-    """Return the lanes that have tries waiting, by hopping from one to the next in the index.
+    """Return the queues that have due or later attempts, by skipping from one to the next in the index.
 
     A DISTINCT would read the whole backlog.
     """
@@ -263,16 +276,16 @@ def _queues_with_attempts() -> sa.CTE:
         .limit(1)
         .subquery("first")
     )
-    found = sa.select(first.c.queue_id).cte("busy", recursive=True)
+    busy = sa.select(first.c.queue_id).cte("busy", recursive=True)
     following = (
         sa.select(WebhookAttempt.queue_id)
-        .where(_DUE, WebhookAttempt.queue_id > found.c.queue_id)
+        .where(_DUE, WebhookAttempt.queue_id > busy.c.queue_id)
         .order_by(WebhookAttempt.queue_id)
         .limit(1)
-        .correlate(found)
+        .correlate(busy)
         .scalar_subquery()
     )
-    return found.union_all(sa.select(following).where(found.c.queue_id.is_not(None)))
+    return busy.union_all(sa.select(following).where(busy.c.queue_id.is_not(None)))
 
 
 def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> list[DeliveryClaim]:
@@ -293,15 +306,15 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
         .outerjoin(WebhookSecret, WebhookSecret.account_id == WebhookNotification.account_id)
         .where(WebhookAttempt.id.in_(taken))
     )
-    found = {}
+    claimed = {}
     for row in rows:
         attempt, endpoint = row.WebhookAttempt, row.WebhookEndpoint
-        found[attempt.id] = DeliveryClaim(
+        claimed[attempt.id] = DeliveryClaim(
             attempt_id=attempt.id,
             delivery_id=attempt.delivery_id,
-            event_id=row.WebhookEvent.id,
-            event_type=row.WebhookEvent.type,
-            account_id=row.WebhookEvent.account_id,
+            event_id=row.WebhookNotification.id,
+            event_type=row.WebhookNotification.type,
+            account_id=row.WebhookNotification.account_id,
             endpoint_id=row.WebhookDelivery.endpoint_id,
             queue_id=attempt.queue_id,
             owner=owner,
@@ -309,11 +322,11 @@ def _claims(transaction: Transaction, taken: list[uuid.UUID], *, owner: str) -> 
             number=attempt.number,
             step=attempt.step,
             url=row.WebhookDelivery.url if endpoint is None else endpoint.url,
-            payload=row.WebhookEvent.payload,
+            payload=row.WebhookNotification.payload,
             secrets=_live(row.WebhookSecret if endpoint is None else endpoint, row.now),
             barred=_barred(endpoint, attempt.kind),
         )
-    return [found[attempt_id] for attempt_id in taken]
+    return [claimed[attempt_id] for attempt_id in taken]
 
 
 def _live(holder: WebhookEndpoint | WebhookSecret | None, now: datetime) -> tuple[bytes, ...]:
@@ -327,7 +340,7 @@ def _live(holder: WebhookEndpoint | WebhookSecret | None, now: datetime) -> tupl
 
 
 def _barred(endpoint: WebhookEndpoint | None, kind: AttemptKind) -> str | None:
-    """Return why nothing may be sent. What people ask for goes to a disabled endpoint too."""
+    """Return why nothing must be sent. What users request is sent to a disabled endpoint, too."""
     if endpoint is None:
         return None
     if endpoint.deleted_at is not None:

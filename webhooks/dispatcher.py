@@ -1,7 +1,7 @@
-"""Finds out which tries are due and hands them to threads: sleeps until the earliest of them, or until a bell.
+"""Fans out the outbox, and passes due attempts to threads; sleeps until the next one is due, or until a wakeup.
 
-Two rooms of threads: one for lanes that do well, one for those that failed again and again. However many
-receivers are dead, they hold the threads of their own room only.
+There are two pools of threads: one for healthy queues, one for queues that failed repeatedly. So dead receivers,
+however many, hold threads of the second pool only.
 """
 
 from __future__ import annotations
@@ -17,27 +17,29 @@ import structlog
 
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
-from jobs import delivery
-from webhooks import attempts, claims, redelivery
+from jobs.store.purge import NO_RETENTION, Periods
+from webhooks import attempts, claims, outbox, policy, purge, redelivery
 
 _log = structlog.get_logger(__name__)
 
-#: The longest sleep: bells may be lost, and other processes may write tries or die.
+#: The longest sleep: a wakeup may be lost, and other processes may write attempts or die.
 _LONGEST_SECONDS = 5.0
-#: The sleep while tries are due whose lanes are full; the end of any try of ours ends it too.
+#: The sleep while the queues of due attempts are full; the end of an attempt of this process ends it, too.
 _FULL_SECONDS = 0.5
 _UNAVAILABLE_SECONDS = 1.0
+#: Between two purges when nothing is left to remove.
+_PURGE_EVERY_SECONDS = 60.0
 
 Send = Callable[[claims.DeliveryClaim], None]
 
 
 class SenderPool:
-    """Threads that make tries.
+    """Threads that make attempts.
 
     Args:
-        slots: how many.
-        slow: for which lanes.
-        send: makes a try, and writes how it ended.
+        slots: the number of threads.
+        slow: whether they are for slow queues.
+        send: makes an attempt, and writes its result.
         on_end: called after each.
     """
 
@@ -47,22 +49,22 @@ class SenderPool:
         self._on_end = on_end
         self._lock = threading.Lock()
         self._free = slots
-        name = "slow-courier" if slow else "courier"
+        name = "slow-sender" if slow else "sender"
         self._threads = ThreadPoolExecutor(slots, thread_name_prefix=name)
 
     @property
     def free(self) -> int:
-        """How many threads have nothing to do."""
+        """The number of idle threads."""
         return self._free
 
     def take(self, claim: claims.DeliveryClaim) -> None:
-        """Have a thread make a try; there has to be a free one."""
+        """Have a thread make an attempt; one must be idle."""
         with self._lock:
             self._free -= 1
-        self._threads.submit(self._run, claim).add_done_callback(_look_for_crash)
+        self._threads.submit(self._run, claim).add_done_callback(_log_crash)
 
     def close(self) -> None:
-        """Wait for the tries that are being made."""
+        """Wait for the attempts that are under way."""
         self._threads.shutdown()
 
     def _run(self, claim: claims.DeliveryClaim) -> None:
@@ -74,22 +76,23 @@ class SenderPool:
             self._on_end()
 
 
-def _look_for_crash(done: Future[None]) -> None:
-    """Tell of what nobody foresaw. The try's lease runs out then, and it is made again."""
+def _log_crash(done: Future[None]) -> None:
+    """Log an unexpected error. The lease of the attempt runs out, and it is made again."""
     error = done.exception()
     if error is not None:
         _log.error("delivery_crashed", exc_info=error)
 
 
 class Dispatcher(BackgroundLoop):
-    """One thread that claims for all rooms of the process. Any number of processes may do so at once.
+    """One thread that claims for both pools of the process. Any number of processes may do so at once.
 
     Args:
-        database: where tries are kept.
-        owner: this process's name in their leases, unique per start.
-        lease: longer than a try can take.
-        send: makes a try of a lane that does well.
-        send_slow: makes one of a slow lane.
+        database: where attempts are stored.
+        owner: the name of this process in their leases, unique per start.
+        lease: longer than an attempt can take.
+        send: makes an attempt of a healthy queue.
+        send_slow: makes an attempt of a slow queue.
+        periods: the retention periods of notifications and their answers.
     """
 
     def __init__(
@@ -100,58 +103,64 @@ class Dispatcher(BackgroundLoop):
         lease: timedelta,
         send: Send,
         send_slow: Send,
+        periods: Periods = NO_RETENTION,
     ) -> None:
         super().__init__("dispatcher", self._turn)
         self._database = database
         self._owner = owner
         self._lease = lease
-        self._rooms = (
-            SenderPool(delivery.SLOTS, slow=False, send=send, on_end=self.wake),
-            SenderPool(delivery.SLOW_SLOTS, slow=True, send=send_slow, on_end=self.wake),
+        self._pools = (
+            SenderPool(policy.SLOTS, slow=False, send=send, on_end=self.wake),
+            SenderPool(policy.SLOW_SLOTS, slow=True, send=send_slow, on_end=self.wake),
         )
+        self._periods = periods
         self._swept_at = float("-inf")
-        #: Whose recovery was worked off last.
+        self._purge_due = float("-inf")
+        #: The account whose recovery was served last.
         self._recovered_for: uuid.UUID | None = None
 
     def stop(self) -> None:
-        """Claim nothing more, and wait for the tries that are being made: each ends within its time-out."""
+        """Claim nothing more, and wait for the attempts that are under way: each ends within its timeout."""
         super().stop()
-        for room in self._rooms:
-            room.close()
+        for pool in self._pools:
+            pool.close()
 
     def turn(self) -> float:
-        """Claim all that is due and fits; return for how many seconds nothing more will be.
+        """Fan out a batch of the outbox, then claim all that is due and fits; return the seconds until more is due.
 
         Raises:
             core.database.DatabaseUnavailable: the database does not answer.
         """
+        if outbox.fan_out(self._database).more:
+            self.wake()
         self._sweep()
+        self._purge()
         pause = claims.pause(self._database)
         if pause is not None and pause <= timedelta():
-            for room in self._rooms:
-                self._fill(room)
+            for pool in self._pools:
+                self._fill(pool)
             pause = claims.pause(self._database)
         if pause is None:
             return _LONGEST_SECONDS
         seconds = pause.total_seconds()
         return min(seconds, _LONGEST_SECONDS) if seconds > 0 else _FULL_SECONDS
 
-    def _fill(self, room: SenderPool) -> None:
-        while not self.stopping and (free := room.free):
+    def _fill(self, pool: SenderPool) -> None:
+        while not self.stopping and (free := pool.free):
             claimed = claims.claim(
                 self._database,
                 owner=self._owner,
                 lease=self._lease,
                 limit=free,
-                slow=room.slow,
+                slow=pool.slow,
             )
             for claim in claimed:
-                room.take(claim)
+                pool.take(claim)
             if len(claimed) < free:
                 return
 
     def _sweep(self) -> None:
-        """Now and then: end what dead senders left, and work off what people want to be told again."""
+        """End what dead senders left, if it is time, and do a batch of a recovery."""
         if time.monotonic() - self._swept_at >= _LONGEST_SECONDS:
             lost = attempts.expire(self._database)
             if lost:
@@ -163,6 +172,18 @@ class Dispatcher(BackgroundLoop):
             _log.info("deliveries_recovered", attempts=recovered.resent)
         if recovered.more:
             self.wake()
+
+    def _purge(self) -> None:
+        """Remove a batch of what is old, if it is time."""
+        if self._periods == NO_RETENTION or time.monotonic() < self._purge_due:
+            return
+        purged = purge.batch(self._database, self._periods)
+        if purged != purge.WebhooksPurged():
+            _log.info("webhooks_purged", reduced=purged.reduced, removed=purged.removed)
+        if purged.more:
+            self.wake()
+        else:
+            self._purge_due = time.monotonic() + _PURGE_EVERY_SECONDS
 
     def _turn(self) -> float:
         try:

@@ -1,7 +1,10 @@
-"""Registered receivers: create, list, update, delete, rotate, disable, enable.
+"""Registered receivers: create, list, update, delete, rotate, disable, enable, recover.
 
-Secrets come in sealed by the vault and go out so. Each verb takes the account that asks, None for any; what is
-another account's is not there.
+Secrets are sealed by the vault. Each function takes the account of the caller, None for any; an endpoint of another
+account does not exist for it.
+
+A function that changes what an endpoint listens to first fans out what the outbox has of the account
+(:mod:`webhooks.outbox`): earlier events follow the earlier configuration.
 """
 
 from __future__ import annotations
@@ -16,25 +19,24 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Transaction
-from jobs import delivery
-from jobs.delivery import EventType
-from jobs.outbox import WebhookEndpoint, WebhookQueue, WebhookRecovery
-from jobs.store import events
+from jobs.store.outbox import NotificationsDue
+from webhooks import notifications, outbox, policy
+from webhooks.policy import EventType
+from webhooks.tables import WebhookEndpoint, WebhookQueue, WebhookRecovery
 
-#: Endpoints of an account. Each of them is written to in the transaction that ends a job, which must not become long;
-#: two that are made at the same time may pass it by one.
+#: Endpoints of an account: an event makes a delivery for each. Two that are created at once may exceed it by one.
 MOST: Final = 500
-#: Endpoints that an account makes in 24 hours: those that it deletes keep their rows, which no quota counts.
+#: Endpoints that an account creates in 24 hours: deleted ones keep their rows, which no quota counts.
 MOST_A_DAY: Final = 1000
-#: Recoveries of an endpoint that have not ended, and those that have ended and are remembered.
+#: Recoveries of an endpoint that are running, and ended ones that are kept.
 MOST_RECOVERIES: Final = 10
-#: How long an old secret signs beside the new one.
+#: How long an old secret also signs.
 OVERLAP: Final = timedelta(hours=24)
 
 
 @dataclass(frozen=True)
 class StoredSecret:
-    """A secret as it is kept: sealed, and its last characters to recognise it by."""
+    """A secret as it is stored: sealed, with its last characters to identify it."""
 
     sealed: bytes = field(repr=False)
     redacted: str
@@ -51,29 +53,31 @@ def create(
     most: int = MOST,
     most_a_day: int = MOST_A_DAY,
 ) -> WebhookEndpoint:
-    """Register a receiver; it is told of what happens from now on.
+    """Register a receiver of what happens from now on.
 
     Raises:
-        core.errors.Conflict: the account has ``most`` endpoints, or has made ``most_a_day`` within 24 hours.
+        core.errors.Conflict: the account has ``most`` endpoints, or has created ``most_a_day`` within 24 hours.
     """
     endpoint_id = ids.new()
     with database.transaction() as transaction:
-        stored = sa.select(sa.func.count()).where(
+        existing = sa.select(sa.func.count()).where(
             WebhookEndpoint.account_id == account_id, WebhookEndpoint.deleted_at.is_(None)
         )
-        if transaction.execute(stored).scalar_one() >= most:
-            raise errors.Conflict(f"An account has {most} webhook endpoints at the most.")
-        made = (
+        if transaction.execute(existing).scalar_one() >= most:
+            raise errors.Conflict(f"An account can have at most {most} webhook endpoints.")
+        created = (
             sa.select(WebhookEndpoint.created_at > transaction.now(-timedelta(days=1)))
             .where(WebhookEndpoint.account_id == account_id)
             .order_by(WebhookEndpoint.id.desc())
             .offset(most_a_day - 1)
             .limit(1)
         )
-        if transaction.execute(made).scalar_one_or_none():
+        if transaction.execute(created).scalar_one_or_none():
             raise errors.Conflict(
-                f"An account may make {most_a_day:,} webhook endpoints within 24 hours, deleted ones included."
+                f"An account can create at most {most_a_day:,} webhook endpoints within 24 hours; "
+                "deleted ones count."
             )
+        outbox.fan_out_account(transaction, account_id)
         transaction.execute(
             sa.insert(WebhookEndpoint).values(
                 id=endpoint_id,
@@ -87,8 +91,8 @@ def create(
                 updated_at=transaction.now(),
             )
         )
-        events.open_queue(
-            transaction, endpoint_id, account_id=account_id, origin=delivery.origin(url)
+        notifications.open_queue(
+            transaction, endpoint_id, account_id=account_id, origin=policy.origin(url)
         )
         return transaction.session.get_one(WebhookEndpoint, endpoint_id)
 
@@ -96,9 +100,19 @@ def create(
 def get(
     database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID | None
 ) -> WebhookEndpoint | None:
-    """Return an endpoint, or None when there is none."""
+    """Return an endpoint, None if it does not exist."""
     with database.reading() as transaction:
         return _find(transaction, endpoint_id, account_id)
+
+
+def exists(database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID | None) -> bool:
+    """Whether there is such an endpoint (in this account; None: in any)."""
+    wanted = sa.select(WebhookEndpoint.account_id).where(
+        WebhookEndpoint.id == endpoint_id, WebhookEndpoint.deleted_at.is_(None)
+    )
+    with database.reading() as transaction:
+        owner = transaction.execute(wanted).scalar_one_or_none()
+        return owner is not None and account_id in (None, owner)
 
 
 def page(
@@ -118,8 +132,8 @@ def page(
         statement = statement.where(beyond)
     order = WebhookEndpoint.id.desc() if newest_first else WebhookEndpoint.id.asc()
     with database.reading() as transaction:
-        found = transaction.session.scalars(statement.order_by(order).limit(limit + 1)).all()
-        return list(found[:limit]), len(found) > limit
+        rows = transaction.session.scalars(statement.order_by(order).limit(limit + 1)).all()
+        return list(rows[:limit]), len(rows) > limit
 
 
 def update(
@@ -131,30 +145,33 @@ def update(
     url: str | None = None,
     event_types: Sequence[str] | None = None,
 ) -> WebhookEndpoint | None:
-    """Change what is given; ``updated_at`` moves when something did. None when there is no such endpoint."""
-    requested: dict[str, Any] = {"name": name, "url": url}
-    requested["event_types"] = None if event_types is None else list(event_types)
+    """Change an endpoint; ``updated_at`` changes only with something else. None if there is no such endpoint."""
+    values: dict[str, Any] = {"name": name, "url": url}
+    values["event_types"] = None if event_types is None else list(event_types)
     with database.transaction() as transaction:
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
             return None
         changed = {
             key: value
-            for key, value in requested.items()
+            for key, value in values.items()
             if value is not None and value != getattr(endpoint, key)
         }
         if changed:
+            outbox.fan_out_account(transaction, endpoint.account_id)
             _set(transaction, endpoint_id, **changed, updated_at=transaction.now())
         if "url" in changed:
-            _set_queue(transaction, endpoint_id, origin=delivery.origin(changed["url"]))
+            _set_queue(transaction, endpoint_id, origin=policy.origin(changed["url"]))
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 
 def delete(database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID | None) -> bool:
-    """Delete an endpoint and its secrets. What was still to be told to it fails; the history stays."""
+    """Delete an endpoint and its secrets. Its pending deliveries fail; the history stays."""
     with database.transaction() as transaction:
-        if _find(transaction, endpoint_id, account_id, lock=True) is None:
+        endpoint = _find(transaction, endpoint_id, account_id, lock=True)
+        if endpoint is None:
             return False
+        outbox.fan_out_account(transaction, endpoint.account_id)
         _set(
             transaction,
             endpoint_id,
@@ -174,7 +191,7 @@ def rotate(
     secret: StoredSecret,
     keep_old: bool,
 ) -> WebhookEndpoint | None:
-    """Give an endpoint a new secret; with ``keep_old`` the old one signs beside it for :data:`OVERLAP`."""
+    """Give an endpoint a new secret; with ``keep_old`` the old one also signs for :data:`OVERLAP`."""
     with database.transaction() as transaction:
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
@@ -194,12 +211,13 @@ def rotate(
 def enable(
     database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID | None
 ) -> WebhookEndpoint | None:
-    """Tell an endpoint of events again, as if it had never failed. Tries that are still due go on as planned."""
+    """Enable an endpoint again, with a clean health record. Attempts that are still due stay as planned."""
     with database.transaction() as transaction:
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
             return None
         if endpoint.disabled_at is not None:
+            outbox.fan_out_account(transaction, endpoint.account_id)
             _set(
                 transaction,
                 endpoint_id,
@@ -214,16 +232,20 @@ def enable(
 
 
 def disable(transaction: Transaction, endpoint: WebhookEndpoint, *, reason: str) -> bool:
-    """Disable an endpoint, and tell the account's others that listen; False when it was so already."""
+    """Disable an endpoint and notify the account's others that listen; False if it was disabled already."""
     disabled = transaction.execute(
         sa.update(WebhookEndpoint)
-        .where(WebhookEndpoint.id == endpoint.id, *events.listening())
+        .where(
+            WebhookEndpoint.id == endpoint.id,
+            WebhookEndpoint.disabled_at.is_(None),
+            WebhookEndpoint.deleted_at.is_(None),
+        )
         .values(disabled_at=transaction.now(), disabled_reason=reason)
         .returning(WebhookEndpoint.disabled_at)
     ).first()
     if disabled is None:
         return False
-    events.of_account(
+    notifications.of_account(
         transaction,
         account_id=endpoint.account_id,
         event_type=EventType.ENDPOINT_DISABLED,
@@ -231,7 +253,7 @@ def disable(transaction: Transaction, endpoint: WebhookEndpoint, *, reason: str)
             "id": ids.show("we", endpoint.id),
             "object": "webhook_endpoint",
             "name": endpoint.name,
-            "origin": delivery.origin(endpoint.url),
+            "origin": policy.origin(endpoint.url),
             "reason": reason,
         },
     )
@@ -245,14 +267,14 @@ def recover(
     account_id: uuid.UUID | None,
     since: datetime,
 ) -> WebhookRecovery | None:
-    """Ask for a new try of all that failed since a time; the delivery process works it off.
+    """Request a new attempt of all deliveries that failed since a time; the delivery process makes them.
 
     Returns:
-        The operation as it begins; None when there is no such endpoint.
+        The recovery at its start; None if there is no such endpoint.
 
     Raises:
-        core.errors.Conflict: :data:`MOST_RECOVERIES` of the endpoint have not ended. Of those that have ended, as
-            many are kept.
+        core.errors.Conflict: :data:`MOST_RECOVERIES` of the endpoint are running. The same number of ended ones
+            stays.
     """
     recovery_id = ids.new()
     with database.transaction() as transaction:
@@ -268,21 +290,21 @@ def recover(
                 created_at=transaction.now(),
             )
         )
-        transaction.notes.append(events.DeliveriesDue(0))
+        transaction.notes.append(NotificationsDue())
         return transaction.session.get_one(WebhookRecovery, recovery_id)
 
 
 def _make_room(transaction: Transaction, endpoint_id: uuid.UUID) -> None:
-    """Forget the oldest recoveries of an endpoint that have ended. Raises :class:`core.errors.Conflict`."""
-    known = transaction.session.scalars(
+    """Delete the oldest ended recoveries of an endpoint. Raises :class:`core.errors.Conflict`."""
+    recoveries = transaction.session.scalars(
         sa.select(WebhookRecovery)
         .where(WebhookRecovery.endpoint_id == endpoint_id)
         .order_by(WebhookRecovery.id.desc())
     ).all()
-    ended = [recovery.id for recovery in known if recovery.ended_at is not None]
-    if len(known) - len(ended) >= MOST_RECOVERIES:
+    ended = [recovery.id for recovery in recoveries if recovery.ended_at is not None]
+    if len(recoveries) - len(ended) >= MOST_RECOVERIES:
         raise errors.Conflict(
-            f"An endpoint may have at most {MOST_RECOVERIES} recoveries that have not ended."
+            f"An endpoint can have at most {MOST_RECOVERIES} recoveries that are running."
         )
     transaction.execute(
         sa.delete(WebhookRecovery).where(WebhookRecovery.id.in_(ended[MOST_RECOVERIES:]))
@@ -296,7 +318,7 @@ def _find(
     *,
     lock: bool = False,
 ) -> WebhookEndpoint | None:
-    # Whoever writes an event refers to the row: a lock of the key itself would make jobs wait.
+    # A transaction that writes a delivery refers to the row: a lock of the key would make it wait.
     statement = sa.select(WebhookEndpoint).where(
         WebhookEndpoint.id == endpoint_id, WebhookEndpoint.deleted_at.is_(None)
     )

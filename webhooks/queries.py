@@ -1,4 +1,4 @@
-"""Reading what was told: deliveries of a job or an endpoint with their tries, recoveries."""
+"""Reads deliveries, of a job, an endpoint or an account, with their attempts; and recoveries."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
 from core.database import Database, Transaction
-from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
-from jobs.outbox import (
+from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
+from webhooks.tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
@@ -22,16 +22,16 @@ from jobs.outbox import (
     WebhookRecovery,
 )
 
-#: Tries of a delivery that a list shows: the newest, and the next automatic one.
+#: Attempts of a delivery that a list shows: the newest, and besides them the next automatic one.
 LISTED_ATTEMPTS: Final = 10
 
 
 @dataclass(frozen=True)
 class DeliveryView:
-    """A delivery with its event, where it goes, and its tries so far, the first one first.
+    """A delivery with its notification, the origin that it goes to, and its attempts, the first one first.
 
-    In a list it has the newest :data:`LISTED_ATTEMPTS` and the one that is planned. The text that receivers choose the
-    length of is not read: the payload of the event, and the headers and answers of attempts.
+    In a list it has the newest :data:`LISTED_ATTEMPTS` and the one that is planned, without the long texts: the
+    payload, and the headers and responses of attempts.
     """
 
     delivery: WebhookDelivery
@@ -41,7 +41,7 @@ class DeliveryView:
 
     @property
     def next_at(self) -> datetime | None:
-        """When the next automatic try is due."""
+        """When the next automatic attempt is due."""
         planned = [
             attempt.due_at
             for attempt in self.attempts
@@ -53,16 +53,16 @@ class DeliveryView:
 def get(
     database: Database, delivery_id: uuid.UUID, *, account_id: uuid.UUID | None
 ) -> DeliveryView | None:
-    """Return a delivery, or None when there is none (in this account; None: in any)."""
+    """Return a delivery, None if it does not exist (in this account; None: in any)."""
     with database.reading() as transaction:
-        wanted = _views(account_id).where(WebhookDelivery.id == delivery_id)
-        row = transaction.execute(wanted).one_or_none()
+        statement = _views(account_id).where(WebhookDelivery.id == delivery_id)
+        row = transaction.execute(statement).one_or_none()
         if row is None:
             return None
         delivery_attempts = _attempts().where(WebhookAttempt.delivery_id == delivery_id)
         return DeliveryView(
             delivery=row.WebhookDelivery,
-            event=row.WebhookEvent,
+            event=row.WebhookNotification,
             origin=row.origin,
             attempts=tuple(transaction.session.scalars(delivery_attempts)),
         )
@@ -76,11 +76,11 @@ def of_job(
     after: uuid.UUID | None = None,
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of a job beyond ``after``, oldest first, and whether there are more."""
-    wanted = _views(None).where(WebhookNotification.job_id == job_id)
+    statement = _views(None).where(WebhookNotification.job_id == job_id)
     if after is not None:
-        wanted = wanted.where(WebhookDelivery.id > after)
+        statement = statement.where(WebhookDelivery.id > after)
     with database.reading() as transaction:
-        return _page(transaction, wanted.order_by(WebhookDelivery.id), limit=limit)
+        return _page(transaction, statement.order_by(WebhookDelivery.id), limit=limit)
 
 
 def of_endpoint(
@@ -92,13 +92,13 @@ def of_endpoint(
     statuses: Sequence[DeliveryStatus] = (),
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of an endpoint beyond ``after``, newest first, and whether there are more."""
-    wanted = _views(None).where(WebhookDelivery.endpoint_id == endpoint_id)
+    statement = _views(None).where(WebhookDelivery.endpoint_id == endpoint_id)
     if statuses:
-        wanted = wanted.where(WebhookDelivery.status.in_(statuses))
+        statement = statement.where(WebhookDelivery.status.in_(statuses))
     if after is not None:
-        wanted = wanted.where(WebhookDelivery.id < after)
+        statement = statement.where(WebhookDelivery.id < after)
     with database.reading() as transaction:
-        return _page(transaction, wanted.order_by(WebhookDelivery.id.desc()), limit=limit)
+        return _page(transaction, statement.order_by(WebhookDelivery.id.desc()), limit=limit)
 
 
 def of_account(
@@ -110,19 +110,19 @@ def of_account(
     statuses: Sequence[DeliveryStatus] = (),
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of an account (None: of all), newest first, and whether there are more."""
-    wanted = _views(account_id)
+    statement = _views(account_id)
     if statuses:
-        wanted = wanted.where(WebhookDelivery.status.in_(statuses))
+        statement = statement.where(WebhookDelivery.status.in_(statuses))
     if after is not None:
-        wanted = wanted.where(WebhookDelivery.id < after)
+        statement = statement.where(WebhookDelivery.id < after)
     with database.reading() as transaction:
-        return _page(transaction, wanted.order_by(WebhookDelivery.id.desc()), limit=limit)
+        return _page(transaction, statement.order_by(WebhookDelivery.id.desc()), limit=limit)
 
 
 def recovery(
     database: Database, recovery_id: uuid.UUID, *, account_id: uuid.UUID | None
 ) -> WebhookRecovery | None:
-    """Return how far a recovery is; None when there is none."""
+    """Return a recovery, None if it does not exist (in this account; None: in any)."""
     statement = (
         sa.select(WebhookRecovery)
         .join(WebhookEndpoint, WebhookEndpoint.id == WebhookRecovery.endpoint_id)
@@ -153,12 +153,12 @@ def _attempts() -> sa.Select[WebhookAttempt]:
 
 def _page(
     transaction: Transaction,
-    wanted: sa.Select[WebhookDelivery, WebhookNotification, str],
+    statement: sa.Select[WebhookDelivery, WebhookNotification, str],
     *,
     limit: int,
 ) -> tuple[list[DeliveryView], bool]:
     small = defer(WebhookNotification.payload, raiseload=True)
-    rows = transaction.execute(wanted.options(small).limit(limit + 1)).all()
+    rows = transaction.execute(statement.options(small).limit(limit + 1)).all()
     more = len(rows) > limit
     rows = rows[:limit]
     delivery_attempts: dict[uuid.UUID, list[WebhookAttempt]] = {}
@@ -180,7 +180,7 @@ def _page(
     views = [
         DeliveryView(
             delivery=row.WebhookDelivery,
-            event=row.WebhookEvent,
+            event=row.WebhookNotification,
             origin=row.origin,
             attempts=tuple(delivery_attempts.get(row.WebhookDelivery.id, ())),
         )

@@ -1,8 +1,7 @@
-"""Tries that people ask for: resend one, recover all that failed, send a test.
+"""Attempts that users request: resend one, recover all that failed, send a test.
 
-They come on top of the schedule and do not move it, go to disabled endpoints too, and say nothing of an
-endpoint's health. A resend carries the same ``webhook-id``. Each verb writes tries and rings; the delivery
-process sends them.
+They do not advance the schedule, go to disabled endpoints, too, and do not affect the health of an endpoint. A resend
+has the same ``webhook-id``. Each function writes attempts and wakes the delivery process, which sends them.
 """
 
 from __future__ import annotations
@@ -16,28 +15,29 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Transaction
-from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
-from jobs.outbox import (
+from jobs.store.outbox import NotificationsDue
+from webhooks import notifications
+from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
+from webhooks.tables import (
     WebhookAttempt,
     WebhookDelivery,
     WebhookEndpoint,
     WebhookNotification,
     WebhookRecovery,
 )
-from jobs.store import events
 
-#: Tries of a delivery after which people get no more of them; they are shown all together.
+#: Attempts of a delivery after which users can request no more: they are shown all together.
 MAX_ATTEMPTS: Final = 100
 
 
 @dataclass(frozen=True)
 class RecoveryBatch:
-    """What a batch of recoveries did."""
+    """What a batch of a recovery did."""
 
     resent: int
     #: Whether there is more to do.
     more: bool
-    #: Whose recovery it was.
+    #: The account of the recovery.
     account_id: uuid.UUID | None = None
 
 
@@ -48,10 +48,10 @@ def redeliver(
     account_id: uuid.UUID | None,
     most: int = MAX_ATTEMPTS,
 ) -> uuid.UUID | None:
-    """Make one more try of a delivery, now; return the try's id, None when there is no such delivery.
+    """Request one more attempt of a delivery, now; return its id, None if there is no such delivery.
 
     Raises:
-        core.errors.Conflict: it has been tried too often; each try is kept with what the receiver said.
+        core.errors.Conflict: the delivery has ``most`` attempts; each is stored with the response.
     """
     with database.transaction() as transaction:
         statement = (
@@ -62,13 +62,15 @@ def redeliver(
         )
         if account_id is not None:
             statement = statement.where(WebhookNotification.account_id == account_id)
-        found = transaction.session.scalars(statement).one_or_none()
-        if found is None:
+        delivery = transaction.session.scalars(statement).one_or_none()
+        if delivery is None:
             return None
-        if found.attempt_count >= most:
-            raise errors.Conflict(f"A delivery is sent again up to {most} times.")
-        [made] = _attempt_again(transaction, [found], kind=AttemptKind.MANUAL)
-        return made
+        if delivery.attempt_count >= most:
+            raise errors.Conflict(
+                f"A delivery can have at most {most} attempts; this one has {delivery.attempt_count}."
+            )
+        [attempt_id] = _attempt_again(transaction, [delivery], kind=AttemptKind.MANUAL)
+        return attempt_id
 
 
 def test(
@@ -79,38 +81,41 @@ def test(
     event_type: str,
     data: Mapping[str, Any],
 ) -> uuid.UUID | None:
-    """Send an endpoint an event that did not happen; return its delivery's id, None when there is no such endpoint."""
+    """Send an endpoint a test event; return the id of its delivery, None if there is no such endpoint."""
     with database.transaction() as transaction:
         endpoint = transaction.session.get(WebhookEndpoint, endpoint_id)
         if endpoint is None or endpoint.deleted_at is not None:
             return None
         if account_id is not None and endpoint.account_id != account_id:
             return None
-        [delivery_id] = events.write(
-            transaction,
+        notification = notifications.Notification(
             account_id=endpoint.account_id,
-            event_type=event_type,
+            type=event_type,
+            at=notifications.now(transaction),
             data={"omitted": [], **data},
-            targets=[events.NotificationTarget(queue_id=endpoint.id, endpoint_id=endpoint.id)],
+            targets=[
+                notifications.NotificationTarget(queue_id=endpoint.id, endpoint_id=endpoint.id)
+            ],
             kind=AttemptKind.TEST,
         )
+        [delivery_id] = notifications.write(transaction, [notification])
         return delivery_id
 
 
 def recover(
     database: Database, *, limit: int = 100, after: uuid.UUID | None = None
 ) -> RecoveryBatch:
-    """Work off a part of a recovery that is asked for; any number of processes may.
+    """Do a batch of a recovery; any number of processes may do so at once.
 
-    What is recovered: deliveries of events since its time that failed, or that still wait after a failure.
+    It resends deliveries since the recovery's time that failed, or that wait after a failure.
 
     Args:
-        database: where they are kept.
-        limit: deliveries that are looked at.
+        database: where they are stored.
+        limit: deliveries to examine.
         after: the account that this process served last. Accounts take turns, in the order of their ids; of an
             account the oldest recovery comes first.
     """
-    asked_for = (
+    next_one = (
         sa.select(WebhookRecovery, WebhookEndpoint.account_id)
         .join(WebhookEndpoint, WebhookEndpoint.id == WebhookRecovery.endpoint_id)
         .where(WebhookRecovery.ended_at.is_(None))
@@ -122,38 +127,38 @@ def recover(
         .limit(1)
     )
     with database.reading() as transaction:
-        if transaction.session.execute(asked_for).one_or_none() is None:
+        if transaction.session.execute(next_one).one_or_none() is None:
             return RecoveryBatch(resent=0, more=False)
     with database.transaction("recover") as transaction:
         row = transaction.session.execute(
-            asked_for.with_for_update(of=WebhookRecovery, skip_locked=True)
+            next_one.with_for_update(of=WebhookRecovery, skip_locked=True)
         ).one_or_none()
         if row is None:
             return RecoveryBatch(resent=0, more=False)
         recovery, account_id = row
-        found = transaction.session.scalars(
-            # What is purged meanwhile is gone, and not to be missed.
+        deliveries = transaction.session.scalars(
+            # A delivery that is purged meanwhile is not waited for.
             _missed(recovery).limit(limit).with_for_update(of=WebhookDelivery, key_share=True)
         ).all()
-        made = _attempt_again(transaction, found, kind=AttemptKind.RECOVER)
-        done = len(found) < limit
+        attempt_ids = _attempt_again(transaction, deliveries, kind=AttemptKind.RECOVER)
+        done = len(deliveries) < limit
         transaction.execute(
             sa.update(WebhookRecovery)
             .where(WebhookRecovery.id == recovery.id)
             .values(
-                last_delivery_id=found[-1].id if found else recovery.last_delivery_id,
-                resent=WebhookRecovery.resent + len(made),
+                last_delivery_id=deliveries[-1].id if deliveries else recovery.last_delivery_id,
+                resent=WebhookRecovery.resent + len(attempt_ids),
                 ended_at=transaction.now() if done else None,
             )
         )
-        return RecoveryBatch(resent=len(made), more=True, account_id=account_id)
+        return RecoveryBatch(resent=len(attempt_ids), more=True, account_id=account_id)
 
 
 def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
     failed_once = sa.select(WebhookAttempt.id).where(
         WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state == AttemptState.ENDED
     )
-    on_its_way = sa.select(WebhookAttempt.id).where(
+    under_way = sa.select(WebhookAttempt.id).where(
         WebhookAttempt.delivery_id == WebhookDelivery.id,
         WebhookAttempt.state != AttemptState.ENDED,
         WebhookAttempt.kind != AttemptKind.AUTOMATIC,
@@ -161,12 +166,12 @@ def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
     statement = sa.select(WebhookDelivery).where(
         WebhookDelivery.endpoint_id == recovery.endpoint_id,
         WebhookDelivery.created_at >= recovery.since,
-        # What came after it was asked for is not meant.
+        # Not what came after the request.
         WebhookDelivery.created_at <= recovery.created_at,
         WebhookDelivery.status != DeliveryStatus.DELIVERED,
         WebhookDelivery.attempt_count < MAX_ATTEMPTS,
         sa.or_(WebhookDelivery.status == DeliveryStatus.FAILED, sa.exists(failed_once)),
-        ~sa.exists(on_its_way),
+        ~sa.exists(under_way),
     )
     if recovery.last_delivery_id is not None:
         statement = statement.where(WebhookDelivery.id > recovery.last_delivery_id)
@@ -176,21 +181,21 @@ def _missed(recovery: WebhookRecovery) -> sa.Select[WebhookDelivery]:
 def _attempt_again(
     transaction: Transaction, deliveries: Sequence[WebhookDelivery], *, kind: AttemptKind
 ) -> list[uuid.UUID]:
-    """Insert a try of each delivery, due now; return their ids."""
-    made = []
-    for found in deliveries:
+    """Insert an attempt of each delivery, due now; return their ids."""
+    attempt_ids = []
+    for delivery in deliveries:
         number = transaction.execute(
             sa.update(WebhookDelivery)
-            .where(WebhookDelivery.id == found.id)
-            .values(attempts=WebhookDelivery.attempt_count + 1)
+            .where(WebhookDelivery.id == delivery.id)
+            .values(attempt_count=WebhookDelivery.attempt_count + 1)
             .returning(WebhookDelivery.attempt_count)
         ).scalar_one()
-        made.append(ids.new())
+        attempt_ids.append(ids.new())
         transaction.execute(
             sa.insert(WebhookAttempt).values(
-                id=made[-1],
-                delivery_id=found.id,
-                queue_id=found.queue_id,
+                id=attempt_ids[-1],
+                delivery_id=delivery.id,
+                queue_id=delivery.queue_id,
                 number=number,
                 kind=kind,
                 step=0,
@@ -198,6 +203,6 @@ def _attempt_again(
                 due_at=transaction.now(),
             )
         )
-    if made:
-        transaction.notes.append(events.DeliveriesDue(len(made)))
-    return made
+    if attempt_ids:
+        transaction.notes.append(NotificationsDue())
+    return attempt_ids

@@ -1,4 +1,4 @@
-"""A delivery process put together: built at its start, drained at SIGTERM, taken down at its end."""
+"""The parts of a delivery process: built at its start, drained at SIGTERM, stopped at its end."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ from core.database import Database
 from core.exporter import Exporter
 from core.metrics import new_registry
 from core.settings import Settings
-from jobs import delivery
+from jobs.store.purge import Periods
 from jobs.store.storage import Quota
 from net.client import GuardedClient
+from webhooks import policy
 from webhooks.dispatcher import Dispatcher
 from webhooks.metrics import DeliveryMetrics
 from webhooks.sender import Sender, Signer
 
 _log = structlog.get_logger(__name__)
 
-#: What a lease has beside a try's own time-out: to be handed to a thread, and to write how it ended.
+#: What a lease has besides the timeout of an attempt: time to reach a thread, and to write the result.
 _SPARE_SECONDS = 30.0
-#: A slow lane's receiver gets no longer than this.
+#: The timeout of an attempt of a slow queue.
 _SLOW_SECONDS = 5.0
 
 
 class DeliveryRuntime:
-    """All parts of a delivery process, wired. :meth:`wake` is what a wakeup calls.
+    """All parts of a delivery process, wired. A wakeup calls :meth:`wake`.
 
     Args:
         settings: of the process.
-        signer: makes what signs, from the process's database.
-        egress: sends; closed in the end.
+        signer: makes the signer, from the process's database.
+        egress: sends requests; closed at the end.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class DeliveryRuntime:
     ) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-        self.database = Database(settings.database, pool_size=delivery.SLOTS // 4)
+        self.database = Database(settings.database, pool_size=policy.SLOTS // 4)
         registry = new_registry(revision=settings.revision)
         DeliveryMetrics(self.database, registry=registry)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
@@ -72,6 +73,7 @@ class DeliveryRuntime:
             lease=timedelta(seconds=settings.webhook_seconds + _SPARE_SECONDS),
             send=quick.send,
             send_slow=slow.send,
+            periods=Periods.of(settings),
         )
 
     def start(self) -> None:
@@ -82,15 +84,15 @@ class DeliveryRuntime:
         _log.info("delivery_started", worker=self.owner)
 
     def wake(self) -> None:
-        """Do what a bell asks for: look at once whether something is due."""
+        """Handle a wakeup: check at once whether something is due."""
         self.dispatcher.wake()
 
     def drain(self) -> None:
-        """Begin to drain: claim nothing more. Safe in a signal handler."""
+        """Start to drain: claim nothing more. Safe in a signal handler."""
         self.dispatcher.request_stop()
 
     def stop(self) -> None:
-        """Take everything down, after the last try has ended, each within its time-out."""
+        """Stop everything, after the last attempt has ended, each within its timeout."""
         self._stopping.set()
         self.dispatcher.stop()
         self._egress.close()

@@ -1,6 +1,6 @@
-"""What messages are signed with: the accounts' default secrets, and the installation's own ed25519 key. All sealed.
+"""Secrets and keys that sign messages: the accounts' default secrets, the installation's ed25519 key. All are sealed.
 
-What is made at its first use is made once: of two that make it at the same time, both get the one that was kept.
+Each is made once, at its first use: two that make one at the same time both get the one that was stored.
 """
 
 from __future__ import annotations
@@ -13,47 +13,47 @@ import sqlalchemy as sa
 
 from core.database import Database, Transaction
 from core.vault import Vault
-from jobs.outbox import SigningKey, WebhookEndpoint, WebhookSecret
 from webhooks import signature
 from webhooks.endpoints import OVERLAP, StoredSecret
+from webhooks.tables import SigningKey, WebhookEndpoint, WebhookSecret
 
 
 @dataclass(frozen=True)
 class KeyPair:
-    """An ed25519 pair: the private key sealed, the public one as it is published."""
+    """An ed25519 key pair: the private key sealed, the public key as it is published."""
 
     private: bytes = field(repr=False)
     public: str
 
 
 def new_secret(vault: Vault) -> tuple[str, StoredSecret]:
-    """Return a new secret, as it is shown once and as it is kept."""
-    made = signature.new_secret()
-    return made, StoredSecret(sealed=vault.seal(made), redacted=signature.redact(made))
+    """Return a new secret, plain and as it is stored."""
+    plain = signature.new_secret()
+    return plain, StoredSecret(sealed=vault.seal(plain), redacted=signature.redact(plain))
 
 
 def new_pair(vault: Vault) -> KeyPair:
-    """Return a new ed25519 pair."""
-    made = signature.new_pair()
-    return KeyPair(private=vault.seal(made.private), public=made.public)
+    """Return a new ed25519 key pair."""
+    pair = signature.new_pair()
+    return KeyPair(private=vault.seal(pair.private), public=pair.public)
 
 
 def default_secret(
     database: Database, account_id: uuid.UUID, *, make: Callable[[], StoredSecret]
 ) -> WebhookSecret:
-    """Return the default secret of an account; the first time it is made."""
+    """Return the default secret of an account; the first call makes it."""
     with database.reading() as transaction:
         stored = transaction.session.get(WebhookSecret, account_id)
     if stored is not None:
         return stored
-    made = make()
+    secret = make()
     with database.transaction("secret") as transaction:
         transaction.execute(
             transaction.insert(WebhookSecret)
             .values(
                 account_id=account_id,
-                secret=made.sealed,
-                redacted_secret=made.redacted,
+                secret=secret.sealed,
+                redacted_secret=secret.redacted,
                 created_at=transaction.now(),
                 updated_at=transaction.now(),
             )
@@ -65,7 +65,7 @@ def default_secret(
 def rotate_default(
     database: Database, account_id: uuid.UUID, *, secret: StoredSecret, keep_old: bool = True
 ) -> WebhookSecret:
-    """Give an account a new default secret; with ``keep_old`` the old one signs beside it for a day."""
+    """Give an account a new default secret; with ``keep_old`` the old one also signs for a day."""
     with database.transaction() as transaction:
         old = transaction.session.get(WebhookSecret, account_id, with_for_update=True)
         previous = old.secret if old is not None and keep_old else None
@@ -85,18 +85,18 @@ def rotate_default(
 
 
 def signing_key(database: Database, *, make: Callable[[], KeyPair]) -> KeyPair:
-    """Return the installation's signing key; the first time it is made."""
+    """Return the installation's signing key; the first call makes it."""
     with database.reading() as transaction:
         stored = transaction.session.get(SigningKey, 1)
     if stored is None:
-        made = make()
+        pair = make()
         with database.transaction("key") as transaction:
             transaction.execute(
                 transaction.insert(SigningKey)
                 .values(
                     number=1,
-                    private_key=made.private,
-                    public_key=made.public,
+                    private_key=pair.private,
+                    public_key=pair.public,
                     created_at=transaction.now(),
                 )
                 .on_conflict_do_nothing(index_elements=["number"])
@@ -106,9 +106,9 @@ def signing_key(database: Database, *, make: Callable[[], KeyPair]) -> KeyPair:
 
 
 def reseal(database: Database, seal_again: Callable[[bytes], bytes]) -> int:
-    """Seal all that is sealed with the vault's newest key, in one transaction; return how many secrets that were.
+    """Seal all secrets again with the vault's newest key, in one transaction; return how many.
 
-    Whoever changes a secret meanwhile waits; whoever reads one gets the old seal or the new, which both open.
+    A transaction that changes a secret meanwhile waits. A reader gets the old or the new seal; the vault opens both.
     """
     with database.transaction() as transaction:
         endpoints = _reseal(

@@ -1,7 +1,7 @@
-"""Makes one try: signs it with all live secrets, sends it, and writes what came of it, through outages of the database.
+"""Makes an attempt: signs it with all live secrets, sends it, and writes the result, also through database outages.
 
-The row of the try was there before anything is sent, so that a death at any line leaves a lease that runs out,
-and then another try with the same ``webhook-id``.
+The row of the attempt exists before anything is sent. So a crash at any line leaves a lease that runs out, and then
+another attempt with the same ``webhook-id``.
 """
 
 from __future__ import annotations
@@ -19,31 +19,30 @@ import structlog
 
 from core import errors, failpoints, ids
 from core.database import Database, DatabaseUnavailable, until_available
-from jobs import delivery
-from jobs.delivery import AttemptOutcome
 from net.client import GuardedClientError, Reply
-from webhooks import attempts, claims
+from webhooks import attempts, claims, policy
+from webhooks.policy import AttemptOutcome
 
 _log = structlog.get_logger(__name__)
 
-#: Until another look whether what an operator has to mend is mended.
+#: The wait before another attempt when an operator must fix the vault.
 _PUT_OFF = timedelta(minutes=1)
 
 
 class Signer(Protocol):
-    """What makes a message's headers."""
+    """Makes the headers of a message."""
 
     def headers(self, claim: claims.DeliveryClaim, *, at: datetime) -> dict[str, str]:
-        """Return the headers of a try that is made at ``at``, signed with all secrets that are live.
+        """Return the headers of an attempt that is made at ``at``, signed with all live secrets.
 
         Raises:
-            core.database.DatabaseUnavailable: not now.
+            core.database.DatabaseUnavailable: the database does not answer.
             core.errors.SettingsError: a secret cannot be opened.
         """
 
 
 class Post(Protocol):
-    """What sends."""
+    """Sends a POST request."""
 
     def __call__(
         self,
@@ -54,20 +53,20 @@ class Post(Protocol):
         seconds: float,
         party: uuid.UUID,
     ) -> Reply:
-        """Send for an account and return the answer, whatever its status; :class:`net.client.GuardedClientError`."""
+        """Send for an account; return the response, whatever its status. Raises GuardedClientError: there is none."""
 
 
 class Sender:
-    """Makes tries; its verb may be called by any number of threads.
+    """Makes attempts; any number of threads may call :meth:`send`.
 
     Args:
-        database: where tries are kept.
+        database: where attempts are stored.
         signer: signs them.
         post: sends them.
-        seconds: the longest that a try may take.
+        seconds: the timeout of an attempt.
         rng: jitter of the schedule.
         give_up: once it is set, a result that the database does not take is dropped: the lease runs out.
-        keeps: whether an account may store what receivers answer.
+        keeps: whether an account may store responses.
     """
 
     def __init__(
@@ -90,7 +89,7 @@ class Sender:
         self._keeps = keeps
 
     def send(self, claim: claims.DeliveryClaim) -> None:
-        """Make a try and write how it ended."""
+        """Make an attempt and write its result."""
         with structlog.contextvars.bound_contextvars(
             delivery_id=ids.show("dlv", claim.delivery_id), attempt=claim.number
         ):
@@ -102,7 +101,7 @@ class Sender:
             try:
                 headers = self._signer.headers(claim, at=datetime.now(UTC))
             except (DatabaseUnavailable, errors.SettingsError) as error:
-                # The receiver has no part in this: nothing was tried, and no step of its schedule is used up.
+                # This is not the receiver's fault: nothing was sent, and no step of the schedule is used up.
                 _log.error("delivery_not_signed", reason=str(error))
                 if isinstance(error, errors.SettingsError):
                     self._put_off(claim)
@@ -138,8 +137,8 @@ class Sender:
             )
         finally:
             failpoints.hit("deliver", "posted")
-        outcome, code = delivery.judge(reply.status)
-        stored = reply.body[: delivery.ANSWER_BYTES] if self._keeps(claim.account_id) else None
+        outcome, code = policy.judge(reply.status)
+        stored = reply.body[: policy.ANSWER_BYTES] if self._keeps(claim.account_id) else None
         return attempts.AttemptResult(
             outcome,
             error_code=code,
@@ -152,7 +151,7 @@ class Sender:
         )
 
     def _write(self, claim: claims.DeliveryClaim, result: attempts.AttemptResult) -> None:
-        """Write until the database answers. A commit whose reply was lost may have landed: its row says so."""
+        """Write until the database answers. A commit whose reply was lost may have landed: the row shows it."""
         try:
             settled, landed = until_available(
                 lambda: self._settle(claim, result),
@@ -174,10 +173,10 @@ class Sender:
 
 
 def retry_after(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
-    """Return what a receiver asks for: seconds or a date (RFC 9110, 10.2.3); None when it says nothing sensible."""
+    """Return the wait of a ``Retry-After``, seconds or a date (RFC 9110, 10.2.3); None without a valid one."""
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
-        return min(timedelta(seconds=int(text[:9])), delivery.LONGEST_RETRY_AFTER)
+        return min(timedelta(seconds=int(text[:9])), policy.LONGEST_RETRY_AFTER)
     try:
         moment = email.utils.parsedate_to_datetime(text)
     except (ValueError, OverflowError):
@@ -193,7 +192,7 @@ def _record(
     settled: attempts.AttemptSettled | None,
 ) -> None:
     _log.info(
-        "webhook_tried",
+        "webhook_attempted",
         event_id=ids.show("evt", claim.event_id),
         event_type=claim.event_type,
         kind=str(claim.kind),

@@ -29,14 +29,14 @@ _PRIVATE: Final = "whsk_"
 _PUBLIC: Final = "whpk_"
 _SECRET_BYTES: Final = 32
 _SHOWN_CHARS: Final = 4
-#: How far a message's time may be off: what the scheme recommends.
+#: The longest difference between a message's time and now: what the scheme recommends.
 _TOLERANCE_SECONDS: Final = 300
 _SECONDS: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Ed25519Key:
-    """An ed25519 key as it is written down."""
+    """An ed25519 key pair as text."""
 
     private: str = field(repr=False)
     public: str
@@ -48,12 +48,12 @@ def new_secret() -> str:
 
 
 def redact(secret: str) -> str:
-    """Return what of ``secret`` may be shown, to recognise it by."""
+    """Return the part of ``secret`` that may be shown, to identify it."""
     return f"{_SYMMETRIC}…{secret[-_SHOWN_CHARS:]}"
 
 
 def new_pair() -> Ed25519Key:
-    """Return a new ed25519 key."""
+    """Return a new ed25519 key pair."""
     private = Ed25519PrivateKey.generate()
     return Ed25519Key(
         private=_PRIVATE + base64.b64encode(private.private_bytes_raw()).decode(),
@@ -74,14 +74,14 @@ def headers(
     secrets: Sequence[str],
     private_key: str | None = None,
 ) -> dict[str, str]:
-    """Return the three headers of a message that is sent at ``at``, signed by all ``secrets`` that are live.
+    """Return the three headers of a message, signed with all ``secrets``.
 
     Args:
-        message_id: the same at every try.
+        message_id: the same for every attempt.
         body: exactly as it is sent.
-        at: the moment of this try.
+        at: the time of this attempt.
         secrets: ``whsec_…``, the newest first.
-        private_key: ``whsk_…`` of the installation; None: no asymmetric signature.
+        private_key: ``whsk_…`` of the installation; without it there is no asymmetric signature.
     """
     timestamp = str(int(at.timestamp()))
     signed = f"{message_id}.{timestamp}.".encode() + body
@@ -96,7 +96,7 @@ def headers(
 
 
 class NotGenuine(errors.LonglookError):
-    """A message that is not from who it seems to be from, or is too old."""
+    """A message has no valid signature, or is too old."""
 
     code = "not_genuine"
 
@@ -109,23 +109,23 @@ def verify(
     secrets: Sequence[str] = (),
     public_key: str | None = None,
 ) -> str:
-    """Return the id of a message whose signature holds by one of ``secrets`` or by ``public_key``.
+    """Return the id of a message that has a valid signature by one of ``secrets`` or by ``public_key``.
 
     Args:
         received: its headers, names in lower case.
-        body: exactly as it came.
-        at: now; the message may be five minutes off.
+        body: exactly as received.
+        at: now; the time of the message may differ by five minutes.
         secrets: ``whsec_…``.
         public_key: ``whpk_…`` of the installation.
 
     Raises:
-        NotGenuine: no signature holds.
+        NotGenuine: no signature is valid, or the message is too old.
     """
     message_id, timestamp = received.get("webhook-id", ""), received.get("webhook-timestamp", "")
     if not message_id or not _SECONDS.fullmatch(timestamp):
-        raise NotGenuine("It is not signed.")
+        raise NotGenuine("The message is not signed.")
     if abs(int(timestamp) - at.timestamp()) > _TOLERANCE_SECONDS:
-        raise NotGenuine("It is too old, or from the future.")
+        raise NotGenuine(f"The message's time must be within {_TOLERANCE_SECONDS} s of now.")
     signed = f"{message_id}.{timestamp}.".encode() + body
     for part in received.get("webhook-signature", "").split():
         version, _, signature = part.partition(",")
@@ -134,12 +134,12 @@ def verify(
             for secret in secrets
         ):
             return message_id
-        if version == "v1a" and public_key and _holds(public_key, signature, signed):
+        if version == "v1a" and public_key and _is_valid(public_key, signature, signed):
             return message_id
-    raise NotGenuine("No signature holds.")
+    raise NotGenuine("The message has no valid signature.")
 
 
-def _holds(public_key: str, signature: str, signed: bytes) -> bool:
+def _is_valid(public_key: str, signature: str, signed: bytes) -> bool:
     try:
         key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key.removeprefix(_PUBLIC)))
         key.verify(base64.b64decode(signature), signed)

@@ -1,4 +1,4 @@
-"""Signs tries: opens the sealed secrets that are live, and makes what is missing at its first use."""
+"""Signs attempts: opens the live secrets, and makes the ones that do not exist yet."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _AGENT = "Longlook-Webhooks/1.0"
 
 
 class SecretSigner:
-    """Makes the headers of tries.
+    """Makes the headers of attempts.
 
     Args:
-        database: where sealed secrets are kept.
+        database: where sealed secrets are stored.
         vault: opens them.
     """
 
@@ -27,11 +27,11 @@ class SecretSigner:
         self._vault = vault
 
     def headers(self, claim: claims.DeliveryClaim, *, at: datetime) -> dict[str, str]:
-        """Return the headers of a try that is made at ``at``, signed with all secrets that are live.
+        """Return the headers of an attempt that is made at ``at``, signed with all live secrets.
 
         Raises:
-            core.database.DatabaseUnavailable: a secret has to be made, and the database does not answer.
-            core.errors.SettingsError: the vault lacks the key that a secret was encrypted by.
+            core.database.DatabaseUnavailable: a secret must be made, and the database does not answer.
+            core.errors.SettingsError: the vault does not have the key that sealed a secret.
         """
         sealed = claim.secrets or (self._default(claim.account_id),)
         return {

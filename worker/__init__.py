@@ -1,1 +1,1 @@
-"""Claims a job, asks the engine, keeps the trace, tells the caller."""
+"""The worker: claims jobs, runs their generations on engines, guards them, and settles the results."""

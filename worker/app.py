@@ -1,4 +1,4 @@
-"""The Celery app of a worker: ``celery -A worker.app worker``. Its import builds something, unlike any other's."""
+"""The Celery app of a worker: ``celery -A worker.app worker``. Its import reads the settings and builds the app."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Grammars that engines have yet to compile: whose turn it is, and which schemas took too long.
+"""Grammars that engines have to compile: which account's turn it is, and which JSON Schemas took too long.
 
-An engine compiles a schema when the first stream comes under it, on CPU cores that all its streams need. So of the
-schemas that an engine has not seen an account has one compiled at a time, and the accounts take turns.
+An engine compiles a schema when the first generation needs it, on CPU cores that all its generations share. So an
+account has only one new schema compiled at a time, and the accounts take turns.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _log = structlog.get_logger(__name__)
 
 #: Schemas that an engine compiles at once for one worker process.
 _PLACES = 2
-#: Schemas that are remembered: compiled ones for an hour, lest an engine that was started anew gets them all at once.
+#: Schemas that are remembered. Compiled ones only for an hour, so that a restarted engine does not get all at once.
 _REMEMBERED = 4096
 _COMPILED_SECONDS = 3600.0
 _SILENT_SECONDS = 600.0
-#: Between two looks whether a job that waits for its turn is still wanted, and between two refused calls.
+#: Between two checks whether a job that waits for its turn was stopped, and between two refused calls.
 _LOOK_SECONDS = 2.0
 _BREATH_SECONDS = 0.05
 
@@ -41,7 +41,7 @@ class CompilationStopped(Exception):
 
 
 class CompilationTurn:
-    """One stream under a grammar."""
+    """The turn of one generation that needs a grammar."""
 
     def __init__(self, compilations: Compilations, key: _Key) -> None:
         self._compilations = compilations
@@ -53,12 +53,12 @@ class CompilationTurn:
         self._place.enter_context(shares.hold(account_id, seconds=seconds))
 
     def begun(self) -> None:
-        """Take it that the stream has begun: the grammar is there."""
+        """Note that the generation has its first token: the grammar is compiled."""
         self._compilations.compiled.add(self._key)
         self._place.close()
 
     def failed(self, fault: errors.EngineError) -> errors.EngineError:
-        """Take it that the stream failed before it began; return what that means for the job."""
+        """Note that the generation failed before its first token; return the fault of the job."""
         if isinstance(fault, errors.SchemaTimedOut):
             self._compilations.timed_out.add(self._key)
         elif isinstance(fault, errors.EngineSilent):
@@ -66,17 +66,17 @@ class CompilationTurn:
         return fault
 
     def end(self) -> None:
-        """Give the place back."""
+        """Release the place."""
         self._place.close()
 
 
 class Compilations:
-    """What this process knows of the engines' grammars; for any thread.
+    """What this process knows of the engines' grammars. Thread-safe.
 
     Args:
-        most_waiting: streams that wait for a turn at one engine.
-        places: schemas that an engine compiles at once; one of several is always for an account that has none.
-        look_seconds: between two looks whether a job that waits is still wanted.
+        most_waiting: the most generations that wait for a turn at one engine.
+        places: how many schemas an engine compiles at once; one of several is reserved for an account that has none.
+        look_seconds: between two checks whether a job that waits was stopped.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Compilations:
     ) -> None:
         self._look_seconds = look_seconds
         self.compiled = Recent(_REMEMBERED, seconds=_COMPILED_SECONDS)
-        #: Schemas under which a stream did not begin once, and those of which that is known to be the cause.
-        self._crash_counts = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
+        #: Schemas over which an engine fell silent once, and those that are known to take too long.
+        self._suspected = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
         self.timed_out = Recent(_REMEMBERED, seconds=_SILENT_SECONDS)
         self._lock = threading.Lock()
         self._shares: defaultdict[str, Shares] = defaultdict(
@@ -103,19 +103,19 @@ class Compilations:
             return self._shares[url]
 
     def shares(self) -> list[Shares]:
-        """Return the places of each engine at which a schema was compiled."""
+        """Return the places of every engine that compiled a schema."""
         with self._lock:
             return list(self._shares.values())
 
     def check(self, url: str, schema: Mapping[str, Any]) -> None:
-        """Refuse a schema that took the engine at ``url`` too long a short while ago.
+        """Refuse a schema that took the engine at ``url`` too long recently.
 
         Raises:
-            core.errors.SchemaTimedOut: it did.
+            core.errors.SchemaTimedOut: the schema took too long.
         """
         if _key(url, schema) in self.timed_out:
             raise errors.SchemaTimedOut(
-                "The engine could not make a grammar of the answer's schema in time."
+                "The engine could not compile a grammar from the answer's JSON Schema in time."
             )
 
     @contextlib.contextmanager
@@ -127,10 +127,10 @@ class Compilations:
         *,
         stopped: Callable[[], bool],
     ) -> Iterator[CompilationTurn]:
-        """Wait until a stream under ``schema`` may be asked of the engine at ``url``.
+        """Wait until a generation under ``schema`` may start at the engine at ``url``.
 
         Raises:
-            Stopped: ``stopped`` came true meanwhile.
+            CompilationStopped: ``stopped`` returned True meanwhile.
         """
         turn = CompilationTurn(self, key := _key(url, schema))
         shares = self.at(url)
@@ -145,24 +145,24 @@ class Compilations:
             break
         try:
             if key in self.compiled:
-                # Another stream's turn has just come to its first token.
+                # Another generation has its first token meanwhile.
                 turn.end()
             yield turn
         finally:
             turn.end()
 
     def silent(self, key: _Key, fault: errors.EngineSilent) -> errors.EngineError:
-        """Take it that an engine fell silent over a schema: the second time that is the schema's fault."""
+        """Note that an engine fell silent over a schema; the second time the schema is at fault."""
         if key in self.compiled or fault.silent_to_others:
             return fault
         fault.makes_grammar = True
-        if key not in self._crash_counts:
-            self._crash_counts.add(key)
+        if key not in self._suspected:
+            self._suspected.add(key)
             return fault
         self.timed_out.add(key)
         _log.warning("schema_timed_out", url=key[0])
         return errors.SchemaTimedOut(
-            "The engine could not make a grammar of the answer's schema in time."
+            "The engine could not compile a grammar from the answer's JSON Schema in time."
         )
 
 

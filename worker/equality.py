@@ -1,8 +1,8 @@
-"""Whether two answers say the same: by what the job's format reads in them, by their text, or as formulas.
+"""Whether two answers mean the same: by their values in the job's format, by their text, or as formulas.
 
-Formulas are compared in killable children, which the accounts share. The result is a property of the two answers and
-of nothing else: a formula that takes too much CPU time by itself equals no other text, whoever asks and whenever; when
-a child is not to be had, the comparison waits, and at last the attempt fails. It never decides without it.
+Formulas are compared in child processes that can be killed, and that the accounts share. The result depends only on
+the two answers: a formula that takes too much CPU time equals no other text, for every account and at any time. If no
+child is free, the comparison waits, and in the end the attempt fails; a vote is never decided without it.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ from jobs.answers import values
 
 _log = structlog.get_logger(__name__)
 
-#: What a child runs, and the address space that takes, in MiB; the children of a process.
+#: The function that a child runs, its address space in MiB, and the number of children of a worker process.
 TARGET = "worker.mathematics:serve"
 MEMORY_MB = 1024
 PROCESSES = 2
-#: CPU seconds of one comparison, after which the formulas themselves are at fault.
+#: CPU seconds of one comparison, after which the formulas are at fault.
 CPU_SECONDS = 2.0
-#: Seconds by the wall clock after which a child is taken for stuck. It has not had its CPU seconds by then, so the
-#: machine is at fault and the comparison is made once more.
+#: Seconds by the wall clock after which a child counts as stuck. It has not used its CPU seconds by then, so the
+#: machine is at fault and the comparison is repeated.
 SECONDS = 60.0
-#: How often a comparison that failed through no fault of its formulas is made, and the seconds between two tries.
+#: How often a comparison that failed through no fault of its formulas is repeated, and the seconds between.
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 1.0
-#: Between two looks whether the job that waits for a child is still wanted.
+#: Between two checks whether a job that waits for a child was stopped.
 _LOOK_SECONDS = 2.0
-#: Between two calls that were refused a place to wait in.
+#: Between two calls if no more may wait.
 _BREATH_SECONDS = 0.05
-#: Formulas and pairs of them that took too much CPU time: how many are remembered, and for how many seconds.
+#: How many formulas and pairs that took too much CPU time are remembered, and for how many seconds.
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 600.0
 #: Longest formula, in characters.
 _LONGEST = 300
-#: How a child ends whose formulas are at fault: its CPU time is over, or a library failed inside.
+#: How a child ends if the formulas are at fault: it used its CPU time, or a library crashed.
 _OWN_SIGNALS = frozenset(
     {None, signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE}
 )
 _MATHEMATICAL = re.compile(r"[0-9\\+*/^=%√π²³½]")
-#: Versions and addresses: no number has two points.
+#: Versions and addresses: a number does not have two points.
 _DOTTED = re.compile(r"\d\.\d+\.\d")
 _EXACT = 1e-9
 
@@ -63,14 +63,14 @@ class ComparisonStopped(Exception):
 
 
 class FormulaSandbox(Protocol):
-    """Where formulas are compared, as :class:`core.sandbox.Sandbox` does."""
+    """Compares formulas, as :class:`core.sandbox.Sandbox` does."""
 
     def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
-        """Return what the target returns."""
+        """Return the result of the target."""
 
 
 def shares(processes: int = PROCESSES, *, most_waiting: int) -> Shares:
-    """Return the shares of ``processes`` children: one account never holds all of several."""
+    """Return the shares of ``processes`` children; of several, one is reserved for other accounts."""
     return Shares(
         processes,
         name="formula comparisons",
@@ -83,11 +83,11 @@ class Equality:
     """Compares answers.
 
     Args:
-        sandbox: its target is :data:`TARGET`; it has as many children as ``places`` has places.
-        places: how the accounts share them.
-        cpu_seconds: of one comparison.
-        pause_seconds: between two tries.
-        look_seconds: between two looks whether a job that waits is still wanted.
+        sandbox: runs :data:`TARGET`; has a child for each place of ``places``.
+        places: divides the children among the accounts.
+        cpu_seconds: the limit of one comparison.
+        pause_seconds: before a comparison is repeated.
+        look_seconds: between two checks whether a job that waits was stopped.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Equality:
         self._cpu_seconds = cpu_seconds
         self._pause_seconds = pause_seconds
         self._look_seconds = look_seconds
-        #: By account: what one account asks must not make another one's answer come sooner.
+        #: By account: the timing of one account must reveal nothing about another's formulas.
         self._costly = Recent(_REMEMBERED, seconds=_REMEMBERED_SECONDS)
 
     def of(
@@ -114,35 +114,35 @@ class Equality:
         account_id: uuid.UUID,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Callable[[str, str], bool]:
-        """Return what compares answers to one question of an account; it remembers, and is for one thread.
+        """Return a function that compares answers to one question of an account. It caches, and is for one thread.
 
-        It raises :class:`ComparisonStopped` when ``stopped`` comes true while it waits, and
-        :class:`core.errors.AnswersNotCompared` when children fail again and again through no fault of the formulas.
+        The function raises :class:`ComparisonStopped` if ``stopped`` returns True while it waits, and
+        :class:`core.errors.AnswersNotCompared` if children fail repeatedly through no fault of the formulas.
         """
         formulas_of = _Formulas(self, account_id, stopped)
         return functools.cache(_Comparison(formulas_of, answer_format).same)
 
     def compare(
-        self, account_id: uuid.UUID, one: str, other: str | None, *, stopped: Callable[[], bool]
+        self, account_id: uuid.UUID, left: str, right: str | None, *, stopped: Callable[[], bool]
     ) -> bool | None:
-        """Return whether two formulas are equal, None when they take too much CPU time.
+        """Return whether two formulas are equal, or None if they take too much CPU time.
 
         Args:
-            account_id: for whom.
-            one: a formula.
-            other: another one; None: only try whether ``one`` can be compared at all.
+            account_id: the account whose job it is.
+            left: a formula.
+            right: another one, or None to find out whether ``left`` can be compared at all.
             stopped: whether the result is no longer needed.
 
         Raises:
-            Stopped: it is not.
-            core.errors.AnswersNotCompared: the children fail.
+            ComparisonStopped: ``stopped`` returned True.
+            core.errors.AnswersNotCompared: the children fail repeatedly.
         """
-        key = (account_id, one, other)
+        key = (account_id, left, right)
         if key in self._costly:
             return None
         for _ in range(_ATTEMPTS):
             try:
-                return self._turn(account_id, one, other, stopped)
+                return self._turn(account_id, left, right, stopped)
             except SandboxCrashed as error:
                 if error.signal in _OWN_SIGNALS:
                     self._costly.add(key)
@@ -153,14 +153,14 @@ class Equality:
         raise errors.AnswersNotCompared("The answers could not be compared with each other.")
 
     def _turn(
-        self, account_id: uuid.UUID, one: str, other: str | None, stopped: Callable[[], bool]
+        self, account_id: uuid.UUID, left: str, right: str | None, stopped: Callable[[], bool]
     ) -> bool:
         """Compare when it is the account's turn."""
         while not stopped():
             try:
                 with self._places.hold(account_id, seconds=self._look_seconds):
                     facts, _ = self._sandbox.call(
-                        one.encode("utf-8", "replace"), other=other, seconds=self._cpu_seconds
+                        left.encode("utf-8", "replace"), other=right, seconds=self._cpu_seconds
                     )
             except errors.Overloaded:
                 threading.Event().wait(_BREATH_SECONDS)
@@ -172,8 +172,8 @@ class Equality:
 class _Formulas:
     """Compares formulas of one account.
 
-    Each formula is first tried by itself: so one that costs too much is known by itself, and not by the pair in
-    which it happened to come first.
+    Each formula is tried alone first, so that the formula that costs too much is known, and not only the pair in which
+    it came first.
     """
 
     def __init__(
@@ -185,17 +185,17 @@ class _Formulas:
         self._reported = False
         self._usable = functools.cache(self._attempt)
 
-    def equal(self, one: str, other: str) -> bool:
-        """Whether two formulas are equal; one that costs too much equals none."""
-        return self._usable(one) and self._usable(other) and self._compare(one, other) is True
+    def equal(self, left: str, right: str) -> bool:
+        """Return whether two formulas are equal; one that costs too much equals no other."""
+        return self._usable(left) and self._usable(right) and self._compare(left, right) is True
 
-    def _attempt(self, one: str) -> bool:
-        return self._compare(one, None) is not None
+    def _attempt(self, left: str) -> bool:
+        return self._compare(left, None) is not None
 
-    def _compare(self, one: str, other: str | None) -> bool | None:
-        equal = self._equality.compare(self._account_id, one, other, stopped=self._stopped)
+    def _compare(self, left: str, right: str | None) -> bool | None:
+        equal = self._equality.compare(self._account_id, left, right, stopped=self._stopped)
         if equal is None and not self._reported:
-            # One line a vote: its formulas may all be such.
+            # One line for each vote, because all its formulas may cost too much.
             self._reported = True
             _log.warning("formulas_too_costly")
         return equal
@@ -208,43 +208,46 @@ class _Comparison:
         self._formulas = formulas_of
         self._format = answer_format
 
-    def same(self, one: str, other: str) -> bool:
-        """Whether two answers say the same."""
-        if folded(one) == folded(other):
+    def same(self, left: str, right: str) -> bool:
+        """Return whether two answers mean the same."""
+        if folded(left) == folded(right):
             return True
-        first, second = values.read(one, self._format), values.read(other, self._format)
+        first, second = values.read(left, self._format), values.read(right, self._format)
         if first is not None and second is not None:
             return _equal(first, second)
-        return formulas(one, other) and self._formulas.equal(one, other)
+        return formulas(left, right) and self._formulas.equal(left, right)
 
 
 def folded(text: str) -> str:
-    """Return ``text`` without what makes no difference to its meaning: case, width, spaces, a final full stop."""
-    narrow = "".join(unicodedata.normalize("NFKC", one) if _wide(one) else one for one in text)
+    """Return ``text`` without differences that do not change its meaning: case, width, spaces, a final period."""
+    narrow = "".join(
+        unicodedata.normalize("NFKC", character) if _wide(character) else character
+        for character in text
+    )
     return " ".join(narrow.casefold().split()).rstrip(" .。")
 
 
 def _wide(character: str) -> bool:
-    """Whether it is a wide form of another one. Other such forms have a meaning: ten squared is not 102."""
+    """Return whether ``character`` is a wide form. Other forms have a meaning: ten squared is not 102."""
     return unicodedata.east_asian_width(character) == "F"
 
 
-def formulas(one: str, other: str) -> bool:
-    """Whether two texts may be formulas that are worth a comparison as such."""
+def formulas(left: str, right: str) -> bool:
+    """Return whether two texts may be formulas that are worth comparing."""
     return all(
         len(text) <= _LONGEST and _MATHEMATICAL.search(text) and not _DOTTED.search(text)
-        for text in (one, other)
+        for text in (left, right)
     )
 
 
-def _equal(one: object, other: object) -> bool:
-    """Whether two values are: for JSON, true is not 1."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_equal(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return math.isclose(one, other, rel_tol=_EXACT)
-    return one == other
+def _equal(left: object, right: object) -> bool:
+    """Return whether two JSON values are equal; true is not 1."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(_equal, left, right))
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        return math.isclose(left, right, rel_tol=_EXACT)
+    return left == right

@@ -1,4 +1,4 @@
-"""Says that this process lives, and shares the engines' windows among the processes that do."""
+"""The heartbeat of a worker process; divides the engines' windows among the processes that are alive."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class Heartbeat(BackgroundLoop):
     """Beats, refreshes what the engines say of themselves, and keeps the share of their windows.
 
     Args:
-        database: where heartbeats are kept.
-        engines: whose windows are shared.
-        heartbeat: this process as it presents itself.
-        interval_seconds: between two beats.
-        alive: how recent a live worker's beat is.
-        on_room: called when an engine has come (back): the bells of its absence found no room.
+        database: where heartbeats are stored.
+        engines: the engines whose windows are divided.
+        heartbeat: the description of this process.
+        interval_seconds: between two heartbeats.
+        alive: the greatest age of a live worker's heartbeat.
+        on_room: called when an engine becomes available: the wakeups during its absence found no room.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Heartbeat(BackgroundLoop):
         self._reported: tuple[workers.EngineState, ...] | None = None
 
     def drain(self) -> None:
-        """Say from now on that no more jobs are taken here."""
+        """Report from now on that this process takes no more jobs."""
         self._heartbeat = dataclasses.replace(self._heartbeat, draining=True)
 
     def stop(self) -> None:
@@ -59,7 +59,7 @@ class Heartbeat(BackgroundLoop):
             _log.warning("worker_not_retired")
 
     def beat(self) -> None:
-        """Beat once. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Store one heartbeat. Raises :class:`core.database.DatabaseUnavailable`."""
         self._reported = self._engines.states()
         heartbeat = dataclasses.replace(self._heartbeat, engines=self._reported)
         workforce = workers.beat(self._database, heartbeat, alive=self._alive)

@@ -1,8 +1,8 @@
-"""Holds this process's jobs: renews their leases, watches for cancels and deadlines, stops streams from outside.
+"""The leases of this process: renews them, watches for cancels and deadlines, and stops generations.
 
-One thread with its own pace, never in a stream's loop: a stream that is silent can still be stopped.
-A stop aborts by the engine's request id first, so that the engine ends the stream with its bill; only
-when that does not end the reading within two seconds is the socket closed.
+One thread does this at its own pace, outside the loops that read streams, so that a silent stream can be stopped too.
+A stop first aborts by the engine's request id, so that the engine ends the stream with its bill; the socket is closed
+only if that does not end the stream within two seconds.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from jobs.store.traces import Holding as Key
 _log = structlog.get_logger(__name__)
 
 _ABORT_GRACE_SECONDS = 2.0
-#: Threads come as they are needed: with fewer than jobs a silent engine would draw out a drain by seconds for each.
+#: Threads start when they are needed. With fewer threads than jobs, a silent engine would delay a drain by two seconds
+#: for each job.
 _ABORTERS = 512
 
 
@@ -36,14 +37,14 @@ class StopReason(enum.StrEnum):
     CANCEL = "cancel"
     DEADLINE = "deadline"
     DRAIN = "drain"
-    #: Another owner has it, or may have: write nothing more.
+    #: Another process owns the job, or may own it: nothing more may be written.
     LOST = "lost"
-    #: Of one stream among several: the attempt's end does not hang on it any more.
+    #: The attempt no longer needs this one of its generations.
     UNNEEDED = "unneeded"
 
 
 class Lease:
-    """A job this process runs, and the handle by which it can be stopped from any thread."""
+    """A job that this process runs, and the handle to stop it from any thread."""
 
     def __init__(self, claim: claims.Claim) -> None:
         self.claim = claim
@@ -52,35 +53,38 @@ class Lease:
         self._abort: Callable[[], None] | None = None
         self._close: Callable[[], None] | None = None
         self._ended = threading.Event()
-        self._branches: list[ChildLease] = []
+        self._children: list[ChildLease] = []
 
-    def branch(self) -> ChildLease:
-        """Return the holding of one of several streams: it is stopped with this one, or by itself."""
+    def child(self) -> ChildLease:
+        """Return the lease of one of several generations, which is stopped with this one or alone."""
         with self._lock:
-            branch = ChildLease(self)
-            self._branches.append(branch)
-            return branch
+            child = ChildLease(self)
+            self._children.append(child)
+            return child
 
     def attach(self, *, abort: Callable[[], None], close: Callable[[], None]) -> bool:
-        """Say how the stream is stopped; False when the job has been stopped before it had one."""
+        """Set how the running generation is stopped; return False if the job was stopped before."""
         with self._lock:
             self._abort, self._close = abort, close
             return self.reason is None
 
     def stopped_within(self, seconds: float) -> bool:
-        """Wait for ``seconds`` and return whether the job, or this stream of it, has been stopped."""
+        """Wait for ``seconds`` and return whether the job, or this generation of it, was stopped."""
         time.sleep(seconds)
         return self.reason is not None
 
     def ended(self) -> None:
-        """Say that nothing is left to stop."""
+        """Note that nothing is left to stop."""
         self._ended.set()
 
     def mark(self, reason: StopReason) -> bool:
-        """Note why it stops; the first reason stays, but a lost lease beats them all. False: nothing to stop.
+        """Note why the job stops. The first reason stays, unless the lease is lost.
 
-        Once the stream has ended there is nothing to stop: its end is being written, and the fence
-        of that write says whether it still counts.
+        After the last generation has ended there is nothing to stop: its end is being written, and the fence of that
+        write decides whether it counts.
+
+        Returns:
+            Whether there is something to stop.
         """
         with self._lock:
             if self._ended.is_set():
@@ -88,18 +92,18 @@ class Lease:
             first = self.reason is None
             if first or reason is StopReason.LOST:
                 self.reason = reason
-            branches = tuple(self._branches)
-        for branch in branches:
-            branch.mark_alone(reason)
+            children = tuple(self._children)
+        for child in children:
+            child.mark_alone(reason)
         return first
 
     def end_stream(self) -> None:
-        """Abort at the engine, and close the socket if that does not end the reading in time."""
+        """Abort at the engine, and close the socket if that does not end the stream in time."""
         with self._lock:
-            abort, close, branches = self._abort, self._close, tuple(self._branches)
-        for branch in branches:
-            # A silent engine must not draw out the end of one stream by that of another.
-            threading.Thread(target=branch.end_stream, name="abort-branch", daemon=True).start()
+            abort, close, children = self._abort, self._close, tuple(self._children)
+        for child in children:
+            # A silent engine must not delay the end of one stream by that of another.
+            threading.Thread(target=child.end_stream, name="abort-child", daemon=True).start()
         if abort is None or close is None or self._ended.is_set():
             return
         try:
@@ -110,19 +114,19 @@ class Lease:
 
 
 class ChildLease(Lease):
-    """The holding of one of a job's streams that run beside each other."""
+    """The lease of one of several generations of a job that run at the same time."""
 
-    def __init__(self, whole: Lease) -> None:
-        super().__init__(whole.claim)
-        self.reason = whole.reason
-        self._whole = whole
+    def __init__(self, parent: Lease) -> None:
+        super().__init__(parent.claim)
+        self.reason = parent.reason
+        self._parent = parent
 
     def mark(self, reason: StopReason) -> bool:
-        """Note why this stream stops; what is lost, is lost as a whole."""
-        return self._whole.mark(reason) if reason is StopReason.LOST else self.mark_alone(reason)
+        """Note why this generation stops; a lost lease stops all of them."""
+        return self._parent.mark(reason) if reason is StopReason.LOST else self.mark_alone(reason)
 
     def mark_alone(self, reason: StopReason) -> bool:
-        """Note why this stream stops, without a word to the others."""
+        """Note why this generation stops, without stopping the others."""
         return super().mark(reason)
 
 
@@ -130,11 +134,11 @@ class Leases(BackgroundLoop):
     """All that this process holds.
 
     Args:
-        database: where leases are kept; best one of their own, whose connection nobody else can take.
-        owner: this process's name in them, unique per start.
-        lease: their length.
+        database: where leases are stored; best with a connection that nothing else uses.
+        owner: the name of this process in leases, unique for each start.
+        lease: the length of a lease.
         renew_seconds: between two renewals.
-        watch_seconds: between two looks for cancels and deadlines.
+        watch_seconds: between two checks for cancels and deadlines.
     """
 
     def __init__(
@@ -158,65 +162,65 @@ class Leases(BackgroundLoop):
         self._aborters = ThreadPoolExecutor(_ABORTERS, thread_name_prefix="abort")
 
     def stop(self) -> None:
-        """Stop the thread; nothing is held any more."""
+        """Stop the thread. No job must run any more."""
         super().stop()
         self._aborters.shutdown(wait=False, cancel_futures=True)
 
     @property
     def held(self) -> int:
-        """How many jobs are held now."""
+        """How many jobs this process runs now."""
         return len(self._held)
 
     @contextlib.contextmanager
     def hold(self, claim: claims.Claim) -> Iterator[Lease]:
-        """Keep ``claim`` alive while the block runs."""
+        """Renew the lease of ``claim`` while the block runs."""
         key = (claim.job_id, claim.attempt)
-        holding = Lease(claim)
+        lease = Lease(claim)
         with self._lock:
-            self._held[key] = holding
+            self._held[key] = lease
         try:
-            yield holding
+            yield lease
         finally:
-            holding.ended()
+            lease.ended()
             with self._lock:
                 del self._held[key]
 
     def end(self, key: Key, reason: StopReason) -> None:
-        """Stop one holding for ``reason``, from any thread, without waiting."""
+        """Stop one job for ``reason``, from any thread, without waiting."""
         with self._lock:
-            holding = self._held.get(key)
-        if holding is not None and holding.mark(reason):
+            lease = self._held.get(key)
+        if lease is not None and lease.mark(reason):
             _log.info(
                 "job_stopping",
                 job_id=ids.show("job", key[0]),
                 attempt=key[1],
                 reason=str(reason),
             )
-            self._aborters.submit(holding.end_stream)
+            self._aborters.submit(lease.end_stream)
 
     def end_all(self, reason: StopReason) -> None:
-        """Stop everything held."""
+        """Stop every job of this process."""
         for key in self._keys():
             self.end(key, reason)
 
     def look(self) -> None:
-        """See what is asked of the jobs held, and stop those that must."""
+        """Stop the jobs that were cancelled, passed their deadline, or belong to another process now."""
         keys = self._keys()
         flags = claims.watch(self._database, owner=self._owner, held=keys)
         for key in keys:
-            requested = flags.get(key)
-            if requested is None:
+            job = flags.get(key)
+            if job is None:
                 self.end(key, StopReason.LOST)
-            elif requested.cancel:
+            elif job.cancel:
                 self.end(key, StopReason.CANCEL)
-            elif requested.overdue:
+            elif job.overdue:
                 self.end(key, StopReason.DEADLINE)
 
     def renew(self) -> None:
-        """Renew all leases in one statement; what is not renewed is lost."""
+        """Renew all leases in one statement; a lease that is not renewed is lost."""
         keys = self._keys()
-        stored = claims.renew(self._database, owner=self._owner, held=keys, lease=self._lease)
-        for key in set(keys) - stored:
+        renewed = claims.renew(self._database, owner=self._owner, held=keys, lease=self._lease)
+        for key in set(keys) - renewed:
             self.end(key, StopReason.LOST)
 
     def _keys(self) -> list[Key]:
@@ -230,5 +234,5 @@ class Leases(BackgroundLoop):
                 self.renew()
                 self._renewed_at = time.monotonic()
         except DatabaseUnavailable:
-            # Without the database nobody can take the leases either: the streams go on.
+            # Without the database no other process can take the leases: the generations go on.
             _log.warning("leases_not_renewed", held=self.held)

@@ -1,7 +1,7 @@
-"""Whether two formulas are equal: what a sandbox's child runs. Nobody else imports this, for sympy is large.
+"""Compares two formulas, in a child process of a sandbox. Nothing else imports this module, because sympy is large.
 
-Formulas come from a model that may write anything, and simplifying them may take for ever: so it is done in a
-process that can be killed. Its limit is CPU time: a busy machine makes a comparison late, and never another one.
+Formulas come from a model that may write anything, and to simplify one may never end, so it happens in a process that
+can be killed. The limit is CPU time: on a busy machine a comparison takes longer, but has the same result.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import math_verify
 
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _LETTERS = re.compile(r"[^\W\d_]+")
-#: What a formula is compared with to see whether it can be compared with anything.
+#: A formula is compared with this to find out whether it can be compared at all.
 _PLAIN = "1"
 
 
 def serve(payload: bytes, *, other: str | None, seconds: float) -> tuple[dict[str, Any], bytes]:
-    """Say whether the formula in ``payload`` (UTF-8) equals ``other``, as the fact ``equal``.
+    """Return whether the formula in ``payload`` (UTF-8) equals ``other``, as the fact ``equal``.
 
     Args:
         payload: the formula.
-        other: the formula to compare it with; None: only try whether ``payload`` can be compared at all.
+        other: the formula to compare it with, or None to find out whether ``payload`` can be compared at all.
         seconds: CPU seconds after which SIGPROF ends the process, even inside one large operation.
     """
     _warm()
-    one = payload.decode()
+    formula = payload.decode()
     with _cpu_limit(seconds):
-        return {"equal": _same(one, _PLAIN if other is None else other)}, b""
+        return {"equal": _same(formula, _PLAIN if other is None else other)}, b""
 
 
 @functools.cache
 def _warm() -> None:
-    """Load what the first comparison loads, so that no limit pays for it."""
+    """Load what the first comparison loads, so that this does not count against its limit."""
     _same("\\frac{1}{2}", "x=0.5")
 
 
@@ -50,30 +50,30 @@ def _cpu_limit(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_PROF, 0)
 
 
-def _same(one: str, other: str) -> bool:
-    first, second = _parsed(one), _parsed(other)
-    # Not symmetric: what stands for the truth may be an equation, of which the other side has the right side only.
+def _same(left: str, right: str) -> bool:
+    first, second = _parsed(left), _parsed(right)
+    # The library's comparison is not symmetric: its first formula may be an equation, and the second its right side.
     equal = bool(first and second) and (_equal(first, second) or _equal(second, first))
-    return equal and not _of_other_things(one, first, other, second)
+    return equal and not _count_different_things(left, first, right, second)
 
 
-def _of_other_things(one: str, first: list[Any], other: str, second: list[Any]) -> bool:
-    """Whether two equal numbers count different things. The library drops units: 5 km would be 5 m."""
-    if any(getattr(found[0], "free_symbols", None) for found in (first, second)):
+def _count_different_things(left: str, first: list[Any], right: str, second: list[Any]) -> bool:
+    """Return whether two equal numbers count different things. The library drops units: 5 km would be 5 m."""
+    if any(getattr(parsed[0], "free_symbols", None) for parsed in (first, second)):
         return False
-    words, others = _words(one), _words(other)
-    return bool(words and others) and words != others
+    left_words, right_words = _words(left), _words(right)
+    return bool(left_words and right_words) and left_words != right_words
 
 
 def _words(text: str) -> list[str]:
-    """Return the words of a formula that are no commands; what a text in it says is among them."""
+    """Return the words of a formula that are not commands, including those of a text in it."""
     return _LETTERS.findall(_COMMAND.sub(" ", text).casefold())
 
 
 def _parsed(text: str) -> list[Any]:
-    """Return what ``text`` may mean, nothing when it is no formula. The library's own timeout needs a main thread."""
-    found: list[Any] = math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None)
-    return found
+    """Return the meanings of ``text``; none if it is not a formula. The library's own timeout needs a main thread."""
+    parsed: list[Any] = math_verify.parse(f"\\boxed{{{text}}}", parsing_timeout=None)
+    return parsed
 
 
 def _equal(truth: list[Any], claim: list[Any]) -> bool:

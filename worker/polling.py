@@ -1,6 +1,6 @@
-"""Claims without bells: when jobs are due and none has been heard for a while, Redis or Celery has gone silent.
+"""The polling fallback: if jobs are due and no wakeup has arrived for a while, Redis or Celery has gone silent.
 
-Bells are how work starts at once; they are never needed for it to start at all.
+Wakeups start work at once, but work starts without them too.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class PollingFallback(BackgroundLoop):
     """Runs slots of its own while the bells are silent.
 
     Args:
-        database: where due jobs are seen.
-        work: a slot's work; it returns when nothing is left for it.
-        slots: how many jobs the process runs at once, at most.
-        held: how many it runs now. While its slots are busy no bell is heard, and none is missed.
-        silence_seconds: so long nothing may be heard, while jobs are due, before it steps in.
+        database: shows due jobs.
+        work: the work of a slot; returns when no job is left for it.
+        slots: the most jobs that the process runs at once.
+        held: how many it runs now. While its slots are busy it receives no wakeups and needs none.
+        silence_seconds: how long no wakeup may arrive, while jobs are due, before it runs slots.
         now: a monotonic clock, in seconds.
     """
 
@@ -59,20 +59,20 @@ class PollingFallback(BackgroundLoop):
             self._changed.wait_for(lambda: not self._busy)
 
     def woken(self) -> None:
-        """Say that a bell was heard."""
+        """Note that a wakeup arrived."""
         self._woken_at = self._now()
 
     def look(self) -> None:
-        """Step in if the bells are silent and jobs are due. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Run slots if no wakeups arrive and jobs are due. Raises :class:`core.database.DatabaseUnavailable`."""
         if self._now() - self._woken_at < self._silence_seconds:
             return
         due = expiry.due(self._database, limit=self._slots)
         with self._changed:
-            # A slot that has just begun holds nothing yet.
+            # A slot that has just started has no job yet.
             wanted = min(due, self._slots - max(self._busy, self._held()))
             self._busy += max(0, wanted)
         if wanted > 0:
-            _log.warning("bells_silent", due=due, slots=wanted)
+            _log.warning("wakeups_silent", due=due, slots=wanted)
         for _ in range(wanted):
             threading.Thread(target=self._slot, name="polling-slot", daemon=True).start()
 
@@ -88,4 +88,4 @@ class PollingFallback(BackgroundLoop):
         try:
             self.look()
         except DatabaseUnavailable:
-            _log.warning("standby_failed")
+            _log.warning("polling_failed")

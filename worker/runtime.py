@@ -1,4 +1,4 @@
-"""A worker process put together: built at its start, drained at SIGTERM, taken down at its end."""
+"""The parts of a worker process: built at its start, drained at SIGTERM, closed at its end."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from core.settings import Settings
 from jobs.events.live import Publisher
 from jobs.metrics import JobMetrics
 from jobs.queue import DELIVER, RedisWakeup
-from jobs.store import events, groups, purge, workers
+from jobs.store import groups, outbox, purge, workers
 from worker import compilations, equality, leases
 from worker.engines import pool
 from worker.heartbeat import Heartbeat
@@ -34,20 +34,20 @@ from worker.sweeper import Sweeper
 _log = structlog.get_logger(__name__)
 
 _DRAIN_AGAIN_SECONDS = 0.5
-#: So many sweeps ring in vain before a process claims without being rung for.
+#: Sweeps without an answered wakeup before a process claims jobs without one.
 _SILENT_SWEEPS = 3
-#: A worker whose last beat is older than this many intervals does not count as alive.
+#: A worker whose last heartbeat is older than this many intervals does not count as alive.
 _MISSED_BEATS = 3
-#: Of a job, at the most: each may wait for its turn to have a grammar compiled.
+#: The most samples of a job: each of them may wait for its turn to have a grammar compiled.
 _MOST_SAMPLES = 16
 
 
 class WorkerRuntime:
-    """All parts of a worker process, wired. :meth:`wake` is what a bell calls."""
+    """All parts of a worker process. A wakeup calls :meth:`wake`."""
 
     def __init__(self, settings: Settings) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
-        #: Unique per start: a process that comes back must not be taken for its predecessor.
+        #: Unique for each start: a restarted process must not be mistaken for its predecessor.
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         lease = timedelta(seconds=settings.lease_seconds)
         alive = timedelta(seconds=_MISSED_BEATS * settings.sweep_interval)
@@ -62,11 +62,11 @@ class WorkerRuntime:
         )
         self.wakeup = RedisWakeup(settings)
         self._delivery_wakeup = RedisWakeup(settings, task=DELIVER)
-        self.database.listen(events.WakeupOnCommit(self._delivery_wakeup))
+        self.database.listen(outbox.WakeupOnCommit(self._delivery_wakeup))
         self.database.listen(self._notify_for_followers)
         self.engines = pool.build(settings, settings.profile)
         self.engines.listen(self.wakeup.notify)
-        # However busy the slots are, they leave the leases a connection.
+        # A connection of their own, so that busy slots cannot delay the leases.
         self._lease_database = Database(settings.database, pool_size=1)
         self.leases = leases.Leases(
             self._lease_database,
@@ -76,7 +76,7 @@ class WorkerRuntime:
             watch_seconds=settings.watch_seconds,
         )
         self._publisher = Publisher(settings.redis_url)
-        # Its children start with the first two answers that differ and may be formulas.
+        # Its children start when the first two answers differ and may be formulas.
         self._sandbox = Sandbox(
             equality.TARGET,
             processes=equality.PROCESSES,
@@ -84,7 +84,7 @@ class WorkerRuntime:
             memory_mb=equality.MEMORY_MB,
             imports_late=True,
         )
-        self.recorder = TraceWriter(
+        self.trace_writer = TraceWriter(
             self.database,
             publisher=self._publisher,
             owner=self.owner,
@@ -99,8 +99,8 @@ class WorkerRuntime:
         self.runner = Slot(
             self.database,
             engines=self.engines,
-            holdings=self.leases,
-            recorder=self.recorder,
+            leases_=self.leases,
+            trace_writer=self.trace_writer,
             profile=settings.profile,
             owner=self.owner,
             lease=lease,
@@ -120,7 +120,7 @@ class WorkerRuntime:
             rng=rng,
             periods=purge.Periods.of(settings),
         )
-        self._bookkeeper = StorageTotals(
+        self._storage_totals = StorageTotals(
             self.database, interval_seconds=settings.sweep_interval, rng=rng
         )
         self._polling = PollingFallback(
@@ -153,31 +153,31 @@ class WorkerRuntime:
         self._heartbeat.start()
         self.leases.start()
         self._publisher.start()
-        self.recorder.start()
+        self.trace_writer.start()
         self._sweeper.start()
-        self._bookkeeper.start()
+        self._storage_totals.start()
         self._polling.start()
         self._drainer.start()
         _log.info("worker_started", worker=self.owner)
 
     def wake(self) -> None:
-        """Do what a bell asks for: run jobs until none is left for this slot."""
+        """Answer a wakeup: run jobs until none is left for this slot."""
         self._polling.woken()
         self.runner.work()
 
     def drain(self) -> None:
-        """Begin to drain; safe in a signal handler."""
+        """Start to drain; safe in a signal handler."""
         self._draining.set()
 
     def stop(self) -> None:
-        """Take everything down, after the last job has ended."""
+        """Stop and close everything, after the last job has ended."""
         self._draining.set()
         self._sweeper.stop()
-        self._bookkeeper.stop()
-        # Celery has waited for its own slots; those of the standby end by the same drain.
+        self._storage_totals.stop()
+        # Celery has waited for its own slots; the slots of the polling fallback end because the process drains.
         self._polling.stop()
         self._drained.set()
-        self.recorder.stop()
+        self.trace_writer.stop()
         self._publisher.stop()
         self._sandbox.close()
         self.leases.stop()
@@ -191,18 +191,18 @@ class WorkerRuntime:
         _log.info("worker_stopped", worker=self.owner)
 
     def _notify_for_followers(self, note: object) -> None:
-        """Wake as many slots as there are jobs that no longer wait for their leader."""
+        """Wake a slot for each job that no longer waits for the leader of its group."""
         if isinstance(note, groups.FollowersReleased):
             self.wakeup.notify(note.jobs)
 
     def _drain(self) -> None:
-        """Once draining: claim nothing more, let jobs finish within the budget, give the rest back."""
+        """When draining: claim no more jobs, let jobs finish within the drain time, return the others to the queue."""
         self._draining.wait()
         _log.info("worker_draining", held=self.leases.held)
         self._heartbeat.drain()
         self.runner.drain()
         pause = self._drain_seconds
-        # Again and again: a slot may have claimed its job just before it was told to stop.
+        # Repeated, because a slot may have claimed its job just before the drain.
         while not self._drained.wait(pause):
             self.leases.end_all(leases.StopReason.DRAIN)
             pause = _DRAIN_AGAIN_SECONDS

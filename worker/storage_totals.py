@@ -13,7 +13,7 @@ from jobs.store import storage
 
 _log = structlog.get_logger(__name__)
 
-#: Between two folds: others want to write as well.
+#: Between two folds, so that others can write.
 _BREATH_SECONDS: Final = 0.02
 
 
@@ -21,7 +21,7 @@ class StorageTotals(BackgroundLoop):
     """Works at an interval with jitter; any number of processes may do it at once.
 
     Args:
-        database: where the count is kept.
+        database: where the totals are stored.
         interval_seconds: between two looks.
         rng: jitter.
     """

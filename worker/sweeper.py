@@ -1,6 +1,6 @@
-"""Picks up what was lost: dead leases, passed deadlines, bells nobody heard; and takes away what is old.
+"""The sweeper: ends expired leases and passed deadlines, repeats lost wakeups, and purges old data.
 
-A thread in every worker process.
+Every worker process has a thread for it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from jobs.store import expiry, purge, turns, workers
 _log = structlog.get_logger(__name__)
 
 _FORGET = timedelta(days=1)
-#: So many batches a sweep ends, at most: of a long queue with one deadline a good part at once.
+#: The most batches in one sweep, so that a long queue with one deadline does not take many sweeps.
 _BATCHES = 20
-#: Between two purges when nothing was left to do, and the longest time one may take before the next sweep.
+#: Between two purges if nothing was left to do, and the longest duration of one.
 _PURGE_EVERY = timedelta(minutes=1)
 _PURGE_SECONDS = 1.0
-#: Between two batches: others want to write as well.
+#: Between two batches, so that others can write.
 _PURGE_BREATH_SECONDS = 0.02
 
 
@@ -32,15 +32,15 @@ class Sweeper(BackgroundLoop):
     """Sweeps at an interval with jitter; all of it may run in any number of processes at once.
 
     Args:
-        database: where jobs are kept.
-        wakeup: rung for due jobs.
-        owner: the name under which the timeline knows it.
-        lease: after an outage or a pause no lease is ended for this long, so that owners renew first.
+        database: where jobs are stored.
+        wakeup: wakes slots for due jobs.
+        owner: the name of this process in the timeline.
+        lease: after an outage or a pause no lease expires for this long, so that owners can renew first.
         interval_seconds: between two sweeps.
-        alive: how recent a live worker's heartbeat is.
-        crash_limit: lost leases after which a job fails.
-        rng: jitter.
-        periods: how long what is kept after the end of a job.
+        alive: the greatest age of a live worker's heartbeat.
+        crash_limit: how many lost leases fail a job.
+        rng: for jitter.
+        periods: how long data is kept after the end of a job.
     """
 
     def __init__(
@@ -54,9 +54,9 @@ class Sweeper(BackgroundLoop):
         alive: timedelta,
         crash_limit: int,
         rng: random.Random,
-        periods: purge.Periods = purge.FOR_EVER,
+        periods: purge.Periods = purge.NO_RETENTION,
     ) -> None:
-        # The first sweep is at once: what a dead predecessor left is due already.
+        # The first sweep starts at once, because a dead predecessor may have left work.
         super().__init__(
             "sweeper", self._sweep_and_purge, every=lambda: interval_seconds * rng.uniform(0.8, 1.2)
         )
@@ -69,15 +69,15 @@ class Sweeper(BackgroundLoop):
         self._rng = rng
         self._periods = periods
         self._purge_due = database.clock()
-        # Some intervals at least: a sweep that is slow or late does not look like the first one after a pause.
+        # At least some intervals, so that a slow or late sweep does not look like the first one after a pause.
         self._longest_gap = max(lease / 2, timedelta(seconds=3 * interval_seconds))
-        #: When a sweep last came through; None: not since an outage, or (there is no server on SQLite) the start.
+        #: When the last sweep ended; None if there was none since an outage or, with a server, since the start.
         self._swept_at = database.clock() if database.dialect == "sqlite" else None
         self._owners_renew_until = 0.0
 
     def sweep(self) -> None:
-        """Do it all once. Raises :class:`core.database.DatabaseUnavailable`."""
-        leases = self._leases_are_true()
+        """Sweep once. Raises :class:`core.database.DatabaseUnavailable`."""
+        leases = self._owners_had_time()
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
                 break
@@ -86,7 +86,7 @@ class Sweeper(BackgroundLoop):
         workers.forget(self._database, silent=_FORGET)
 
     def _batch(self, *, leases: bool) -> bool:
-        """End what is over; return whether there is more of it."""
+        """End one batch of expired leases and deadlines; return whether there are more."""
         swept = expiry.sweep(
             self._database,
             actor=f"sweeper:{self._owner}",
@@ -106,12 +106,12 @@ class Sweeper(BackgroundLoop):
         return swept.more
 
     def purge(self) -> None:
-        """Take away what is old, if it is time, in small batches and for about a second.
+        """Purge old data, if a purge is due, in small batches and for about a second.
 
-        What is left then is for the next sweep. Raises :class:`core.database.DatabaseUnavailable`.
+        The next sweep continues. Raises :class:`core.database.DatabaseUnavailable`.
         """
         now = self._database.clock()
-        if self._periods == purge.FOR_EVER or now < self._purge_due:
+        if self._periods == purge.NO_RETENTION or now < self._purge_due:
             return
         deadline = time.monotonic() + _PURGE_SECONDS
         while time.monotonic() < deadline:
@@ -130,13 +130,13 @@ class Sweeper(BackgroundLoop):
             if self.pause(_PURGE_BREATH_SECONDS):
                 return
 
-    def _leases_are_true(self) -> bool:
-        """Whether owners have had the time to renew.
+    def _owners_had_time(self) -> bool:
+        """Return whether the owners of leases have had time to renew them.
 
-        An outage of the database makes every lease look dead, and so does a pause: of this process, of its
-        host, of the database. Who stood still as well comes back at the same moment, and renews.
+        After an outage of the database every lease looks expired, and after a pause of this process, its host or the
+        database as well. An owner that paused too returns at the same moment, and renews its leases.
         """
-        self._database.ping()  # If it stands still, the wait for it is a part of the gap.
+        self._database.ping()  # If the database is paused, the wait for it is part of the gap.
         if self._swept_at is None or self._database.clock() - self._swept_at > self._longest_gap:
             self._owners_renew_until = time.monotonic() + self._lease.total_seconds()
         if time.monotonic() < self._owners_renew_until:
@@ -144,7 +144,7 @@ class Sweeper(BackgroundLoop):
         return self._database.dialect == "sqlite" or expiry.uptime(self._database) >= self._lease
 
     def notify(self) -> None:
-        """Ring once for each due job, as far as there are slots for them and no bells that wait already.
+        """Send one wakeup for each due job that has a slot, minus those that wait already.
 
         Raises:
             core.database.DatabaseUnavailable: the database is away.

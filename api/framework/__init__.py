@@ -1,25 +1,30 @@
-"""The web framework behind one thin room: routes and their OpenAPI document, parameters, bodies, answers.
+"""The web framework: routes and their OpenAPI document, parameters, bodies, answers.
 
-flask-openapi3 collects the document from the same models that check requests and build answers. It is
-named in :mod:`api.framework.router` only, so that it can be replaced.
+The models that check requests and build answers also make the document.
 """
 
 from __future__ import annotations
 
+from api.framework import route
 from api.framework.bodies import FormBody, FormFile, read_form, read_json, read_model
-from api.framework.document import RequestBodySpec, ResponseSpec
+from api.framework.document import Document, RequestBodySpec, ResponseSpec, WebhookSpec
 from api.framework.middleware import install, reply
 from api.framework.parameters import Unknown, faults_of, parse
+from api.framework.paths import PathId, PathText
 from api.framework.router import Router
 from api.framework.strict_json import loads
 
 __all__ = [
+    "Document",
     "FormBody",
     "FormFile",
+    "PathId",
+    "PathText",
     "RequestBodySpec",
     "ResponseSpec",
     "Router",
     "Unknown",
+    "WebhookSpec",
     "faults_of",
     "install",
     "loads",
@@ -28,4 +33,5 @@ __all__ = [
     "read_json",
     "read_model",
     "reply",
+    "route",
 ]

@@ -1,4 +1,4 @@
-"""Request bodies: JSON and multipart forms, bounded while they are read."""
+"""Reads request bodies, JSON and multipart forms, within limits."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from api.framework.parameters import faults_of
 from core import errors
 
 Model = TypeVar("Model", bound=BaseModel)
-#: A text of a form: its name, its bytes, its encoding.
+#: A text field of a form: its name, its bytes, its encoding.
 _Field = tuple[str, bytes, str]
 
-#: Bytes of a form's text fields, all of them together at most; likewise of what stands outside of its parts.
+#: Maximum bytes of all text fields of a form together, and of what stands outside its parts.
 _MAX_TEXT_BYTES = 2**20
 _MAX_PARTS = 128
 _MAX_PART_HEADER_BYTES = 4096
-#: Bad texts that are named in one answer, at most.
+#: Maximum number of invalid text fields that one error names.
 _MAX_REPORTED = 10
-#: Bytes read at a time; a photo takes few turns.
+#: Bytes per read: a photo takes few of them.
 _CHUNK = 2**18
 
 
 @dataclass(frozen=True)
 class FormFile:
-    """A file of a form. Of one over the limit there is one byte more than allowed."""
+    """A file of a form. One over the limit is cut one byte after it."""
 
     field: str
     stream: BinaryIO
@@ -45,7 +45,7 @@ class FormFile:
 
 @dataclass(frozen=True)
 class FormBody:
-    """A multipart form: text fields, each with all its values, and files in their order."""
+    """A multipart form: the text fields, each with all its values, and the files in order."""
 
     fields: dict[str, list[str]]
     files: list[FormFile]
@@ -55,17 +55,17 @@ def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
     """Return the body as JSON.
 
     Raises:
-        core.errors.RequestError: it is not JSON, or has more in it than :mod:`api.framework.strict_json` takes.
-        werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
+        core.errors.RequestError: the body is not JSON, or exceeds a limit of :mod:`api.framework.strict_json`.
+        werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
     return strict_json.loads(_whole(request))
 
 
 def read_model(request: Request, model: type[Model]) -> Model:
-    """Return the body as ``model``; an empty body is an empty object, with or without a length.
+    """Return the body as ``model``. An empty body, with or without a length, counts as an empty object.
 
     Raises:
-        core.errors.RequestError: it is no JSON, or no such thing; then every fault is named.
+        core.errors.RequestError: the body is not JSON, or does not match ``model``; lists every fault.
     """
     if request.mimetype not in ("", "application/json"):
         raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
@@ -77,17 +77,17 @@ def read_model(request: Request, model: type[Model]) -> Model:
 
 
 def refuse_any(request: Request) -> None:
-    """Take no body, or an empty object: the route reads none, and what it says must not be ignored.
+    """Refuse any body but an empty object, for a route that reads none: ignoring it would mislead the caller.
 
     Raises:
-        core.errors.RequestError: there is more in it.
+        core.errors.RequestError: the body has content.
     """
     body = _whole(request)
     if not body:
         return
     if request.mimetype not in ("", "application/json"):
         raise errors.UnsupportedMediaType(
-            "This route reads no body; send none, or `{}` as application/json.",
+            "This route takes no body: send none, or `{}` as application/json.",
             param="Content-Type",
         )
     try:
@@ -101,17 +101,17 @@ class _Nothing(BaseModel, extra="forbid"):
 
 
 def _whole(request: Request) -> bytes:
-    # Only a read past the limit tells that there is more: what fits is not the whole, if no length was given.
+    # Only a read past the limit shows that there is more: without a length, the part that fits may not be all.
     return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
 
 
 def read_form(request: Request, *, max_file_bytes: int) -> FormBody:
-    """Return the body as a form, files in memory up to ``max_file_bytes`` each and one byte.
+    """Return the body as a form, with up to ``max_file_bytes`` + 1 bytes of each file in memory.
 
     Raises:
-        core.errors.RequestError: it is not a form, or one of its parts has no name.
-        core.errors.BodyTooLarge: it has too many parts, or too much text.
-        werkzeug.exceptions.RequestEntityTooLarge: it is over the limit for bodies.
+        core.errors.RequestError: the body is not a form, or one of its parts has no name.
+        core.errors.BodyTooLarge: the form has too many parts, or too much text.
+        werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
     boundary = request.mimetype_params.get("boundary", "")
     parts = _Parts(max_file_bytes)
@@ -129,46 +129,47 @@ def read_form(request: Request, *, max_file_bytes: int) -> FormBody:
 
 
 def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
-    """Return the texts of ``fields`` by name. Raises :class:`core.errors.RequestError` when some are none."""
+    """Return the texts of ``fields`` by name. Raises :class:`core.errors.RequestError` for undecodable ones."""
     texts: dict[str, list[str]] = {}
-    strange: list[str] = []
+    invalid: list[str] = []
     for name, data, encoding in fields:
         try:
             texts.setdefault(name, []).append(data.decode(encoding))
         except UnicodeDecodeError:
-            strange.append(f"`{problems.shown(name)}` is not valid {encoding.upper()}.")
-    if strange:
-        raise errors.RequestError(" ".join(strange[:_MAX_REPORTED]))
+            invalid.append(f"`{problems.shortened(name)}` is not valid {encoding.upper()}.")
+    if invalid:
+        raise errors.RequestError(" ".join(invalid[:_MAX_REPORTED]))
     return texts
 
 
 class _Decoder(MultipartDecoder):
-    """Refuses what costs much more than its bytes, with words of ours."""
+    """Refuses input that costs much more than its bytes, with our own messages."""
 
     def receive_data(self, data: bytes | None) -> None:
-        """Take the next bytes. Raises :class:`core.errors.BodyTooLarge` when they cannot be of any part."""
+        """Accept the next bytes. Raises :class:`core.errors.BodyTooLarge` if too many belong to no part."""
         try:
             super().receive_data(data)
         except RequestEntityTooLarge:
             raise errors.BodyTooLarge(
-                f"The form has more than {_MAX_TEXT_BYTES:,} bytes outside of its parts, or in a part's header."
+                f"A form must have at most {_MAX_TEXT_BYTES:,} bytes outside its parts, or in a part's header; "
+                "this one has more."
             ) from None
 
     def next_event(self) -> Event:
-        """Return what comes next. Raises :class:`core.errors.BodyTooLarge` at the first part too many."""
+        """Return the next event. Raises :class:`core.errors.BodyTooLarge` at the first part over the limit."""
         try:
             return super().next_event()
         except RequestEntityTooLarge:
             raise errors.BodyTooLarge(
-                f"A form may have at most {_MAX_PARTS} parts; this one has more."
+                f"A form must have at most {_MAX_PARTS} parts; this one has more."
             ) from None
 
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
-        # Each line becomes several objects.
+        # Each line of it becomes several objects.
         if len(data) > _MAX_PART_HEADER_BYTES:
             raise errors.BodyTooLarge(
-                f"The header of a form part may have at most {_MAX_PART_HEADER_BYTES:,} bytes; "
-                f"one here has {len(data):,}."
+                f"The header of a form part must have at most {_MAX_PART_HEADER_BYTES:,} bytes; "
+                f"one has {len(data):,}."
             )
         return super()._parse_headers(data)
 
@@ -177,20 +178,20 @@ class _Parts:
     """Collects the parts of a form.
 
     Args:
-        max_file_bytes: of a larger file one byte more than that is kept.
+        max_file_bytes: a larger file is cut one byte after this limit.
     """
 
     def __init__(self, max_file_bytes: int) -> None:
         self.texts: list[_Field] = []
         self.files: list[FormFile] = []
-        self._most = max_file_bytes + 1
+        self._max_bytes = max_file_bytes + 1
         self._charsets = MultiPartParser()
         self._text_bytes = 0
         self._part: Field | FilePart | None = None
         self._data = io.BytesIO()
 
     def take(self, decoder: MultipartDecoder) -> bool:
-        """Take all that ``decoder`` has, and return whether the form is at its end."""
+        """Read all events that ``decoder`` has; return whether the form has ended."""
         while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
             if isinstance(event, Data):
                 self._more(event)
@@ -198,17 +199,19 @@ class _Parts:
                 if not event.name:
                     raise errors.RequestError("A form part has no name.")
                 self._part = event
-                self._data = io.BytesIO() if isinstance(event, Field) else _CappedFile(self._most)
+                self._data = (
+                    io.BytesIO() if isinstance(event, Field) else _CappedFile(self._max_bytes)
+                )
         return isinstance(event, Epilogue)
 
     def _more(self, event: Data) -> None:
         part = self._part
-        assert part is not None  # noqa: S101 - data follow the head of their part
+        assert part is not None  # noqa: S101 - data follows the head of its part
         if isinstance(part, Field):
             self._text_bytes += len(event.data)
             if self._text_bytes > _MAX_TEXT_BYTES:
                 raise errors.BodyTooLarge(
-                    f"The text fields of a form may have at most {_MAX_TEXT_BYTES:,} bytes in all; these have more."
+                    f"The text fields of a form must have at most {_MAX_TEXT_BYTES:,} bytes in all; these have more."
                 )
         self._data.write(event.data)
         if event.more_data:
@@ -222,7 +225,7 @@ class _Parts:
 
 
 class _CappedFile(io.BytesIO):
-    """A file in memory that takes no more than ``limit`` bytes and drops the rest."""
+    """A file in memory that stores up to ``limit`` bytes and drops the rest."""
 
     def __init__(self, limit: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What every exchange has: a request id, one line in the log, the security headers of its answer."""
+"""Gives each request its id, its log line, and the security headers of its response."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from core import errors, ids, logs
 
 _log = structlog.get_logger(__name__)
 
-#: An id that a proxy or a client may bring along.
+#: A request id that a proxy or a client may send.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
-#: Of which the line of what was not logged tells.
+#: Maximum number of kinds of requests in the line about those that were not logged.
 _KINDS = 50
-#: Encoded characters that need not be (RFC 3986, section 2.3), and slashes.
+#: Needlessly encoded characters (RFC 3986, section 2.3), and encoded slashes.
 _NEEDLESS = re.compile(r"%(2[DEFdef]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
-#: Of every answer.
+#: Headers of every response.
 HEADERS = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -37,10 +37,10 @@ def install(
     quiet: frozenset[str],
     timer: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Give every exchange of ``app`` its id, headers and log line; ``quiet`` routes are not logged.
+    """Give each request of ``app`` its id, headers and log line; requests of ``quiet`` routes are not logged.
 
-    Of refused requests, and of those without a known key, only the first of each kind are logged in a minute. The
-    others are counted, and told in one line with the first request after it.
+    Of refused requests, and of those without a known key, only the first of each kind in a minute are logged. The
+    first request after that minute logs the count of the others.
     """
     budget = logs.LineBudget(timer=timer)
 
@@ -49,7 +49,7 @@ def install(
         response.headers["x-request-id"] = flask.g.request_id
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
-        # The rule, never the path: a path may hold what somebody typed.
+        # The rule, never the path: a path may contain user input.
         route = None if rule is None else rule.rule
         if route not in quiet and _is_logged(response.status_code, route, budget):
             method = flask.request.method
@@ -75,7 +75,7 @@ def _is_logged(status: int, route: str | None, budget: logs.LineBudget) -> bool:
 
 
 def _record(left_out: Mapping[Hashable, int]) -> None:
-    """Tell in one line how many requests of each kind were not logged, the most frequent first."""
+    """Log in one line how many requests of each kind were not logged, the most frequent kind first."""
     if not left_out:
         return
     ordered = sorted(left_out.items(), key=lambda item: -item[1])
@@ -88,9 +88,9 @@ def _record(left_out: Mapping[Hashable, int]) -> None:
 
 
 def _begin() -> None:
-    given = flask.request.headers.get("x-request-id", "")
+    sent = flask.request.headers.get("x-request-id", "")
     flask.g.started = time.perf_counter()
-    flask.g.request_id = given if _REQUEST_ID.fullmatch(given) else ids.show("req", ids.new())
+    flask.g.request_id = sent if _REQUEST_ID.fullmatch(sent) else ids.show("req", ids.new())
     logs.clear()
     logs.bind(request_id=flask.g.request_id)
     if not _is_exact(flask.request.environ.get("RAW_URI", "")):
@@ -98,9 +98,9 @@ def _begin() -> None:
 
 
 def _is_exact(target: str) -> bool:
-    """Whether a request's target spells its path as routes do: then what a proxy judges is what is served here.
+    """Whether the target of a request spells its path exactly as the routes do.
 
-    Flask's routing drops slashes at the beginning and decodes ``%2f``.
+    Flask's routing drops leading slashes and decodes ``%2f``, so a rule of a proxy could be bypassed.
     """
     if not target.startswith("/"):
         # In absolute form (RFC 9112, section 3.2.2).
@@ -116,7 +116,7 @@ def _forget(_error: BaseException | None) -> None:
 def reply(
     model: BaseModel, status: int = 200, *, headers: Mapping[str, str] | None = None
 ) -> Response:
-    """Return ``model`` as a JSON answer."""
+    """Return ``model`` as a JSON response."""
     return Response(
         model.model_dump_json(), status, dict(headers or {}), content_type="application/json"
     )

@@ -1,4 +1,4 @@
-"""Path, query, headers and bodies into pydantic models, and pydantic's faults into ours."""
+"""Reads the query, headers and bodies into pydantic models, and translates pydantic's errors into faults."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from core import errors
 
 Model = TypeVar("Model", bound=BaseModel)
 Place = tuple[str | int, ...]
-#: Says of an unknown field, by its place, what is wrong with it and under which code.
+#: Returns the message and the code of the fault for an unknown field at this place.
 Unknown = Callable[[Place], tuple[str, str]]
 
-#: What pydantic finds, in our words. In braces: the values of the finding.
+#: The message for each type of pydantic error, with placeholders for the values of its context.
 _SENTENCES = {
     "missing": "This is required.",
     "extra_forbidden": "There is no such field.",
-    "string_type": "This has to be text.",
-    "string_too_short": "This has to have at least {min_length} character(s).",
-    "string_too_long": "This has to have at most {max_length} characters.",
-    "int_type": "This has to be a whole number.",
-    "int_parsing": "This has to be a whole number.",
+    "string_type": "This must be a string.",
+    "string_too_short": "This must have at least {min_length} character(s).",
+    "string_too_long": "This must have at most {max_length} characters.",
+    "int_type": "This must be an integer.",
+    "int_parsing": "This must be an integer.",
     "int_parsing_size": "This number is too large.",
-    "int_from_float": "This has to be a whole number.",
-    "float_type": "This has to be a number.",
-    "float_parsing": "This has to be a number.",
-    "greater_than": "This has to be more than {gt}.",
-    "greater_than_equal": "This has to be at least {ge}.",
-    "less_than": "This has to be less than {lt}.",
-    "less_than_equal": "This has to be at most {le}.",
-    "literal_error": "This has to be {expected}.",
-    "list_type": "This has to be a list.",
-    "dict_type": "This has to be an object.",
-    "model_type": "This has to be an object.",
-    "too_short": "There has to be at least {min_length}.",
-    "too_long": "There may be at most {max_length}; there are {actual_length}.",
+    "int_from_float": "This must be an integer.",
+    "float_type": "This must be a number.",
+    "float_parsing": "This must be a number.",
+    "greater_than": "This must be more than {gt}.",
+    "greater_than_equal": "This must be at least {ge}.",
+    "less_than": "This must be less than {lt}.",
+    "less_than_equal": "This must be at most {le}.",
+    "literal_error": "This must be {expected}.",
+    "list_type": "This must be a list.",
+    "dict_type": "This must be an object.",
+    "model_type": "This must be an object.",
+    "too_short": "This must have at least {min_length} item(s).",
+    "too_long": "This must have at most {max_length} items; it has {actual_length}.",
 }
-#: Parameters of one request, at most.
+#: Maximum number of parameters of one request.
 MAX_PARAMETERS = 100
 #: ``metadata[case]=42``, OpenAPI's ``deepObject``.
 _MEMBER = re.compile(r"^([a-z_]+)\[(.*)\]$", re.DOTALL)
 
 
 def parse(model: type[Model], values: object) -> Model:
-    """Return ``values`` (of the path, query or headers) as ``model``.
+    """Return ``values`` (of the query or headers) as ``model``.
 
     Raises:
-        core.errors.InvalidRequest: with every fault, by the names of the parameters.
+        core.errors.InvalidRequest: lists every fault by the name of its parameter.
     """
     try:
         return model.model_validate(values)
@@ -66,15 +66,17 @@ def of_query(model: type[BaseModel], arguments: MultiDict[str, str]) -> dict[str
     """Return the query's values by name: lists where ``model`` has lists, objects where it has objects.
 
     Raises:
-        core.errors.InvalidRequest: there are too many, or one that is no list is given more than once.
+        core.errors.InvalidRequest: there are too many parameters, or one that is not a list occurs twice.
     """
-    given = sum(len(texts) for _, texts in arguments.lists())
-    if given > MAX_PARAMETERS:
-        sentence = f"There may be at most {MAX_PARAMETERS} parameters; there are {given:,}."
+    count = sum(len(texts) for _, texts in arguments.lists())
+    if count > MAX_PARAMETERS:
+        sentence = (
+            f"A request must have at most {MAX_PARAMETERS} parameters; this one has {count:,}."
+        )
         raise problems.refused([errors.Fault("query", sentence)])
     kinds = _kinds(model)
     repeated = [
-        errors.Fault(problems.shown(name), "This may be given only once.")
+        errors.Fault(problems.shortened(name), "This must be given only once.")
         for name, texts in arguments.lists()
         if len(texts) > 1 and kinds.get(name) is not list
     ]
@@ -93,7 +95,7 @@ def of_query(model: type[BaseModel], arguments: MultiDict[str, str]) -> dict[str
 
 
 def of_headers(model: type[BaseModel], headers: Headers) -> dict[str, str]:
-    """Return those headers that ``model`` names, by its aliases."""
+    """Return the headers that ``model`` has as fields, by their aliases."""
     names = [field.alias or name for name, field in model.model_fields.items()]
     return {name: headers[name] for name in names if name in headers}
 
@@ -101,15 +103,15 @@ def of_headers(model: type[BaseModel], headers: Headers) -> dict[str, str]:
 def faults_of(
     error: ValidationError, *, base: str | None = "#", unknown: Unknown | None = None
 ) -> list[errors.Fault]:
-    """Return what pydantic found as faults.
+    """Return the faults in a pydantic error.
 
     Args:
-        error: pydantic's finding.
-        base: the JSON pointer of what was checked, None for parameters, which go by their name.
-        unknown: says what is wrong with a field that is not known, for more than a bare no.
+        error: pydantic's error.
+        base: the JSON pointer of the value that was checked; None for parameters, which have names instead.
+        unknown: returns the message and the code for an unknown field.
     """
-    found = error.errors(include_url=False, include_input=False)
-    return [_fault(detail, base, unknown) for detail in found]
+    details = error.errors(include_url=False, include_input=False)
+    return [_fault(detail, base, unknown) for detail in details]
 
 
 def _fault(detail: ErrorDetails, base: str | None, unknown: Unknown | None) -> errors.Fault:
@@ -119,7 +121,7 @@ def _fault(detail: ErrorDetails, base: str | None, unknown: Unknown | None) -> e
     context = detail.get("ctx", {})
     kind, code = detail["type"], errors.Fault.code
     if kind == "value_error":
-        # Raised by our own validators, which may name a code.
+        # Raised by our own validators, which may set a code.
         raised = context["error"]
         sentence, code = str(raised), getattr(raised, "code", code)
     elif kind == "extra_forbidden" and base is None:
@@ -130,12 +132,12 @@ def _fault(detail: ErrorDetails, base: str | None, unknown: Unknown | None) -> e
         values = {name: _plain(value) for name, value in context.items()}
         sentence = _SENTENCES.get(kind, "This is not valid.").format(**values)
     if base is None:
-        return errors.Fault(problems.shown(str(place[0])) if place else "query", sentence, code)
+        return errors.Fault(problems.shortened(str(place[0])) if place else "query", sentence, code)
     return errors.Fault(base + problems.pointer(*place)[1:], sentence, code)
 
 
 def _plain(value: object) -> object:
-    """Return 2.0 as 2, and a count that is not known as ``more``."""
+    """Return 2.0 as 2, and an unknown count as ``more``."""
     if value is None:
         return "more"
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -143,7 +145,7 @@ def _plain(value: object) -> object:
 
 @functools.cache
 def _kinds(model: type[BaseModel]) -> dict[str, type]:
-    """Return which parameters of ``model`` are lists or objects."""
+    """Return the kind of each parameter of ``model``: list, dict or str."""
     return {name: _kind(field.annotation) for name, field in model.model_fields.items()}
 
 

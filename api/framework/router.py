@@ -1,24 +1,26 @@
-"""The Flask application whose routes and OpenAPI 3.1 document come from one declaration each."""
+"""The Flask application, whose routes and OpenAPI 3.1 document come from the same declarations."""
 
 from __future__ import annotations
 
 import functools
 import inspect
+import typing
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http import HTTPMethod
 from typing import Any
 
 import flask
 from flask import Response
-from flask_openapi3.models.info import Info
-from flask_openapi3.models.tag import Tag
-from flask_openapi3.openapi import OpenAPI
 from pydantic import BaseModel
 
-from api.framework import bodies, parameters, wire
-from api.framework.document import Document, Operation, RequestBodySpec, ResponseSpec, WebhookSpec
+from api.framework import bodies, parameters, paths, route, wire
+from api.framework.document import Document, Operation, RequestBodySpec
+from api.framework.paths import PathParameter
+from api.framework.route import Handler, Route
 
-View = Callable[..., Response]
+#: Checks the current request and returns its caller.
+Guard = Callable[[], object]
 
 #: Methods whose requests may have a body that means something.
 _WITH_BODIES = frozenset({HTTPMethod.POST, HTTPMethod.PUT, HTTPMethod.PATCH})
@@ -26,136 +28,132 @@ _WITH_BODIES = frozenset({HTTPMethod.POST, HTTPMethod.PUT, HTTPMethod.PATCH})
 _RATES = ("RateLimit-Policy", "RateLimit")
 
 
-class Router(OpenAPI):
-    """The application. Every route is declared by :meth:`declare`.
+class Router(flask.Flask):
+    """The application. :meth:`include` adds the routes that a class declares with :mod:`api.framework.route`.
 
     Args:
-        title: of the document.
-        version: of the API that the document describes.
-        description: of the document, Markdown.
-        problem: the model of all error bodies.
-        max_body_bytes: a request body over it is refused while it is read.
+        document: what the OpenAPI document says besides its operations.
+        guards: returns the guard of the routes that are declared with this key.
+        max_body_bytes: the application stops reading a request body after so many bytes and refuses it.
     """
 
     def __init__(
-        self,
-        *,
-        title: str,
-        version: str,
-        description: str,
-        problem: type[BaseModel],
-        max_body_bytes: int,
+        self, document: Document, *, guards: Callable[[Any], Guard], max_body_bytes: int
     ) -> None:
-        super().__init__(
-            "api",
-            info=Info(title=title, version=version, description=description),
-            security_schemes={"key": {"type": "http", "scheme": "bearer"}},
-            doc_ui=False,
-            static_folder=None,
-        )
-        self._problem = problem
-        self._operations: dict[str, Operation] = {}
-        self._messages: dict[str, WebhookSpec] = {}
+        super().__init__("api", static_folder=None)
+        self._document = document
+        self._guards = guards
         self.config["MAX_CONTENT_LENGTH"] = max_body_bytes
-        # A path that is not exactly a route's is none: no redirects.
+        # Only the exact path of a route is served: no redirects.
         self.url_map.merge_slashes = False
         self.url_map.strict_slashes = True
 
-    def declare(
-        self,
-        verb: HTTPMethod,
-        rule: str,
-        view: View,
-        *,
-        name: str,
-        tag: str,
-        answers: Mapping[int, ResponseSpec],
-        faults: tuple[int, ...] = (),
-        guard: Callable[[], object] | None = None,
-        body: RequestBodySpec | None = None,
-    ) -> None:
-        """Answer ``verb`` on ``rule`` by ``view`` and describe it in the document.
+    def include(self, routes: object, *, public: bool = False) -> None:
+        """Serve and describe the routes that the class of ``routes`` declares.
 
-        The view's parameters called ``path``, ``query`` and ``header`` are pydantic models; they are
-        filled and checked before it is called. Its docstring is the document's text.
+        A handler takes by name what it needs: ``caller``, which its guard returns; the parameters of its path, as
+        types of :mod:`api.framework.paths`; ``query`` and ``header``, pydantic models. Its docstring is the
+        operation's text in the document.
 
         Args:
-            verb: the method.
-            rule: the path, parameters as ``<name>``.
-            view: what answers.
-            name: the operation's id.
-            tag: the group of routes it belongs to.
-            answers: what it may answer, by status.
-            faults: statuses of the errors it may answer with, beside those that every route may.
-            guard: called first; what it returns is the view's first argument.
-            body: what the request carries.
+            routes: an instance of a class with declared routes.
+            public: leave out the guards of these routes.
         """
-        guarded = guard is not None
-        always = {401, 403, 429, 500, 503} if guarded else {500}
-        if body is not None or verb in _WITH_BODIES:
-            always |= {400, 408, 413, 415}
-        if body is None and verb in _WITH_BODIES:
-            always.add(422)
-        if guarded:
-            answers = {status: answer.and_headers(*_RATES) for status, answer in answers.items()}
-        self._operations[name] = Operation(answers, frozenset({*faults, *always}), body)
-        summary, _, description = (inspect.getdoc(view) or "").partition("\n\n")
-        header, _, path, query, *_ = self._collect_openapi_info(
-            rule,
-            view,
-            method=verb,
-            operation_id=name,
-            tags=[Tag(name=tag)],
-            summary=summary,
-            description=" ".join(description.split()) or summary,
-            security=[{"key": []}] if guarded else None,
-        )
-
-        handle = functools.partial(
-            _handle,
-            view,
-            guard,
-            path=path,
-            query=query,
-            header=header,
-            body=body,
-        )
-        self.add_url_rule(rule, name, handle, methods=[verb])
-
-    def announce(self, kind: str, model: type[BaseModel], *, summary: str) -> None:
-        """Describe a message that the service sends by itself, among the document's webhooks."""
-        self._messages[kind] = WebhookSpec(model, summary)
+        for declaration, handler in route.declared(routes):
+            key = None if public else declaration.guard
+            self._add(declaration, handler, None if key is None else self._guards(key))
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
-        document = Document(self._operations, messages=self._messages, problem=self._problem)
-        return document.complete(self.api_doc)
+        return self._document.render()
+
+    def _add(self, declaration: Route, handler: Handler, guard: Guard | None) -> None:
+        arguments = _Arguments.of(handler, declaration.rule)
+        guarded = guard is not None
+        answers = declaration.answers
+        if guarded:
+            answers = {status: answer.and_headers(*_RATES) for status, answer in answers.items()}
+        summary, _, description = (inspect.getdoc(handler) or "").partition("\n\n")
+        self._document.add(
+            Operation(
+                declaration.method,
+                declaration.rule,
+                operation_id=declaration.operation_id,
+                tag=declaration.tag,
+                summary=summary,
+                description=" ".join(description.split()) or summary,
+                guarded=guarded,
+                header=arguments.header,
+                path={name: kind.description for name, kind in arguments.path.items()},
+                query=arguments.query,
+                body=declaration.body,
+                answers=answers,
+                faults=_faults(declaration, guarded=guarded),
+            )
+        )
+        serve = functools.partial(
+            _serve, handler, guard, arguments=arguments, body=declaration.body
+        )
+        self.add_url_rule(
+            declaration.rule, declaration.operation_id, serve, methods=[declaration.method]
+        )
 
 
-def _handle(
-    view: View,
-    guard: Callable[[], object] | None,
+@dataclass(frozen=True)
+class _Arguments:
+    """The arguments of a handler."""
+
+    caller: bool
+    path: Mapping[str, PathParameter]
+    query: type[BaseModel] | None
+    header: type[BaseModel] | None
+
+    @classmethod
+    def of(cls, handler: Handler, rule: str) -> _Arguments:
+        """Return the arguments that ``handler`` takes, by its type hints."""
+        hints = typing.get_type_hints(handler, include_extras=True)
+        return cls(
+            caller="caller" in hints,
+            path=paths.parameters(rule, hints),
+            query=hints.get("query"),
+            header=hints.get("header"),
+        )
+
+
+def _faults(declaration: Route, *, guarded: bool) -> frozenset[int]:
+    """Return the statuses of all errors of a route: its own, and those of its method and its guard."""
+    faults = {*declaration.faults, 500}
+    if guarded:
+        faults |= {401, 403, 429, 503}
+    if declaration.method in _WITH_BODIES:
+        faults |= {400, 408, 413, 415}
+        if declaration.body is None:
+            faults.add(422)
+    return frozenset(faults)
+
+
+def _serve(
+    handler: Handler,
+    guard: Guard | None,
     *,
-    path: type[BaseModel] | None,
-    query: type[BaseModel] | None,
-    header: type[BaseModel] | None,
+    arguments: _Arguments,
     body: RequestBodySpec | None,
     **path_values: str,
 ) -> Response:
-    """Let the caller in, check the head of the body and the parameters, and answer."""
-    caller = () if guard is None else (guard(),)
+    """Admit the caller, check the head of the body and the parameters, and call the handler."""
+    caller = None if guard is None else guard()
     if body is not None:
         wire.prepare(flask.request, carries_images=body.carries_images)
     elif flask.request.method in _WITH_BODIES:
         wire.prepare(flask.request, carries_images=False)
         bodies.refuse_any(flask.request)
-    checked: dict[str, BaseModel] = {}
-    if path is not None:
-        checked["path"] = parameters.parse(path, path_values)
-    if query is not None:
-        values = parameters.of_query(query, flask.request.args)
-        checked["query"] = parameters.parse(query, values)
-    if header is not None:
-        values = parameters.of_headers(header, flask.request.headers)
-        checked["header"] = parameters.parse(header, values)
-    return view(*caller, **checked)
+    values: dict[str, object] = {"caller": caller} if arguments.caller else {}
+    if arguments.query is not None:
+        query = parameters.of_query(arguments.query, flask.request.args)
+        values["query"] = parameters.parse(arguments.query, query)
+    if arguments.header is not None:
+        header = parameters.of_headers(arguments.header, flask.request.headers)
+        values["header"] = parameters.parse(arguments.header, header)
+    for name, parameter in arguments.path.items():
+        values[name] = parameter.convert(name, path_values[name])
+    return handler(**values)

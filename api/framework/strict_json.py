@@ -1,8 +1,8 @@
-"""JSON of strangers: its size is counted before objects are built from it, and no name occurs twice in an object.
+"""Parses untrusted JSON: counts its values before building objects, and refuses duplicate names in an object.
 
 A value costs a parser up to a hundred times its bytes, and a validator a thousand times. One pass over the bytes, which
-builds nothing, counts values, depth and the length of names, and ends at the first limit that is exceeded. It also
-finds names that occur twice: parsers keep the last value and say nothing (RFC 7493, section 2.3 forbids them).
+builds nothing, counts values, depth and the length of names, and stops at the first limit that is exceeded. It also
+finds duplicate names, of which parsers silently keep the last value (RFC 7493, section 2.3 forbids them).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ import orjson
 from api import errors as problems
 from core import errors
 
-#: All values of a text: texts, numbers, booleans, nulls, lists and objects. The largest honest request has about 4,500.
+#: Maximum number of values of all types. The largest legitimate request has about 4,500.
 MAX_VALUES = 10_000
-#: Lists and objects in one another. A schema has eight levels, each of which takes up to six.
+#: Maximum nesting of lists and objects. A JSON Schema has eight levels, each of which takes up to six.
 MAX_DEPTH = 64
-#: Bytes of a name in an object, as it is written. The longest names that mean something have 64 characters.
+#: Maximum bytes of a name in an object, as written. The longest meaningful names have 64 characters.
 MAX_NAME_BYTES = 1024
-#: Names that occur twice and are reported, at most.
+#: Maximum number of duplicate names that are reported.
 _MAX_REPEATS = 1000
 
 _NOT_JSON = "The request body is not valid JSON."
 _TOKEN = re.compile(rb'[ \t\n\r]*+(["{}\[\],:]|[^ \t\n\r"{}\[\],:]++)')
-#: The rest of a string that has escapes. Nothing in it is ever tried twice, so it takes neither memory nor long.
+#: The rest of a string with escapes. It never backtracks, so it costs neither memory nor much time.
 _STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
 _QUOTE, _ESCAPE = ord('"'), ord("\\")
 _OPEN_LIST, _OPEN_OBJECT = ord("["), ord("{")
@@ -41,11 +41,11 @@ def loads(data: bytes, *, place: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 -
 
     Args:
         data: a JSON text.
-        place: where in the request it stands, for what is said of it.
+        place: its place in the request, for the pointers of faults.
 
     Raises:
-        core.errors.InvalidRequest: it has too many values, too long a name, or a name twice in one object.
-        core.errors.RequestError: it is not JSON (RFC 8259: UTF-8, no lone surrogates, no NaN), or nested too deep.
+        core.errors.InvalidRequest: the text has too many values, too long a name, or a duplicate name.
+        core.errors.RequestError: the text is not JSON (RFC 8259: UTF-8, no lone surrogates, no NaN), or too deep.
     """
     repeated = _Scan(data, place).run()
     try:
@@ -59,12 +59,12 @@ def loads(data: bytes, *, place: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 -
 
 @dataclass
 class _Level:
-    """A list or an object that is not closed yet."""
+    """An open list or object."""
 
     closed_by: int
-    #: The names so far, as bytes without escapes; None in a list.
+    #: The names so far, as unescaped bytes; None in a list.
     names: set[bytes] | None
-    #: Where the next value belongs: the number of an item, or the last name.
+    #: Where the next value belongs: the index of an item, or the last name.
     step: int | bytes = 0
     #: Whether a name comes next.
     before_name: bool = False
@@ -72,7 +72,7 @@ class _Level:
 
 @dataclass
 class _Scan:
-    """One pass over a JSON text. What it takes for JSON is not all valid; the parser has the last word."""
+    """One pass over a JSON text. It accepts some invalid JSON, which the parser refuses afterwards."""
 
     data: bytes
     place: tuple[str, ...]
@@ -82,7 +82,7 @@ class _Scan:
     _repeated: dict[str, errors.Fault] = field(default_factory=dict)
 
     def run(self) -> list[errors.Fault]:
-        """Return the names that occur twice. Raises as :func:`loads`, when a limit is exceeded."""
+        """Return a fault for each duplicate name. Raises as :func:`loads` does."""
         for kind, start, end in self._tokens():
             if kind == _QUOTE:
                 self._string(start, end)
@@ -98,16 +98,16 @@ class _Scan:
         return list(self._repeated.values())
 
     def _tokens(self) -> Iterator[tuple[int, int, int]]:
-        """Yield each token's first byte, its start and its end. A string's are those of its content."""
+        """Yield the first byte, the start and the end of each token; of a string, those of its content."""
         data, position = self.data, 0
-        while found := _TOKEN.match(data, position):
-            start, position = found.span(1)
+        while token := _TOKEN.match(data, position):
+            start, position = token.span(1)
             kind = data[start]
             if kind != _QUOTE:
                 yield kind, start, position
                 continue
             start = position
-            # Most strings, those of pictures above all, have no escapes: this is many times faster.
+            # Most strings, images above all, have no escapes: this is many times faster.
             end = data.find(b'"', start)
             if end > start and data[end - 1] == _ESCAPE:
                 rest = _STRING_END.match(data, start)
@@ -121,7 +121,7 @@ class _Scan:
         self._count()
         if len(self._levels) == MAX_DEPTH:
             place = self._pointer(2)
-            sentence = f"JSON may be nested {MAX_DEPTH} levels deep; this is deeper."
+            sentence = f"JSON must be nested at most {MAX_DEPTH} levels deep; this is deeper."
             raise errors.RequestError(
                 f"{problems.name_of(place)}: {sentence}", faults=(errors.Fault(place, sentence),)
             )
@@ -132,7 +132,7 @@ class _Scan:
 
     def _separate(self, kind: int) -> None:
         self._separators += 1
-        # No valid text has more of them, so what follows need not be counted either.
+        # No valid text has more of them.
         if not self._levels or self._separators > 2 * self._values:
             raise errors.RequestError(_NOT_JSON)
         level = self._levels[-1]
@@ -150,7 +150,7 @@ class _Scan:
             return
         if end - start > MAX_NAME_BYTES:
             raise self._refused(
-                f"A field's name may have at most {MAX_NAME_BYTES} bytes; one here has {end - start:,}."
+                f"The name of a field must have at most {MAX_NAME_BYTES} bytes; one has {end - start:,}."
             )
         name = _unescaped(self.data[start:end])
         level.step, level.before_name = name, False
@@ -164,24 +164,24 @@ class _Scan:
         self._values += 1
         if self._values > MAX_VALUES:
             raise self._refused(
-                f"The whole body may have at most {MAX_VALUES:,} JSON values; with what is in here there are more."
+                f"The request body must have at most {MAX_VALUES:,} JSON values in all; this one has more."
             )
 
     def _refused(self, sentence: str) -> errors.RequestError:
-        # The innermost place that is complete: the list or object itself.
+        # The innermost complete place: the list or object itself.
         return problems.refused([errors.Fault(self._pointer(len(self._levels) - 1), sentence)])
 
     def _pointer(self, depth: int) -> str:
-        """Return the JSON pointer of what is open at ``depth``, 0 for the whole."""
+        """Return the JSON pointer of the list or object that is open at ``depth``; 0 is the whole text."""
         steps = [level.step for level in self._levels[: max(0, depth)]]
-        shown = (
+        names = (
             step.decode(errors="replace") if isinstance(step, bytes) else step for step in steps
         )
-        return problems.pointer(*self.place, *shown)
+        return problems.pointer(*self.place, *names)
 
 
 def _unescaped(name: bytes) -> bytes:
-    """Return a name as parsers read it: an escape is another way to write the same."""
+    """Return a name as parsers read it, without escapes."""
     if _ESCAPE not in name:
         return name
     try:

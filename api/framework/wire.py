@@ -1,4 +1,4 @@
-"""A request body on its way in: which codings are read, how many bytes, and what a broken transfer means."""
+"""Limits a request body while it is read: its codings, its size, and errors of its transfer."""
 
 from __future__ import annotations
 
@@ -10,64 +10,64 @@ from werkzeug.exceptions import HTTPException
 from api import errors as problems
 from core import errors
 
-#: Bytes of a request body that carries no images, at most.
+#: Maximum bytes of a request body without images.
 PLAIN_BODY_BYTES = 2**20
 
 
 class _Input(Protocol):
-    """What a server gives for reading a body, as far as it is used here."""
+    """The methods of a WSGI input that are used here."""
 
     def read(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes; none at the end."""
+        """Return up to ``size`` bytes; empty at the end."""
 
 
 def prepare(request: Request, *, carries_images: bool) -> None:
-    """Have the body of ``request`` read within its limits, once somebody reads it.
+    """Check the head of the body of ``request``, and limit all later reads of it.
 
     Args:
-        request: nothing of its body has been read.
-        carries_images: whether its route takes images; the bodies of all others are small.
+        request: one whose body has not been read.
+        carries_images: whether its route takes images; all other bodies must be small.
 
     Raises:
         core.errors.UnsupportedContentEncoding: the body is compressed.
-        core.errors.MalformedBody: it comes in a transfer coding other than ``chunked``.
-        core.errors.BodyTooLarge: its length says that it is over the limit.
+        core.errors.MalformedBody: the body has a transfer coding other than ``chunked``.
+        core.errors.BodyTooLarge: the announced length exceeds the limit.
     """
     coded = _codings(request.headers.get("Transfer-Encoding"))
     if coded not in ([], ["chunked"]):
         raise errors.MalformedBody(
-            "The transfer coding of the body is not read here; send it with a length, or chunked.",
+            "The transfer coding of the body is not supported: send it with a length, or chunked.",
             param="Transfer-Encoding",
         )
     length = request.content_length
     if _codings(request.headers.get("Content-Encoding")) and (coded or length):
         raise errors.UnsupportedContentEncoding(
-            "An encoded body is not read here: send it without Content-Encoding, or as `identity`.",
+            "Encoded bodies are not supported: send it without Content-Encoding, or as `identity`.",
             param="Content-Encoding",
         )
-    most = request.max_content_length
+    limit = request.max_content_length
     if not carries_images:
-        most = PLAIN_BODY_BYTES if most is None else min(PLAIN_BODY_BYTES, most)
-        request.max_content_length = most
-    if most is not None and length is not None and length > most:
-        raise problems.body_too_large(limit=most, seen=length)
+        limit = PLAIN_BODY_BYTES if limit is None else min(PLAIN_BODY_BYTES, limit)
+        request.max_content_length = limit
+    if limit is not None and length is not None and length > limit:
+        raise problems.body_too_large(limit=limit, seen=length)
     request.environ["wsgi.input"] = _FromCaller(request.environ["wsgi.input"], length=length)
 
 
 class _FromCaller:
-    """The body as the server reads it. A failure in there is the caller's, or the network's, and not ours."""
+    """The body as the server reads it. Its failures are the caller's or the network's, not the service's."""
 
     def __init__(self, source: _Input, *, length: int | None) -> None:
         self._source = source
-        #: Bytes that are still to come, if that is known.
+        #: The number of missing bytes, if known.
         self._left = length
 
     def read(self, size: int = -1, /) -> bytes:
         """Return up to ``size`` bytes; none at the end.
 
         Raises:
-            core.errors.MalformedBody: the transfer broke off, or is not HTTP.
-            core.errors.BodyTimeout: it took too long.
+            core.errors.MalformedBody: the transfer ended early, or is not HTTP.
+            core.errors.BodyTimeout: the transfer took too long.
         """
         try:
             data = self._source.read(size)
@@ -76,7 +76,7 @@ class _FromCaller:
         except TimeoutError as error:
             raise errors.BodyTimeout("The request body did not arrive in time.") from error
         except Exception as error:
-            # Servers have exceptions of their own for bad chunks, with no base in common.
+            # Servers raise exceptions of their own for bad chunks, without a common base.
             raise errors.MalformedBody("The request body is malformed.") from error
         if self._left is not None:
             self._left -= len(data)
@@ -88,6 +88,6 @@ class _FromCaller:
 
 
 def _codings(header: str | None) -> list[str]:
-    """Return what a header says was done to the body, in lower case; ``identity`` is nothing."""
+    """Return the codings in a header, in lower case, without ``identity``."""
     names = [name.strip().lower() for name in (header or "").split(",")]
     return [name for name in names if name not in ("", "identity")]

@@ -11,14 +11,15 @@ from api.routes.models import ModelRoutes
 from api.routes.quarantine import QuarantineRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
-from api.routes.secrets import SecretRoutes
+from api.routes.secrets import NOTIFICATIONS, SecretRoutes
 from api.routes.streams import EVENTS, TOKEN, StreamRoutes
 from api.routes.usage import UsageRoutes
 
-#: What pages of other origins may be let to.
+#: The routes that CORS may open to pages of other origins.
 STREAM_RULES = (EVENTS, TOKEN)
 
 __all__ = [
+    "NOTIFICATIONS",
     "STREAM_RULES",
     "DeliveryRoutes",
     "EndpointRoutes",

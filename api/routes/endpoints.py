@@ -1,27 +1,29 @@
-"""``/v1/webhook_endpoints``: who is told, and how it went.
+"""``/v1/webhook_endpoints``: the registered receivers.
 
-The API sends no webhooks itself: a test writes a delivery, rings, and looks for its end.
+The API sends no webhooks: a test writes a delivery, wakes the delivery process, and polls for the result.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import threading
 import time
 import uuid
 from collections.abc import Callable
-from http import HTTPMethod, HTTPStatus
-from typing import Any, TypeVar
+from http import HTTPStatus
+from typing import Any
 
 import flask
 from flask import Response
 
 from api import cursors, framework
-from api.auth import Caller, Gate, Right
-from api.framework import RequestBodySpec, ResponseSpec, Router, reply
+from api import errors as problems
+from api.auth import Caller, Right
+from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.revocation import Revocation, RevocationWatch
 from api.schemas import webhooks as schemas
 from api.schemas.deliveries import disclosed_code
+from api.schemas.paths import EndpointId, RecoveryId
 from api.serving import current
 from api.submission import WebhookTargets
 from core import errors, ids
@@ -29,28 +31,28 @@ from core.database import Database, DatabaseUnavailable
 from core.settings import Settings
 from core.shares import Shares
 from core.vault import Vault
-from jobs import outbox
-from jobs.delivery import EventType
 from jobs.store.storage import Quota
-from webhooks import endpoints, queries, redelivery, secrets
+from webhooks import endpoints, queries, redelivery, secrets, tables
+from webhooks.policy import EventType
 
+_NOUN = "webhook endpoint"
 _ONE = "/v1/webhook_endpoints/<endpoint_id>"
-#: What a test waits for beyond the receiver's own time: the bell, the claim, the write.
+#: How much longer a test waits than the receiver may take: for the wakeup, the claim and the write.
 _SPARE_SECONDS = 5.0
-_LOOK_SECONDS = 0.1
-#: Tests that may hold a thread at once.
+_POLL_SECONDS = 0.1
+#: Tests that can hold a thread at once.
 _TESTS = 8
 
 
 class EndpointRoutes:
-    """What callers may do with webhook endpoints.
+    """The routes of webhook endpoints.
 
     Args:
         settings: how long a receiver may take.
-        database: where endpoints are kept.
-        receivers: says whether a URL may be sent to.
+        database: where endpoints are stored.
+        receivers: decides whether a URL is allowed.
         vault: makes the vault that seals secrets, at its first use.
-        quota: refuses what an account over its storage quota sends.
+        quota: refuses the requests of an account over its storage quota.
         revocation: ends the tests of a key that is revoked.
         timer: seconds that never go back.
     """
@@ -75,123 +77,22 @@ class EndpointRoutes:
         self._timer = timer
         self.tests = Shares(_TESTS, name="endpoint tests")
 
-    def declare(self, router: Router, gate: Gate) -> None:
-        """Put the routes into ``router``."""
-        self._declare_endpoints(router, gate)
-        self._declare_commands(router, gate)
-
-    def _declare_endpoints(self, router: Router, gate: Gate) -> None:
-        look, command = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = functools.partial(router.declare, tag="webhooks")
-        declare(
-            HTTPMethod.POST,
-            "/v1/webhook_endpoints",
-            self.create,
-            name="createWebhookEndpoint",
-            guard=gate.admits(Right.SUBMIT),
-            answers={
-                201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
-            },
-            faults=(400, 409, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.EndpointCreate}),
-        )
-        declare(
-            HTTPMethod.GET,
-            "/v1/webhook_endpoints",
-            self.listed,
-            name="listWebhookEndpoints",
-            guard=look,
-            answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
-            faults=(422,),
-        )
-        declare(
-            HTTPMethod.GET,
-            _ONE,
-            self.show,
-            name="getWebhookEndpoint",
-            guard=look,
-            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
-            faults=(404,),
-        )
-        declare(
-            HTTPMethod.POST,
-            _ONE,
-            self.update,
-            name="updateWebhookEndpoint",
-            guard=command,
-            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
-            faults=(400, 404, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.EndpointUpdate}),
-        )
-        declare(
-            HTTPMethod.DELETE,
-            _ONE,
-            self.remove,
-            name="deleteWebhookEndpoint",
-            guard=command,
-            answers={200: ResponseSpec(schemas.EndpointDeleted, "It is gone.")},
-            faults=(404,),
-        )
-
-    def _declare_commands(self, router: Router, gate: Gate) -> None:
-        look, command = gate.admits(Right.READ), gate.admits(Right.STEER)
-        declare = functools.partial(router.declare, tag="webhooks")
-        declare(
-            HTTPMethod.POST,
-            f"{_ONE}/rotate_secret",
-            self.rotate,
-            name="rotateWebhookEndpointSecret",
-            guard=command,
-            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
-            faults=(400, 404, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.SecretRotate}),
-        )
-        declare(
-            HTTPMethod.POST,
-            f"{_ONE}/test",
-            self.test,
-            name="testWebhookEndpoint",
-            guard=command,
-            answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
-            faults=(400, 404, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.EndpointTest}),
-        )
-        declare(
-            HTTPMethod.POST,
-            f"{_ONE}/enable",
-            self.enable,
-            name="enableWebhookEndpoint",
-            guard=command,
-            answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
-            faults=(404,),
-        )
-        declare(
-            HTTPMethod.POST,
-            f"{_ONE}/recover",
-            self.recover,
-            name="recoverWebhookEndpoint",
-            guard=command,
-            answers={
-                202: ResponseSpec(schemas.Recovery, "The recovery as it begins.", ("Location",))
-            },
-            faults=(400, 404, 409, 413, 415, 422),
-            body=RequestBodySpec({"application/json": schemas.EndpointRecover}),
-        )
-        declare(
-            HTTPMethod.GET,
-            f"{_ONE}/recoveries/<recovery_id>",
-            self.recovery,
-            name="getWebhookRecovery",
-            guard=look,
-            answers={200: ResponseSpec(schemas.Recovery, "How far it is.")},
-            faults=(404,),
-        )
-
+    @route.post(
+        "/v1/webhook_endpoints",
+        operation_id="createWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.SUBMIT,
+        answers={
+            201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
+        },
+        faults=(400, 409, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.EndpointCreate}),
+    )
     def create(self, caller: Caller) -> Response:
         """Register a webhook endpoint.
 
-        It is told of the account's jobs from now on. Its secret is in this answer and never shown again. An
-        account may have 500 of them.
+        It gets notifications of the account's jobs from now on. This response has its secret, which is never shown
+        again. An account can have 500 endpoints.
         """
         requested = framework.read_model(flask.request, schemas.EndpointCreate)
         self._webhook_targets.check(requested.url, pointer="#/url")
@@ -208,170 +109,233 @@ class EndpointRoutes:
         shown = schemas.Endpoint.of(endpoint, secret=secret)
         return reply(shown, HTTPStatus.CREATED, headers={"Location": where})
 
-    def listed(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
+    @route.get(
+        "/v1/webhook_endpoints",
+        operation_id="listWebhookEndpoints",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
+        faults=(422,),
+    )
+    def list_all(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
         """List webhook endpoints, newest first. Operators see those of all accounts."""
         page = cursors.page("we", query.after, limit=query.limit, order=query.order)
-        found, more = endpoints.page(
+        listed, more = endpoints.page(
             self._database,
             account_id=caller.scope,
             limit=page.limit,
             after=page.after,
             newest_first=page.newest_first,
         )
-        return reply(schemas.EndpointList.of(found, has_more=more))
+        return reply(schemas.EndpointList.of(listed, has_more=more))
 
-    def show(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+    @route.get(
+        _ONE,
+        operation_id="getWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
+        faults=(404,),
+    )
+    def get(self, caller: Caller, endpoint_id: EndpointId) -> Response:
         """Get a webhook endpoint."""
-        return reply(schemas.Endpoint.of(self._find(path, caller)))
+        return reply(schemas.Endpoint.of(self._find(endpoint_id, caller)))
 
-    def update(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Change a webhook endpoint. What is still to be told goes to its new URL."""
-        self._find(path, caller)
+    @route.post(
+        _ONE,
+        operation_id="updateWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.EndpointUpdate}),
+    )
+    def update(self, caller: Caller, endpoint_id: EndpointId) -> Response:
+        """Change a webhook endpoint. Pending deliveries go to its new URL."""
+        self._check(endpoint_id, caller)
         requested = framework.read_model(flask.request, schemas.EndpointUpdate)
         if requested.url is not None:
             self._webhook_targets.check(requested.url, pointer="#/url")
-        found = endpoints.update(
+        endpoint = endpoints.update(
             self._database,
-            _id(path),
+            endpoint_id,
             account_id=caller.scope,
             name=requested.name,
             url=requested.url,
             event_types=requested.event_types,
         )
-        return reply(schemas.Endpoint.of(_there(found)))
+        return reply(schemas.Endpoint.of(problems.existing(endpoint, _NOUN)))
 
-    def remove(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Delete a webhook endpoint and its secrets. What was still to be told to it is not told."""
-        if not endpoints.delete(self._database, _id(path), account_id=caller.scope):
-            raise _not_found()
-        return reply(schemas.EndpointDeleted(id=path.endpoint_id))
+    @route.delete(
+        _ONE,
+        operation_id="deleteWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.EndpointDeleted, "The endpoint is deleted.")},
+        faults=(404,),
+    )
+    def delete(self, caller: Caller, endpoint_id: EndpointId) -> Response:
+        """Delete a webhook endpoint and its secrets. Its pending deliveries are not sent."""
+        if not endpoints.delete(self._database, endpoint_id, account_id=caller.scope):
+            raise problems.not_found(_NOUN)
+        return reply(schemas.EndpointDeleted(id=ids.show("we", endpoint_id)))
 
-    def rotate(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Change the secret of a webhook endpoint. The new one is in this answer and never shown again."""
-        self._find(path, caller)
+    @route.post(
+        f"{_ONE}/rotate_secret",
+        operation_id="rotateWebhookEndpointSecret",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.SecretRotate}),
+    )
+    def rotate(self, caller: Caller, endpoint_id: EndpointId) -> Response:
+        """Change the secret of a webhook endpoint. This response has the new one, which is never shown again."""
+        self._check(endpoint_id, caller)
         requested = framework.read_model(flask.request, schemas.SecretRotate)
         secret, stored = secrets.new_secret(self._vault())
-        found = endpoints.rotate(
+        endpoint = endpoints.rotate(
             self._database,
-            _id(path),
+            endpoint_id,
             account_id=caller.scope,
             secret=stored,
             keep_old=requested.keep_old_secret_active_for_24_hours,
         )
-        return reply(schemas.Endpoint.of(_there(found), secret=secret))
+        return reply(schemas.Endpoint.of(problems.existing(endpoint, _NOUN), secret=secret))
 
-    def test(self, caller: Caller, path: schemas.EndpointPath) -> Response:
+    @route.post(
+        f"{_ONE}/test",
+        operation_id="testWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.EndpointTest}),
+    )
+    def test(self, caller: Caller, endpoint_id: EndpointId) -> Response:
         """Send an event that did not happen, and say what the receiver made of it.
 
-        It is sent to a disabled endpoint, too, and says nothing of its health.
+        It is sent to a disabled endpoint, too, and does not affect the health of the endpoint.
         """
-        endpoint = self._find(path, caller)
+        endpoint = self._find(endpoint_id, caller)
         requested = framework.read_model(flask.request, schemas.EndpointTest)
         self._quota.check(endpoint.account_id)
         if not self.tests.take(caller.account_id):
-            raise errors.Unavailable("Too many tests at once.", retry_after=1)
+            raise errors.Unavailable(
+                "Too many tests of endpoints are running; retry in a second.", retry_after=1
+            )
         try:
             delivery_id = redelivery.test(
                 self._database,
-                _id(path),
+                endpoint_id,
                 account_id=caller.scope,
                 event_type=requested.event_type,
                 data=_example(requested.event_type),
             )
             with current.waiting():
-                tried = self._tried(_there(delivery_id), caller)
+                attempt = self._ended_attempt(problems.existing(delivery_id, _NOUN), caller)
         finally:
             self.tests.give_back(caller.account_id)
         return reply(
             schemas.EndpointTested(
-                webhook_endpoint_id=path.endpoint_id,
+                webhook_endpoint_id=ids.show("we", endpoint_id),
                 event_type=requested.event_type,
-                status_code=tried.status_code,
-                error_code=tried.error_code if caller.everywhere else disclosed_code(tried),
-                delivery_id=ids.show("dlv", tried.delivery_id),
+                status_code=attempt.status_code,
+                error_code=attempt.error_code if caller.everywhere else disclosed_code(attempt),
+                delivery_id=ids.show("dlv", attempt.delivery_id),
             )
         )
 
-    def enable(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Tell a disabled endpoint of events again.
+    @route.post(
+        f"{_ONE}/enable",
+        operation_id="enableWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
+        faults=(404,),
+    )
+    def enable(self, caller: Caller, endpoint_id: EndpointId) -> Response:
+        """Send notifications to a disabled endpoint again.
 
-        `recover` sends again what had failed. What happened while it was disabled was not to be told to it: ask
-        for the jobs of that time.
+        `recover` sends failed deliveries again. Events that occurred while the endpoint was disabled have no
+        notifications: list the jobs of that time.
         """
-        found = endpoints.enable(self._database, _id(path), account_id=caller.scope)
-        return reply(schemas.Endpoint.of(_there(found)))
+        endpoint = endpoints.enable(self._database, endpoint_id, account_id=caller.scope)
+        return reply(schemas.Endpoint.of(problems.existing(endpoint, _NOUN)))
 
-    def recover(self, caller: Caller, path: schemas.EndpointPath) -> Response:
-        """Send again, in the background, all that failed since a time."""
-        endpoint = self._find(path, caller)
+    @route.post(
+        f"{_ONE}/recover",
+        operation_id="recoverWebhookEndpoint",
+        tag="webhooks",
+        guard=Right.COMMAND,
+        answers={202: ResponseSpec(schemas.Recovery, "The recovery, at its start.", ("Location",))},
+        faults=(400, 404, 409, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.EndpointRecover}),
+    )
+    def recover(self, caller: Caller, endpoint_id: EndpointId) -> Response:
+        """Send all deliveries that failed since a time again, in the background."""
+        endpoint = self._find(endpoint_id, caller)
         requested = framework.read_model(flask.request, schemas.EndpointRecover)
         self._quota.check(endpoint.account_id)
-        found = endpoints.recover(
-            self._database, _id(path), account_id=caller.scope, since=requested.since
+        recovery = endpoints.recover(
+            self._database, endpoint_id, account_id=caller.scope, since=requested.since
         )
-        shown = schemas.Recovery.of(_there(found))
-        where = f"/v1/webhook_endpoints/{path.endpoint_id}/recoveries/{shown.id}"
+        shown = schemas.Recovery.of(problems.existing(recovery, _NOUN))
+        where = f"/v1/webhook_endpoints/{ids.show('we', endpoint_id)}/recoveries/{shown.id}"
         return reply(shown, HTTPStatus.ACCEPTED, headers={"Location": where})
 
-    def recovery(self, caller: Caller, path: schemas.RecoveryPath) -> Response:
+    @route.get(
+        f"{_ONE}/recoveries/<recovery_id>",
+        operation_id="getWebhookRecovery",
+        tag="webhooks",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.Recovery, "How far it is.")},
+        faults=(404,),
+    )
+    def recovery(
+        self, caller: Caller, endpoint_id: EndpointId, recovery_id: RecoveryId
+    ) -> Response:
         """Get how far a recovery is."""
-        recovery_id = ids.parse("rcv", path.recovery_id)
-        found = recovery_id and queries.recovery(
-            self._database, recovery_id, account_id=caller.scope
-        )
-        if not found or ids.show("we", found.endpoint_id) != path.endpoint_id:
-            raise errors.NotFound("There is no such recovery.")
+        found = queries.recovery(self._database, recovery_id, account_id=caller.scope)
+        if found is None or found.endpoint_id != endpoint_id:
+            raise problems.not_found("recovery")
         return reply(schemas.Recovery.of(found))
 
-    def _find(self, path: schemas.EndpointPath, caller: Caller) -> outbox.WebhookEndpoint:
-        """Return an endpoint of the caller's. It comes before a look at the body: what is not there has no faults."""
-        return _there(endpoints.get(self._database, _id(path), account_id=caller.scope))
+    def _check(self, endpoint_id: uuid.UUID, caller: Caller) -> None:
+        """Raise not found before the body is read: what is not there has no faults."""
+        if not endpoints.exists(self._database, endpoint_id, account_id=caller.scope):
+            raise problems.not_found(_NOUN)
 
-    def _tried(self, delivery_id: uuid.UUID, caller: Caller) -> outbox.WebhookAttempt:
-        """Wait for the end of a delivery's first try."""
+    def _find(self, endpoint_id: uuid.UUID, caller: Caller) -> tables.WebhookEndpoint:
+        """Return an endpoint of the caller's. It comes before a look at the body: what is not there has no faults."""
+        return problems.existing(
+            endpoints.get(self._database, endpoint_id, account_id=caller.scope), _NOUN
+        )
+
+    def _ended_attempt(self, delivery_id: uuid.UUID, caller: Caller) -> tables.WebhookAttempt:
+        """Wait for the end of the first attempt of a delivery."""
         pause = threading.Event()
-        with self._revocation.watch(caller.key_id, pause.set) as watch:
+        with contextlib.closing(self._revocation.watch(caller.key_id, pause.set)) as watch:
             return self._first_end(delivery_id, pause=pause, watch=watch)
 
     def _first_end(
         self, delivery_id: uuid.UUID, *, pause: threading.Event, watch: RevocationWatch
-    ) -> outbox.WebhookAttempt:
+    ) -> tables.WebhookAttempt:
         until = self._timer() + self._seconds
         while self._timer() < until:
             watch.check()
             view = queries.get(self._database, delivery_id, account_id=None)
-            if view is None:
-                raise _not_found()
+            view = problems.existing(view, _NOUN)
             # A sender that died is replaced by another try.
             ended = [one for one in view.attempts if one.outcome and one.outcome != "lost"]
             if ended:
                 return ended[0]
-            pause.wait(_LOOK_SECONDS)
-        raise DatabaseUnavailable("No delivery process took the test in time.")
-
-
-def _id(path: schemas.EndpointPath) -> uuid.UUID:
-    found = ids.parse("we", path.endpoint_id)
-    if found is None:
-        raise _not_found()
-    return found
-
-
-Found = TypeVar("Found")
-
-
-def _there(found: Found | None) -> Found:
-    if found is None:
-        raise _not_found()
-    return found
-
-
-def _not_found() -> errors.NotFound:
-    return errors.NotFound("There is no such webhook endpoint.")
+            pause.wait(_POLL_SECONDS)
+        raise DatabaseUnavailable(f"No delivery process sent the test within {self._seconds:g} s.")
 
 
 def _example(event_type: str) -> dict[str, Any]:
-    """Return what a test tells of: a job, or an endpoint, that never was."""
+    """Return the data of a test: a job or an endpoint that does not exist."""
     nothing = uuid.UUID(int=0)
     if event_type == EventType.ENDPOINT_DISABLED:
         return {"id": ids.show("we", nothing), "object": "webhook_endpoint", "reason": "test"}

@@ -1,19 +1,20 @@
-"""``/v1/images``: uploaded once, asked about often."""
+"""``/v1/images``: upload, get and delete images."""
 
 from __future__ import annotations
 
 import uuid
-from http import HTTPMethod
 
 import flask
 from flask import Response
 
-from api.auth import Caller, Gate, Right
-from api.framework import RequestBodySpec, ResponseSpec, Router, reply
+from api import errors as problems
+from api.auth import Caller, Right
+from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.schemas.images import Image, ImageDeleted
-from api.schemas.requests import ImageForm, ImagePath, ImageUpload, UploadQuery
+from api.schemas.paths import ImageId
+from api.schemas.requests import ImageForm, ImageUpload, UploadQuery
 from api.submission import SubmissionService, read_upload
-from core import errors, ids
+from core import ids
 from core.database import Database
 from core.settings import Settings
 from jobs import records
@@ -33,7 +34,7 @@ _UPLOAD = RequestBodySpec(
 
 
 class ImageRoutes:
-    """What callers may do with images."""
+    """The routes of images."""
 
     def __init__(
         self, settings: Settings, *, database: Database, service: SubmissionService
@@ -43,111 +44,86 @@ class ImageRoutes:
         self._database = database
         self._service = service
 
-    def declare(self, router: Router, gate: Gate) -> None:
-        """Put the routes into ``router``."""
-        router.declare(
-            HTTPMethod.POST,
-            "/v1/images",
-            self.upload,
-            name="uploadImage",
-            tag="images",
-            guard=gate.admits(Right.SUBMIT),
-            answers={201: ResponseSpec(Image, "The image, as it is kept.", ("Location",))},
-            faults=(400, 413, 415, 422),
-            body=_UPLOAD,
-        )
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/images/<image_id>",
-            self.show,
-            name="getImage",
-            tag="images",
-            guard=gate.admits(Right.READ),
-            answers={200: ResponseSpec(Image, "The image.")},
-            faults=(404,),
-        )
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/images/<image_id>/content",
-            self.content,
-            name="getImageContent",
-            tag="images",
-            guard=gate.admits(Right.READ),
-            answers={
-                200: ResponseSpec(None, "The picture as the model sees it.", ("ETag",), _CONTENT),
-                304: ResponseSpec(None, "It is the one that the caller has (`If-None-Match`)."),
-            },
-            faults=(404,),
-        )
-        router.declare(
-            HTTPMethod.DELETE,
-            "/v1/images/<image_id>",
-            self.remove,
-            name="deleteImage",
-            tag="images",
-            guard=gate.admits(Right.STEER),
-            answers={200: ResponseSpec(ImageDeleted, "The image is gone.")},
-            faults=(404, 409),
-        )
-
+    @route.post(
+        "/v1/images",
+        operation_id="uploadImage",
+        tag="images",
+        guard=Right.SUBMIT,
+        answers={201: ResponseSpec(Image, "The stored image.", ("Location",))},
+        faults=(400, 413, 415, 422),
+        body=_UPLOAD,
+    )
     def upload(self, caller: Caller, query: UploadQuery) -> Response:
         """Upload an image.
 
-        It is decoded, turned upright, made RGB and resized to its detail tier at once; what is wrong with
-        it is told now. The same file with the same detail is the same image.
+        The image is decoded, rotated upright, converted to RGB and resized to its detail tier immediately, so an
+        error reports every problem of the file. The same file with the same detail is the same image.
         """
         data = read_upload(flask.request, max_file_bytes=self._max_file_bytes)
-        image_id = self._service.keep_image(caller, data, detail=query.detail)
+        image_id = self._service.store_image(caller, data, detail=query.detail)
         image = self._find(image_id, caller)
         where = f"/v1/images/{ids.show('img', image_id)}"
         return reply(Image.of(image, profile=self._profile), 201, headers={"Location": where})
 
-    def show(self, caller: Caller, path: ImagePath) -> Response:
-        """Get an image's facts."""
-        return reply(Image.of(self._requested(path, caller), profile=self._profile))
+    @route.get(
+        "/v1/images/<image_id>",
+        operation_id="getImage",
+        tag="images",
+        guard=Right.READ,
+        answers={200: ResponseSpec(Image, "The image.")},
+        faults=(404,),
+    )
+    def get(self, caller: Caller, image_id: ImageId) -> Response:
+        """Get an image's metadata."""
+        return reply(Image.of(self._find(image_id, caller), profile=self._profile))
 
-    def content(self, caller: Caller, path: ImagePath) -> Response:
-        """Get an image's bytes, as they are kept and as the model sees them."""
-        image = self._requested(path, caller)
-        data = history.image_bytes(self._database, image)
-        if data is None:
-            raise _not_found()
+    @route.get(
+        "/v1/images/<image_id>/content",
+        operation_id="getImageContent",
+        tag="images",
+        guard=Right.READ,
+        answers={
+            200: ResponseSpec(None, "The image as the model sees it.", ("ETag",), _CONTENT),
+            304: ResponseSpec(None, "The caller already has this image (`If-None-Match`)."),
+        },
+        faults=(404,),
+    )
+    def content(self, caller: Caller, image_id: ImageId) -> Response:
+        """Get an image's stored bytes, as the model sees them."""
+        image = self._find(image_id, caller)
+        data = problems.existing(history.image_bytes(self._database, image), "image")
         response = Response(data, content_type=image.media_type)
         response.set_etag(image.image_key)
         extension = image.media_type.removeprefix("image/")
         response.headers.update(
             {
                 "Cache-Control": "private, no-cache",
-                "Content-Disposition": f'inline; filename="{path.image_id}.{extension}"',
-                # Should a browser ever take it for a document, it is one that may do nothing.
+                "Content-Disposition": f'inline; filename="{ids.show("img", image_id)}.{extension}"',
+                # If a browser treats it as a document, the document can do nothing.
                 "Content-Security-Policy": "sandbox",
             }
         )
         response.make_conditional(flask.request)
         return response
 
-    def remove(self, caller: Caller, path: ImagePath) -> Response:
+    @route.delete(
+        "/v1/images/<image_id>",
+        operation_id="deleteImage",
+        tag="images",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(ImageDeleted, "The image is deleted.")},
+        faults=(404, 409),
+    )
+    def delete(self, caller: Caller, image_id: ImageId) -> Response:
         """Delete an image's bytes.
 
-        Jobs that were asked about it stay, but cannot be run again. While an unfinished one uses it: 409.
+        Jobs with this image remain, but cannot be rerun. An image of an unfinished job is a conflict (409).
         """
-        image = self._requested(path, caller)
+        image = self._find(image_id, caller)
         if not retention.remove_image(self._database, image.id, account_id=image.account_id):
-            raise _not_found()
-        return reply(ImageDeleted(id=path.image_id))
-
-    def _requested(self, path: ImagePath, caller: Caller) -> records.Image:
-        image_id = ids.parse("img", path.image_id)
-        if image_id is None:
-            raise _not_found()
-        return self._find(image_id, caller)
+            raise problems.not_found("image")
+        return reply(ImageDeleted(id=ids.show("img", image_id)))
 
     def _find(self, image_id: uuid.UUID, caller: Caller) -> records.Image:
         image = history.image(self._database, image_id, account_id=caller.scope)
-        if image is None:
-            raise _not_found()
-        return image
-
-
-def _not_found() -> errors.NotFound:
-    return errors.NotFound("There is no such image.")
+        return problems.existing(image, "image")

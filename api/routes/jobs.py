@@ -1,12 +1,11 @@
-"""``/v1/jobs``: submit, look, steer."""
+"""``/v1/jobs``: submit, list, get, cancel, rerun and delete jobs."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable
-from http import HTTPMethod, HTTPStatus
+from http import HTTPStatus
 
 import flask
 from flask import Response
@@ -14,32 +13,33 @@ from flask import Response
 from api import cursors
 from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router, reply
+from api.framework import ResponseSpec, reply, route
 from api.revocation import Revocation
 from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
+from api.schemas.paths import JobId
 from api.schemas.queries import JobsQuery
-from api.schemas.requests import JobPath, RerunHeaders, SubmitHeaders, WaitHeaders
+from api.schemas.requests import RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
 from api.streams import Waits
-from api.submission import JOB, Accepted, SubmissionService, read_order
-from core import errors, ids, logs
+from api.submission import JOB, Accepted, SubmissionService, read_submission
+from core import errors, ids
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.store import history, retention
+from jobs.store import commands, history, retention
 from jobs.store.positions import PositionForecast
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {
     200: ResponseSpec(
         Job,
-        "The job has finished while the answer was held back.",
+        "The job; it finished while the response was delayed.",
         ("Location", "Idempotent-Replayed", "Preference-Applied"),
     ),
     202: ResponseSpec(
         Job,
-        "The job, to be asked for again.",
+        "The job, which has not finished.",
         ("Location", *_PACE, "Idempotent-Replayed", "Preference-Applied"),
     ),
 }
@@ -47,16 +47,16 @@ _MAX_PAUSE_SECONDS = 10
 
 
 class JobRoutes:
-    """What callers may do with jobs.
+    """The routes of jobs.
 
     Args:
         settings: limits.
-        database: where jobs are kept.
-        service: what takes new ones.
-        waits: what holds answers back until a job has finished.
-        revocation: ends the waits of a key that is revoked.
-        gate: what lets callers in.
-        forecast: when they may begin.
+        database: stores jobs.
+        service: submits jobs.
+        waits: delays responses until a job has finished.
+        revocation: ends the waits of revoked keys.
+        gate: resolves accounts.
+        forecast: estimates when jobs start.
     """
 
     def __init__(
@@ -78,97 +78,44 @@ class JobRoutes:
         self._gate = gate
         self._forecast = forecast
 
-    def declare(self, router: Router) -> None:
-        """Put the routes into ``router``."""
-        router.declare(
-            HTTPMethod.POST,
-            "/v1/jobs",
-            self.create,
-            name="createJob",
-            tag="jobs",
-            guard=self._gate.admits(Right.SUBMIT),
-            answers=_ACCEPTED,
-            faults=(400, 409, 413, 415, 422),
-            body=texts.CREATE,
-        )
-        self._declare_looks(router, self._gate.admits(Right.READ))
-        self._declare_commands(router, self._gate.admits(Right.STEER))
-
-    def _declare_looks(self, router: Router, guard: Callable[[], Caller]) -> None:
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/jobs",
-            self.listed,
-            name="listJobs",
-            tag="jobs",
-            guard=guard,
-            answers={200: ResponseSpec(JobList, "A page of jobs.")},
-            faults=(404, 422),
-        )
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/jobs/<job_id>",
-            self.show,
-            name="getJob",
-            tag="jobs",
-            guard=guard,
-            answers={200: ResponseSpec(Job, "The job.", (*_PACE, "Preference-Applied"))},
-            faults=(404,),
-        )
-
-    def _declare_commands(self, router: Router, guard: Callable[[], Caller]) -> None:
-        router.declare(
-            HTTPMethod.POST,
-            "/v1/jobs/<job_id>/cancel",
-            self.cancel,
-            name="cancelJob",
-            tag="jobs",
-            guard=guard,
-            answers={200: ResponseSpec(Job, "The job.", _PACE)},
-            faults=(404, 409),
-        )
-        router.declare(
-            HTTPMethod.POST,
-            "/v1/jobs/<job_id>/rerun",
-            self.rerun,
-            name="rerunJob",
-            tag="jobs",
-            guard=guard,
-            answers=_ACCEPTED,
-            faults=(404, 409, 422),
-        )
-        router.declare(
-            HTTPMethod.DELETE,
-            "/v1/jobs/<job_id>",
-            self.remove,
-            name="deleteJob",
-            tag="jobs",
-            guard=guard,
-            answers={200: ResponseSpec(JobDeleted, "Its data are gone.")},
-            faults=(404, 409),
-        )
-
+    @route.post(
+        "/v1/jobs",
+        operation_id="createJob",
+        tag="jobs",
+        guard=Right.SUBMIT,
+        answers=_ACCEPTED,
+        faults=(400, 409, 413, 415, 422),
+        body=texts.CREATE,
+    )
     def create(self, caller: Caller, header: SubmitHeaders) -> Response:
         """Submit a job.
 
-        The answer comes as soon as the job is kept; it runs when an engine has room. Everything wrong with
-        the request is told at once.
+        The response comes as soon as the job is stored; the job runs when an engine has room. An error lists every
+        fault of the request.
         """
-        order = read_order(
+        parsed = read_submission(
             flask.request,
             kind=JOB,
             limits=self._service.limits,
             max_file_bytes=self._max_file_bytes,
         )
         request_id = problems.request_id()
-        accepted = self._service.submit(caller, order, header=header, request_id=request_id)
+        accepted = self._service.submit(caller, parsed, header=header, request_id=request_id)
         return self._accepted(caller, accepted, wait=header.wait)
 
-    def listed(self, caller: Caller, query: JobsQuery) -> Response:
+    @route.get(
+        "/v1/jobs",
+        operation_id="listJobs",
+        tag="jobs",
+        guard=Right.READ,
+        answers={200: ResponseSpec(JobList, "A page of jobs.")},
+        faults=(404, 422),
+    )
+    def list_all(self, caller: Caller, query: JobsQuery) -> Response:
         """List jobs, newest first.
 
-        Operators see all accounts' jobs, or those of one by `account`; all others see their own. A page has fewer
-        than `limit` jobs when their texts are very long: `has_more` says whether there are more.
+        Operators see the jobs of all accounts, or of one with `account`; others see their own. A page has fewer
+        than `limit` jobs if their texts are very long; `has_more` says whether more jobs follow.
         """
         page = cursors.page("job", query.after, limit=query.limit, order=query.order)
         account_id = self._gate.account(caller, query.account)
@@ -183,9 +130,17 @@ class JobRoutes:
             )
         return reply(JobList.of(views, has_more=more))
 
-    def show(self, caller: Caller, path: JobPath, header: WaitHeaders) -> Response:
-        """Get a job: its status, its answer, what it cost."""
-        view = self._find(_job_id(path), caller.scope)
+    @route.get(
+        "/v1/jobs/<job_id>",
+        operation_id="getJob",
+        tag="jobs",
+        guard=Right.READ,
+        answers={200: ResponseSpec(Job, "The job.", (*_PACE, "Preference-Applied"))},
+        faults=(404,),
+    )
+    def get(self, caller: Caller, job_id: JobId, header: WaitHeaders) -> Response:
+        """Get a job: its status, its answer and its usage."""
+        view = self._find(job_id, caller.scope)
         headers: dict[str, str] = {}
         if (
             header.wait
@@ -196,45 +151,70 @@ class JobRoutes:
             view = self._find(view.job.id, caller.scope)
         return reply(Job.of(view), headers=headers | _pace(view))
 
-    def cancel(self, caller: Caller, path: JobPath) -> Response:
+    @route.post(
+        "/v1/jobs/<job_id>/cancel",
+        operation_id="cancelJob",
+        tag="jobs",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(Job, "The job.", _PACE)},
+        faults=(404, 409),
+    )
+    def cancel(self, caller: Caller, job_id: JobId) -> Response:
         """Cancel a job.
 
-        A queued one is cancelled at once. A running one is stopped within a second or two; what it has
-        written stays. Cancelling again changes nothing; a job that has ended otherwise cannot be cancelled.
+        A queued job is cancelled immediately. A running job stops within a second or two and keeps its partial
+        trace. Cancelling a cancelled job changes nothing; a job that has ended otherwise is a conflict.
         """
-        job_id = _job_id(path)
-        status = history.cancel(self._database, job_id, account_id=caller.scope, actor=caller.actor)
+        status = commands.cancel(
+            self._database, job_id, account_id=caller.scope, actor=caller.actor
+        )
         if status is None:
-            raise _not_found()
+            raise problems.not_found("job")
         if status in (Status.SUCCEEDED, Status.FAILED):
-            raise errors.Conflict(f"The job has {status} already.")
+            raise errors.Conflict(f"The job must be queued or running; it has {status}.")
         view = self._find(job_id, caller.scope)
         return reply(Job.of(view), headers=_pace(view))
 
-    def rerun(self, caller: Caller, path: JobPath, header: RerunHeaders) -> Response:
+    @route.post(
+        "/v1/jobs/<job_id>/rerun",
+        operation_id="rerunJob",
+        tag="jobs",
+        guard=Right.COMMAND,
+        answers=_ACCEPTED,
+        faults=(404, 409, 422),
+    )
+    def rerun(self, caller: Caller, job_id: JobId, header: RerunHeaders) -> Response:
         """Run a job again.
 
-        It is a new job with the same input, for the same account, and both tell of each other. Its priority is the
-        same too, but not above the highest one of the key that asks.
+        This creates a new job with the same input, for the same account; each of the two jobs names the other. The
+        priority is the same, unless it is above the highest priority of the requesting key.
         """
         accepted = self._service.rerun(
             caller,
-            _job_id(path),
+            job_id,
             key=header.idempotency_key,
             request_id=problems.request_id(),
         )
         return self._accepted(caller, accepted, wait=header.wait)
 
-    def remove(self, caller: Caller, path: JobPath) -> Response:
-        """Delete a job's question, answer and traces, and images that only it had brought in.
+    @route.delete(
+        "/v1/jobs/<job_id>",
+        operation_id="deleteJob",
+        tag="jobs",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(JobDeleted, "The job's data is deleted.")},
+        faults=(404, 409),
+    )
+    def delete(self, caller: Caller, job_id: JobId) -> Response:
+        """Delete a job's question, answer and traces, and the images that only this job submitted.
 
-        What it cost and when it ran stays, marked `data_removed`. An unfinished job has to be cancelled first.
+        Its usage and times remain, marked `data_removed`. Cancel an unfinished job first.
         """
         if not retention.remove_job(
-            self._database, _job_id(path), account_id=caller.scope, actor=caller.actor
+            self._database, job_id, account_id=caller.scope, actor=caller.actor
         ):
-            raise _not_found()
-        return reply(JobDeleted(id=path.job_id))
+            raise problems.not_found("job")
+        return reply(JobDeleted(id=ids.show("job", job_id)))
 
     def _accepted(self, caller: Caller, accepted: Accepted, *, wait: int) -> Response:
         held = wait > 0 and self._held(caller, accepted.job_id, wait)
@@ -255,7 +235,7 @@ class JobRoutes:
 
     def _held(self, caller: Caller, job_id: uuid.UUID, seconds: int) -> bool:
         ended = threading.Event()
-        with self._revocation.watch(caller.key_id, ended.set) as watch:
+        with contextlib.closing(self._revocation.watch(caller.key_id, ended.set)) as watch:
             held = self._waits.wait(
                 job_id, account_id=caller.account_id, seconds=seconds, ended=ended
             )
@@ -264,25 +244,11 @@ class JobRoutes:
 
     def _find(self, job_id: uuid.UUID, scope: uuid.UUID | None) -> history.JobView:
         view = history.get(self._database, job_id, account_id=scope)
-        if view is None:
-            raise _not_found()
-        return view
-
-
-def _job_id(path: JobPath) -> uuid.UUID:
-    job_id = ids.parse("job", path.job_id)
-    if job_id is None:
-        raise _not_found()
-    logs.bind(job_id=path.job_id)
-    return job_id
-
-
-def _not_found() -> errors.NotFound:
-    return errors.NotFound("There is no such job.")
+        return problems.existing(view, "job")
 
 
 def _pace(view: history.JobView) -> dict[str, str]:
-    """Return how long to wait before asking again: a second, or a quarter of a long wait in the queue."""
+    """Return the headers with the time until the next poll: a second, or a quarter of a long wait in the queue."""
     if view.job.status.terminal:
         return {}
     eta = view.queue.eta_seconds if view.queue else None

@@ -1,19 +1,20 @@
-"""``/v1/queue``: how the queue does; and ``/v1/jobs/{id}/run_now``: past its waiting."""
+"""``/v1/queue``: the state of the queue; ``/v1/jobs/{id}/run_now``: end a job's wait for its next attempt."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from http import HTTPMethod
 
 from flask import Response
 
+from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router, reply
+from api.framework import ResponseSpec, reply, route
 from api.schemas.jobs import Job
+from api.schemas.paths import JobId
 from api.schemas.queue import QueueState
-from api.schemas.requests import JobPath, QueueQuery
+from api.schemas.requests import QueueQuery
 from api.serving import current
-from core import errors, ids, logs
+from core import errors
 from core.database import Database
 from core.settings import Settings
 from core.wakeup import Wakeup
@@ -23,13 +24,13 @@ from webhooks import claims
 
 
 class QueueRoutes:
-    """What callers may ask of the queue.
+    """The routes of the queue.
 
     Args:
-        settings: how recent a live worker's heartbeat is.
-        database: where jobs and heartbeats are kept.
-        wakeup: rung for a job that waits no longer.
-        gate: what lets callers in.
+        settings: the maximum age of a live worker's heartbeat.
+        database: stores jobs and heartbeats.
+        wakeup: wakes workers for a job whose wait has ended.
+        gate: resolves accounts.
     """
 
     def __init__(
@@ -40,34 +41,19 @@ class QueueRoutes:
         self._wakeup = wakeup
         self._gate = gate
 
-    def declare(self, router: Router) -> None:
-        """Put the routes into ``router``."""
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/queue",
-            self.shown,
-            name="getQueue",
-            tag="operations",
-            guard=self._gate.admits(Right.READ),
-            answers={200: ResponseSpec(QueueState, "The queue.")},
-            faults=(404, 422),
-        )
-        router.declare(
-            HTTPMethod.POST,
-            "/v1/jobs/<job_id>/run_now",
-            self.run_now,
-            name="runJobNow",
-            tag="jobs",
-            guard=self._gate.admits(Right.STEER),
-            answers={200: ResponseSpec(Job, "The job.")},
-            faults=(404, 409),
-        )
-
-    def shown(self, caller: Caller, query: QueueQuery) -> Response:
+    @route.get(
+        "/v1/queue",
+        operation_id="getQueue",
+        tag="operations",
+        guard=Right.READ,
+        answers={200: ResponseSpec(QueueState, "The queue.")},
+        faults=(404, 422),
+    )
+    def get(self, caller: Caller, query: QueueQuery) -> Response:
         """Get the state of the queue.
 
-        Operators see all accounts' jobs, or those of one by `account`, and the workers and engines; all
-        others see their own jobs. `deliveries` are the webhooks of the same accounts.
+        Operators see the jobs of all accounts, or of one with `account`, and the workers and engines; others see
+        their own jobs. `deliveries` counts webhook deliveries of the same accounts.
         """
         account_id = self._gate.account(caller, query.account)
         with current.waiting():
@@ -76,21 +62,27 @@ class QueueRoutes:
         backlog = claims.backlog(self._database, account_id=account_id)
         return reply(QueueState.of(queue, backlog=backlog, seen=seen))
 
-    def run_now(self, caller: Caller, path: JobPath) -> Response:
-        """Let a queued job wait no longer.
+    @route.post(
+        "/v1/jobs/<job_id>/run_now",
+        operation_id="runJobNow",
+        tag="jobs",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(Job, "The job.")},
+        faults=(404, 409),
+    )
+    def run_now(self, caller: Caller, job_id: JobId) -> Response:
+        """End a queued job's wait for its next attempt.
 
-        A job whose attempt failed waits before the next one: this ends the wait. It does not change whose
-        turn is next. A job that is due already stays as it is; one that runs or has ended is a conflict.
+        After a failed attempt, a job waits before the next one. Ending the wait does not change the order of the
+        queue. A job that is already due does not change; a job that runs or has ended is a conflict.
         """
-        job_id = ids.parse("job", path.job_id)
-        status = job_id and commands.run_now(
+        status = commands.run_now(
             self._database, job_id, account_id=caller.scope, actor=caller.actor
         )
-        view = job_id and history.get(self._database, job_id, account_id=caller.scope)
-        if not status or not view:
-            raise errors.NotFound("There is no such job.")
-        logs.bind(job_id=path.job_id)
+        if status is None:
+            raise problems.not_found("job")
         if status is not Status.QUEUED:
-            raise errors.Conflict(f"The job is not queued; it is {status}.")
+            raise errors.Conflict(f"The job must be queued; it is {status}.")
         self._wakeup.notify()
-        return reply(Job.of(view))
+        view = history.get(self._database, job_id, account_id=caller.scope)
+        return reply(Job.of(problems.existing(view, "job")))

@@ -1,79 +1,56 @@
-"""``/v1/jobs/{id}/trace``, ``/attempts`` and ``/timeline``: how a job was run."""
+"""``/v1/jobs/{id}/trace``, ``/attempts`` and ``/timeline``: how a job ran."""
 
 from __future__ import annotations
 
-from http import HTTPMethod
+import uuid
 
 from flask import Response
 
-from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router, reply
-from api.schemas.requests import JobPath, TimelineQuery, TraceQuery
+from api import errors as problems
+from api.auth import Caller, Right
+from api.framework import ResponseSpec, reply, route
+from api.schemas.paths import JobId
+from api.schemas.requests import TimelineQuery, TraceQuery
 from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceGeneration
-from core import errors, ids, logs
+from core import ids
 from core.database import Database
 from jobs.store import history, timeline, traces
 
-#: Characters of text in a trace; attempts before those that have them are left out.
+#: Maximum characters of text in a trace; older attempts beyond it are omitted.
 MAX_TRACE_CHARS = 2 * 2**20
 
 
 class RunRoutes:
-    """What callers may ask of a job's running."""
+    """The routes of traces, attempts and timelines."""
 
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
-    def declare(self, router: Router, gate: Gate) -> None:
-        """Put the routes into ``router``."""
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/jobs/<job_id>/trace",
-            self.trace,
-            name="getTrace",
-            tag="jobs",
-            guard=gate.admits(Right.READ),
-            answers={200: ResponseSpec(Trace, "The trace as far as it is known.")},
-            faults=(404, 422),
-        )
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/jobs/<job_id>/attempts",
-            self.attempts,
-            name="listAttempts",
-            tag="jobs",
-            guard=gate.admits(Right.READ),
-            answers={200: ResponseSpec(AttemptList, "All attempts.")},
-            faults=(404,),
-        )
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/jobs/<job_id>/timeline",
-            self.timeline,
-            name="listTimeline",
-            tag="jobs",
-            guard=gate.admits(Right.READ),
-            answers={200: ResponseSpec(Timeline, "A page of the timeline.")},
-            faults=(404, 422),
-        )
-
-    def trace(self, caller: Caller, path: JobPath, query: TraceQuery) -> Response:
+    @route.get(
+        "/v1/jobs/<job_id>/trace",
+        operation_id="getTrace",
+        tag="jobs",
+        guard=Right.READ,
+        answers={200: ResponseSpec(Trace, "The trace so far.")},
+        faults=(404, 422),
+    )
+    def trace(self, caller: Caller, job_id: JobId, query: TraceQuery) -> Response:
         """Get a job's reasoning: the raw text of its attempts and its steps, partial while it runs.
 
-        Very long traces are told in parts: the newest attempts come first, and `omitted_attempts` names the others.
+        A very long trace contains only the newest attempts; `omitted_attempts` names the others.
         """
-        # The job comes first: when it has finished, what is read after it is whole.
-        job = self._find(path, caller).job
+        # Read the job first: if it has finished, the trace that is read next is complete.
+        job = problems.existing(history.job(self._database, job_id, account_id=caller.scope), "job")
         if query.attempt is not None and query.attempt > job.attempt:
-            raise errors.NotFound("There is no such attempt.", param="attempt")
+            raise problems.not_found("attempt", param="attempt")
         generations, omitted = (
-            traces.newest(self._database, job.id, chars=MAX_TRACE_CHARS)
+            traces.newest(self._database, job_id, chars=MAX_TRACE_CHARS)
             if query.attempt is None
-            else (traces.read(self._database, job.id, attempt=query.attempt), [])
+            else (traces.read(self._database, job_id, attempt=query.attempt), [])
         )
         return reply(
             Trace(
-                job_id=path.job_id,
+                job_id=ids.show("job", job_id),
                 complete=job.status.terminal,
                 data_removed=job.trace_removed,
                 omitted_attempts=omitted,
@@ -81,22 +58,34 @@ class RunRoutes:
             )
         )
 
-    def attempts(self, caller: Caller, path: JobPath) -> Response:
-        """List a job's attempts: which worker and engine, what was sent, how it ended."""
-        job = self._find(path, caller).job
-        views = history.attempts(self._database, job.id)
+    @route.get(
+        "/v1/jobs/<job_id>/attempts",
+        operation_id="listAttempts",
+        tag="jobs",
+        guard=Right.READ,
+        answers={200: ResponseSpec(AttemptList, "All attempts.")},
+        faults=(404,),
+    )
+    def attempts(self, caller: Caller, job_id: JobId) -> Response:
+        """List a job's attempts: worker, engine, prompt and outcome of each."""
+        self._check(job_id, caller)
+        views = history.attempts(self._database, job_id)
         return reply(AttemptList(data=[Attempt.of(view) for view in views]))
 
-    def timeline(self, caller: Caller, path: JobPath, query: TimelineQuery) -> Response:
-        """List a job's changes: who made them and when, oldest first."""
-        job = self._find(path, caller).job
-        entries, more = timeline.read(self._database, job.id, limit=query.limit, after=query.after)
+    @route.get(
+        "/v1/jobs/<job_id>/timeline",
+        operation_id="listTimeline",
+        tag="jobs",
+        guard=Right.READ,
+        answers={200: ResponseSpec(Timeline, "A page of the timeline.")},
+        faults=(404, 422),
+    )
+    def timeline(self, caller: Caller, job_id: JobId, query: TimelineQuery) -> Response:
+        """List a job's changes, oldest first: who made each one, and when."""
+        self._check(job_id, caller)
+        entries, more = timeline.read(self._database, job_id, limit=query.limit, after=query.after)
         return reply(Timeline.of(entries, has_more=more))
 
-    def _find(self, path: JobPath, caller: Caller) -> history.JobView:
-        job_id = ids.parse("job", path.job_id)
-        view = job_id and history.get(self._database, job_id, account_id=caller.scope)
-        if not view:
-            raise errors.NotFound("There is no such job.")
-        logs.bind(job_id=path.job_id)
-        return view
+    def _check(self, job_id: uuid.UUID, caller: Caller) -> None:
+        if not history.exists(self._database, job_id, account_id=caller.scope):
+            raise problems.not_found("job")

@@ -1,4 +1,4 @@
-"""``/v1/jobs/{id}/events`` and ``/stream_token``: following a job as it runs, or as it ran."""
+"""``/v1/jobs/{id}/events`` and ``/stream_token``: the events of a job, live or replayed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, Final
 import flask
 from flask import Response
 
-from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router, reply
+from api import errors as problems
+from api.auth import FOLLOWER, Caller, Right
+from api.framework import ResponseSpec, reply, route
 from api.schemas.events import EventsHeaders, EventsQuery, StreamToken
-from api.schemas.requests import JobPath
+from api.schemas.paths import JobId
 from api.streams import Streams, frames
 from api.tokens import StreamTokens
-from core import errors, ids, logs
+from core import ids
 from core.database import Database
 from jobs.store import event_log, history
 
@@ -26,7 +27,7 @@ _STREAM: Final[dict[str, Any]] = {
         "schema": {
             "type": "string",
             "description": "Frames of `id:` (the event's number) and `data:` (one line of JSON: `sequence_number`, "
-            "`type`, `at`, and what the type has), with comment lines between them.",
+            "`type`, `at`, and the members of the type), with comment lines between them.",
         },
         "example": 'id: 7\ndata: {"sequence_number":7,"type":"trace.delta","at":"2026-11-23T10:00:00.000Z",'
         '"attempt":1,"generation":0,"delta":"Let me "}\n\n',
@@ -35,59 +36,42 @@ _STREAM: Final[dict[str, Any]] = {
 
 
 class StreamRoutes:
-    """What callers may follow."""
+    """The routes of event streams and stream tokens."""
 
     def __init__(self, *, database: Database, streams: Streams, tokens: StreamTokens) -> None:
         self._database = database
         self._streams = streams
         self._tokens = tokens
 
-    def declare(self, router: Router, gate: Gate) -> None:
-        """Put the routes into ``router``."""
-        router.declare(
-            HTTPMethod.GET,
-            EVENTS,
-            self.events,
-            name="streamEvents",
-            tag="jobs",
-            guard=gate.admits_follower(),
-            answers={
-                200: ResponseSpec(None, "The events, to the end of the job.", content=_STREAM),
-                204: ResponseSpec(
-                    None, "The job has finished and there is no event after this number."
-                ),
-            },
-            faults=(404, 422),
-        )
-        router.declare(
-            HTTPMethod.POST,
-            TOKEN,
-            self.issue,
-            name="createStreamToken",
-            tag="jobs",
-            guard=gate.admits(Right.READ),
-            answers={201: ResponseSpec(StreamToken, "The token.")},
-            faults=(404,),
-        )
-
+    @route.get(
+        EVENTS,
+        operation_id="streamEvents",
+        tag="jobs",
+        guard=FOLLOWER,
+        answers={
+            200: ResponseSpec(None, "The events until the end of the job.", content=_STREAM),
+            204: ResponseSpec(None, "The job has finished and has no event after this number."),
+        },
+        faults=(404, 422),
+    )
     def events(
-        self, caller: Caller, path: JobPath, query: EventsQuery, header: EventsHeaders
+        self, caller: Caller, job_id: JobId, query: EventsQuery, header: EventsHeaders
     ) -> Response:
-        """Follow a job's events, live or as they were.
+        """Follow a job's events, live or replayed.
 
-        Server-sent events from any number on, at any time: `job.queued`, `job.started`, `trace.delta` with its
-        `attempt`, `generation` and `delta`, `finding`, `attempt.restarted`, and in the end `job.finished` with the
-        whole `job`. The numbers of a job's events are strictly increasing and stay; they are not dense. When an
-        attempt was lost, what it said beyond `valid_through` of `attempt.restarted` or `job.finished` is void: only
-        those who followed live can have seen it. The stream ends when its key is revoked.
+        Sends server-sent events from any number on, at any time: `job.queued`, `job.started`, `trace.delta` with
+        `attempt`, `sample` and `delta`, `finding`, `attempt.restarted`, and at the end `job.finished` with the whole
+        `job`. The numbers of a job's events increase and never change; they may have gaps. After a lost attempt,
+        discard its events with numbers above `valid_through` of `attempt.restarted` or `job.finished`; only live
+        followers can have received them. The stream ends if its key is revoked.
         """
-        job_id = self._find(path, caller)
+        self._check(job_id, caller)
         after = query.after if header.after is None else header.after
-        standing = event_log.standings(self._database, [job_id])[job_id]
-        if standing.finished and standing.number <= after:
-            # For EventSource, which would come back for ever, this is the end.
+        position = event_log.standings(self._database, [job_id])[job_id]
+        if position.finished and position.number <= after:
+            # Stops EventSource, which would otherwise reconnect endlessly.
             return Response(status=HTTPStatus.NO_CONTENT)
-        # The answer closes its stream, but one to HEAD has no body that anybody would close.
+        # A response closes the stream that is its body; a response to HEAD has no body.
         body = (
             b""
             if flask.request.method == HTTPMethod.HEAD
@@ -97,26 +81,33 @@ class StreamRoutes:
         )
         return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
 
-    def issue(self, caller: Caller, path: JobPath) -> Response:
-        """Make a token that lets a page follow this job.
+    @route.post(
+        TOKEN,
+        operation_id="createStreamToken",
+        tag="jobs",
+        guard=Right.READ,
+        answers={201: ResponseSpec(StreamToken, "The token.")},
+        faults=(404,),
+    )
+    def issue(self, caller: Caller, job_id: JobId) -> Response:
+        """Create a token with which a web page can follow this job.
 
-        It opens the job's event stream (`?token=`) and nothing else, for an hour, and no longer than the key lives.
+        The token opens the job's event stream (`?token=`) and nothing else. It expires after an hour, or when the
+        key is revoked.
         """
-        job_id = self._find(path, caller)
+        self._check(job_id, caller)
         token, expires_at = self._tokens.issue(job_id=job_id, key_id=caller.key_id)
+        public_id = ids.show("job", job_id)
         return reply(
             StreamToken(
-                job_id=path.job_id,
+                job_id=public_id,
                 token=token,
                 expires_at=expires_at,
-                url=f"/v1/jobs/{path.job_id}/events?token={token}",
+                url=f"/v1/jobs/{public_id}/events?token={token}",
             ),
             HTTPStatus.CREATED,
         )
 
-    def _find(self, path: JobPath, caller: Caller) -> uuid.UUID:
-        job_id = ids.parse("job", path.job_id)
-        if job_id is None or not history.exists(self._database, job_id, account_id=caller.scope):
-            raise errors.NotFound("There is no such job.")
-        logs.bind(job_id=path.job_id)
-        return job_id
+    def _check(self, job_id: uuid.UUID, caller: Caller) -> None:
+        if not history.exists(self._database, job_id, account_id=caller.scope):
+            raise problems.not_found("job")

@@ -1,4 +1,4 @@
-"""What the document says of creating jobs and groups: both content types, with examples."""
+"""Documentation of the bodies that create jobs and groups: both content types, with examples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CREATE = RequestBodySpec(
                 },
             },
             "uploaded": {
-                "summary": "Two images that were uploaded before",
+                "summary": "Two uploaded images",
                 "value": {
                     "question": "What differs between the two?",
                     "images": [
@@ -35,8 +35,8 @@ CREATE = RequestBodySpec(
             },
         },
     },
-    description="A form with files, or JSON with data URLs and image ids. In both, everything beside the "
-    "question, the images and the model goes into `options`.",
+    description="A form with files, or JSON with data URLs, image ids or URLs. In both, `options` contains "
+    "everything besides the question, the images and the model.",
     carries_images=True,
 )
 
@@ -53,6 +53,6 @@ CREATE_GROUP = RequestBodySpec(
             },
         },
     },
-    description="As for a job, with `questions` in the place of `question`; in a form one part for each.",
+    description="As for a job, with `questions` instead of `question`; a form has one part for each question.",
     carries_images=True,
 )

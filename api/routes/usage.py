@@ -1,14 +1,12 @@
-"""``/v1/usage``: what an account uses of what it may use."""
+"""``/v1/usage``: the usage of an account and its limits."""
 
 from __future__ import annotations
 
-from http import HTTPMethod
-
 from flask import Response
 
-from api import limits
+from api import rate_limits
 from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, Router, reply
+from api.framework import ResponseSpec, reply, route
 from api.schemas.requests import UsageQuery
 from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage
 from core.database import Database
@@ -18,13 +16,13 @@ from jobs.store.storage import Quota
 
 
 class UsageRoutes:
-    """What callers may ask about usage.
+    """The route of the usage.
 
     Args:
         settings: the limits of all accounts.
-        database: where jobs are kept.
-        quota: what accounts store and may store.
-        gate: what lets callers in.
+        database: stores jobs.
+        quota: the storage of accounts and its limits.
+        gate: resolves accounts.
     """
 
     def __init__(self, settings: Settings, *, database: Database, quota: Quota, gate: Gate) -> None:
@@ -33,28 +31,23 @@ class UsageRoutes:
         self._quota = quota
         self._gate = gate
 
-    def declare(self, router: Router) -> None:
-        """Put the route into ``router``."""
-        router.declare(
-            HTTPMethod.GET,
-            "/v1/usage",
-            self.shown,
-            name="getUsage",
-            tag="operations",
-            guard=self._gate.admits(Right.READ),
-            answers={200: ResponseSpec(AccountUsage, "The account's usage and its limits.")},
-            faults=(404, 422),
-        )
+    @route.get(
+        "/v1/usage",
+        operation_id="getUsage",
+        tag="operations",
+        guard=Right.READ,
+        answers={200: ResponseSpec(AccountUsage, "The account's usage and its limits.")},
+        faults=(404, 422),
+    )
+    def get(self, caller: Caller, query: UsageQuery) -> Response:
+        """Get the usage of an account and its limits.
 
-    def shown(self, caller: Caller, query: UsageQuery) -> Response:
-        """Get what an account uses of what it may use.
-
-        It is the account of the key; operators may name another one by `account`. `requests` always tells of
-        the key itself.
+        The default is the key's own account; operators may name another one with `account`. `requests` is always
+        about the key itself.
         """
         named = self._gate.account(caller, query.account) if query.account is not None else None
         account_id = named or caller.account_id
-        standing = limits.standing()
+        state = rate_limits.current_state()
         return reply(
             AccountUsage.of(
                 account_id,
@@ -62,8 +55,6 @@ class UsageRoutes:
                 queue=QueueUsage(
                     queued=statistics.queued(self._database, account_id), limit=self._queue_limit
                 ),
-                requests=RequestUsage(
-                    limit_per_minute=standing.per_minute, remaining=standing.remaining
-                ),
+                requests=RequestUsage(limit_per_minute=state.per_minute, remaining=state.remaining),
             )
         )

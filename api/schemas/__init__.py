@@ -1,1 +1,1 @@
-"""What callers send and what they get, as pydantic models: they check, they serialise, they are the document."""
+"""Pydantic models of requests and responses: they validate, serialize, and make the OpenAPI document."""

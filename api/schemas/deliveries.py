@@ -1,4 +1,4 @@
-"""Deliveries of webhooks with their tries, as callers get them. Lists leave out what receivers chose the length of."""
+"""Webhook deliveries with their attempts. Lists leave out the texts whose length receivers choose."""
 
 from __future__ import annotations
 
@@ -13,86 +13,85 @@ from api.schemas.fields import Time
 from api.schemas.parts import ResponseModel
 from api.schemas.requests import ParameterModel
 from core import ids
-from jobs import outbox
-from jobs.delivery import DeliveryStatus
 from net.client import NO_PUBLIC_ADDRESS, disclosed
 from net.guard import is_public
-from webhooks import queries
+from webhooks import queries, tables
+from webhooks.policy import DeliveryStatus
 
 Status = Literal["pending", "delivered", "failed"]
-#: Characters of receivers' answers in one delivery, all tries together.
+#: Characters of the responses in one delivery, of all attempts together.
 MAX_ANSWER_CHARS = 2**17
 
 
 class DeliveryPath(ParameterModel):
-    """Which delivery."""
+    """The id of a delivery."""
 
     delivery_id: str
 
 
 class JobDeliveriesQuery(ParameterModel):
-    """Which page of a job's deliveries."""
+    """The page of a job's deliveries."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the page before.")
-    limit: int = Field(default=20, ge=1, le=100, description="Deliveries on a page.")
+    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    limit: int = Field(default=20, ge=1, le=100, description="Deliveries per page.")
 
 
 class DeliveriesQuery(JobDeliveriesQuery):
-    """Which page of which deliveries."""
+    """The page, and a filter of the deliveries."""
 
     status: list[Status] = Field(
-        default=[], max_length=16, description="One of these; may be given several times."
+        default=[], max_length=16, description="Repeat the parameter for several."
     )
 
     @property
     def statuses(self) -> list[DeliveryStatus]:
-        """The same as the store has it."""
+        """The same as enumeration members."""
         return [DeliveryStatus(status) for status in self.status]
 
 
 class DeliveryAttempt(ResponseModel):
-    """One try of a delivery."""
+    """One attempt of a delivery."""
 
     number: int
     kind: Literal["automatic", "manual", "recover", "test"] = Field(
-        description="Only automatic ones count for the health of an endpoint."
+        description="Only automatic ones affect the health of an endpoint."
     )
     state: Literal["due", "sending", "ended"]
     due_at: Time
     started_at: Time | None
     ended_at: Time | None
     outcome: Literal["delivered", "failed", "lost", "skipped"] | None = Field(
-        description="`lost`: its sender died; another one took its place. `skipped`: nothing was sent."
+        description="`lost`: its sender died; another attempt replaces it. `skipped`: nothing was sent."
     )
     request_headers: dict[str, Any] | None = Field(
-        description="As they were sent. Null in lists: see `GET /v1/deliveries/{delivery_id}`."
+        description="As sent. Null in lists: see `GET /v1/deliveries/{delivery_id}`."
     )
     status_code: int | None
     answer: str | None = Field(
-        description="Up to 16 KiB of what the receiver said, as text. Null in lists; all tries of a delivery together "
-        f"have {MAX_ANSWER_CHARS:,} characters at most, the newest first."
+        description="Up to 16 KiB of the response, as text. Null in lists. All attempts of a delivery together have at "
+        f"most {MAX_ANSWER_CHARS:,} characters, the newest first."
     )
     answer_cut: bool = Field(
-        description="Whether the answers of newer tries left no room for all of this one's."
+        description="Whether the responses to newer attempts left no room for all of this one."
     )
     error_code: str | None = Field(
-        description="`no_public_address`: the receiver's name does not lead to a public address. "
+        description="`no_public_address`: the receiver's name does not resolve to a public address. "
         "Keys that see all accounts get the cause instead."
     )
     seconds: float | None = Field(
-        description="From connecting to the end of the answer. Null without a connection."
+        description="From the connect to the end of the response. Null without a connection."
     )
     address: str | None = Field(
-        description="What the receiver's name stood for. Null for a private address."
+        description="What the receiver's name resolved to. Null for a private address."
     )
-    next_at: Time | None = Field(description="When the next automatic try was due then.")
+    next_at: Time | None = Field(description="When the next automatic attempt is due.")
 
     @classmethod
-    def of(cls, attempt: outbox.WebhookAttempt, *, everywhere: bool) -> Self:
-        """Return what callers see of a try in a list.
+    def of(cls, attempt: tables.WebhookAttempt, *, everywhere: bool) -> Self:
+        """Return an attempt as callers see it in a list.
 
         Args:
-            attempt: the try.
+            attempt: the attempt.
             everywhere: whether the caller sees all accounts, and with them the operator's network.
         """
         code = attempt.error_code if everywhere else disclosed_code(attempt)
@@ -118,8 +117,8 @@ class DeliveryAttempt(ResponseModel):
         )
 
     @classmethod
-    def whole(cls, attempts: Sequence[outbox.WebhookAttempt], *, everywhere: bool) -> list[Self]:
-        """Return what callers see of all tries of one delivery: headers, and answers while there is room."""
+    def whole(cls, attempts: Sequence[tables.WebhookAttempt], *, everywhere: bool) -> list[Self]:
+        """Return all attempts of a delivery as callers see them: with headers, and responses while there is room."""
         delivery_attempts: list[Self] = []
         room = MAX_ANSWER_CHARS
         for attempt in reversed(attempts):
@@ -143,28 +142,28 @@ class DeliveryAttempt(ResponseModel):
 
 
 class Delivery(ResponseModel):
-    """An event on its way to one receiver."""
+    """A notification for one receiver."""
 
     id: str
     object: Literal["webhook_delivery"] = "webhook_delivery"
-    event_id: str = Field(description="The `webhook-id` of every try.")
+    event_id: str = Field(description="The `webhook-id` of all attempts.")
     event_type: str
     job_id: str | None
     webhook_endpoint_id: str | None = Field(description="Null for a job's own URL.")
     origin: str = Field(description="Scheme and host of the receiver.")
     status: Status
-    error_code: str | None = Field(description="Why it failed for good.")
+    error_code: str | None = Field(description="Why it failed finally.")
     created_at: Time
     delivered_at: Time | None
-    next_at: Time | None = Field(description="When the next automatic try is due.")
-    attempt_count: int = Field(description="All tries so far, those that are due included.")
+    next_at: Time | None = Field(description="When the next automatic attempt is due.")
+    attempt_count: int = Field(description="All attempts so far, due ones included.")
     attempts: list[DeliveryAttempt] = Field(
-        description=f"Of each delivery in a list the newest {queries.LISTED_ATTEMPTS}, and the next automatic one."
+        description=f"In a list the newest {queries.LISTED_ATTEMPTS}, and the next automatic one."
     )
 
     @classmethod
     def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
-        """Return what callers see of a delivery in a list; ``everywhere`` as for a try."""
+        """Return a delivery as callers see it in a list; ``everywhere`` as for an attempt."""
         return cls(
             **_facts(view, everywhere=everywhere),
             attempts=[
@@ -174,13 +173,13 @@ class Delivery(ResponseModel):
 
 
 class DeliveryWithPayload(Delivery):
-    """The same with what is sent."""
+    """A delivery with its payload."""
 
     payload: dict[str, Any]
 
     @classmethod
     def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
-        """Return what callers see of a delivery that they asked for by itself."""
+        """Return a single delivery as callers see it; ``everywhere`` as for an attempt."""
         return cls(
             **_facts(view, everywhere=everywhere),
             attempts=DeliveryAttempt.whole(view.attempts, everywhere=everywhere),
@@ -199,7 +198,7 @@ class DeliveryList(ResponseModel):
 
     @classmethod
     def of(cls, views: Sequence[queries.DeliveryView], *, has_more: bool, everywhere: bool) -> Self:
-        """Return a page with ``views``; ``everywhere`` as for a try."""
+        """Return a page with ``views``; ``everywhere`` as for an attempt."""
         data = [Delivery.of(view, everywhere=everywhere) for view in views]
         return cls(
             data=data,
@@ -227,17 +226,17 @@ def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
     }
 
 
-def disclosed_code(attempt: outbox.WebhookAttempt) -> str | None:
-    """Return why a try failed, as a customer may see it."""
+def disclosed_code(attempt: tables.WebhookAttempt) -> str | None:
+    """Return the error code of an attempt, as a customer may see it."""
     return attempt.error_code and disclosed(attempt.error_code, address=attempt.address)
 
 
 def _disclosed_end(view: queries.DeliveryView) -> str | None:
-    """Return why a delivery failed for good, which is why its last try did, as a customer may see it."""
-    shown = {one.error_code: disclosed_code(one) for one in view.attempts}
+    """Return the error code of a delivery, which is that of its last attempt, as a customer may see it."""
+    shown = {attempt.error_code: disclosed_code(attempt) for attempt in view.attempts}
     return shown.get(view.delivery.error_code, view.delivery.error_code)
 
 
 def _public(address: str | None) -> str | None:
-    """Return an address that is on the public Internet, None for another one."""
+    """Return a public address, None for a private one."""
     return address if address and is_public(ipaddress.ip_address(address)) else None

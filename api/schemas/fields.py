@@ -1,4 +1,4 @@
-"""The words of requests: texts, times, durations and keys, each with its own fault."""
+"""Field types of requests and responses: text, times, durations and keys."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 
 
 class InvalidValue(ValueError):
-    """A fault in a caller's words; the text is for the caller."""
+    """An invalid value, with an error code of its own; callers see the message."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
@@ -31,7 +31,7 @@ class InvalidValue(ValueError):
 
 
 def _without_nul(text: str) -> str:
-    # PostgreSQL cannot keep it, and nobody means it.
+    # PostgreSQL cannot store them.
     if "\x00" in text:
         raise ValueError("This must not contain NUL characters.")
     return text
@@ -49,14 +49,16 @@ def _metadata_key(key: str) -> str:
     return key
 
 
-def _few_pairs(value: Any) -> Any:  # noqa: ANN401 - whatever came in
-    # An object is counted after all that is in it was looked at.
+def _few_pairs(value: Any) -> Any:  # noqa: ANN401 - untrusted input
+    # Pydantic counts an object only after it has validated its members.
     if isinstance(value, dict) and len(value) > MAX_METADATA_PAIRS:
-        raise ValueError(f"There may be at most {MAX_METADATA_PAIRS}; there are {len(value):,}.")
+        raise ValueError(
+            f"This must have at most {MAX_METADATA_PAIRS} pairs; it has {len(value):,}."
+        )
     return value
 
 
-def _moment(value: Any) -> datetime:  # noqa: ANN401 - whatever came in
+def _moment(value: Any) -> datetime:  # noqa: ANN401 - untrusted input
     text = str(value).strip()
     try:
         if _UNIX.fullmatch(text):
@@ -67,31 +69,31 @@ def _moment(value: Any) -> datetime:  # noqa: ANN401 - whatever came in
     except (ValueError, OverflowError, OSError):
         pass
     raise ValueError(
-        "This has to be a time with its zone, such as 2026-11-23T10:00:00Z, or in unix seconds."
+        "This must be a time with a zone, such as 2026-11-23T10:00:00Z, or in Unix seconds."
     )
 
 
-def _duration(value: Any) -> int:  # noqa: ANN401 - whatever came in
-    found = _DURATION.fullmatch(str(value).strip())
-    seconds = int(found[1]) * _UNITS[found[2]] if found else 0
+def _duration(value: Any) -> int:  # noqa: ANN401 - untrusted input
+    match = _DURATION.fullmatch(str(value).strip())
+    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
     if not 1 <= seconds <= MAX_DEADLINE_SECONDS:
-        raise ValueError("This has to be a time such as 30s, 10m or 2h, of 30 days at most.")
+        raise ValueError("This must be a duration such as 30s, 10m or 2h, of at most 30 days.")
     return seconds
 
 
-def _idempotency_key(value: Any) -> str:  # noqa: ANN401 - whatever came in
+def _idempotency_key(value: Any) -> str:  # noqa: ANN401 - untrusted input
     text = str(value).strip()
     quoted = _QUOTED.fullmatch(text)
     key = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted else text
     if len(key) > MAX_KEY_CHARS or not _PRINTABLE.fullmatch(key):
-        raise ValueError(f"This has to have 1 to {MAX_KEY_CHARS} printable ASCII characters.")
+        raise ValueError(f"This must have 1 to {MAX_KEY_CHARS} printable ASCII characters.")
     return key
 
 
 def _url(text: str) -> str:
     try:
         parts = urllib.parse.urlsplit(text)
-        sound = (
+        valid = (
             parts.scheme in ("http", "https")
             and bool(parts.hostname)
             and (parts.port is None or parts.port > 0)
@@ -102,16 +104,16 @@ def _url(text: str) -> str:
             and " " not in text
         )
     except ValueError:
-        sound = False
-    if not sound:
+        valid = False
+    if not valid:
         raise ValueError(
-            "This has to be an http or https URL with a host, without user and fragment."
+            "This must be an http or https URL with a host, and without a user and a fragment."
         )
     return text
 
 
 def rfc3339(moment: datetime) -> str:
-    """Return a time as callers get it."""
+    """Return a time as responses show it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
@@ -124,21 +126,21 @@ Metadata = Annotated[
     Field(max_length=MAX_METADATA_PAIRS),
     BeforeValidator(_few_pairs),
 ]
-#: Where something is fetched from or sent to. Whether that may be is for the transport to say.
+#: The URL of an image or a receiver. The guarded client decides whether it is allowed.
 Url = Annotated[
     Text,
     Field(max_length=MAX_URL_CHARS),
     AfterValidator(_url),
     WithJsonSchema({"type": "string", "format": "uri", "maxLength": MAX_URL_CHARS}),
 ]
-#: A time that a caller gives: RFC 3339 or unix seconds.
+#: A time in a request: RFC 3339 or Unix seconds.
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string"})]
 #: A header such as ``Cancel-After: 10m``, in seconds.
 Duration = Annotated[int, BeforeValidator(_duration), WithJsonSchema({"type": "string"})]
 IdempotencyKey = Annotated[
     str, BeforeValidator(_idempotency_key), WithJsonSchema({"type": "string", "maxLength": 257})
 ]
-#: A time that a caller gets: UTC, RFC 3339 with milliseconds.
+#: A time in a response: UTC, RFC 3339 with milliseconds.
 Time = Annotated[
     datetime,
     PlainSerializer(rfc3339, return_type=str),

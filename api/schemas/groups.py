@@ -1,4 +1,4 @@
-"""A group as callers get it."""
+"""Groups in responses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from jobs.store import history, positions
 
 
 class GroupCounts(ResponseModel):
-    """How many of the jobs stand where."""
+    """The number of jobs in each status."""
 
     queued: int
     running: int
@@ -28,36 +28,32 @@ class GroupCounts(ResponseModel):
 
 
 class GroupUsage(ResponseModel):
-    """What the jobs cost so far, all those that an engine has taken."""
+    """The tokens so far of all jobs that an engine has started."""
 
-    jobs: int = Field(description="How many these are.")
+    jobs: int = Field(description="The number of these jobs.")
     input_tokens: int
-    cached_tokens: int = Field(
-        description="Those of them that the engine had already: what it was saved."
-    )
-    prefilled_tokens: int = Field(description="Those of them that it had to compute.")
+    cached_tokens: int = Field(description="Input tokens from the engine's cache.")
+    prefilled_tokens: int = Field(description="Input tokens that the engine computed.")
     output_tokens: int
 
 
 class GroupUrls(ResponseModel):
-    """Where to go on."""
+    """Paths of related resources."""
 
     self: str
     jobs: str
 
 
 class Group(ResponseModel):
-    """Several questions about the same images, each a job. The first leads, so that the images are computed once."""
+    """Questions about the same images, each a job. The first job leads, so the engine computes the images once."""
 
     id: str
     object: Literal["group"] = "group"
-    finished: bool = Field(description="Whether all of its jobs have ended.")
+    finished: bool = Field(description="Whether all jobs have ended.")
     counts: GroupCounts
     usage: GroupUsage | None
     jobs: list[Job] = Field(description="In the order of the questions.")
-    warnings: list[Notice] = Field(
-        description="In the answer to a submission: what the caller should know. Else empty."
-    )
+    warnings: list[Notice] = Field(description="Warnings about a new group; otherwise empty.")
     created_at: Time
     urls: GroupUrls
 
@@ -65,19 +61,19 @@ class Group(ResponseModel):
     def of(
         cls, views: Sequence[history.JobView], *, last: positions.QueuePosition | None = None
     ) -> Self:
-        """Return what callers see of a group with these jobs, at least one; ``last`` is the last one's place."""
+        """Return the response for a group of these jobs, at least one; ``last`` is the place of the last one."""
         leader = views[0].job
-        shown = ids.show("grp", leader.group_id or leader.id)
+        group_id = ids.show("grp", leader.group_id or leader.id)
         states = Counter(view.job.status for view in views)
         return cls(
-            id=shown,
+            id=group_id,
             finished=all(status.terminal for status in states),
             counts=GroupCounts(**{status.value: states[status] for status in Status}),
             usage=_usage([view.job for view in views]),
             jobs=[Job.of(view, listed=True) for view in views],
             warnings=Notice.late(last, leader),
             created_at=leader.created_at,
-            urls=GroupUrls(self=f"/v1/groups/{shown}", jobs=f"/v1/jobs?q=group:{shown}"),
+            urls=GroupUrls(self=f"/v1/groups/{group_id}", jobs=f"/v1/jobs?q=group:{group_id}"),
         )
 
 
@@ -85,12 +81,12 @@ def _usage(jobs: Sequence[records.Job]) -> GroupUsage | None:
     billed = [job for job in jobs if job.input_tokens is not None]
     if not billed:
         return None
-    reported = sum(job.input_tokens or 0 for job in billed)
+    total = sum(job.input_tokens or 0 for job in billed)
     cached = sum(job.cached_tokens or 0 for job in billed)
     return GroupUsage(
         jobs=len(billed),
-        input_tokens=reported,
+        input_tokens=total,
         cached_tokens=cached,
-        prefilled_tokens=reported - cached,
+        prefilled_tokens=total - cached,
         output_tokens=sum(job.output_tokens or 0 for job in billed),
     )

@@ -1,4 +1,4 @@
-"""Images as callers get them."""
+"""Images in responses."""
 
 from __future__ import annotations
 
@@ -14,46 +14,48 @@ from jobs import images, records
 
 
 class Original(ResponseModel):
-    """The file as it came in; its bytes are not kept."""
+    """The file as sent; Longlook does not store its bytes."""
 
     sha256: str
     bytes: int
     media_type: str
-    width: int = Field(description="In pixels, upright.")
+    width: int = Field(description="In pixels, after `orientation` is applied.")
     height: int
-    orientation: int = Field(description="EXIF orientation, 1 to 8; it was applied.")
-    frames: int = Field(description="The first one is used.")
+    orientation: int = Field(
+        description="EXIF orientation, 1 to 8; it is applied to the stored image."
+    )
+    frames: int = Field(description="Frames of an animation or pages; the first one is used.")
 
 
 class ImageUrls(ResponseModel):
-    """Where to go on."""
+    """Paths of related resources."""
 
     self: str
     content: str
 
 
 class Image(ResponseModel):
-    """A picture as it is kept and as the model sees it."""
+    """An image as it is stored and as the model sees it."""
 
     id: str
     object: Literal["image"] = "image"
     account: str
-    sha256: str = Field(description="Of the file as it was sent.")
+    sha256: str = Field(description="Of the file as sent.")
     detail: str
     media_type: str
     width: int = Field(description="In pixels.")
     height: int
-    tokens: int = Field(description="Visual tokens the served model makes of it.")
+    tokens: int = Field(description="Visual tokens of the served model.")
     original: Original
     created_at: Time
     urls: ImageUrls
 
     @classmethod
     def of(cls, image: records.Image, *, profile: ModelProfile) -> Self:
-        """Return what callers see of ``image`` where ``profile`` is served."""
-        shown = ids.show("img", image.id)
+        """Return the response for ``image``, for the model of ``profile``."""
+        image_id = ids.show("img", image.id)
         return cls(
-            id=shown,
+            id=image_id,
             account=ids.show("acct", image.account_id),
             sha256=image.original_sha256,
             detail=image.detail,
@@ -71,12 +73,12 @@ class Image(ResponseModel):
                 frames=image.frames,
             ),
             created_at=image.created_at,
-            urls=ImageUrls(self=f"/v1/images/{shown}", content=f"/v1/images/{shown}/content"),
+            urls=ImageUrls(self=f"/v1/images/{image_id}", content=f"/v1/images/{image_id}/content"),
         )
 
 
 class ImageDeleted(ResponseModel):
-    """An image whose bytes are gone."""
+    """A deleted image."""
 
     id: str
     object: Literal["image"] = "image"

@@ -1,4 +1,4 @@
-"""A job as callers get it."""
+"""Jobs in responses."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Removed = Literal["image", "trace", "answer", "timeline"]
 
 
 class JobImage(ResponseModel):
-    """A picture of a job."""
+    """An image of a job."""
 
     id: str
-    sha256: str = Field(description="Of the file as it was sent.")
+    sha256: str = Field(description="Of the file as sent.")
     width: int = Field(description="In pixels, as the model sees it.")
     height: int
-    tokens: int = Field(description="Visual tokens it costs.")
+    tokens: int = Field(description="Visual tokens of the image.")
     detail: str
 
     @classmethod
     def of(cls, view: ImageView) -> Self:
-        """Return what callers see of ``view``."""
+        """Return the response for ``view``."""
         image = view.image
         return cls(
             id=ids.show("img", image.id),
@@ -44,22 +44,22 @@ class JobImage(ResponseModel):
 
 
 class JobAnswer(ResponseModel):
-    """The final answer, and the rule by which it was found in the text."""
+    """The final answer, and the rule that extracted it from the text."""
 
     text: str
     value: values.Value = Field(
-        description="The text as `answer_format` asks for it; null without one, and when it says no such value."
+        description="The text as a value of `answer_format`; null without a format, or if the text has no such value."
     )
     rule: str | None
-    forced: bool = Field(description="Whether a guard made the model answer; see `findings`.")
+    forced: bool = Field(description="Whether a guard forced the model to answer; see `findings`.")
     verdict: Literal["confirmed", "corrected", "doubted"] | None = Field(
-        description="What a second look (`guards.verify`) came to: the same answer, this one instead of the first, or "
-        "none; null when there was no second look. Both answers are in the trace."
+        description="The result of verification (`guards.verify`): the same answer, this answer instead of the first, "
+        "or no answer; null without verification. The trace has both answers."
     )
     confidence: float | None = Field(
-        description="The share of the votes that this answer has, of all that count. Without a vote, the share of the "
-        "looks: 1, or 0.5 when a second look corrected or doubted it; null without either. Samples "
-        "err together where all of them see the same picture wrong: it is no probability of being right."
+        description="This answer's share of the counted votes. Without a vote: 1, or 0.5 if verification corrected or "
+        "doubted the answer; null without either. Samples share the errors of the model that sees the image, so "
+        "this is not the probability that the answer is right."
     )
 
     @classmethod
@@ -79,7 +79,7 @@ class JobAnswer(ResponseModel):
 
 
 class AnswerClass(ResponseModel):
-    """Answers that say the same."""
+    """Equal answers."""
 
     text: str = Field(description="The first of them.")
     generations: list[int] = Field(
@@ -90,16 +90,18 @@ class AnswerClass(ResponseModel):
 class Votes(ResponseModel):
     """How the samples voted on the answer."""
 
-    requested: int = Field(description="Samples that the job asked for, at most.")
-    begun: int = Field(description="Those that the engine was asked for.")
+    requested: int = Field(description="Maximum number of samples that the job requested.")
+    begun: int = Field(description="Samples that the engine started.")
     counted: int = Field(
-        description="Those that came to their end; the others were stopped or spared, for they could not have "
+        description="Samples that ended; the others were stopped or never started, because they could not have "
         "changed the winner."
     )
     classes: list[AnswerClass] = Field(
-        description="The winner first; of two with as many votes the one that has the earliest."
+        description="The winner first; of two with the same number of votes, the one with the earliest sample first."
     )
-    abstained: list[int] = Field(description="`index` of generations that ended without an answer.")
+    abstained: list[int] = Field(
+        description="The `index` of each generation that ended without an answer."
+    )
 
     @classmethod
     def of(cls, job: records.Job) -> Self | None:
@@ -110,7 +112,7 @@ class Votes(ResponseModel):
 
 
 class Finding(ResponseModel):
-    """What a guard found in a trace, and what was done about it."""
+    """A problem that a guard found in a trace, and the action it took."""
 
     kind: Literal[
         "loop", "paraphrase_loop", "budget", "converged", "language", "verify", "no_answer"
@@ -120,17 +122,17 @@ class Finding(ResponseModel):
     start: int = Field(description="First character of the place in the generation's text.")
     end: int = Field(description="The character after the place.")
     action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
-        description="`forced`: cut back, and made to answer; `stopped`: cut back, the answer before it, if any, "
-        "stands; of a second look, what it came to."
+        description="`forced`: the trace was cut and the model was forced to answer. `stopped`: the trace was cut; an "
+        "answer before the cut counts. For `verify`: the verdict."
     )
     evidence: dict[str, float]
     tokens_saved: int = Field(
-        description="What the stream had left of its budget when it was cut: an upper bound."
+        description="An upper bound: the tokens that were left when the generation was cut."
     )
 
     @classmethod
     def of(cls, entry: records.FindingEntry) -> Self:
-        """Return what callers see of ``entry``."""
+        """Return the response for ``entry``."""
         return cls.model_validate(
             {
                 "kind": entry.kind,
@@ -146,7 +148,7 @@ class Finding(ResponseModel):
 
 
 class JobUsage(Usage):
-    """What a job cost, all its attempts."""
+    """The tokens and engine time of all attempts of a job."""
 
     engine_seconds: float | None
 
@@ -155,62 +157,62 @@ class Queue(ResponseModel):
     """The place of a queued job."""
 
     position: int = Field(
-        description="1 is next. Accounts take turns, so it is not the number of older jobs."
+        description="1 is next. Accounts take turns, so this is not the number of older jobs."
     )
     at_least: bool = Field(
-        description="Whether counting stopped at `position`, so that there may be more jobs ahead: after about 10,000, "
-        "in the answer to a submission after about 100."
+        description="Whether counting stopped at `position`, so that more jobs may be ahead: after about 10,000, or "
+        "after about 100 in the response to a submission."
     )
     eta_seconds: int | None = Field(
-        description="Until it may begin, at the pace of the last 20 jobs. Null until so many have finished. "
-        "With `at_least`, it may be longer."
+        description="Estimated seconds until the job starts, at the pace of the last 20 jobs; null until 20 jobs have "
+        "finished. With `at_least`, it may take longer."
     )
 
     @classmethod
     def of(cls, place: positions.QueuePosition) -> Self:
-        """Return what callers see of ``place``."""
+        """Return the response for ``place``."""
         return cls(position=place.position, at_least=place.at_least, eta_seconds=place.eta_seconds)
 
 
 class Notice(ResponseModel):
-    """Something about an accepted job that its caller should know."""
+    """A warning about an accepted job."""
 
     code: Literal["deadline_before_eta"]
     message: str
 
     @classmethod
     def late(cls, place: positions.QueuePosition | None, job: records.Job) -> list[Self]:
-        """Return a notice when ``job`` may not begin before its deadline, else nothing."""
+        """Return a warning if ``job`` may not start before its deadline."""
         deadline = round((job.deadline_at - job.created_at).total_seconds())
         if place is None or place.eta_seconds is None or place.eta_seconds <= deadline:
             return []
         return [
             cls(
                 code="deadline_before_eta",
-                message=f"The estimated start is {place.eta_seconds} s away, the deadline is {deadline} s after the "
+                message=f"The estimated start is in {place.eta_seconds} s; the deadline is {deadline} s after the "
                 "submission. A job that has not ended by its deadline fails with `deadline_exceeded`.",
             )
         ]
 
 
 class Progress(ResponseModel):
-    """How far a running job is."""
+    """The progress of a running job."""
 
     output_tokens: int
     samples_done: int
 
 
 class Timings(ResponseModel):
-    """How long things took, in seconds."""
+    """Durations in seconds."""
 
     queued_seconds: float | None
     run_seconds: float | None
-    time_to_first_token: float | None = Field(description="From the start.")
-    tokens_per_second: float | None = Field(description="From the first token on.")
+    time_to_first_token: float | None = Field(description="From `started_at`.")
+    tokens_per_second: float | None = Field(description="After the first token.")
 
     @classmethod
     def of(cls, job: records.Job) -> Self:
-        """Return the timings of ``job``, those that are known."""
+        """Return the known timings of ``job``."""
         left_queue = job.started_at or job.finished_at
         return cls(
             queued_seconds=seconds(job.created_at, left_queue),
@@ -221,7 +223,7 @@ class Timings(ResponseModel):
 
 
 class EffectiveOptions(ResponseModel):
-    """The options as they hold for the job."""
+    """The options that the job uses, defaults included."""
 
     max_output_tokens: int | None
     temperature: float | None
@@ -248,7 +250,7 @@ class EffectiveOptions(ResponseModel):
 
 
 class JobUrls(ResponseModel):
-    """Where to go on."""
+    """Paths of related resources."""
 
     self: str
     trace: str
@@ -261,31 +263,35 @@ class JobUrls(ResponseModel):
 
 
 class Job(ResponseModel):
-    """A question about images, and all that has become of it."""
+    """A question about images, its status and its result."""
 
     id: str
     object: Literal["job"] = "job"
     account: str
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
     model: str
-    question: str | None = Field(description="Null when the job's data was removed.")
+    question: str | None = Field(description="Null if the job's data was removed.")
     images: list[JobImage]
     answer: JobAnswer | None
-    votes: Votes | None = Field(description="With several `samples`, once they have voted.")
-    findings: list[Finding] = Field(description="What the guards found, oldest attempt first.")
+    votes: Votes | None = Field(
+        description="The votes of several `samples`, once the job has ended."
+    )
+    findings: list[Finding] = Field(description="The findings of the guards, oldest attempt first.")
     finish_reason: str | None = Field(
-        description="Why the model stopped: `stop`, or `length` when it had no tokens left; of several samples, "
-        "the one that gave the answer."
+        description="Why the model stopped: `stop`, or `length` if it ran out of tokens. Of several samples, that of "
+        "the sample with the answer."
     )
     error: JobError | None
     usage: JobUsage | None
-    queue: Queue | None = Field(description="While queued; null in lists.")
-    warnings: list[Notice] = Field(
-        description="What the caller should know while the job waits; empty in lists."
+    queue: Queue | None = Field(
+        description="The place in the queue of a queued job; null in lists."
     )
-    progress: Progress | None = Field(description="While running; null in lists.")
-    attempt: int = Field(description="0 before the first one.")
-    crashes: int = Field(description="Attempts whose worker was lost.")
+    warnings: list[Notice] = Field(description="Warnings about a queued job; empty in lists.")
+    progress: Progress | None = Field(description="The progress of a running job; null in lists.")
+    attempt: int = Field(
+        description="The number of the current or last attempt; 0 before the first one."
+    )
+    crashes: int = Field(description="Attempts that were lost with their worker.")
     failures: int = Field(description="Attempts that failed in the engine.")
     priority: Literal["high", "normal", "low"]
     options: EffectiveOptions
@@ -293,17 +299,17 @@ class Job(ResponseModel):
     group: str | None = Field(
         default=None,
         exclude_if=lambda group: group is None,
-        description="The group that it belongs to; left out when there is none.",
+        description="The job's group; absent without one.",
     )
     rerun_of: str | None
     reruns: list[str] | None = Field(
-        description=f"Jobs that run this one again, the newest {history.MAX_RERUNS}; null in lists."
+        description=f"The newest {history.MAX_RERUNS} reruns of this job; null in lists."
     )
     data_removed: bool = Field(
-        description="Whether question and answer are gone, by request or by retention."
+        description="Whether the question and the answer were removed, by request or by retention."
     )
     removed: list[Removed] = Field(
-        description="What is gone. `event`: the timeline, but for one entry that sums it up."
+        description="The kinds of data that were removed. `event`: the timeline, except for one entry with a summary."
     )
     created_at: Time
     deadline_at: Time
@@ -316,12 +322,12 @@ class Job(ResponseModel):
 
     @classmethod
     def of(cls, view: history.JobView, *, listed: bool = False) -> Self:
-        """Return what callers see of ``view``; a ``listed`` one lacks what costs a query each."""
+        """Return the response for ``view``; a ``listed`` job lacks what costs a query per job."""
         job = view.job
-        shown = ids.show("job", job.id)
+        job_id = ids.show("job", job.id)
         removed = _removed(view)
         return cls(
-            id=shown,
+            id=job_id,
             account=ids.show("acct", job.account_id),
             status=job.status.value,
             model=job.model,
@@ -357,12 +363,12 @@ class Job(ResponseModel):
             cancel_requested_at=job.cancel_requested_at,
             finished_at=job.finished_at,
             timings=Timings.of(job),
-            urls=_urls(shown),
+            urls=_urls(job_id),
         )
 
 
 class JobDeleted(ResponseModel):
-    """A job whose question, answer and traces are gone."""
+    """A job whose question, answer and traces are deleted."""
 
     id: str
     object: Literal["job"] = "job"
@@ -376,7 +382,7 @@ class JobList(ResponseModel):
     object: Literal["list"] = "list"
     data: list[Job]
     first_id: str | None
-    last_id: str | None = Field(description="`after` of the next page.")
+    last_id: str | None = Field(description="The `after` of the next page.")
     has_more: bool
 
     @classmethod
@@ -392,7 +398,7 @@ class JobList(ResponseModel):
 
 
 def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubted"] | None:
-    """Return what the second look at the job's answer came to, if there was one."""
+    """Return the verdict of the verification of the job's answer, if there was one."""
     classes = (view.job.votes or {}).get("classes")
     # Of several samples each has been looked at by itself: the one that the answer is of counts.
     chosen = (view.job.votes or {}).get("look", classes[0]["generations"][0]) if classes else None
@@ -411,7 +417,7 @@ def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubte
 
 
 def _removed(view: history.JobView) -> list[Removed]:
-    """Return what is gone of a job."""
+    """Return the kinds of data of a job that were removed."""
     job = view.job
     gone: dict[Removed, bool] = {
         "image": any(image.image.removed_at for image in view.images),
@@ -434,15 +440,15 @@ def _job_usage(job: records.Job) -> JobUsage | None:
     )
 
 
-def _urls(shown: str) -> JobUrls:
-    here = f"/v1/jobs/{shown}"
+def _urls(job_id: str) -> JobUrls:
+    path = f"/v1/jobs/{job_id}"
     return JobUrls(
-        self=here,
-        trace=f"{here}/trace",
-        events=f"{here}/events",
-        attempts=f"{here}/attempts",
-        timeline=f"{here}/timeline",
-        cancel=f"{here}/cancel",
-        run_now=f"{here}/run_now",
-        rerun=f"{here}/rerun",
+        self=path,
+        trace=f"{path}/trace",
+        events=f"{path}/events",
+        attempts=f"{path}/attempts",
+        timeline=f"{path}/timeline",
+        cancel=f"{path}/cancel",
+        run_now=f"{path}/run_now",
+        rerun=f"{path}/rerun",
     )

@@ -1,4 +1,4 @@
-"""The served model as callers get it: OpenAI's shape, and what the model takes."""
+"""The served model in responses: OpenAI's members, and its limits."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from core.settings import Settings
 
 
 class ModelLimits(ResponseModel):
-    """What a job for this model may have."""
+    """The limits of a job with this model."""
 
-    context_tokens: int = Field(description="Images, question and answer together.")
+    context_tokens: int = Field(description="Tokens of images, question and answer together.")
     default_output_tokens: int
     max_output_tokens: int
     max_question_chars: int
     max_images: int
-    max_samples: int = Field(description="Of one job, to vote on its answer.")
-    max_image_bytes: int = Field(description="Of one file.")
-    max_image_pixels: int = Field(description="Of one file's picture.")
+    max_samples: int = Field(description="Samples of one job, which vote on its answer.")
+    max_image_bytes: int = Field(description="Bytes of one image file.")
+    max_image_pixels: int = Field(description="Pixels of one image file.")
     detail_tokens: dict[Detail, int] = Field(
-        description="Visual tokens of an image at most, by tier."
+        description="Maximum visual tokens of an image, by detail tier."
     )
 
 
 class Model(ResponseModel):
-    """A model that is served here."""
+    """A served model."""
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(description="Not known here: always 0.")
+    created: int = Field(description="Always 0: the time is unknown.")
     owned_by: str
     limits: ModelLimits
 
     @classmethod
     def served(cls, settings: Settings) -> Self:
-        """Return the model that ``settings`` say is served."""
+        """Return the model that ``settings`` names."""
         profile = settings.profile
         return cls(
             id=settings.model,
@@ -59,7 +59,7 @@ class Model(ResponseModel):
 
 
 class ModelList(ResponseModel):
-    """The models that are served here."""
+    """The served models."""
 
     object: Literal["list"] = "list"
     data: list[Model]

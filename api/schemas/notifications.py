@@ -1,4 +1,4 @@
-"""What receivers of webhooks get, as :mod:`jobs.store.events` writes it. Documented here, built there."""
+"""The messages that receivers of webhooks get: documented here, written by :mod:`webhooks.notifications`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from jobs.answers.values import Value
 
 
 class EventAnswer(ResponseModel):
-    """The final answer of a job, and the rule by which it was found in the trace."""
+    """The final answer of a job, and the rule that extracted it from the trace."""
 
     text: str
     value: Value = Field(
-        description="The text as the job's `answer_format` asks for it; null without one, when it says no such value, "
-        "and when `omitted` names `answer.value`."
+        description="The text as a value of the job's `answer_format`; null without a format, if the text has no such "
+        "value, and if `omitted` names `answer.value`."
     )
     rule: str
     confidence: float | None = Field(
-        description="As the job's own: the share of the votes, or of the looks, that stand for the answer."
+        description="As in the job: the share of the votes, or of the verifications, that agree with the answer."
     )
 
 
 class EventUsage(ResponseModel):
-    """What the job cost."""
+    """The usage of the job."""
 
     input_tokens: int | None
     cached_tokens: int | None
@@ -36,14 +36,14 @@ class EventUsage(ResponseModel):
 
 
 class EventUrls(ResponseModel):
-    """Where there is more: paths at the service."""
+    """Paths of the service."""
 
     self: str
     trace: str
 
 
 class JobEventData(ResponseModel):
-    """A job as it was at that moment; a message stays below 20 kB."""
+    """A job at the time of the event. A message is smaller than 20 kB."""
 
     id: str
     object: Literal["job"]
@@ -60,27 +60,27 @@ class JobEventData(ResponseModel):
     started_at: Time | None
     finished_at: Time | None
     omitted: list[Literal["answer.value", "answer", "metadata"]] = Field(
-        description="What was left out because the message would be too long, or the data is gone."
+        description="What is left out, because the message would be too long or the data has been removed."
     )
     urls: EventUrls
 
 
 class _Event(ResponseModel):
-    id: str = Field(description="The `webhook-id`: the same at every try.")
+    id: str = Field(description="The `webhook-id`: the same for all attempts.")
     object: Literal["event"] = "event"
     created_at: int = Field(description="Unix seconds.")
     timestamp: Time
 
 
 class JobEvent(_Event):
-    """Something happened to a job."""
+    """An event of a job."""
 
     type: Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
     data: JobEventData
 
 
 class EndpointEventData(ResponseModel):
-    """The endpoint that is told of no longer."""
+    """The disabled endpoint."""
 
     id: str
     object: Literal["webhook_endpoint"]
@@ -91,7 +91,7 @@ class EndpointEventData(ResponseModel):
 
 
 class EndpointEvent(_Event):
-    """A webhook endpoint was disabled; the account's others are told."""
+    """A webhook endpoint was disabled; the account's others get this event."""
 
     type: Literal["endpoint.disabled"]
     data: EndpointEventData

@@ -1,4 +1,4 @@
-"""The parts that several answers have."""
+"""Models that several responses share."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class ResponseModel(BaseModel):
-    """The base of all answers. A fault in one must not quote what it holds."""
+    """The base of all responses. A validation error must not quote its values."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class JobError(ResponseModel):
-    """Why a job or an attempt failed."""
+    """The error of a failed job or attempt."""
 
     code: str
     message: str
@@ -22,7 +22,7 @@ class JobError(ResponseModel):
 
 
 class Usage(ResponseModel):
-    """Tokens. `input_tokens` includes the cached and the image tokens."""
+    """Token counts. `input_tokens` includes cached and image tokens."""
 
     input_tokens: int
     cached_tokens: int | None
@@ -33,16 +33,16 @@ class Usage(ResponseModel):
 def fault(
     code: str | None, message: str | None, *, retryable: bool | None = None
 ) -> JobError | None:
-    """Return an error, or None when there was none."""
+    """Return the error, or None without one."""
     return None if code is None else JobError(code=code, message=message or "", retryable=retryable)
 
 
 def seconds(start: datetime | None, end: datetime | None) -> float | None:
-    """Return the time between two moments in seconds, if both are known."""
+    """Return the seconds between two times, if both are known."""
     return None if start is None or end is None else round((end - start).total_seconds(), 3)
 
 
 def rate(tokens: int | None, start: datetime | None, end: datetime | None) -> float | None:
-    """Return tokens per second; the first token began the time, so it is not counted."""
+    """Return tokens per second. The time starts at the first token, which therefore does not count."""
     elapsed = seconds(start, end)
     return round((tokens - 1) / elapsed, 1) if tokens and elapsed else None

@@ -1,4 +1,4 @@
-"""Errors and health as callers get them. :mod:`api.errors` writes the former; this is their description."""
+"""Errors and health in responses. :mod:`api.errors` writes the errors; these models only describe them."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from api.schemas.parts import ResponseModel
 
 
 class ProblemFault(ResponseModel):
-    """One thing wrong with the request."""
+    """One fault of the request."""
 
     detail: str
     code: str
     pointer: str | None = Field(default=None, description="JSON pointer into the body (RFC 6901).")
-    parameter: str | None = Field(default=None, description="Name of a query parameter or header.")
+    parameter: str | None = Field(
+        default=None, description="Name of the query parameter or header."
+    )
 
 
 class OpenAIError(ResponseModel):
-    """The error as OpenAI's clients read it."""
+    """The error, as OpenAI's clients read it."""
 
     message: str
     type: Literal["invalid_request_error", "server_error"]
     param: str | None
-    code: str = Field(description="Stable: meant for programs.")
+    code: str = Field(description="Stable code for programs.")
 
 
 class Problem(ResponseModel):
-    """Every error answer: RFC 9457, and OpenAI's `error` object."""
+    """The body of every error: RFC 9457's members, and OpenAI's `error` object."""
 
     type: str = Field(examples=["/problems/invalid-api-key"])
     title: str
     status: int
     detail: str
     instance: str
-    request_id: str = Field(
-        description="Also in the `x-request-id` header; it finds the log lines."
-    )
-    errors: list[ProblemFault] = Field(description="All faults of a 422.")
+    request_id: str = Field(description="Also in the `x-request-id` header and in the log.")
+    errors: list[ProblemFault] = Field(description="Every fault of the request.")
     error: OpenAIError
 
 
 class Health(ResponseModel):
-    """Whether the service is there, and what it lacks."""
+    """The health of the service and of what it needs."""
 
     status: Literal["ok", "degraded", "unavailable"]
     checks: dict[str, Literal["ok", "degraded", "unavailable"]]

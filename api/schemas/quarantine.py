@@ -1,4 +1,4 @@
-"""Images in quarantine, as operators get them."""
+"""Images in quarantine, for operators."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ from jobs.store import quarantine
 
 
 class QuarantineQuery(ParameterModel):
-    """Which page of the images."""
+    """A page of images."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the page before.")
-    limit: int = Field(default=20, ge=1, le=100, description="Images on a page, the newest first.")
+    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    limit: int = Field(default=20, ge=1, le=100, description="Maximum number of images on a page.")
 
 
 class QuarantinedImage(ResponseModel):
-    """An image that is refused, for its account alone."""
+    """An image that is refused for its account."""
 
     image_id: str
     account_id: str
-    sha256: str = Field(description="Of the file as it was sent.")
-    crashes: int = Field(description="Engines that died over it.")
-    last_crashed_at: Time
+    sha256: str = Field(description="Of the file as sent.")
+    deaths: int = Field(description="Engine crashes with this image.")
+    died_at: Time
     quarantined_at: Time
 
     @classmethod
-    def of(cls, held: quarantine.QuarantinedImage) -> Self:
-        """Return what operators see of an image."""
+    def of(cls, image: quarantine.QuarantinedImage) -> Self:
+        """Return the response for an image in quarantine."""
         return cls(
-            image_id=ids.show("img", held.image_id),
-            account_id=ids.show("acct", held.account_id),
-            sha256=held.sha256,
-            crashes=held.crashes,
-            last_crashed_at=held.last_crashed_at,
-            quarantined_at=held.quarantined_at,
+            image_id=ids.show("img", image.image_id),
+            account_id=ids.show("acct", image.account_id),
+            sha256=image.sha256,
+            deaths=image.crashes,
+            died_at=image.last_crashed_at,
+            quarantined_at=image.quarantined_at,
         )
 
 
 class QuarantinedImageList(ResponseModel):
-    """A page of the images that are refused."""
+    """A page of images in quarantine."""
 
     object: Literal["list"] = "list"
     data: list[QuarantinedImage]
@@ -54,9 +54,9 @@ class QuarantinedImageList(ResponseModel):
     has_more: bool
 
     @classmethod
-    def of(cls, held: Sequence[quarantine.QuarantinedImage], *, has_more: bool) -> Self:
-        """Return a page with ``held``."""
-        data = [QuarantinedImage.of(one) for one in held]
+    def of(cls, images: Sequence[quarantine.QuarantinedImage], *, has_more: bool) -> Self:
+        """Return a page of ``images``."""
+        data = [QuarantinedImage.of(image) for image in images]
         return cls(
             data=data,
             first_id=data[0].image_id if data else None,
@@ -66,7 +66,7 @@ class QuarantinedImageList(ResponseModel):
 
 
 class ReleasedImage(ResponseModel):
-    """An image that may be asked about again."""
+    """An image that jobs may use again."""
 
     image_id: str
     object: Literal["image.released"] = "image.released"

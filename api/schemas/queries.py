@@ -1,4 +1,4 @@
-"""How callers ask for the history of jobs."""
+"""The query of a list of jobs."""
 
 from __future__ import annotations
 
@@ -21,36 +21,37 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class JobsQuery(ParameterModel):
-    """Which jobs, and which page of them."""
+    """Filters of jobs, and a page."""
 
     q: Annotated[fields.Text, Field(max_length=1000)] = Field(
         default="",
-        description="Qualifiers and phrases that all have to hold: `status:failed error:timeout created:<2h "
-        'meta.case:42 image:<sha256> group:<id> "six of them"`. An age is written `2h`, a time '
-        "`2026-11-23T10:00:00Z`; a value with spaces or colons stands in double quotes. A phrase is found in "
-        "question, answer and trace, from the beginning of a word on; case and line breaks do not matter.",
+        description="Qualifiers and phrases, all of which must match: `status:failed error:timeout created:<2h "
+        'meta.case:42 image:<sha256> group:<id> "six of them"`. Write an age as `2h`, a time as '
+        "`2026-11-23T10:00:00Z`, and a value with spaces or colons in double quotes. A phrase matches text in the "
+        "question, the answer or the trace from the start of a word on, regardless of case and line breaks.",
     )
-    after: str | None = Field(default=None, description="The `last_id` of the page before.")
-    limit: int = Field(default=20, ge=1, le=100, description="Jobs on a page.")
+    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    limit: int = Field(default=20, ge=1, le=100, description="Maximum number of jobs on a page.")
     order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
     status: list[Literal["queued", "running", "succeeded", "failed", "cancelled"]] = Field(
-        default=[], max_length=16, description="One of these; may be given several times."
+        default=[], max_length=16, description="Any of these; may be given several times."
     )
     created_after: fields.Moment | None = Field(
-        default=None, description="Created at this time or later: RFC 3339 or unix seconds."
+        default=None, description="Created at this time or later: RFC 3339 or Unix seconds."
     )
     created_before: fields.Moment | None = Field(
         default=None, description="Created before this time."
     )
     metadata: fields.Metadata = Field(
-        default={}, description="With all these pairs: `metadata[case]=42`."
+        default={}, description="With all of these pairs: `metadata[case]=42`."
     )
     image: str | None = Field(
         default=None,
-        description="With this image: its id, or the sha256 of the file as it was sent.",
+        description="With this image: its id, or the SHA-256 of the file as sent.",
     )
     account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
-        default=None, description="Of this account, by name or id. For operators, who see all."
+        default=None,
+        description="The name or id of an account, for operators; the default is all accounts.",
     )
 
     @field_validator("image")
@@ -58,13 +59,13 @@ class JobsQuery(ParameterModel):
     def _image(cls, value: str | None) -> str | None:
         if value is None or ids.parse("img", value) or _SHA256.fullmatch(value):
             return value
-        raise ValueError("This has to be an image id or the sha256 of a file in hex.")
+        raise ValueError("This must be an image id or the SHA-256 of a file in hex.")
 
     def filters(self, account_id: uuid.UUID | None, *, now: datetime) -> filters.Filter:
-        """Return the filters for the store, within ``account_id`` (None: all accounts).
+        """Return the filter for the store, within ``account_id`` (None: all accounts).
 
         Raises:
-            core.errors.InvalidRequest: with every fault of ``q``; or it asks for what a parameter asks for, too.
+            core.errors.InvalidRequest: lists every fault of ``q``, or the filters that a parameter repeats.
         """
         image = self.image or ""
         image_id = ids.parse("img", image)
@@ -77,9 +78,9 @@ class JobsQuery(ParameterModel):
             image_id=image_id,
             image_sha256=None if image_id else image or None,
         )
-        by_words = filters.parse(self.q, now=now)
-        twice = by_words.given.keys() & by_parameters.given.keys()
-        if twice:
-            sentence = f"This asks for what a parameter asks for, too: {', '.join(sorted(twice))}."
+        by_query = filters.parse(self.q, now=now)
+        repeated = by_query.given.keys() & by_parameters.given.keys()
+        if repeated:
+            sentence = f"A parameter already sets these filters: {', '.join(sorted(repeated))}."
             raise problems.refused([errors.Fault("q", sentence)])
-        return dataclasses.replace(by_parameters, **by_words.given)
+        return dataclasses.replace(by_parameters, **by_query.given)

@@ -1,4 +1,4 @@
-"""The queue as callers get it, and for operators the workers and engines."""
+"""The state of the queue in responses, and of workers and engines for operators."""
 
 from __future__ import annotations
 
@@ -15,19 +15,21 @@ from webhooks.claims import Backlog
 
 
 class QueueEngine(ResponseModel):
-    """An engine as a worker sees it."""
+    """An engine, as a worker sees it."""
 
     url: str
     state: Literal["ok", "resting", "away"] = Field(
-        description="`resting` after a fault; `away` when it does not answer."
+        description="`resting` after a failure; `away` while it does not respond."
     )
-    model: str | None = Field(description="Null while it is away, as the two below.")
+    model: str | None = Field(
+        description="Null while the engine is away, like `version` and `window`."
+    )
     version: str | None
-    window: int | None = Field(description="Streams that it runs at once.")
+    window: int | None = Field(description="Maximum number of concurrent generations.")
 
     @classmethod
     def of(cls, engine: workforce.EngineState) -> Self:
-        """Return what callers see of ``engine``."""
+        """Return the response for ``engine``."""
         return cls(
             url=engine.url,
             state=engine.state,
@@ -44,16 +46,18 @@ class QueueWorker(ResponseModel):
     host: str
     version: str
     state: Literal["live", "draining", "silent"] = Field(
-        description="`silent` when its last heartbeat is older than a lease."
+        description="`silent` if its last heartbeat is older than a lease."
     )
-    slots: int = Field(description="Jobs it runs at once, at most.")
+    slots: int = Field(description="Maximum number of concurrent jobs.")
     heartbeat_age_seconds: float
     started_at: Time
-    engines: list[QueueEngine] = Field(description="Empty until it has asked them.")
+    engines: list[QueueEngine] = Field(
+        description="Empty until the worker has checked its engines."
+    )
 
     @classmethod
     def of(cls, seen: workforce.WorkerStatus) -> Self:
-        """Return what callers see of a worker."""
+        """Return the response for a worker."""
         heartbeat = seen.heartbeat
         state: Literal["live", "draining", "silent"] = "silent"
         if seen.alive:
@@ -71,16 +75,18 @@ class QueueWorker(ResponseModel):
 
 
 class QueueDeliveries(ResponseModel):
-    """Webhooks that are still to be told."""
+    """Pending webhook deliveries."""
 
-    depth: int = Field(description="Those whose receiver has not taken them, retries included.")
+    depth: int = Field(
+        description="Deliveries that no receiver has accepted yet, including retries."
+    )
     oldest_age_seconds: float | None = Field(
-        description="Since when the first of them is to be told; null without one."
+        description="Age of the oldest pending delivery; null without one."
     )
 
     @classmethod
     def of(cls, backlog: Backlog) -> Self:
-        """Return what callers see of ``backlog``."""
+        """Return the response for ``backlog``."""
         oldest = backlog.oldest
         return cls(
             depth=backlog.pending,
@@ -89,21 +95,23 @@ class QueueDeliveries(ResponseModel):
 
 
 class QueueState(ResponseModel):
-    """How the queue does: of the caller's account, or of all for operators."""
+    """The state of the queue, of the caller's account or, for operators, of all accounts."""
 
     object: Literal["queue"] = "queue"
-    depth: int = Field(description="Queued jobs, those that wait for another try included.")
-    due: int = Field(description="Those of them that could be run now.")
+    depth: int = Field(description="Queued jobs, including those that wait for another attempt.")
+    due: int = Field(description="Queued jobs that can run now.")
     oldest_age_seconds: float | None = Field(
-        description="For how long the first of those has been due; null without one."
+        description="How long the first due job has been due; null without one."
     )
     running: int
     submitted_per_minute: float = Field(description="Over the last five minutes.")
-    finished_per_minute: float = Field(description="The same, however jobs ended.")
+    finished_per_minute: float = Field(
+        description="Jobs that ended, with any outcome, over the last five minutes."
+    )
     deliveries: QueueDeliveries
-    workers: list[QueueWorker] | None = Field(description="For operators; else null.")
+    workers: list[QueueWorker] | None = Field(description="Null unless the caller is an operator.")
     engines: list[QueueEngine] | None = Field(
-        description="For operators, as the live workers see them; else null."
+        description="The engines as live workers see them; null unless the caller is an operator."
     )
 
     @classmethod
@@ -114,7 +122,7 @@ class QueueState(ResponseModel):
         backlog: Backlog,
         seen: Sequence[workforce.WorkerStatus] | None,
     ) -> Self:
-        """Return what callers see of ``queue`` and ``backlog``; with what is ``seen`` of workers, for operators."""
+        """Return the response for ``queue`` and ``backlog``, and for operators also for the workers in ``seen``."""
         minutes = statistics.RECENT.total_seconds() / 60
         oldest = queue.oldest
         return cls(

@@ -1,4 +1,4 @@
-"""How a job was run, as callers get it: its traces, its attempts and its timeline."""
+"""Traces, attempts and timelines of jobs in responses."""
 
 from __future__ import annotations
 
@@ -17,27 +17,30 @@ from jobs.store import history, traces
 
 
 class TraceStep(ResponseModel):
-    """A stretch of a trace, and what it does."""
+    """A step of a trace, and its kind."""
 
     kind: Literal["observation", "inference", "re-check", "conclusion", "answer"]
-    start: int = Field(description="Its first character, in code points of `text`.")
-    end: int = Field(description="The character after its last one.")
+    start: int = Field(description="Index of the first character, in code points of `text`.")
+    end: int = Field(description="Index after the last character.")
     start_token: int | None = Field(
-        description="Tokens that had come before it, counted in chunks of the engine's stream, as finely as that is "
-        "known; null when it is not."
+        description="Tokens before the step, to the precision of the chunks that the engine sent; null if unknown."
     )
-    end_token: int | None = Field(description="Tokens when it was there, whole.")
+    end_token: int | None = Field(
+        description="Tokens up to the end of the step, to the same precision."
+    )
     cjk_share: float | None = Field(
-        description="How much of its words is Chinese, Japanese or Korean, from 0 to 1; null without words."
+        description="The share of Chinese, Japanese and Korean in its words, from 0 to 1; null without words."
     )
     started_at: Time | None = Field(
-        description="When its first character was there, as finely as that is known."
+        description="When its first character arrived, to the precision of the chunks."
     )
-    ended_at: Time | None = Field(description="When it was there, whole.")
+    ended_at: Time | None = Field(
+        description="When its last character arrived, to the same precision."
+    )
 
     @classmethod
     def of(cls, step: steps.Step, text: str) -> Self:
-        """Return what callers see of ``step`` of ``text``."""
+        """Return the response for ``step`` of ``text``."""
         return cls(
             kind=step.kind.value,
             start=step.start,
@@ -51,9 +54,9 @@ class TraceStep(ResponseModel):
 
 
 class Continued(ResponseModel):
-    """Where a stream goes on from: the start of another one's text, and words that were put after it.
+    """The beginning of a generation that continues another one: the start of its text, and inserted words.
 
-    They are the model's own beginning of an answer, or what it is asked by a second look.
+    The inserted words begin an answer, or are the question of a verification.
     """
 
     generation: int = Field(description="The `index` of the stream that it goes on from.")
@@ -79,17 +82,19 @@ class TraceGeneration(ResponseModel):
     index: int
     text: str
     steps: list[TraceStep] = Field(
-        description="The text cut into paragraphs and sentences that do the same; only white space is between them."
+        description="The text in consecutive paragraphs and sentences of one kind, with only white space between them."
     )
-    steps_version: int = Field(description="Of the rules by which the steps were read.")
+    steps_version: int = Field(
+        description="The version of the rules that split the text into steps."
+    )
     continues: Continued | None = Field(
-        description="Set when a guard had this stream go on from another one."
+        description="Set if a guard continued another generation with this one."
     )
-    answer: str | None = Field(description="What this stream came to by itself, if anything.")
+    answer: str | None = Field(description="The answer in this generation's own text, if any.")
     complete: bool
     finish_reason: str | None = Field(
-        description="`stop`, `length`, `cut` by a guard, `error`, or what stopped it: `cancel`, `deadline`, `drain`, "
-        "`unneeded` (a vote was decided without it)."
+        description="`stop`, `length`, `cut` (by a guard), `error`, or the reason why it was stopped: `cancel`, "
+        "`deadline`, `drain`, or `unneeded` (the vote was already decided)."
     )
     usage: Usage | None
     started_at: Time
@@ -121,10 +126,10 @@ class Trace(ResponseModel):
 
     object: Literal["trace"] = "trace"
     job_id: str
-    complete: bool = Field(description="Whether nothing will be added.")
+    complete: bool = Field(description="Whether the trace is complete.")
     data_removed: bool
     omitted_attempts: list[int] = Field(
-        description="Attempts that are left out because the trace is very long: ask for each by `attempt`."
+        description="Attempts that are omitted because the trace is very long: request each one with `attempt`."
     )
     generations: list[TraceGeneration]
 
@@ -133,7 +138,7 @@ class AttemptGeneration(ResponseModel):
     """One engine stream of an attempt."""
 
     index: int
-    rid: str = Field(description="The engine's id of the stream.")
+    rid: str = Field(description="The engine's id of the generation.")
     finish_reason: str | None
     usage: Usage | None
     started_at: Time
@@ -161,7 +166,7 @@ class AttemptGeneration(ResponseModel):
 
 
 class Attempt(ResponseModel):
-    """One claim of a job by a worker, and how it ended."""
+    """One claim of a job by a worker, and its outcome."""
 
     object: Literal["attempt"] = "attempt"
     number: int
@@ -172,7 +177,7 @@ class Attempt(ResponseModel):
     engine_version: str | None
     model: str | None
     prompt: dict[str, Any] | None = Field(
-        description="The messages as sent, pictures by their keys."
+        description="The messages as sent, with the keys of images."
     )
     sampling: dict[str, Any] | None
     claimed_at: Time
@@ -181,7 +186,7 @@ class Attempt(ResponseModel):
 
     @classmethod
     def of(cls, view: history.AttemptView) -> Self:
-        """Return what callers see of ``view``."""
+        """Return the response for ``view``."""
         attempt = view.attempt
         return cls(
             number=attempt.number,
@@ -208,20 +213,20 @@ class AttemptList(ResponseModel):
 
 
 class TimelineEntry(ResponseModel):
-    """A change of a job: who made it, and which columns have which values since."""
+    """A change of a job: who made it, and the new values of its columns."""
 
     id: int
     object: Literal["timeline.entry"] = "timeline.entry"
     at: Time
     actor: str = Field(
-        description="`key:…`, `worker:…` or `sweeper:…`, or the person at the command line."
+        description="`key:…`, `worker:…`, `sweeper:…`, or the user of the command line."
     )
     action: str
     changes: dict[str, Any]
 
     @classmethod
     def of(cls, entry: records.TimelineEntry) -> Self:
-        """Return what callers see of ``entry``."""
+        """Return the response for ``entry``."""
         return cls(
             id=entry.id,
             at=entry.at,
@@ -232,12 +237,12 @@ class TimelineEntry(ResponseModel):
 
 
 class Timeline(ResponseModel):
-    """A page of a job's changes, oldest first. Entries are appended and never changed."""
+    """A page of a job's changes, oldest first. Entries never change."""
 
     object: Literal["list"] = "list"
     data: list[TimelineEntry]
     first_id: int | None
-    last_id: int | None = Field(description="`after` of the next page.")
+    last_id: int | None = Field(description="The `after` of the next page.")
     has_more: bool
 
     @classmethod
@@ -255,8 +260,8 @@ class Timeline(ResponseModel):
 def _answer(trace: traces.GenerationTrace) -> str | None:
     """Return the answer in a stream's own text; of one that was put into a box, with the box."""
     inserted = trace.inserted or ""
-    found = extraction.extract((inserted if inserted.endswith("{") else "") + trace.text)
-    return found.text if found else None
+    answer = extraction.extract((inserted if inserted.endswith("{") else "") + trace.text)
+    return answer.text if answer else None
 
 
 def _usage(generation: records.Generation | traces.GenerationTrace) -> Usage | None:

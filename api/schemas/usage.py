@@ -1,4 +1,4 @@
-"""What an account uses of what it may use."""
+"""The usage of an account and its limits."""
 
 from __future__ import annotations
 
@@ -14,28 +14,26 @@ from jobs.store.storage import StorageKind
 
 
 class StorageUsage(ResponseModel):
-    """What the account stores, in bytes; the indexes of the database do not count."""
+    """Stored bytes of the account, without the database's indexes."""
 
-    images_bytes: int = Field(description="Images as they are kept, each once.")
+    images_bytes: int = Field(description="Stored images, each counted once.")
     traces_bytes: int = Field(
-        description="Traces and prompts of attempts that have ended, with the copies that searches read."
+        description="Traces and prompts of ended attempts, including the copies for search."
     )
-    jobs_bytes: int = Field(
-        description="Questions and answers, with the copies that searches read."
-    )
+    jobs_bytes: int = Field(description="Questions and answers, including the copies for search.")
     records_bytes: int = Field(
-        description="What stays when data are deleted: options and metadata, and 1 KiB for each job and 0.5 KiB "
-        "for each image."
+        description="What remains after a deletion: options and metadata, plus 1 KiB for each job and 0.5 KiB for "
+        "each image."
     )
     deliveries_bytes: int = Field(
-        description="Webhook messages and the receivers' answers; they go with retention."
+        description="Notifications and the receivers' responses, until retention removes them."
     )
     total_bytes: int
-    limit_bytes: int | None = Field(description="The storage quota; null without one.")
+    limit_bytes: int | None = Field(description="The storage quota; null without a quota.")
 
     @classmethod
     def of(cls, usage: Stored) -> Self:
-        """Return what callers see of ``usage``."""
+        """Return the response for ``usage``."""
         return cls(
             images_bytes=usage.by_kind[StorageKind.IMAGES],
             traces_bytes=usage.by_kind[StorageKind.TRACES],
@@ -48,21 +46,21 @@ class StorageUsage(ResponseModel):
 
 
 class QueueUsage(ResponseModel):
-    """The account's place in the queue."""
+    """The queued jobs of the account and their limit."""
 
-    queued: int = Field(description="Queued jobs, those that wait for another try included.")
+    queued: int = Field(description="Queued jobs, including those that wait for another attempt.")
     limit: int
 
 
 class RequestUsage(ResponseModel):
-    """What the key of this request may send."""
+    """The rate limit of the key of this request."""
 
     limit_per_minute: int
-    remaining: int = Field(description="Requests that it may send at once, after this one.")
+    remaining: int = Field(description="Requests that the key may send immediately after this one.")
 
 
 class AccountUsage(ResponseModel):
-    """What an account uses of what it may use."""
+    """The usage of an account and its limits."""
 
     object: Literal["usage"] = "usage"
     account: str
@@ -79,7 +77,7 @@ class AccountUsage(ResponseModel):
         queue: QueueUsage,
         requests: RequestUsage,
     ) -> Self:
-        """Return what callers see of an account's usage."""
+        """Return the response for the usage of an account."""
         return cls(
             account=ids.show("acct", account_id),
             storage=StorageUsage.of(stored),

@@ -1,6 +1,6 @@
-"""Webhook endpoints and secrets, in OpenAI's shape, and what is ours beside it.
+"""Webhook endpoints and secrets in OpenAI's shape, with fields of our own.
 
-Source of the shape: ``openai/types/webhooks`` of the official client. Times are unix seconds there.
+Source of the shape: ``openai/types/webhooks`` of the official client. Its times are Unix seconds.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from api.schemas import fields
 from api.schemas.parts import ResponseModel
 from api.schemas.requests import MAX_EVENTS, ParameterModel, RequestModel
 from core import ids
-from jobs import outbox
-from jobs.delivery import EventType
+from webhooks import tables
+from webhooks.policy import EventType
 
 EventName = Literal[
     "job.started", "job.succeeded", "job.failed", "job.cancelled", "endpoint.disabled"
@@ -38,67 +38,69 @@ class EndpointCreate(RequestModel):
 
     name: _Name
     url: fields.Url = Field(examples=["https://example.com/hooks/longlook"])
-    event_types: _Types = Field(description="What it is told of: `/v1/webhook_event_types`.")
+    event_types: _Types = Field(
+        description="The types of events that it gets: see `/v1/webhook_event_types`."
+    )
 
 
 class EndpointUpdate(RequestModel):
-    """What is to change of a webhook endpoint."""
+    """The changes of a webhook endpoint."""
 
     name: _Name | None = None
     url: fields.Url | None = None
-    event_types: _Types | None = Field(default=None, description="The whole new set.")
+    event_types: _Types | None = Field(default=None, description="The complete new set.")
 
 
 class SecretRotate(RequestModel):
-    """How a secret is to be changed."""
+    """How to change a secret."""
 
     keep_old_secret_active_for_24_hours: bool = Field(
-        default=False, description="Sign with the old one, too, for a day. Default: it ends now."
+        default=False, description="Also sign with the old one for a day. By default it ends now."
     )
 
 
 class DefaultRotate(RequestModel):
-    """How the account's default secret is to be changed."""
+    """How to change the account's default secret."""
 
     keep_old_secret_active_for_24_hours: bool = Field(
-        default=True, description="Sign with the old one, too, for a day, or end it now."
+        default=True, description="Also sign with the old one for a day. If false, it ends now."
     )
 
 
 class EndpointTest(RequestModel):
-    """What kind of event to send."""
+    """The type of a test event."""
 
     event_type: EventName
 
 
 class EndpointRecover(RequestModel):
-    """From when on to send again."""
+    """The start of a recovery."""
 
-    since: fields.Moment = Field(description="RFC 3339, or unix seconds as text.")
+    since: fields.Moment = Field(description="RFC 3339, or Unix seconds as a string.")
 
 
 class EndpointPath(ParameterModel):
-    """Which webhook endpoint."""
+    """The id of a webhook endpoint."""
 
     endpoint_id: str
 
 
 class RecoveryPath(EndpointPath):
-    """Which of its recoveries."""
+    """The id of a recovery of an endpoint."""
 
     recovery_id: str
 
 
 class EndpointsQuery(ParameterModel):
-    """Which page of the webhook endpoints."""
+    """The page of webhook endpoints."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the page before.")
-    limit: int = Field(default=20, ge=1, le=100, description="Endpoints on a page.")
+    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    limit: int = Field(default=20, ge=1, le=100, description="Endpoints per page.")
     order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
 
 
 class Endpoint(ResponseModel):
-    """A webhook endpoint. `signing_secret` is in the answers of create and rotate only."""
+    """A webhook endpoint. Only the responses of create and rotate have `signing_secret`."""
 
     id: str
     object: Literal["webhook_endpoint"] = "webhook_endpoint"
@@ -110,7 +112,7 @@ class Endpoint(ResponseModel):
     signing_secret_hint: str
     signing_secret: str | None = None
     old_secret_expires_at: int | None = Field(
-        description="Until then messages are signed with the old secret, too."
+        description="Until then the old secret also signs messages."
     )
     disabled_at: int | None
     disabled_reason: str | None = Field(
@@ -119,8 +121,8 @@ class Endpoint(ResponseModel):
     failing_since: int | None = Field(description="The first failure since the last success.")
 
     @classmethod
-    def of(cls, endpoint: outbox.WebhookEndpoint, *, secret: str | None = None) -> Self:
-        """Return what callers see of ``endpoint``; with its ``secret``, the one time that it is shown."""
+    def of(cls, endpoint: tables.WebhookEndpoint, *, secret: str | None = None) -> Self:
+        """Return ``endpoint`` as callers see it, with its ``secret`` the one time that it is shown."""
         return cls(
             id=ids.show("we", endpoint.id),
             created_at=_unix(endpoint.created_at),
@@ -147,7 +149,7 @@ class EndpointList(ResponseModel):
     has_more: bool
 
     @classmethod
-    def of(cls, endpoints: Sequence[outbox.WebhookEndpoint], *, has_more: bool) -> Self:
+    def of(cls, endpoints: Sequence[tables.WebhookEndpoint], *, has_more: bool) -> Self:
         """Return a page with ``endpoints``."""
         data = [Endpoint.of(endpoint) for endpoint in endpoints]
         return cls(
@@ -159,7 +161,7 @@ class EndpointList(ResponseModel):
 
 
 class EndpointDeleted(ResponseModel):
-    """A webhook endpoint that is gone."""
+    """A deleted webhook endpoint."""
 
     id: str
     object: Literal["webhook_endpoint.deleted"] = "webhook_endpoint.deleted"
@@ -167,39 +169,39 @@ class EndpointDeleted(ResponseModel):
 
 
 class EndpointTested(ResponseModel):
-    """What came of a test: `success` says that it was tried, `status_code` how it went."""
+    """The result of a test: `success` means that it was attempted; `status_code` is the receiver's response."""
 
     object: Literal["webhook_endpoint.test"] = "webhook_endpoint.test"
     webhook_endpoint_id: str
     event_type: str
-    status_code: int | None = Field(description="Null when there was no answer: `error_code`.")
+    status_code: int | None = Field(description="Null without a response: see `error_code`.")
     success: Literal[True] = True
-    error_code: str | None = Field(description="As in a try of a delivery.")
+    error_code: str | None = Field(description="As in an attempt of a delivery.")
     delivery_id: str
 
 
 class EventTypes(ResponseModel):
-    """What webhook endpoints can be told of."""
+    """The types of events that webhook endpoints can get."""
 
     object: Literal["list"] = "list"
     data: list[str] = Field(default_factory=lambda: [str(event) for event in EventType])
 
 
 class Recovery(ResponseModel):
-    """All that an endpoint missed is sent again, in the background."""
+    """A background operation that sends again all that an endpoint missed."""
 
     id: str
     object: Literal["webhook_recovery"] = "webhook_recovery"
     webhook_endpoint_id: str
     status: Literal["running", "done"]
     since: fields.Time
-    resent: int = Field(description="Deliveries that got another try so far.")
+    resent: int = Field(description="Deliveries that got another attempt so far.")
     created_at: fields.Time
     ended_at: fields.Time | None
 
     @classmethod
-    def of(cls, recovery: outbox.WebhookRecovery) -> Self:
-        """Return what callers see of ``recovery``."""
+    def of(cls, recovery: tables.WebhookRecovery) -> Self:
+        """Return ``recovery`` as callers see it."""
         return cls(
             id=ids.show("rcv", recovery.id),
             webhook_endpoint_id=ids.show("we", recovery.endpoint_id),
@@ -212,20 +214,18 @@ class Recovery(ResponseModel):
 
 
 class Secret(ResponseModel):
-    """The account's default secret: it signs what goes to the URLs of single jobs."""
+    """The account's default secret: it signs the messages to URLs of single jobs."""
 
     object: Literal["webhook_secret"] = "webhook_secret"
     signing_secret_hint: str
-    signing_secret: str | None = Field(
-        default=None, description="In the answer of rotate only: it is shown once."
-    )
+    signing_secret: str | None = Field(default=None, description="Only in the response of rotate.")
     old_secret_expires_at: int | None
     created_at: int
     updated_at: int
 
     @classmethod
-    def of(cls, stored: outbox.WebhookSecret, *, secret: str | None = None) -> Self:
-        """Return what callers see of an account's secret."""
+    def of(cls, stored: tables.WebhookSecret, *, secret: str | None = None) -> Self:
+        """Return an account's secret as callers see it, with ``secret`` the one time that it is shown."""
         return cls(
             signing_secret_hint=stored.redacted_secret,
             signing_secret=secret,
@@ -236,7 +236,7 @@ class Secret(ResponseModel):
 
 
 class PublicKey(ResponseModel):
-    """The installation's key, by which everybody can verify the `v1a` signatures."""
+    """The installation's public key, which verifies the `v1a` signatures."""
 
     object: Literal["webhook_public_key"] = "webhook_public_key"
     algorithm: Literal["ed25519"] = "ed25519"

@@ -1,4 +1,4 @@
-"""Running a request through the application, in a thread, and writing what it answers."""
+"""Runs a request in a thread and writes the response of the application."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _log = structlog.get_logger(__name__)
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-#: Parts that are written by one system call.
+#: Parts per system call.
 PARTS: Final = 16
-#: Bytes that the application may be ahead of a client before it has to wait for it.
+#: Bytes that the application may be ahead of a client before it waits.
 _AHEAD: Final = 2**20
 _UNAUTHORIZED: Final = 401
 
 
 class ClientGone(Exception):
-    """The client has hung up, or takes too little."""
+    """The client has disconnected, or accepts data too slowly."""
 
 
 class Writer:
-    """The socket as gunicorn's response writes to it: it waits for the client only where it has to.
+    """The socket that gunicorn's response writes to. It waits for the client only if necessary.
 
     Args:
-        connection: never blocks.
-        seconds: how long the client may take nothing before the writer gives up.
+        connection: a non-blocking socket.
+        seconds: how long the writer waits for a client that accepts nothing.
     """
 
     def __init__(self, connection: socket.socket, *, seconds: float) -> None:
@@ -46,20 +46,20 @@ class Writer:
         self.untouched = True
 
     def sendall(self, data: bytes) -> None:
-        """Take ``data``; it is written by :meth:`flush`."""
+        """Queue ``data`` for :meth:`flush`."""
         self.untouched = False
         if data:
             self._rest.append(memoryview(data))
             self._size += len(data)
 
     def flush(self, *, ahead: int | None = None) -> None:
-        """Write what the client takes now.
+        """Write as much as the client accepts now.
 
         Args:
-            ahead: wait for the client until at most so many bytes are left.
+            ahead: wait until at most this number of bytes is left; None: do not wait.
 
         Raises:
-            ClientGone: the client has hung up, or takes nothing while it is waited for.
+            ClientGone: the client has disconnected, or accepts nothing while the writer waits.
         """
         self._send()
         while ahead is not None and self._size > ahead:
@@ -67,7 +67,7 @@ class Writer:
             self._send()
 
     def rest(self) -> list[memoryview]:
-        """Return what is not written."""
+        """Return the unwritten data."""
         return list(self._rest)
 
     def _send(self) -> None:
@@ -104,9 +104,9 @@ class RequestRunner:
     Args:
         application: the WSGI application.
         cfg: gunicorn's configuration.
-        seconds: how long a client may take nothing of an answer.
-        alive: whether connections may be kept for another request.
-        refused: told of the key of a request that the application did not accept.
+        seconds: how long a client may accept nothing of a response.
+        alive: whether connections may be reused.
+        refused: called with the key of a request that the application has refused.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class RequestRunner:
         self._refused = refused
 
     def run(self, cycle: RequestCycle) -> None:
-        """Run a request; what is left to be done with its connection stands in it afterwards."""
+        """Run a request, and set its outcome and the unsent rest of its response."""
         writer = Writer(cycle.connection.socket, seconds=self._seconds)
         try:
             with current.running(cycle):
@@ -133,14 +133,14 @@ class RequestRunner:
             cycle.rest = writer.rest()
         except ClientGone:
             cycle.outcome = ConnectionOutcome.CUT_OFF
-        except Exception:  # noqa: BLE001 - the boundary: the thread serves others too
+        except Exception:  # noqa: BLE001 - the boundary: the thread serves other requests, too
             _log.exception("request_not_answered")
             if writer.untouched:
                 cycle.rest = [memoryview(refusals.failed().answer())]
                 cycle.outcome = ConnectionOutcome.CLOSE
 
     def _answer(self, cycle: RequestCycle, writer: Writer) -> ConnectionOutcome:
-        """Answer a request; return what has to be done with its connection."""
+        """Answer a request; return what to do with its connection."""
         response, environ = wsgi.create(
             cycle.head, writer, cycle.connection.peer, cycle.connection.server, self._cfg
         )
@@ -150,10 +150,10 @@ class RequestRunner:
         parts = self._application(environ, response.start_response)
         try:
             for part in parts:
-                # What is left of the last part may be written by the loop, not what is left of many.
+                # The loop may write the rest of the last part, but not of many.
                 writer.flush(ahead=_AHEAD)
                 response.write(part)
-                # What is held open goes out piece by piece.
+                # An open stream is sent part by part.
                 writer.flush(ahead=None if cycle.hung_up is None else 0)
             response.close()
             writer.flush()
@@ -167,13 +167,13 @@ class RequestRunner:
 
 
 def _complete(environ: dict[str, Any], cycle: RequestCycle) -> None:
-    """Make gunicorn's variables fit a request that is complete."""
+    """Adapt gunicorn's WSGI variables to a complete request."""
     environ["wsgi.multithread"] = True
     environ["wsgi.input"] = cycle.body.content.stream()
     environ["REMOTE_ADDR"] = cycle.head.client
-    # Those that would write past the writer.
+    # These would bypass the writer.
     for name in ("gunicorn.socket", "wsgi.early_hints", "wsgi.file_wrapper"):
         environ.pop(name, None)
     if environ.pop("HTTP_TRANSFER_ENCODING", None) is not None:
-        # The body is whole, so its length is known.
+        # The body is complete, so its length is known.
         environ["CONTENT_LENGTH"] = str(cycle.body.content.size)

@@ -1,4 +1,4 @@
-"""A connection, and a request on it, as the loop keeps them."""
+"""The state of a connection and of its request."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from api.serving.bodies import Body
 from api.serving.heads import Head
 from api.serving.shares import Group
+from api.serving.transfer import Body
 
 
 class ConnectionState(enum.Enum):
-    """What a connection is at."""
+    """The state of a connection."""
 
-    #: Between two requests, nothing of the next one is there.
+    #: Between two requests; nothing of the next one has arrived.
     IDLE = enum.auto()
     #: The head is not complete.
     HEAD = enum.auto()
     BODY = enum.auto()
-    #: A thread has the request, or it waits for one.
+    #: A thread runs the request, or the request waits for a thread.
     SERVED = enum.auto()
-    #: The answer is made, and the client has not taken all of it.
+    #: The response is complete, but not all of it is sent.
     REST = enum.auto()
-    #: The answer is sent; the client has not closed yet.
+    #: The response is sent; the client has not closed the connection yet.
     LINGER = enum.auto()
     CLOSED = enum.auto()
 
 
 class ConnectionOutcome(enum.Enum):
-    """What has to be done with a connection once its request has been run."""
+    """What to do with a connection after its request."""
 
     #: Another request may follow.
     REUSE = enum.auto()
     CLOSE = enum.auto()
-    #: The answer broke off: the client must not take it for whole.
+    #: The response is incomplete, and the client must notice that.
     BREAK = enum.auto()
-    #: The client is gone.
+    #: The client has disconnected.
     CUT_OFF = enum.auto()
 
 
@@ -48,23 +48,23 @@ class ClientConnection:
     """A client's connection. Only the loop changes it.
 
     Attributes:
-        socket: never blocks.
-        peer: the address as the socket has it.
-        server: the address it came to, likewise.
-        group: what the peer's address counts for.
-        stage: what it is at.
-        buffer: what has come in and belongs to no request yet.
-        searched: bytes of the buffer in which no head ends.
-        requests: heads that were read.
-        events: what the selector watches it for.
-        cycle: the request that is being read or served.
+        socket: non-blocking.
+        peer: the address of the client's socket.
+        server: the address of the server's socket.
+        group: the group of the peer's address.
+        state: what the connection waits for.
+        buffer: received bytes that belong to no request yet.
+        searched: the length of the part of the buffer without the end of a head.
+        requests: the number of heads so far.
+        events: the events that the selector watches.
+        cycle: the current request.
     """
 
     socket: socket.socket
     peer: Any
     server: Any
     group: str
-    stage: ConnectionState = ConnectionState.HEAD
+    state: ConnectionState = ConnectionState.HEAD
     buffer: bytearray = field(default_factory=bytearray)
     searched: int = 0
     requests: int = 0
@@ -82,20 +82,20 @@ class RequestCycle:
     """A request whose head is complete.
 
     Attributes:
-        connection: where it came in.
-        head: parsed.
-        body: what has come of it.
-        group: what the request counts for.
-        address: what the client's address counts for.
-        key: the digest of the request's key, if it has one.
-        began: when its head was complete.
-        due: when it has waited for too long: for bytes of its body, for a thread, for its client to take its answer.
-        charged: bytes that count for its group.
-        hung_up: what is called when the client hangs up, once the request is held open.
-        gone: whether the client has hung up, or has closed its sending side.
-        rest: what the client has not taken of the answer.
-        outcome: what has to be done with the connection.
-        server: what is told by the thread that runs it.
+        connection: its connection.
+        head: the parsed head.
+        body: the received part of its body.
+        group: the group of the request.
+        address: the group of the client's address.
+        key: the digest of its API key, if any.
+        began: the time when its head was complete.
+        due: the time when its wait ends: for its body, for a thread, or for its client to accept the response.
+        charged: the bytes of memory that count for its group.
+        hung_up: called when the client disconnects from an open request.
+        gone: whether the client has disconnected, or closed its sending side.
+        rest: the unsent part of the response.
+        outcome: what to do with the connection.
+        server: the server, for calls by the thread of the request.
     """
 
     connection: ClientConnection
@@ -114,31 +114,31 @@ class RequestCycle:
     outcome: ConnectionOutcome = ConnectionOutcome.BREAK
 
     def hold(self, hung_up: Callable[[], None]) -> None:
-        """Hold the request open. Called by the thread that runs it."""
+        """Mark the request as open. Called by its thread."""
         self.server.hold(self, hung_up)
 
     def step_aside(self) -> bool:
-        """Give the request's place to another one; return whether it had one. Called by the thread that runs it."""
+        """Give up the request's place; return whether it had one. Called by its thread."""
         return self.server.step_aside(self)
 
     def step_back(self) -> None:
-        """Take a place again. Called by the thread that runs it."""
+        """Take a place again. Called by its thread."""
         self.server.step_back(self)
 
     def identify(self, account_id: uuid.UUID) -> None:
-        """Remember the account of its key. Called by the thread that runs it."""
+        """Remember the account of its key. Called by its thread."""
         if self.key is not None:
             self.server.learn(self.key, account_id)
 
 
 class ServerControl(Protocol):
-    """What a request can say to the server, from its thread."""
+    """The methods of the server for a request's thread."""
 
     def hold(self, cycle: RequestCycle, hung_up: Callable[[], None]) -> None:
-        """Give the request's place away, and tell when its client hangs up."""
+        """Give up the request's place, and call ``hung_up`` when its client disconnects."""
 
     def step_aside(self, cycle: RequestCycle) -> bool:
-        """Give the request's place to another one; return whether it had one."""
+        """Give up the request's place; return whether it had one."""
 
     def step_back(self, cycle: RequestCycle) -> None:
         """Take a place for the request again."""

@@ -1,6 +1,6 @@
-"""What the application may say to the server about the request that the current thread runs.
+"""The interface of the application to the server, for the request of the current thread.
 
-Outside of the server, such as in Flask's test client, all of it does nothing.
+Outside the server, for example in Flask's test client, these functions do nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class CurrentRequest(Protocol):
-    """The request that a thread runs, as the server knows it."""
+    """The request that a thread runs."""
 
     @property
     def group(self) -> Hashable:
@@ -23,7 +23,7 @@ class CurrentRequest(Protocol):
         """See :func:`hold`."""
 
     def step_aside(self) -> bool:
-        """Give the request's place to another one; return whether it had one."""
+        """Give up the request's place; return whether it had one."""
 
     def step_back(self) -> None:
         """Take a place again, after :meth:`step_aside` returned True."""
@@ -40,27 +40,27 @@ _current = _Current()
 
 
 def hold(hung_up: Callable[[], None]) -> None:
-    """Say that the current request is held open from now on: it takes no other request's place any more.
+    """Mark the current request as open from now on, which frees its place.
 
-    Only requests that have a bound and shares of their own may be held open, for each keeps a thread.
+    Only requests with limits of their own may do this, because each keeps a thread.
 
     Args:
-        hung_up: called when the client hangs up, by any thread and perhaps twice; it must not block.
+        hung_up: called when the client disconnects, by any thread and perhaps twice; it must not block.
     """
     if _current.request is not None:
         _current.request.hold(hung_up)
 
 
 def group() -> Hashable:
-    """Return for whom the current request counts: an account, or an address; None outside of a request."""
+    """Return the group of the current request, an account or an address; None outside a request."""
     return None if _current.request is None else _current.request.group
 
 
 @contextlib.contextmanager
 def waiting() -> Iterator[None]:
-    """Say that the current request waits during the block and computes nothing: it takes no other request's place.
+    """Mark the current request as waiting during the block, which frees its place.
 
-    Only for what has a bound and shares of its own, such as image decoders, for each request keeps its thread.
+    Only for waits with limits of their own, such as image decoding, because each request keeps its thread.
     """
     request = _current.request
     if request is None or not request.step_aside():
@@ -73,14 +73,14 @@ def waiting() -> Iterator[None]:
 
 
 def identify(account_id: uuid.UUID) -> None:
-    """Say which account the current request's key belongs to, so that its next requests count for the account."""
+    """Report the account of the current request's key, so that its next requests count for the account."""
     if _current.request is not None:
         _current.request.identify(account_id)
 
 
 @contextlib.contextmanager
 def running(request: CurrentRequest) -> Iterator[None]:
-    """Make ``request`` the current one of this thread."""
+    """Make ``request`` the current request of this thread."""
     _current.request = request
     try:
         yield

@@ -1,4 +1,4 @@
-"""Request heads: gunicorn's strict parser on a complete head, and what it leaves to us."""
+"""Parses complete request heads with gunicorn's strict parser, and makes the checks that it leaves out."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from api.serving.refusals import EarlyRefusal, malformed
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: Bytes of a head: the request line and all fields.
+#: Maximum bytes of a head: the request line and all fields.
 MAX_BYTES: Final = 65536
-#: How a head ends, and the trailers of a body.
+#: The end of a head, and of the trailers of a body.
 END: Final = b"\r\n\r\n"
 _VERSIONS: Final = ((1, 0), (1, 1))
-#: RFC 3986, section 3.2.2, with a port; empty is allowed (RFC 9112, section 3.2).
+#: RFC 3986, section 3.2.2, with a port; may be empty (RFC 9112, section 3.2).
 _HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
 
 
 class Head(message.Request):  # type: ignore[misc] # gunicorn has no types
-    """A parsed head, as gunicorn's WSGI code takes it.
+    """A parsed head for gunicorn's WSGI code.
 
     Attributes:
-        client: the address that the request counts for.
+        client: the client's address.
     """
 
-    #: Answering 100 is a matter of the loop, not of the thread that runs the request.
+    #: The loop answers 100, not the thread of the request.
     _policy_expect_continue = False
 
     client: str = ""
@@ -47,7 +47,7 @@ class Head(message.Request):  # type: ignore[misc] # gunicorn has no types
 
     @property
     def length(self) -> int:
-        """Bytes of the body that are announced; 0 if it comes in chunks or there is none."""
+        """The announced length of the body; 0 with chunks or without a body."""
         return 0 if self.chunked else int(self.body.reader.length)
 
     @property
@@ -56,8 +56,8 @@ class Head(message.Request):  # type: ignore[misc] # gunicorn has no types
         return self.version >= (1, 1) and self.field("EXPECT") is not None
 
     def field(self, name: str) -> str | None:
-        """Return the value of a field by its upper-case name, several ones joined by commas."""
-        values = [value for given, value in self.headers if given == name]
+        """Return the value of a field by its upper-case name; several values are joined by commas."""
+        values = [value for field, value in self.headers if field == name]
         return ", ".join(values) if values else None
 
 
@@ -67,30 +67,30 @@ def parse(data: bytes, *, cfg: Config, peer: object, number: int) -> Head:
     Args:
         data: the bytes.
         cfg: gunicorn's configuration.
-        peer: the address as the socket has it.
-        number: of the request on its connection, from 1.
+        peer: the address of the client's socket.
+        number: the number of the request on its connection, from 1.
 
     Raises:
-        Refusal: it is not acceptable.
+        EarlyRefusal: the head is invalid, or too large.
     """
     try:
         head = Head(cfg, IterUnreader([data]), peer, number)
     except faults.LimitRequestLine:
         raise EarlyRefusal(
             HTTPStatus.REQUEST_URI_TOO_LONG,
-            f"The request line has more than {cfg.limit_request_line} bytes.",
+            f"The request line must have at most {cfg.limit_request_line} bytes.",
         ) from None
     except faults.LimitRequestHeaders:
         raise EarlyRefusal(
             HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"The request has more than {cfg.limit_request_fields} header fields, "
-            f"or one of more than {cfg.limit_request_field_size} bytes.",
+            f"The request must have at most {cfg.limit_request_fields} header fields, "
+            f"each of at most {cfg.limit_request_field_size} bytes.",
         ) from None
     except faults.InvalidHTTPVersion:
         raise _version_refused() from None
     except faults.UnsupportedTransferCoding:
         raise EarlyRefusal(
-            HTTPStatus.NOT_IMPLEMENTED, "The only transfer coding that is read here is `chunked`."
+            HTTPStatus.NOT_IMPLEMENTED, "The transfer coding must be `chunked`."
         ) from None
     except (faults.ParseException, faults.NoMoreData, StopIteration):
         raise malformed("The request's head is not valid HTTP/1.1.") from None
@@ -98,15 +98,16 @@ def parse(data: bytes, *, cfg: Config, peer: object, number: int) -> Head:
     return head
 
 
-def too_long(begun: bytearray) -> EarlyRefusal:
-    """Return the refusal of a head that has begun so and is over the limit."""
-    if b"\r\n" not in begun:
+def too_long(start: bytearray) -> EarlyRefusal:
+    """Return the refusal of a head over the limit that begins with ``start``."""
+    if b"\r\n" not in start:
         return EarlyRefusal(
-            HTTPStatus.REQUEST_URI_TOO_LONG, f"The request line has over {MAX_BYTES} bytes."
+            HTTPStatus.REQUEST_URI_TOO_LONG,
+            f"The request line must have at most {MAX_BYTES} bytes.",
         )
     return EarlyRefusal(
         HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-        f"The request's head has over {MAX_BYTES} bytes.",
+        f"The request's head must have at most {MAX_BYTES} bytes.",
     )
 
 
@@ -120,44 +121,42 @@ def _check(head: Head) -> None:
         raise malformed("The Host field is not a valid host.")
     expected = head.field("EXPECT")
     if expected is not None and expected.lower() != "100-continue":
-        raise EarlyRefusal(
-            HTTPStatus.EXPECTATION_FAILED, "The only expectation that is met here is 100-continue."
-        )
+        raise EarlyRefusal(HTTPStatus.EXPECTATION_FAILED, "The Expect field must be 100-continue.")
 
 
 def _version_refused() -> EarlyRefusal:
     return EarlyRefusal(
-        HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The versions that are spoken here are 1.0 and 1.1."
+        HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "The HTTP version must be 1.0 or 1.1."
     )
 
 
 def client_of(head: Head, peer: str, *, trusted: Sequence[Network]) -> str:
-    """Return the client's address: the peer's, or what trusted proxies say of it.
+    """Return the client's address: the peer's, or the one that trusted proxies report.
 
-    ``X-Forwarded-For`` is read from the right; its first address that is not a trusted proxy's is the client's. What
-    lies further left was written by the client and is not believed.
+    Reads ``X-Forwarded-For`` from the right; its first address that is not a trusted proxy's is the client's. The
+    client controls everything further left, so it is ignored.
     """
     if not trusted or not _among(peer, trusted):
         return peer
     client = peer
     for part in reversed((head.field("X-FORWARDED-FOR") or "").split(",")):
-        found = _address(part.strip())
-        if found is None:
+        address = _address(part.strip())
+        if address is None:
             break
-        client = str(found)
+        client = str(address)
         if not _among(client, trusted):
             break
     return client
 
 
 def _among(host: str, networks: Sequence[Network]) -> bool:
-    found = _address(host)
-    return found is not None and any(found in network for network in networks)
+    address = _address(host)
+    return address is not None and any(address in network for network in networks)
 
 
 def _address(host: str) -> Address | None:
     try:
-        found = ipaddress.ip_address(host.partition("%")[0])
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
-    return getattr(found, "ipv4_mapped", None) or found
+    return getattr(address, "ipv4_mapped", None) or address

@@ -1,4 +1,4 @@
-"""How much of everything the server may hold, and for how long, worked out from the settings."""
+"""The limits of the server, computed from the settings."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Final
 from api.serving.heads import Network
 from core.settings import Settings
 
-#: File descriptors for everything else: databases, Redis, decoders, fetches.
+#: File descriptors for everything else: databases, Redis, decoders, downloads.
 _OTHER_FILES: Final = 512
 _FEWEST_CONNECTIONS: Final = 64
-#: A request that has waited for a thread for so long is refused.
+#: The maximum wait of a request for a thread.
 _QUEUE_SECONDS: Final = 30.0
-#: How long a client may take to close after its last answer.
+#: How long a client may take to close after its last response.
 _LINGER_SECONDS: Final = 2.0
-#: Bytes of a body that comes with a method that needs none.
+#: Maximum bytes of a body with a method that needs none.
 _NEEDLESS_BYTES: Final = 65536
 
 
@@ -27,23 +27,23 @@ class ServerLimits:
     """The limits of a server. Times are in seconds, sizes in bytes.
 
     Attributes:
-        heads: connections without a complete head.
-        idle: connections between two requests.
-        transfers: requests whose bodies are being received, and answers that clients have not taken.
-        waiting: complete requests that wait for a thread.
-        lingering: connections that are answered and that the client has not closed.
-        threads: requests that run at once, beside those that are held open.
-        memory: bodies and unsent answers together.
-        body: of one body.
-        needless_body: of a body with a method that needs none.
-        rate: bytes a second that a client has to send or to take; each byte gives it more time by that.
-        head_seconds: for a head, and what a client may have in hand while it sends a body.
+        heads: maximum number of connections without a complete head.
+        idle: of connections between two requests.
+        transfers: of requests whose bodies are being received, and of unsent responses.
+        waiting: of complete requests that wait for a thread.
+        lingering: of answered connections that the client has not closed.
+        threads: of running requests, without open streams and waits.
+        memory: of bodies and unsent responses together.
+        body: of one request body.
+        needless_body: of a request body with a method that needs none.
+        rate: minimum bytes per second that a client must send or accept; each byte extends its time accordingly.
+        head_seconds: for a head, and the maximum time in reserve while a client sends a body.
         body_seconds: for a whole body.
         idle_seconds: between two requests.
         queue_seconds: waiting for a thread.
-        write_seconds: what a client may have in hand while it takes an answer.
+        write_seconds: the maximum time in reserve while a client accepts a response.
         linger_seconds: for closing.
-        trusted: proxies whose ``X-Forwarded-For`` is believed.
+        trusted: the proxies whose ``X-Forwarded-For`` is trusted.
     """
 
     heads: int
@@ -66,13 +66,13 @@ class ServerLimits:
 
     @classmethod
     def of(cls, settings: Settings, *, connections: int, idle_seconds: float) -> ServerLimits:
-        """Return the limits for ``connections`` at most, those that threads have included."""
+        """Return the limits for at most ``connections``, including those of running requests."""
         others = max(_FEWEST_CONNECTIONS, connections - settings.api_threads - settings.max_streams)
         return cls(
             heads=others // 4,
             idle=others // 4,
             transfers=others // 4,
-            # All streams may be asked for at once, as after a restart.
+            # All streams may be requested at once, as after a restart.
             waiting=others // 8 + settings.max_streams,
             lingering=others // 8,
             threads=settings.api_threads,
@@ -91,7 +91,7 @@ class ServerLimits:
 
 
 def connections(wanted: int) -> int:
-    """Raise this process's limit of open files so that it allows ``wanted`` connections; return how many it allows."""
+    """Raise the limit of open files for ``wanted`` connections; return the number of connections it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + _OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:

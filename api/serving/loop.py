@@ -1,4 +1,4 @@
-"""The one thread that accepts, reads and closes all connections. Nothing in it waits for any of them."""
+"""The event loop: one thread that accepts, reads and closes all connections without blocking."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import structlog
 from gunicorn.config import Config
 
 from api import addresses
-from api.serving import bodies, heads, identities
+from api.serving import heads, identities, transfer
 from api.serving.answers import PARTS, Application, RequestRunner, drop
 from api.serving.connections import (
     ClientConnection,
@@ -32,37 +32,38 @@ from api.serving.threads import Threads
 
 _log = structlog.get_logger(__name__)
 
-#: Connections accepted in one turn of the loop.
+#: Maximum connections to accept per turn of the loop.
 _ACCEPTS: Final = 64
-#: Bytes read of one connection in one turn, and of one whose body is being received.
+#: Bytes to read from one connection per turn, and from one whose body is being received.
 _BYTES: Final = 2**14
-_MOST_BYTES: Final = 2**18
-#: Between two looks at what has taken too long, and for how long nothing is accepted when there are no files left.
+_BODY_BYTES: Final = 2**18
+#: Seconds between two checks of timeouts, and the pause of accepting without free files.
 _TICK_SECONDS: Final = 1.0
-#: How long a stopping server keeps connections that have no request, for one that may be on its way.
+#: How long a stopping server keeps connections without a request, in case one arrives.
 _STOP_SECONDS: Final = 2.0
-#: Between two lines in the log about requests that were refused.
+#: Seconds between two log lines about refused requests.
 _REPORT_SECONDS: Final = 10.0
-_AT_ONCE: Final = struct.pack("ii", 1, 0)
-#: Bytes of an answer that the system keeps which are not on their way.
+#: SO_LINGER with a timeout of 0: close with a reset.
+_RESET: Final = struct.pack("ii", 1, 0)
+#: Maximum unsent bytes of a response in the kernel.
 _UNSENT: Final = 2**15
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-#: These have bodies as a rule.
+#: Methods whose requests usually have bodies.
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
 _NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 class Loop:
-    """Serves the connections of some listeners.
+    """Serves the connections of listeners.
 
     Args:
-        listeners: sockets that listen.
+        listeners: the listening sockets.
         application: the WSGI application.
         cfg: gunicorn's configuration.
-        limits: of everything.
-        apart: paths that have a thread each for themselves, whatever else happens.
+        limits: the limits of the server.
+        apart: paths with a thread of their own.
         wakes: the two ends of a pipe; a byte in it wakes the loop.
-        timer: seconds that never go back.
+        timer: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -92,11 +93,11 @@ class Loop:
         self._connections: set[ClientConnection] = set()
         self._bodies: dict[RequestCycle, None] = {}
         self._rests: dict[RequestCycle, None] = {}
-        self._transfers = Share(limits.transfers, unknown_keys=_most_of(limits.transfers))
-        self._memory = Share(limits.memory, unknown_keys=_most_of(limits.memory))
-        #: With a request that a thread has or that waits for one.
+        self._transfers = Share(limits.transfers, unknown_keys=_unknown_share(limits.transfers))
+        self._memory = Share(limits.memory, unknown_keys=_unknown_share(limits.memory))
+        #: Connections with a request that runs or waits for a thread.
         self._served = 0
-        #: What is done with a connection that is ready.
+        #: The step for a ready connection, by its state.
         self._steps: dict[ConnectionState, Callable[[ClientConnection], None]] = {
             ConnectionState.IDLE: self._read_head,
             ConnectionState.HEAD: self._read_head,
@@ -106,7 +107,7 @@ class Loop:
             ConnectionState.LINGER: self._read_to_end,
         }
         self._refused: collections.Counter[str] = collections.Counter()
-        self._reported = timer()
+        self._reported_at = timer()
         self._next_tick = 0.0
         runner = RequestRunner(
             application,
@@ -120,12 +121,12 @@ class Loop:
         self._apart = {path: self._make_threads(1, name=path.strip("/")) for path in apart}
 
     def run(self, *, alive: Callable[[], bool], beat: Callable[[], None], grace: float) -> None:
-        """Serve until ``alive`` says no; then finish what has begun, for ``grace`` seconds at most.
+        """Serve until ``alive`` returns False; then finish open requests, for at most ``grace`` seconds.
 
         Args:
-            alive: asked at least once a second.
+            alive: called at least once a second.
             beat: called about once a second.
-            grace: seconds.
+            grace: the maximum time of the shutdown, in seconds.
         """
         for listener in self._listeners:
             listener.setblocking(False)
@@ -144,29 +145,29 @@ class Loop:
 
     @property
     def waiting(self) -> int:
-        """How many complete requests wait for a thread."""
+        """The number of complete requests that wait for a thread."""
         return self._threads.waiting
 
     @property
     def connections(self) -> int:
-        """How many connections are open."""
+        """The number of open connections."""
         return len(self._connections)
 
     def wake(self) -> None:
-        """Have the loop look around. A signal handler may call it."""
+        """Wake the loop. Safe in a signal handler."""
         self._reactor.wake()
 
     def hold(self, cycle: RequestCycle, hung_up: Callable[[], None]) -> None:
-        """Give the request's place away, and tell when its client hangs up. Called by its thread."""
+        """Give up the request's place, and call ``hung_up`` when its client disconnects. Called by its thread."""
         cycle.hung_up = hung_up
         if cycle.gone:
-            # Before the loop knew whom to tell.
+            # The client disconnected before `hung_up` was set.
             hung_up()
         if cycle.head.path not in self._apart:
             self._threads.step_aside(cycle)
 
     def step_aside(self, cycle: RequestCycle) -> bool:
-        """Give the request's place to another one; return whether it had one. Called by its thread."""
+        """Give up the request's place; return whether it had one. Called by its thread."""
         return cycle.head.path not in self._apart and self._threads.step_aside(cycle)
 
     def step_back(self, cycle: RequestCycle) -> None:
@@ -181,7 +182,7 @@ class Loop:
         return Threads(places, waiting=self._limits.waiting, run=self._run, name=name)
 
     def _run(self, cycle: RequestCycle) -> None:
-        """Run a request, in a thread, and give it back to the loop."""
+        """Run a request in a thread, and return it to the loop."""
         self._runner.run(cycle)
         self._reactor.call(lambda: self._finished(cycle))
 
@@ -196,20 +197,20 @@ class Loop:
     def _guarded(
         self, connection: ClientConnection, step: Callable[[ClientConnection], None]
     ) -> None:
-        """Take a step with a connection; whatever goes wrong is the end of this connection only."""
+        """Run a step for a connection; an error closes only this connection."""
         try:
             step(connection)
         except EarlyRefusal as refusal:
             self._refuse(connection, refusal)
         except OSError:
             self._close(connection)
-        except Exception:  # noqa: BLE001 - the boundary: the loop serves the others too
-            _log.exception("connection_failed", stage=connection.stage.name)
+        except Exception:  # noqa: BLE001 - the boundary: the loop serves other connections, too
+            _log.exception("connection_failed", state=connection.state.name)
             self._close(connection)
 
     def _ready(self, connection: ClientConnection) -> None:
-        step = self._steps.get(connection.stage)
-        if step is not None:  # It may have been closed in this very turn.
+        step = self._steps.get(connection.state)
+        if step is not None:  # Another step of this turn may have closed it.
             self._guarded(connection, step)
 
     def _tick(self) -> None:
@@ -221,13 +222,13 @@ class Loop:
             self._close(connection)
         for connection in self._heads.expired(now):
             self._head_is_late(connection)
-        for cycle in [one for one in self._bodies if self._body_is_late(one, now)]:
+        for cycle in [cycle for cycle in self._bodies if self._body_is_late(cycle, now)]:
             detail = (
-                f"The request body took over {self._limits.body_seconds:g} seconds, or came with less than "
+                f"The request body must arrive within {self._limits.body_seconds:g} seconds, and with at least "
                 f"{self._limits.rate} bytes a second."
             )
             self._refuse(cycle.connection, too_slow(detail))
-        for cycle in [one for one in self._rests if one.due < now]:
+        for cycle in [cycle for cycle in self._rests if cycle.due < now]:
             self._cut_off(cycle.connection)
         for threads in (self._threads, *self._apart.values()):
             for cycle in threads.overdue(now):
@@ -236,11 +237,11 @@ class Loop:
                 self._refuse(cycle.connection, _no_thread(self._limits))
         if not self._stopping:
             self._accept_more()
-        if now >= self._reported + _REPORT_SECONDS:
+        if now >= self._reported_at + _REPORT_SECONDS:
             self._report(now)
 
     def _report(self, now: float) -> None:
-        self._reported = now
+        self._reported_at = now
         if self._refused:
             _log.warning("requests_refused_by_server", **self._refused)
             self._refused.clear()
@@ -258,13 +259,15 @@ class Loop:
                 self._reactor.listen(listener)
 
     def _bound_system(self, accepted: socket.socket) -> None:
-        """Have the system cut off clients whose host has vanished, and take little ahead of a client.
+        """Make the kernel close connections of vanished hosts, and buffer little unsent data.
 
-        Otherwise it takes megabytes at once, and a client that takes its answer steadily, but slowly, seems to take
-        nothing for minutes. Connections that came before the loop began inherit no option of the listener.
+        Otherwise it buffers megabytes, and a client that accepts its response steadily but slowly seems to accept
+        nothing for minutes. Connections from before the start of the loop inherit no options of the listener.
         """
         milliseconds = round(1000 * self._limits.write_seconds)
-        with contextlib.suppress(OSError, AttributeError):  # Unix sockets, and systems without it.
+        with contextlib.suppress(
+            OSError, AttributeError
+        ):  # Unix sockets, and systems without these options.
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
 
@@ -284,7 +287,7 @@ class Loop:
                 if error.errno in _NO_FILES:
                     self._make_room()
                     return
-                continue  # The client has gone meanwhile.
+                continue  # The client has disconnected.
             accepted.setblocking(False)
             self._bound_system(accepted)
             host = str(peer[0]) if isinstance(peer, tuple) else ""
@@ -296,7 +299,7 @@ class Loop:
             self._guarded(connection, self._read_head)
 
     def _make_room(self) -> None:
-        """Close a connection that has no request; without one accept nothing for a moment."""
+        """Close a connection without a request; if there is none, stop accepting for a moment."""
         victim = self._idle.evict() or self._lingering.evict() or self._heads.evict()
         if victim is None:
             self._accept_no_more()
@@ -321,10 +324,10 @@ class Loop:
             self._close(connection)
 
     def _take_head(self, connection: ClientConnection) -> None:
-        """Go on with what is in the buffer, which is not empty."""
-        if connection.stage is ConnectionState.IDLE:
+        """Process the buffer, which is not empty."""
+        if connection.state is ConnectionState.IDLE:
             self._idle.discard(connection)
-            connection.stage = ConnectionState.HEAD
+            connection.state = ConnectionState.HEAD
             self._add(self._heads, connection)
         buffer = connection.buffer
         end = buffer.find(heads.END, max(0, connection.searched - len(heads.END) + 1))
@@ -334,7 +337,7 @@ class Loop:
             if buffer.count(b"\n", connection.searched) != buffer.count(
                 b"\r\n", max(0, connection.searched - 1)
             ):
-                raise malformed("A line of the request's head does not end with CRLF.")
+                raise malformed("Each line of the request's head must end with CRLF.")
             connection.searched = len(buffer)
             self._reactor.watch(connection, READ)
             return
@@ -350,9 +353,7 @@ class Loop:
 
     def _head_is_late(self, connection: ClientConnection) -> None:
         if connection.buffer:
-            detail = (
-                f"The request's head was not complete after {self._limits.head_seconds:g} seconds."
-            )
+            detail = f"The request's head must arrive within {self._limits.head_seconds:g} seconds."
             self._refuse(connection, too_slow(detail))
         else:
             self._close(connection)
@@ -360,46 +361,45 @@ class Loop:
     # Bodies
 
     def _begin(self, connection: ClientConnection, head: heads.Head) -> None:
-        """Begin with a request whose head is complete."""
+        """Start a request whose head is complete."""
         head.client = heads.client_of(head, connection.host, trusted=self._limits.trusted)
         address = addresses.group(head.client)
         key = identities.digest(head.field("AUTHORIZATION"))
         own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body
-        body = bodies.receive(head, limit=own)
+        body = transfer.receive(head, limit=own)
         group = self._known.account(key) or address
         cycle = RequestCycle(connection, head, body, group, address, key, self, began=self._timer())
         connection.cycle = cycle
         if body.complete:
             self._serve(cycle)
             return
-        if not self._memory.fits(group, body.wanted() or 1):
+        if not self._memory.fits(group, body.missing() or 1):
             raise _no_memory(self._limits)
         if not self._transfers.take(group):
             raise overloaded(
-                f"The server receives request bodies, and keeps answers that are not taken, of up to "
-                f"{self._limits.transfers} requests at once, and of an account or address a share of them. This "
-                "request has no place left."
+                f"At most {self._limits.transfers} requests may send a body or receive a delayed response at once, and "
+                "each account or address has a share of them. This request exceeds its share."
             )
         self._bodies[cycle] = None
         cycle.due = cycle.began + self._limits.head_seconds
-        connection.stage = ConnectionState.BODY
+        connection.state = ConnectionState.BODY
         if connection.buffer:
             data = bytes(connection.buffer)
             connection.buffer.clear()
             self._take_body(cycle, data)
         elif head.expects_continue:
             connection.socket.send(_CONTINUE)
-        if connection.stage is ConnectionState.BODY:
+        if connection.state is ConnectionState.BODY:
             self._reactor.watch(connection, READ)
 
     def _read_body(self, connection: ClientConnection) -> None:
         cycle = _cycle(connection)
-        # Never beyond the body, if its end is known.
-        data = _receive(connection, cycle.body.wanted() or _MOST_BYTES)
+        # Never read past the end of the body, if it is known.
+        data = _receive(connection, cycle.body.missing() or _BODY_BYTES)
         if data:
             self._take_body(cycle, data)
         elif data is not None:
-            missing = cycle.body.wanted()
+            missing = cycle.body.missing()
             raise malformed_body(
                 f"The request body ended {missing} bytes before its Content-Length."
                 if missing
@@ -429,10 +429,10 @@ class Loop:
         return cycle.due < now or cycle.began + self._limits.body_seconds < now
 
     def _extend(self, cycle: RequestCycle, size: int, *, seconds: float) -> None:
-        """Give a transfer more time for ``size`` bytes that have moved, but never more than ``seconds`` from now."""
-        most = self._timer() + seconds
+        """Extend the time of a transfer for ``size`` bytes, to at most ``seconds`` from now."""
+        latest = self._timer() + seconds
         rate = self._limits.rate
-        cycle.due = min(most, cycle.due + size / rate) if rate else most
+        cycle.due = min(latest, cycle.due + size / rate) if rate else latest
 
     # Requests
 
@@ -444,16 +444,16 @@ class Loop:
             cycle.group = cycle.group if cycle.charged else cycle.address
         if not (threads or self._threads).submit(cycle):
             raise _no_thread(self._limits)
-        connection.stage = ConnectionState.SERVED
+        connection.state = ConnectionState.SERVED
         self._served += 1
         self._watch_meanwhile(connection)
 
     def _watch_meanwhile(self, connection: ClientConnection) -> None:
-        """Watch for the client's hanging up, but read no more requests ahead than one head may have bytes."""
+        """Watch for a disconnect of the client, but buffer no more than the maximum size of a head."""
         self._reactor.watch(connection, 0 if len(connection.buffer) > heads.MAX_BYTES else READ)
 
     def _read_meanwhile(self, connection: ClientConnection) -> None:
-        """Read what comes while a request is served: the client's end, or the beginning of its next request."""
+        """Read while a request is served: a disconnect, or the start of the next request."""
         cycle = _cycle(connection)
         try:
             data = _receive(connection)
@@ -470,11 +470,11 @@ class Loop:
                 cycle.hung_up()
 
     def _finished(self, cycle: RequestCycle) -> None:
-        """Go on with a connection whose request a thread has run."""
+        """Continue with a connection after a thread has run its request."""
         connection = cycle.connection
         self._served -= 1
         self._release(cycle)
-        if connection.stage is ConnectionState.CLOSED:
+        if connection.state is ConnectionState.CLOSED:
             return
         if cycle.outcome is ConnectionOutcome.CUT_OFF:
             self._cut_off(connection)
@@ -486,35 +486,35 @@ class Loop:
             self._guarded(connection, self._answered)
 
     def _release(self, cycle: RequestCycle) -> None:
-        """Free what the body of a request takes."""
+        """Free the memory of a request's body."""
         cycle.body.content.close()
         self._memory.give_back(cycle.group, cycle.charged)
         cycle.charged = 0
 
     def _answered(self, connection: ClientConnection) -> None:
-        """Go on after an answer that the client has."""
+        """Continue with a connection after its response is sent."""
         cycle = _cycle(connection)
         connection.cycle = None
         if cycle.outcome is ConnectionOutcome.CLOSE:
             self._linger(connection)
             return
         if connection.buffer[:2] == b"\r\n":
-            # Some clients end a body with an empty line that does not belong to it.
+            # Some clients send an extra empty line after a body.
             del connection.buffer[:2]
-        connection.stage = ConnectionState.IDLE
+        connection.state = ConnectionState.IDLE
         if connection.buffer:
             self._take_head(connection)
         else:
             self._add(self._idle, connection)
             self._reactor.watch(connection, READ)
 
-    # What the client has not taken
+    # Unsent responses
 
     def _begin_rest(self, connection: ClientConnection) -> None:
         cycle = _cycle(connection)
         size = sum(map(len, cycle.rest))
         if not (self._memory.fits(cycle.group, size) and self._transfers.take(cycle.group)):
-            # The answer has begun, so nothing can be said any more.
+            # The response has started, so there can be no error response.
             self._refused["unsent_answer"] += 1
             self._cut_off(connection)
             return
@@ -522,7 +522,7 @@ class Loop:
         cycle.charged = size
         self._rests[cycle] = None
         cycle.due = self._timer() + self._limits.write_seconds
-        connection.stage = ConnectionState.REST
+        connection.state = ConnectionState.REST
         self._reactor.watch(connection, WRITE)
 
     def _leave_rests(self, cycle: RequestCycle) -> None:
@@ -545,7 +545,7 @@ class Loop:
     # Closing
 
     def _refuse(self, connection: ClientConnection, refusal: EarlyRefusal) -> None:
-        """Answer instead of the application, and close."""
+        """Answer without the application, and close the connection."""
         self._refused[refusal.code] += 1
         cycle = connection.cycle
         with_body = cycle is None or cycle.head.method != "HEAD"
@@ -557,54 +557,54 @@ class Loop:
             self._close(connection)
 
     def _linger(self, connection: ClientConnection) -> None:
-        """End our side, and wait for the client's: an answer may be lost if both end at once."""
-        connection.stage = ConnectionState.LINGER
+        """Shut down our side and wait for the client, because an immediate close could discard the response."""
+        connection.state = ConnectionState.LINGER
         connection.buffer.clear()
         connection.socket.shutdown(socket.SHUT_WR)
         self._add(self._lingering, connection)
         self._reactor.watch(connection, READ)
 
     def _read_to_end(self, connection: ClientConnection) -> None:
-        if _receive(connection, _MOST_BYTES) == b"":
+        if _receive(connection, _BODY_BYTES) == b"":
             self._close(connection)
 
     def _forget(self, connection: ClientConnection) -> None:
-        """Take a connection out of everything that it is in."""
+        """Remove a connection from all pools, and release its request."""
         self._heads.discard(connection)
         self._idle.discard(connection)
         self._lingering.discard(connection)
         cycle, connection.cycle = connection.cycle, None
-        if cycle is not None and connection.stage is not ConnectionState.SERVED:
+        if cycle is not None and connection.state is not ConnectionState.SERVED:
             self._leave_bodies(cycle)
             self._leave_rests(cycle)
             self._release(cycle)
 
     def _cut_off(self, connection: ClientConnection) -> None:
-        """Close so that the client notices, and what the system still holds of an answer is freed."""
+        """Close with a reset, so that the client notices and the kernel frees the unsent response."""
         with contextlib.suppress(OSError):
-            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self._close(connection)
 
     def _close(self, connection: ClientConnection) -> None:
-        if connection.stage is ConnectionState.CLOSED:
+        if connection.state is ConnectionState.CLOSED:
             return
         self._forget(connection)
         self._reactor.watch(connection, 0)
-        connection.stage = ConnectionState.CLOSED
+        connection.state = ConnectionState.CLOSED
         connection.socket.close()
         self._connections.discard(connection)
 
 
 def _receive(connection: ClientConnection, size: int = _BYTES) -> bytes | None:
-    """Return what has come in, nothing at the end, None if there is nothing now."""
+    """Return received bytes, empty at the end, or None if there are none now."""
     try:
-        return connection.socket.recv(min(size, _MOST_BYTES))
+        return connection.socket.recv(min(size, _BODY_BYTES))
     except BlockingIOError:
         return None
 
 
-def _most_of(total: int) -> int:
-    """Return what of ``total`` clients may have that are not known yet, as each is by its first request."""
+def _unknown_share(total: int) -> int:
+    """Return the part of ``total`` for clients whose account is not known yet, as with each first request."""
     return total - total // 4
 
 
@@ -615,13 +615,13 @@ def _cycle(connection: ClientConnection) -> RequestCycle:
 
 def _no_memory(limits: ServerLimits) -> EarlyRefusal:
     return overloaded(
-        f"Request bodies and unsent answers may have {limits.memory // 2**20:,} MiB in memory, and an account or "
-        "address a share of that. This request has no room left."
+        f"Request bodies and unsent responses share {limits.memory // 2**20:,} MiB of memory, of which each account or "
+        "address has a share. This request exceeds its share."
     )
 
 
 def _no_thread(limits: ServerLimits) -> EarlyRefusal:
     return overloaded(
-        f"Up to {limits.waiting} requests may wait for a thread, each for {limits.queue_seconds:g} seconds, and an "
-        "account or address has a share of these places. This request has no place left."
+        f"At most {limits.waiting} requests may wait for a thread, each for {limits.queue_seconds:g} seconds, and each "
+        "account or address has a share of them. This request exceeds its share or its time."
     )

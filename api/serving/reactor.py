@@ -1,4 +1,4 @@
-"""Waiting, in one thread, for sockets and for what other threads have to say."""
+"""Waits, in one thread, for events of sockets and for calls from other threads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from api.serving.connections import ClientConnection
 
 READ: Final = selectors.EVENT_READ
 WRITE: Final = selectors.EVENT_WRITE
-#: Bytes taken out of the pipe at once.
+#: Bytes per read of the pipe.
 _WAKES: Final = 4096
 
 
@@ -21,7 +21,7 @@ class Reactor:
     """A selector, and calls from other threads.
 
     Args:
-        wakes: the two ends of a pipe that never blocks; a byte in it ends a wait.
+        wakes: the two ends of a non-blocking pipe; a byte in it ends a wait.
     """
 
     def __init__(self, wakes: tuple[int, int]) -> None:
@@ -32,29 +32,29 @@ class Reactor:
         self._selector.register(self._wake_in, READ, None)
 
     def wake(self) -> None:
-        """End the wait. A signal handler may call it, and any thread."""
+        """End the wait. Any thread and signal handlers may call this."""
         self._woken = True
         try:
             os.write(self._wake_out, b".")
         except BlockingIOError:
-            return  # It is full: the wait ends anyway.
+            return  # The pipe is full, so the wait ends anyway.
 
     def call(self, call: Callable[[], None]) -> None:
-        """Have the reactor's thread do something. Any thread may call it."""
+        """Run ``call`` in the reactor's thread. Any thread may call this."""
         self._calls.append(call)
         if not self._woken:
             self.wake()
 
     def listen(self, listener: socket.socket) -> None:
-        """Begin to wait for clients."""
+        """Start to wait for clients."""
         self._selector.register(listener, READ, listener)
 
     def ignore(self, listener: socket.socket) -> None:
-        """End to wait for clients."""
+        """Stop waiting for clients."""
         self._selector.unregister(listener)
 
     def watch(self, connection: ClientConnection, events: int) -> None:
-        """Wait for other events of a connection than before; 0 is none."""
+        """Set the events of a connection to wait for; 0 is none."""
         if events == connection.events:
             return
         if not connection.events:
@@ -72,17 +72,17 @@ class Reactor:
         ready: Callable[[ClientConnection], None],
         accept: Callable[[socket.socket], None],
     ) -> None:
-        """Wait for ``seconds`` at most, and handle all that has happened.
+        """Wait for at most ``seconds``, and handle all events.
 
         Args:
-            seconds: the longest wait.
+            seconds: the maximum wait.
             ready: called for each connection with an event.
-            accept: called for each listener with clients.
+            accept: called for each listener with waiting clients.
         """
         for key, _ in self._selector.select(seconds):
             if key.data is None:
                 os.read(self._wake_in, _WAKES)
-                # Before the calls are looked at: one that comes from now on ends the next wait.
+                # Before the calls below: a call that arrives from now on ends the next wait.
                 self._woken = False
             elif isinstance(key.data, ClientConnection):
                 ready(key.data)
@@ -92,5 +92,5 @@ class Reactor:
             self._calls.popleft()()
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Close the selector."""
         self._selector.close()

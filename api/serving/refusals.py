@@ -1,4 +1,4 @@
-"""What the server answers by itself, without the application: the same problem body as every other error."""
+"""Responses of the server without the application, with the same body as all other errors."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from api import errors as problems
 from api.framework import middleware
 from core import errors, ids
 
-#: Seconds after which a request that was refused for lack of room may be sent again.
+#: The `Retry-After` of an overloaded server, in seconds.
 _BUSY_SECONDS: Final = 5
 
 
 class EarlyRefusal(Exception):
-    """A request that the server answers instead of the application. The connection is closed afterwards.
+    """A request that the server refuses without the application. It closes the connection afterwards.
 
     Args:
-        status: of the answer.
-        detail: one sentence for the client, with the limit and what was seen.
-        code: as in all error bodies.
-        retry_after: seconds after which the same request may succeed.
+        status: of the response.
+        detail: one sentence for the client, with the limit and the value.
+        code: of the error.
+        retry_after: seconds until the same request may succeed.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class EarlyRefusal(Exception):
         self.retry_after = retry_after
 
     def answer(self, *, body: bool = True) -> bytes:
-        """Return the whole HTTP answer; without its body if the method was HEAD."""
+        """Return the whole HTTP response, for HEAD without a body."""
         request_id = ids.show("req", ids.new())
         content = problems.body(
             self.status,
@@ -62,7 +62,7 @@ class EarlyRefusal(Exception):
 
 
 def overloaded(detail: str) -> EarlyRefusal:
-    """Return the refusal of a request for which there is no room now."""
+    """Return the refusal of a request because the server is overloaded."""
     return EarlyRefusal(
         HTTPStatus.SERVICE_UNAVAILABLE, detail, code="overloaded", retry_after=_BUSY_SECONDS
     )
@@ -72,31 +72,31 @@ def too_large(limit: int, seen: str) -> EarlyRefusal:
     """Return the refusal of a body over ``limit`` bytes."""
     return EarlyRefusal(
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-        f"The request body has {seen} bytes; the limit here is {limit} bytes.",
+        f"The request body must have at most {limit} bytes; this one has {seen}.",
         code=errors.BodyTooLarge.code,
     )
 
 
 def too_slow(detail: str) -> EarlyRefusal:
-    """Return the refusal of a request that did not come in time."""
+    """Return the refusal of a request that did not arrive in time."""
     return EarlyRefusal(HTTPStatus.REQUEST_TIMEOUT, detail, code="request_timeout")
 
 
 def malformed(detail: str) -> EarlyRefusal:
-    """Return the refusal of what is not HTTP as RFC 9112 has it."""
+    """Return the refusal of a request that is not valid by RFC 9112."""
     return EarlyRefusal(HTTPStatus.BAD_REQUEST, detail)
 
 
 def malformed_body(detail: str) -> EarlyRefusal:
-    """Return the refusal of a body that is not framed as RFC 9112 has it, or that ends too early."""
+    """Return the refusal of a body that is not framed by RFC 9112, or that ends too early."""
     return EarlyRefusal(HTTPStatus.BAD_REQUEST, detail, code=errors.MalformedBody.code)
 
 
 def failed() -> EarlyRefusal:
-    """Return the answer when the application failed before it answered."""
+    """Return the response if the application failed before it answered."""
     return EarlyRefusal(
         HTTPStatus.INTERNAL_SERVER_ERROR,
-        "The request failed because of a fault in the service.",
+        "The service failed to answer this request.",
         code=errors.LonglookError.code,
     )
 

@@ -1,4 +1,4 @@
-"""Bounds with shares by the rule of :mod:`core.shares`, for one thread: of amounts, and of sets of connections."""
+"""Limits that groups share by the rule of :mod:`core.shares`: of amounts, and of sets of connections."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Generic, TypeVar
 
 from core.shares import has_share
 
-#: Who is counted: an account, or the address of a client that is not known yet.
+#: A group: an account, or the address of a client whose account is not known yet.
 Group = uuid.UUID | str
 Item = TypeVar("Item", bound=Hashable)
 
 
 class Share:
-    """An amount that groups take parts of. For one thread.
+    """An amount of which groups take shares. Not thread-safe.
 
     Args:
-        total: how much there is, in any unit.
-        unknown_keys: how much addresses have to share between them, so that no number of them keeps accounts out; by
-            default everything.
+        total: the amount, in any unit.
+        unknown_keys: the amount for all addresses together, so that many addresses cannot lock out accounts; the
+            default is the total.
     """
 
     def __init__(self, total: int, *, unknown_keys: int | None = None) -> None:
@@ -30,7 +30,7 @@ class Share:
 
     @property
     def held(self) -> int:
-        """How much is taken by all groups together."""
+        """The amount that all groups have taken."""
         return self._held.total()
 
     def fits(self, group: Group, amount: int = 1) -> bool:
@@ -39,14 +39,14 @@ class Share:
         return has_share(self._held[group], free=free, amount=amount)
 
     def take(self, group: Group, amount: int = 1) -> bool:
-        """Take ``amount`` for ``group``; False, and nothing is taken, if its share does not allow it."""
+        """Take ``amount`` for ``group``; return False and take nothing if it exceeds the group's share."""
         if not self.fits(group, amount):
             return False
         self._move(group, amount)
         return True
 
     def give_back(self, group: Group, amount: int = 1) -> None:
-        """Return what ``group`` has taken."""
+        """Release ``amount`` of ``group``."""
         self._move(group, -amount)
         if not self._held[group]:
             del self._held[group]
@@ -59,13 +59,13 @@ class Share:
 
 
 class TimedPool(Generic[Item]):
-    """A bounded set of items with one time limit, in the order in which they came.
+    """A limited set of items with one time limit, in order of arrival.
 
-    One group may fill the pool. When another item comes, the group that holds most loses its oldest one, so a group
-    that holds few keeps its items.
+    One group may fill the pool. If the pool is full, a new item evicts the oldest item of the largest group, so small
+    groups keep their items.
 
     Args:
-        limit: how many items the pool holds.
+        limit: maximum number of items.
         seconds: how long an item may stay.
     """
 
@@ -79,31 +79,32 @@ class TimedPool(Generic[Item]):
         return len(self._items)
 
     def add(self, item: Item, group: str, *, now: float) -> Item | None:
-        """Add an item; return the one that has to go for it, which is no longer in the pool."""
+        """Add an item; return the item that it evicts, if any."""
         self._items[item] = (group, now + self._seconds)
         self._groups.setdefault(group, collections.OrderedDict())[item] = None
         return self.evict() if len(self._items) > self._limit else None
 
     def discard(self, item: Item) -> None:
         """Remove an item, if it is in the pool."""
-        found = self._items.pop(item, None)
-        if found is not None:
-            members = self._groups[found[0]]
+        entry = self._items.pop(item, None)
+        if entry is not None:
+            group, _ = entry
+            members = self._groups[group]
             del members[item]
             if not members:
-                del self._groups[found[0]]
+                del self._groups[group]
 
     def evict(self) -> Item | None:
-        """Remove and return the oldest item of the group that holds most; None if the pool is empty."""
+        """Remove and return the oldest item of the largest group; None if the pool is empty."""
         if not self._items:
             return None
-        most = max(self._groups.values(), key=self._rank)
-        oldest = next(iter(most))
+        largest = max(self._groups.values(), key=self._rank)
+        oldest = next(iter(largest))
         self.discard(oldest)
         return oldest
 
     def expired(self, now: float) -> Iterator[Item]:
-        """Remove and yield the items whose time is over."""
+        """Remove and yield the expired items."""
         while self._items:
             item, (_, due) = next(iter(self._items.items()))
             if due > now:

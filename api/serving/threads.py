@@ -1,4 +1,4 @@
-"""Threads that run complete requests. Groups take turns, and none can hold all threads."""
+"""Threads that run complete requests. Groups take turns, and none can occupy all threads."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from core.shares import has_share
 
 
 class Task(Protocol):
-    """What waits for a thread."""
+    """A task that waits for a thread."""
 
     group: Group
-    #: When it has waited for too long.
+    #: The time when its wait ends.
     due: float
 
 
@@ -23,13 +23,13 @@ AnyTask = TypeVar("AnyTask", bound=Task)
 
 
 class Threads(Generic[AnyTask]):
-    """Runs tasks in threads, which are started when they are needed.
+    """Runs tasks in threads, which it starts on demand.
 
     Args:
-        places: tasks that run at once, without those that have stepped aside.
-        waiting: tasks that wait for a place at most; a group has three quarters of them at most.
-        run: what runs a task; it must not raise.
-        name: of the threads.
+        places: maximum number of running tasks, without those that have stepped aside.
+        waiting: maximum number of waiting tasks; a group has at most three quarters of them.
+        run: runs a task; it must not raise.
+        name: the prefix of the threads' names.
     """
 
     def __init__(
@@ -46,18 +46,18 @@ class Threads(Generic[AnyTask]):
         self._room = Share(waiting)
         self._idle = 0
         self._started = 0
-        #: Threads that were started or woken and have not looked for a task yet.
+        #: Threads that were started or woken and have not taken a task yet.
         self._coming = 0
-        #: Tasks that have given their place back.
+        #: Running tasks that have given up their place.
         self._aside: set[int] = set()
 
     @property
     def waiting(self) -> int:
-        """How many tasks wait for a place."""
+        """The number of waiting tasks."""
         return self._room.held
 
     def submit(self, task: AnyTask) -> bool:
-        """Have a task run when its group's turn comes; False if too many wait already, of its group or of all."""
+        """Queue a task for its group's turn; return False if too many tasks wait, of its group or of all."""
         with self._changed:
             if not self._room.take(task.group):
                 return False
@@ -66,7 +66,7 @@ class Threads(Generic[AnyTask]):
         return True
 
     def step_aside(self, task: AnyTask) -> bool:
-        """Give the place of a running task to another one; return whether it had one. The task keeps its thread."""
+        """Give up the place of a running task, which keeps its thread; return whether it had a place."""
         with self._changed:
             if id(task) in self._aside:
                 return False
@@ -76,14 +76,14 @@ class Threads(Generic[AnyTask]):
             return True
 
     def step_back(self, task: AnyTask) -> None:
-        """Take a place for a task again, at once: for a moment there may be more of them than there are places."""
+        """Take a place for a task again, immediately: the number of places may be exceeded for a moment."""
         with self._changed:
             self._aside.discard(id(task))
             self._free -= 1
             self._running[task.group] += 1
 
     def overdue(self, now: float) -> list[AnyTask]:
-        """Remove and return the tasks that have waited for too long."""
+        """Remove and return the tasks whose wait has ended."""
         with self._changed:
             late = [task for queue in self._waiting.values() for task in queue if task.due <= now]
             for task in late:
@@ -92,7 +92,7 @@ class Threads(Generic[AnyTask]):
         return late
 
     def _work(self) -> None:
-        # Who starts or wakes a thread counts it as coming.
+        # The thread that starts or wakes another one has counted it in `_coming`.
         coming = 1
         while True:
             with self._changed:
@@ -109,11 +109,11 @@ class Threads(Generic[AnyTask]):
                     self._aside.discard(id(task))
                 else:
                     self._leave(task.group)
-            # The next task may be long in coming.
+            # Free the task: the next one may take a long time to arrive.
             del task
 
     def _next(self) -> AnyTask | None:
-        """Take the next task whose group may have a place."""
+        """Take the next task whose group has a free place."""
         group = self._next_group()
         if group is None:
             return None
@@ -142,8 +142,8 @@ class Threads(Generic[AnyTask]):
             del self._running[group]
 
     def _wake(self) -> None:
-        """See that a thread takes the next task, if there is one that may run."""
-        # Threads that are coming take the next tasks, and wake others for those behind them.
+        """Wake or start a thread for the next task, if one can run."""
+        # Threads in `_coming` take the next tasks, and wake others for the rest.
         if self._coming or not self._waiting or self._next_group() is None:
             return
         self._coming += 1
@@ -154,7 +154,7 @@ class Threads(Generic[AnyTask]):
         thread = threading.Thread(
             target=self._work, name=f"{self._name}-{self._started + 1}", daemon=True
         )
-        # Where no more threads can be started those that run take the task, or it is overdue.
+        # If no thread can be started, a running one takes the task later, or it becomes overdue.
         try:
             thread.start()
             self._started += 1

@@ -18,27 +18,27 @@ from core.settings import Settings
 _log = structlog.get_logger(__name__)
 
 _BAD_SETTINGS: Final = 2
-#: The longest time that a thread which computes keeps Python from the others. With CPython's own 5 ms a short request
-#: waits for all threads that run, each time it has read something.
+#: How long a computing thread may hold the interpreter lock. With CPython's default of 5 ms, a short request waits for
+#: all running threads after each of its reads.
 _SWITCH_SECONDS: Final = 0.0005
-#: These are answered whatever else happens: orchestrators kill what does not answer.
+#: Paths with threads of their own: orchestrators kill processes that do not answer them.
 _APART: Final = ("/livez", "/readyz")
 
 
 class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
-    """Serves in one process."""
+    """Serves connections in one process."""
 
     _loop: Loop | None = None
 
     @classmethod
     def check_config(cls, cfg: Config, _log: object) -> None:
-        """Refuse settings of gunicorn that would be believed to be in force."""
+        """Refuse settings of gunicorn that would have no effect."""
         if cfg.is_ssl:
-            sys.stderr.write("TLS is not spoken here: put a reverse proxy in front of the API.\n")
+            sys.stderr.write("The API does not support TLS: put a reverse proxy in front of it.\n")
             sys.exit(_BAD_SETTINGS)
 
     def run(self) -> None:
-        """Serve until a signal or the end of gunicorn itself."""
+        """Serve until a signal arrives or gunicorn's main process ends."""
         settings = Settings.read()
         sys.setswitchinterval(_SWITCH_SECONDS)
         connections = limits.connections(settings.max_connections)

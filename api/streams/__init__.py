@@ -1,4 +1,4 @@
-"""Requests that are held open: those who wait for a job's end, and those who follow its events."""
+"""Open requests: waits for the end of a job, and streams of its events."""
 
 from __future__ import annotations
 

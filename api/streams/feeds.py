@@ -1,4 +1,4 @@
-"""What has just happened to a job that somebody follows: one feed for all who do, kept short."""
+"""The latest events of a followed job: one short feed for all followers of the job."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from api.streams import frames
 from jobs.events.live import LiveEvent
 from jobs.store.event_log import EventKind, EventPosition, JobEvent
 
-#: Events that are kept for those who are a little late; who is later than that reads SQL.
+#: Events in memory for followers that lag a little; others read SQL.
 _STORED = 256
-#: Events that wait for what lies before them; of more the oldest are left to SQL.
+#: Live events that wait for earlier ones; beyond this number the oldest are dropped, because SQL has them.
 _PENDING = 1024
 
 
 @dataclass(frozen=True)
 class FeedBatch:
-    """What a follower got.
+    """The next frames for a follower.
 
     Attributes:
-        data: frames, empty when its time was over.
-        position: the number of the last event that it knows now.
-        behind: it has to read in SQL what lies before the feed.
-        over: nothing will ever come.
+        data: frames; empty after a timeout.
+        position: the number of the last event in ``data`` or before it.
+        behind: whether the follower must first read from SQL the events before the feed.
+        over: whether the job has no further events.
     """
 
     data: bytes
@@ -35,18 +35,18 @@ class FeedBatch:
 
 
 class Feed:
-    """The last events of one job, without a gap. The tail thread writes, followers take."""
+    """The last events of one job, without gaps. The tail thread writes; followers read."""
 
     def __init__(self) -> None:
         self.followers = 0
         self._changed = threading.Condition()
         self._events: deque[tuple[int, bytes]] = deque()
-        #: What lies before or at this number is not here; None: nobody has looked at the job yet.
+        #: The feed starts after this number; None: the tail has not read the job yet.
         self._base: int | None = None
         self._last = 0
         self._over = False
-        #: From which position to which, and the frames between them.
-        self._answer = (0, 0, b"")
+        #: The last result: a position, the next one, and the frames between them.
+        self._cached = (0, 0, b"")
         self._pending: deque[LiveEvent] = deque(maxlen=_PENDING)
 
     @property
@@ -54,36 +54,36 @@ class Feed:
         """The number of the last event."""
         return self._last
 
-    def stale(self, standing: EventPosition) -> bool:
-        """Whether SQL has more than this feed. At the first look the feed begins where SQL ends."""
+    def stale(self, position: EventPosition) -> bool:
+        """Whether SQL has more events than this feed. The first call starts the feed at the last event in SQL."""
         with self._changed:
             if self._base is None:
-                self._base = self._last = standing.number
-                self._over = standing.finished
-                self._wake_pending()
+                self._base = self._last = position.number
+                self._over = position.finished
+                self._add_pending()
                 self._changed.notify_all()
-        return standing.number > self._last
+        return position.number > self._last
 
-    def hear(self, events: list[LiveEvent]) -> None:
-        """Add what came by the hot path. What does not follow on what is here waits for SQL."""
+    def add_live(self, events: list[LiveEvent]) -> None:
+        """Add live events. An event that does not follow directly on the last one waits for SQL."""
         with self._changed:
             self._pending.extend(events)
             if self._base is not None:
-                self._wake_pending()
+                self._add_pending()
                 self._changed.notify_all()
 
-    def read(self, reported: list[tuple[int, bytes]], *, through: int, over: bool) -> None:
-        """Add frames with their numbers that were read from SQL, all up to the number ``through``."""
+    def add_read(self, events: list[tuple[int, bytes]], *, through: int, over: bool) -> None:
+        """Add numbered frames from SQL, complete up to the number ``through``."""
         with self._changed:
-            for number, data in reported:
-                self._record(number, data)
+            for number, data in events:
+                self._append(number, data)
             self._last = max(self._last, through)
             self._over = over
-            self._wake_pending()
+            self._add_pending()
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Let all followers go."""
+        """End all followers."""
         with self._changed:
             self._over = True
             self._base = self._base or 0
@@ -92,9 +92,9 @@ class Feed:
     def take(
         self, position: int, *, seconds: float, ended: Callable[[], bool] = lambda: False
     ) -> FeedBatch:
-        """Return what lies beyond ``position``, as soon as there is something, at most after ``seconds``.
+        """Return the frames beyond ``position``, waiting up to ``seconds`` for one.
 
-        After :meth:`wake` it returns also when ``ended`` says so.
+        After :meth:`wake`, it also returns if ``ended`` is true.
         """
         with self._changed:
             self._changed.wait_for(lambda: ended() or self._has(position), timeout=seconds)
@@ -107,12 +107,12 @@ class Feed:
             return FeedBatch(data, position, over=self._over)
 
     def wake(self) -> None:
-        """Let all who take look again whether they have ended."""
+        """Make all waiting followers check whether they have ended."""
         with self._changed:
             self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
-        """Wait until something changes, at most ``seconds``."""
+        """Wait for a change, at most ``seconds``."""
         with self._changed:
             self._changed.wait(seconds)
 
@@ -122,17 +122,17 @@ class Feed:
         )
 
     def _beyond(self, position: int) -> bytes:
-        """Return the frames beyond ``position``; most followers are at the same one, so the last answer is kept."""
-        if self._answer[:2] != (position, self._last):
+        """Return the frames beyond ``position``. Most followers are at the same one, so the last result is cached."""
+        if self._cached[:2] != (position, self._last):
             new: list[bytes] = []
             for number, data in reversed(self._events):
                 if number <= position:
                     break
                 new.append(data)
-            self._answer = (position, self._last, b"".join(reversed(new)))
-        return self._answer[2]
+            self._cached = (position, self._last, b"".join(reversed(new)))
+        return self._cached[2]
 
-    def _record(self, number: int, data: bytes) -> None:
+    def _append(self, number: int, data: bytes) -> None:
         if number <= self._last:
             return
         self._events.append((number, data))
@@ -140,25 +140,25 @@ class Feed:
         if len(self._events) > _STORED:
             self._base, _ = self._events.popleft()
 
-    def _wake_pending(self) -> None:
-        """Tell what follows on what is here; what lies before it is known already."""
-        waiting = sorted(self._pending, key=lambda reported: reported.mark.number)
+    def _add_pending(self) -> None:
+        """Append the pending events that follow on the last one, and drop those that are known."""
+        waiting = sorted(self._pending, key=lambda event: event.mark.number)
         self._pending.clear()
-        for reported in waiting:
-            if reported.previous <= self._last < reported.mark.number:
-                self._record(reported.mark.number, frames.frame(_event(reported)))
-            elif reported.mark.number > self._last:
-                self._pending.append(reported)
+        for event in waiting:
+            if event.previous <= self._last < event.mark.number:
+                self._append(event.mark.number, frames.frame(_job_event(event)))
+            elif event.mark.number > self._last:
+                self._pending.append(event)
 
 
-def _event(reported: LiveEvent) -> JobEvent:
-    finding = reported.mark.finding
+def _job_event(live: LiveEvent) -> JobEvent:
+    finding = live.mark.finding
     return JobEvent(
-        reported.mark.number,
+        live.mark.number,
         EventKind.DELTA if finding is None else EventKind.FINDING,
-        reported.mark.at,
-        attempt=reported.attempt,
-        generation=reported.generation,
-        delta=reported.delta if finding is None else None,
+        live.mark.at,
+        attempt=live.attempt,
+        generation=live.generation,
+        delta=live.delta if finding is None else None,
         finding=finding,
     )

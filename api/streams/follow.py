@@ -1,4 +1,4 @@
-"""Following a job: everything from any number on, first from SQL, then as it happens, until its end."""
+"""Event streams: all events of a job from any number on, first from SQL, then live, until its end."""
 
 from __future__ import annotations
 
@@ -13,35 +13,36 @@ from api.revocation import Revocation, RevocationWatch
 from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
-from api.streams.tail import Subscriber, Tail
+from api.streams.tail import Tail
 from core import errors, ids
 from core.database import Database
 from core.shares import Shares
+from jobs.events.live import Subscriber
 from jobs.store import event_log
 
 _log = structlog.get_logger(__name__)
 
-#: A follower whose host has vanished is noticed when this cannot be written; one that hangs up, at once.
+#: A failed write of this detects a client whose host has vanished; a disconnect is detected immediately.
 _HEARTBEAT_SECONDS = 5.0
-#: Until what SQL does not have yet is asked for again.
+#: The wait before another read of events that SQL does not have yet.
 _PAUSE_SECONDS = 0.25
-#: Reads of the past at once: however many come back after a break, they leave connections to everybody else.
+#: Maximum concurrent replays, so that many reconnecting clients leave database connections to others.
 _REPLAYS = 4
-#: Reads that wait for their turn, and for how long at most: then their streams are sent another heartbeat.
+#: Maximum waiting replays, and the maximum wait, after which a stream sends another heartbeat.
 _REPLAYS_WAITING = 4096
 _REPLAY_SECONDS = 5.0
 _BUSY_SECONDS = 5
 
 
 class Streams:
-    """Opens streams, as many at once as there are places.
+    """Opens a limited number of event streams.
 
     Args:
-        database: where events are kept.
-        subscriber: the hot path.
-        shares: also of those who wait.
-        revocation: ends the streams of a key that is revoked.
-        heartbeat_seconds: the longest silence of a stream.
+        database: stores events.
+        subscriber: receives live events.
+        shares: the places of open requests, shared with waits.
+        revocation: ends the streams of revoked keys.
+        heartbeat_seconds: the maximum silence of a stream.
     """
 
     def __init__(
@@ -64,20 +65,20 @@ class Streams:
 
     @property
     def open(self) -> int:
-        """How many streams are open now."""
+        """The number of open streams."""
         return self._open
 
     def follow(
         self, job_id: uuid.UUID, *, account_id: uuid.UUID, key_id: uuid.UUID, after: int
     ) -> EventStream:
-        """Return the stream of a job's events beyond the number ``after``; it has to be closed.
+        """Return the stream of a job's events beyond the number ``after``. The caller must close it.
 
         Raises:
-            core.errors.StreamsInUse: there is no place for the account that follows.
+            core.errors.StreamsInUse: the account has no free place.
         """
         if not self._shares.take(account_id):
             raise errors.StreamsInUse(
-                "As many streams and waits are open as may be, of this account or of all.",
+                "Too many streams and waits are open, for this account or for this process.",
                 retry_after=_BUSY_SECONDS,
             )
         self._count(1)
@@ -86,15 +87,15 @@ class Streams:
         return stream
 
     def close(self) -> None:
-        """End all streams, soon. A signal handler may call it."""
+        """End all streams soon. Safe in a signal handler."""
         self._tail.close()
 
     def attach(self, job_id: uuid.UUID) -> Feed:
         """Return the feed of a job."""
         return self._tail.attach(job_id)
 
-    def let_go(self, job_id: uuid.UUID, feed: Feed | None, *, account_id: uuid.UUID) -> None:
-        """End what :meth:`follow` and :meth:`attach` began."""
+    def release(self, job_id: uuid.UUID, feed: Feed | None, *, account_id: uuid.UUID) -> None:
+        """Release the place and the feed of a stream."""
         if feed is not None:
             self._tail.detach(job_id, feed)
         self._count(-1)
@@ -110,25 +111,25 @@ class Streams:
         ended: threading.Event,
         wait: Callable[[], None],
     ) -> Iterator[bytes]:
-        """Yield frames and heartbeats until the end of the job, or of the service, or ``ended`` is set.
+        """Yield frames and heartbeats until the job or the service ends, or ``ended`` is set.
 
-        ``wait`` is called when all that is there has been yielded, before the first wait for more.
+        Calls ``wait`` once, after all existing events, before the first wait for more.
         """
         position, over, seconds = after, False, 0.0
         while not over:
-            taken = feed.take(position, seconds=seconds, ended=ended.is_set)
+            batch = feed.take(position, seconds=seconds, ended=ended.is_set)
             if ended.is_set():
                 return
-            position, over = taken.position, taken.over
-            if not seconds and not (taken.behind or taken.data or over):
+            position, over = batch.position, batch.over
+            if not seconds and not (batch.behind or batch.data or over):
                 wait()
                 seconds = self._heartbeat_seconds
-                # At once, so that the answer's headers go out.
+                # Immediately, so that the headers of the response are sent.
                 yield frames.HEARTBEAT
                 continue
-            if not taken.behind:
-                if taken.data or not over:
-                    yield taken.data or frames.HEARTBEAT
+            if not batch.behind:
+                if batch.data or not over:
+                    yield batch.data or frames.HEARTBEAT
                 continue
             try:
                 page = self._replay(job_id, account_id=account_id, after=position)
@@ -136,7 +137,7 @@ class Streams:
                 _log.warning("events_not_read", job_id=ids.show("job", job_id))
                 page = None
             if page is None or (not page.events and page.through <= position):
-                # The feed is ahead of SQL, or there is no SQL.
+                # The feed is ahead of SQL, or SQL is unavailable.
                 feed.pause(_PAUSE_SECONDS)
                 yield frames.HEARTBEAT
                 continue
@@ -159,7 +160,7 @@ class Streams:
 
 
 class EventStream:
-    """One follower of a job; iterating blocks. Closing it frees its permit, whether it was read or not."""
+    """The stream of one follower. Iterating blocks; closing frees its place, whether it was read or not."""
 
     def __init__(
         self, streams: Streams, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int
@@ -172,7 +173,7 @@ class EventStream:
         self._began = time.monotonic()
         self._closed = False
         self._ended = threading.Event()
-        #: Whether its key is still good; set by whoever opens the stream.
+        #: Watches the revocation of its key; set by :meth:`Streams.follow`.
         self.watch: RevocationWatch | None = None
 
     def __iter__(self) -> Iterator[bytes]:
@@ -187,23 +188,23 @@ class EventStream:
         )
 
     def _wait(self) -> None:
-        """Keep no other request's place, now that there is nothing to do."""
+        """Free the place of the request among the threads: the stream only waits from now on."""
         current.hold(self.end)
 
     def end(self) -> None:
-        """Send nothing more, and let the reader go. Any thread may call it."""
+        """End the stream. Any thread may call this."""
         self._ended.set()
         if self._feed is not None:
             self._feed.wake()
 
     def close(self) -> None:
-        """Let go of everything. Idempotent."""
+        """Release everything. Idempotent."""
         if self._closed:
             return
         self._closed = True
         if self.watch is not None:
             self.watch.close()
-        self._streams.let_go(self._job_id, self._feed, account_id=self._account_id)
+        self._streams.release(self._job_id, self._feed, account_id=self._account_id)
         _log.info(
             "stream_closed",
             job_id=ids.show("job", self._job_id),

@@ -1,10 +1,10 @@
-"""Events as they go over the wire: server-sent events (WHATWG HTML, section 9.2).
+"""Formats events as server-sent events (WHATWG HTML, section 9.2).
 
-A frame is ``id:`` with the event's number, so that EventSource resumes by itself, and one ``data:`` line of JSON. There
-is no ``event:`` line: one ``onmessage`` gets everything and finds the kind in ``type``.
+A frame is ``id:`` with the event's number, from which EventSource resumes automatically, and one ``data:`` line of
+JSON. There is no ``event:`` line: one ``onmessage`` handler gets all events and finds their kind in ``type``.
 
-The heartbeat is a comment line alone, without an empty line after it. EventSource ignores it; and the decoder of the
-``openai`` client, which takes an empty line after any ``id:`` for an event and fails at its missing data, sees none.
+The heartbeat is a comment line without an empty line after it. EventSource ignores it. The decoder of the ``openai``
+client would take an empty line after an ``id:`` for an event and fail because it has no data.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
 def frame(event: JobEvent, *, job: bytes | None = None) -> bytes:
-    """Return ``event`` as a frame; ``job`` is the whole job, as JSON, at its end."""
-    reported: dict[str, Any] = {
+    """Return ``event`` as a frame; ``job`` is the whole job as JSON, for the last event."""
+    members: dict[str, Any] = {
         "sequence_number": event.number,
         "type": event.kind,
         "at": rfc3339(_EPOCH + timedelta(milliseconds=event.at)),
@@ -32,8 +32,8 @@ def frame(event: JobEvent, *, job: bytes | None = None) -> bytes:
     for name in ("attempt", "generation", "delta", "finding", "valid_through"):
         value = getattr(event, name)
         if value is not None:
-            reported[name] = value
+            members[name] = value
     if event.kind is EventKind.FINISHED:
-        reported["valid_through"] = event.valid_through
-        reported["job"] = None if job is None else orjson.Fragment(job)
-    return b"id: %d\ndata: %s\n\n" % (event.number, orjson.dumps(reported))
+        members["valid_through"] = event.valid_through
+        members["job"] = None if job is None else orjson.Fragment(job)
+    return b"id: %d\ndata: %s\n\n" % (event.number, orjson.dumps(members))

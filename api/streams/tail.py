@@ -116,7 +116,7 @@ class Tail:
         for job_id in [one for one in self._woken if one.int % _SHIFTS == shift]:
             events = self._woken.pop(job_id)
             if feed := feeds.get(job_id):
-                feed.hear(events)
+                feed.add_live(events)
 
     def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
         try:
@@ -145,7 +145,7 @@ class Tail:
         page = event_log.read(self._database, job_id, after=feed.last)
         reported = [(event.number, self.frame(job_id, event)) for event in page.events]
         through = reported[-1][0] if page.more else page.through
-        feed.read(reported, through=through, over=page.finished and not page.more)
+        feed.add_read(reported, through=through, over=page.finished and not page.more)
 
     def frame(self, job_id: uuid.UUID, event: JobEvent) -> bytes:
         """Return an event of a job as it goes to a follower."""

@@ -17,7 +17,7 @@ from jobs.store import history
 _log = structlog.get_logger(__name__)
 
 #: Between two looks at the jobs that are waited for.
-_LOOK_SECONDS = 0.1
+_CHECK_SECONDS = 0.1
 
 
 class Waits:
@@ -26,15 +26,15 @@ class Waits:
     Args:
         database: where to look.
         shares: of those who may be held open; without a place nobody is let in.
-        look_seconds: the time between two looks, each one query for all who wait.
+        check_seconds: the time between two looks, each one query for all who wait.
     """
 
     def __init__(
-        self, database: Database, *, shares: Shares, look_seconds: float = _LOOK_SECONDS
+        self, database: Database, *, shares: Shares, check_seconds: float = _CHECK_SECONDS
     ) -> None:
         self._database = database
         self._shares = shares
-        self._look_seconds = look_seconds
+        self._check_seconds = check_seconds
         self._lock = threading.Lock()
         self._waiting: dict[uuid.UUID, list[threading.Event]] = {}
         self._loop = BackgroundLoop(
@@ -104,7 +104,7 @@ class Waits:
         if not (wanted := self._wanted()):
             return None
         self._record(self._finished(wanted))
-        self._loop.pause(self._look_seconds)
+        self._loop.pause(self._check_seconds)
         return 0.0
 
     def _wanted(self) -> list[uuid.UUID]:

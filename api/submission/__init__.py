@@ -1,10 +1,10 @@
-"""A job comes in: its request is read, its images decoded, its room in the model's context worked out."""
+"""The submission of jobs: parse the request, decode its images, compute its token budget."""
 
 from __future__ import annotations
 
 from api.submission.downloads import Downloads
 from api.submission.images import SubmissionImages
-from api.submission.parsing import GROUP, JOB, read_order, read_upload
+from api.submission.parsing import GROUP, JOB, read_submission, read_upload
 from api.submission.service import Accepted, SubmissionService
 from api.submission.webhook_targets import WebhookTargets
 
@@ -16,6 +16,6 @@ __all__ = [
     "SubmissionImages",
     "SubmissionService",
     "WebhookTargets",
-    "read_order",
+    "read_submission",
     "read_upload",
 ]

@@ -1,6 +1,6 @@
-"""Pictures that orders name by URL: fetched while the request waits, and never by the engine.
+"""Downloads the images that submissions name by URL, while the request waits; the engine never downloads them.
 
-What has come stays in memory until it is decoded, so accounts share an amount of bytes, as they do for request bodies.
+Files stay in memory until they are decoded, so accounts share a limit of bytes, as they do for request bodies.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from core.settings import Settings
 from core.shares import Shares
 from net.client import NO_PUBLIC_ADDRESS, GuardedClient, GuardedClientError
 
-#: Requests that may fetch at once.
+#: Maximum number of requests that download at once.
 _AT_ONCE = 8
 _RETRY_SECONDS = 1
-#: About as long as slow images take to come or to be decoded.
+#: About the time to download or decode slow images.
 _MEMORY_RETRY_SECONDS = 5
 _HEADERS = {
     "accept": "image/*",
@@ -33,97 +33,100 @@ _HEADERS = {
     "user-agent": "Longlook-Images/1.0",
 }
 _FAULTS = {
-    "url_invalid": ("invalid_image_url", "This URL, or what it leads to, is none."),
-    NO_PUBLIC_ADDRESS: ("invalid_image_url", "This URL does not lead to a public address."),
-    "unreachable": ("failed_to_download_image", "There is no connection to this address."),
-    "tls_failed": ("failed_to_download_image", "The certificate of this address is not valid."),
-    "timed_out": ("failed_to_download_image", "The image did not come in time."),
-    "answer_broken": ("failed_to_download_image", "The answer broke off."),
+    "url_invalid": (
+        "invalid_image_url",
+        "This is not a valid URL, or it redirects to one that is not.",
+    ),
+    NO_PUBLIC_ADDRESS: ("invalid_image_url", "This URL must lead to a public address."),
+    "unreachable": ("failed_to_download_image", "The server of this URL cannot be reached."),
+    "tls_failed": ("failed_to_download_image", "The certificate of the server is not valid."),
+    "timed_out": ("failed_to_download_image", "The image did not arrive in time."),
+    "answer_broken": ("failed_to_download_image", "The response of the server ended early."),
     "redirected_too_often": ("failed_to_download_image", "This URL redirects too often."),
 }
 _TOO_LARGE = "image_file_too_large"
-_NOT_GIVEN = "failed_to_download_image"
-#: How a fetch may end: that, or the code of its fault.
-OUTCOMES = ("ok", _TOO_LARGE, *sorted({code for code, _ in _FAULTS.values()} | {_NOT_GIVEN}))
+_FAILED = "failed_to_download_image"
+#: The outcomes of a download: ok, or the code of its fault.
+OUTCOMES = ("ok", _TOO_LARGE, *sorted({code for code, _ in _FAULTS.values()} | {_FAILED}))
 
 
 class DownloadMemory:
-    """The bytes that one request has fetched, of those that all requests may have in memory.
+    """The downloaded bytes of one request, which count towards the limit of all requests.
 
     Args:
-        account_id: whose request it is.
-        total: what all requests share; its lock is ``lock``.
+        account_id: the account of the request.
+        total: the shared limit; ``lock`` protects it.
         lock: for many threads.
-        most: the bytes of ``total``, for the message.
+        limit: the size of ``total`` in bytes, for the message.
     """
 
     def __init__(
-        self, account_id: uuid.UUID, total: Share, lock: threading.Lock, *, most: int
+        self, account_id: uuid.UUID, total: Share, lock: threading.Lock, *, limit: int
     ) -> None:
         self._account_id = account_id
         self._total = total
         self._lock = lock
-        self._most = most
+        self._limit = limit
         self._held = 0
 
     def take(self, size: int) -> None:
-        """Count ``size`` bytes more. Raises :class:`core.errors.Overloaded` when the account has no share left."""
+        """Count ``size`` more bytes. Raises :class:`core.errors.Overloaded` if the account's share is exceeded."""
         with self._lock:
             if not self._total.take(self._account_id, size):
                 raise errors.Overloaded(
-                    f"Images that are fetched by URL may have {self._most // 2**20:,} MiB in memory, and an account "
-                    "a share of that. This request has no room left.",
+                    f"Downloads of images share {self._limit // 2**20:,} MiB of memory, of which each account has a "
+                    "share. This request exceeds the share of its account.",
                     retry_after=_MEMORY_RETRY_SECONDS,
                 )
             self._held += size
 
     def close(self) -> None:
-        """Give all of them back."""
+        """Release all bytes."""
         with self._lock:
             self._total.give_back(self._account_id, self._held)
             self._held = 0
 
 
 class Downloads:
-    """Fetches pictures, for a few requests at a time.
+    """Downloads images, for a few requests at a time.
 
     Args:
         settings: limits of time and size.
-        egress: the guarded transport.
-        count: told of each fetch: ``ok`` or the code of its fault, and its seconds.
-        timer: seconds that never go back.
+        client: the guarded HTTP client.
+        count: called after each download with ``ok`` or the code of its fault, and its seconds.
+        timer: a monotonic clock, in seconds.
     """
 
     def __init__(
         self,
         settings: Settings,
         *,
-        egress: GuardedClient,
+        client: GuardedClient,
         count: Callable[[str, float], None] = lambda _outcome, _seconds: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds = settings.image_url_seconds
-        self._most_bytes = settings.max_image_mb * 2**20
-        self._egress = egress
+        self._max_file_bytes = settings.max_image_mb * 2**20
+        self._client = client
         self._count = count
         self._timer = timer
         self.shares = Shares(_AT_ONCE, name="image downloads")
-        self._most_in_memory = settings.bodies_mb * 2**20
-        self._bytes = Share(self._most_in_memory)
+        self._max_memory_bytes = settings.bodies_mb * 2**20
+        self._bytes = Share(self._max_memory_bytes)
         self._bytes_lock = threading.Lock()
 
     @contextlib.contextmanager
     def memory(self, account_id: uuid.UUID) -> Iterator[DownloadMemory]:
-        """Yield what counts the bytes of a request. They are given back at the end of the block."""
+        """Yield the counter of a request's bytes; the end of the block releases them."""
         memory = DownloadMemory(
-            account_id, self._bytes, self._bytes_lock, most=self._most_in_memory
+            account_id, self._bytes, self._bytes_lock, limit=self._max_memory_bytes
         )
         try:
             yield memory
         finally:
             memory.close()
 
-    def fetched(
+    def download(
         self,
         account_id: uuid.UUID,
         images: Sequence[SubmittedImage],
@@ -131,24 +134,24 @@ class Downloads:
         *,
         memory: DownloadMemory,
     ) -> tuple[SubmittedImage, ...]:
-        """Return ``images`` with files in the place of URLs; those that did not come are added to ``faults``.
+        """Return ``images`` with files instead of URLs; append a fault for each failed download to ``faults``.
 
         Args:
-            account_id: for whom.
-            images: those with a URL are fetched.
-            faults: what is wrong so far.
-            memory: counts what comes.
+            account_id: the account of the request.
+            images: those with a URL are downloaded.
+            faults: the faults so far.
+            memory: counts the downloaded bytes.
 
         Raises:
-            core.errors.Overloaded: what came does not fit into the account's share of the memory.
-            core.errors.Unavailable: as many requests fetch as may, of the account or of all.
+            core.errors.Overloaded: the files exceed the account's share of the memory.
+            core.errors.Unavailable: too many requests download at once, of the account or of all accounts.
         """
         links = [image for image in images if isinstance(image.source, ImageLink)]
         if not links:
             return tuple(images)
         if not self.shares.take(account_id):
             raise errors.Unavailable(
-                "Too many requests fetch image URLs at once.", retry_after=_RETRY_SECONDS
+                "Too many requests download images at once.", retry_after=_RETRY_SECONDS
             )
         try:
             until = self._timer() + self._seconds
@@ -156,23 +159,23 @@ class Downloads:
                 current.waiting(),
                 ThreadPoolExecutor(len(links), thread_name_prefix="download") as pool,
             ):
-                found = pool.map(
+                files = pool.map(
                     lambda image: self._file(
                         image, account_id=account_id, until=until, memory=memory
                     ),
                     links,
                 )
-                came = dict(zip((image.pointer for image in links), found, strict=True))
+                downloads = dict(zip((image.pointer for image in links), files, strict=True))
         finally:
             self.shares.give_back(account_id)
-        files: list[SubmittedImage] = []
+        downloaded: list[SubmittedImage] = []
         for image in images:
-            file = came.get(image.pointer, image)
+            file = downloads.get(image.pointer, image)
             if isinstance(file, errors.Fault):
                 faults.append(file)
             else:
-                files.append(file)
-        return tuple(files)
+                downloaded.append(file)
+        return tuple(downloaded)
 
     def _file(
         self,
@@ -183,10 +186,10 @@ class Downloads:
         memory: DownloadMemory,
     ) -> SubmittedImage | errors.Fault:
         began = self._timer()
-        found = self._fetch(image, account_id=account_id, until=until, memory=memory)
-        outcome = found.code if isinstance(found, errors.Fault) else "ok"
+        file = self._fetch(image, account_id=account_id, until=until, memory=memory)
+        outcome = file.code if isinstance(file, errors.Fault) else "ok"
         self._count(outcome, self._timer() - began)
-        return found
+        return file
 
     def _fetch(
         self,
@@ -196,13 +199,13 @@ class Downloads:
         until: float,
         memory: DownloadMemory,
     ) -> SubmittedImage | errors.Fault:
-        assert isinstance(image.source, ImageLink)  # noqa: S101 - only those come here
+        assert isinstance(image.source, ImageLink)  # noqa: S101 - callers pass links only
         try:
-            reply = self._egress.fetch(
+            reply = self._client.fetch(
                 image.source.url,
                 headers=_HEADERS,
                 seconds=until - self._timer(),
-                cap=self._most_bytes + 1,
+                cap=self._max_file_bytes + 1,
                 party=account_id,
                 count=memory.take,
             )
@@ -210,9 +213,9 @@ class Downloads:
             code, sentence = _FAULTS[error.disclosed]
             return errors.Fault(image.pointer, sentence, code)
         if reply.status != HTTPStatus.OK:
-            sentence = f"This URL was answered with {reply.status}."
-            return errors.Fault(image.pointer, sentence, _NOT_GIVEN)
-        if len(reply.body) > self._most_bytes:
-            sentence = f"The image has more than {self._most_bytes // 2**20} MiB."
+            sentence = f"The server of this URL must answer with status 200; it answered with {reply.status}."
+            return errors.Fault(image.pointer, sentence, _FAILED)
+        if len(reply.body) > self._max_file_bytes:
+            sentence = f"The image must have at most {self._max_file_bytes // 2**20} MiB; this one has more."
             return errors.Fault(image.pointer, sentence, _TOO_LARGE)
         return dataclasses.replace(image, source=reply.body)

@@ -1,4 +1,4 @@
-"""The pictures of an order: kept ones are found, files become canonical images, several at a time."""
+"""The images of a submission: looks up stored ones, and decodes files into canonical images, several at a time."""
 
 from __future__ import annotations
 
@@ -14,20 +14,22 @@ from core.database import Database
 from core.profiles import Detail
 from core.settings import Settings
 from jobs import images
-from jobs.store import history, quarantine, submission
+from jobs.store import history, quarantine
 from jobs.store.images import ImageFacts
 
 DEFAULT_DETAIL: Detail = "standard"
 
-_QUARANTINED = "Engines died over this image again and again; an operator can release it."
-#: Kept images by the pointers of the pictures that name them.
+_QUARANTINED = (
+    "This image has crashed engines repeatedly and is in quarantine; an operator can release it."
+)
+#: Stored images, by the pointers of the submitted images that name them.
 Known = Mapping[str, ImageFacts]
-#: A picture as the store takes it, and its visual tokens.
-Chosen = tuple[submission.NewImage | uuid.UUID, int]
+#: A new image or the id of a stored one, and its visual tokens.
+Prepared = tuple[images.CanonicalImage | uuid.UUID, int]
 
 
 class SubmissionImages:
-    """Finds and makes the images that orders are about."""
+    """Looks up and decodes the images of submissions."""
 
     def __init__(
         self, settings: Settings, *, database: Database, decoder: images.ImageReader
@@ -43,9 +45,9 @@ class SubmissionImages:
         submitted_images: Sequence[SubmittedImage],
         faults: list[errors.Fault],
     ) -> Known:
-        """Return the account's images that ``submitted_images`` name. Removed ones too: a replay needs their hash.
+        """Return the account's stored images that ``submitted_images`` name, removed ones included.
 
-        What is wrong is added to ``faults``.
+        A replay needs the hash of removed images. Appends faults to ``faults``.
         """
         named = {
             submitted.pointer: ids.parse("img", submitted.source)
@@ -53,43 +55,45 @@ class SubmissionImages:
             if isinstance(submitted.source, str)
         }
         wanted = {image_id for image_id in named.values() if image_id is not None}
-        found = history.images(self._database, wanted, account_id=account_id) if wanted else {}
+        stored = history.images(self._database, wanted, account_id=account_id) if wanted else {}
         known: dict[str, ImageFacts] = {}
         for submitted in submitted_images:
             if submitted.pointer not in named:
                 continue
             image_id = named[submitted.pointer]
-            image = None if image_id is None else found.get(image_id)
+            image = None if image_id is None else stored.get(image_id)
             if image is None:
-                faults.append(_not_found(submitted))
+                faults.append(_no_such_image(submitted))
                 continue
             known[submitted.pointer] = image
             if submitted.detail not in (None, image.detail):
-                sentence = f"This image was uploaded with the detail `{image.detail}`."
+                sentence = (
+                    f"The detail must be `{image.detail}`, that of the upload, or be omitted."
+                )
                 faults.append(errors.Fault(submitted.pointer, sentence))
         return known
 
-    def chosen(
+    def prepare(
         self,
         account_id: uuid.UUID,
         submitted_images: Sequence[SubmittedImage],
         known: Known,
         faults: list[errors.Fault],
-    ) -> list[Chosen]:
-        """Return ``submitted_images`` ready for the store; what is wrong with the others is added to ``faults``."""
+    ) -> list[Prepared]:
+        """Return ``submitted_images`` ready for the store; append the faults of the others to ``faults``."""
         files = [submitted for submitted in submitted_images if isinstance(submitted.source, bytes)]
-        made = self._made(account_id, files)
-        sound = [image for image in made.values() if not isinstance(image, errors.Fault)]
-        held = quarantine.held(self._database, account_id, {image.key for image in sound})
-        chosen: list[Chosen] = []
+        decoded_files = self._decode_all(account_id, files)
+        decoded = [image for image in decoded_files.values() if not isinstance(image, errors.Fault)]
+        held = quarantine.held(self._database, account_id, {image.key for image in decoded})
+        prepared: list[Prepared] = []
         for submitted in submitted_images:
-            image = known.get(submitted.pointer) or made.get(submitted.pointer)
+            image = known.get(submitted.pointer) or decoded_files.get(submitted.pointer)
             if isinstance(image, ImageFacts) and image.removed_at is not None:
-                image = _not_found(submitted)
+                image = _no_such_image(submitted)
             if isinstance(image, ImageFacts):
                 refused = image.quarantined_at is not None
             else:
-                refused = isinstance(image, submission.NewImage) and image.key in held
+                refused = isinstance(image, images.CanonicalImage) and image.key in held
             if refused:
                 image = errors.Fault(submitted.pointer, _QUARANTINED, quarantine.CODE)
             if isinstance(image, errors.Fault):
@@ -97,79 +101,65 @@ class SubmissionImages:
             elif image is not None:
                 tokens = images.image_tokens(image.width, image.height, self._profile)
                 source = image.id if isinstance(image, ImageFacts) else image
-                chosen.append((source, tokens))
-        return chosen
+                prepared.append((source, tokens))
+        return prepared
 
     def check(self, account_id: uuid.UUID, keys: Sequence[str]) -> None:
-        """Return when none of the images is in quarantine. Raises :class:`core.errors.ImageQuarantined`."""
+        """Raise :class:`core.errors.ImageQuarantined` if one of the images is in quarantine."""
         if quarantine.held(self._database, account_id, keys):
             raise errors.ImageQuarantined(_QUARANTINED)
 
-    def new(self, account_id: uuid.UUID, data: bytes, *, detail: Detail) -> submission.NewImage:
-        """Return a file of an account as the store takes it.
+    def decode(
+        self, account_id: uuid.UUID, data: bytes, *, detail: Detail
+    ) -> images.CanonicalImage:
+        """Return the canonical image of a file of an account.
 
         Raises:
-            core.errors.ImageRejected: it cannot be used.
-            core.errors.Overloaded: no decoding process was free in time.
+            core.errors.ImageRejected: the file cannot be used.
+            core.errors.Overloaded: no decoding process became free in time.
         """
         with current.waiting():
-            image = self._decoder.accept(data, account_id=account_id, detail=detail)
-        return submission.NewImage(
-            key=image.key,
-            detail=detail,
-            pipeline=images.PIPELINE_VERSION,
-            media_type=image.media_type,
-            width=image.width,
-            height=image.height,
-            data=image.data,
-            original_sha256=image.original.sha256,
-            original_bytes=image.original.size,
-            original_media_type=image.original.media_type,
-            original_width=image.original.width,
-            original_height=image.original.height,
-            orientation=image.original.orientation,
-            frames=image.original.frames,
-        )
+            return self._decoder.accept(data, account_id=account_id, detail=detail)
 
-    def _made(
+    def _decode_all(
         self, account_id: uuid.UUID, files: Sequence[SubmittedImage]
-    ) -> dict[str, submission.NewImage | errors.Fault]:
-        """Return the images of an account's ``files``, or what is wrong with them, by their pointers."""
+    ) -> dict[str, images.CanonicalImage | errors.Fault]:
+        """Return the images of ``files``, or their faults, by pointer."""
 
-        def make(file: SubmittedImage) -> submission.NewImage | errors.Fault:
-            assert isinstance(file.source, bytes)  # noqa: S101 - only files come here
+        def make(file: SubmittedImage) -> images.CanonicalImage | errors.Fault:
+            assert isinstance(file.source, bytes)  # noqa: S101 - callers pass files only
             try:
-                return self.new(account_id, file.source, detail=file.detail or DEFAULT_DETAIL)
+                return self.decode(account_id, file.source, detail=file.detail or DEFAULT_DETAIL)
             except errors.ImageRejected as error:
                 return errors.Fault(file.pointer, error.message, error.specific_code)
 
         if len(files) <= 1:
-            made = [make(file) for file in files]
+            decoded_files = [make(file) for file in files]
         else:
-            # As many at once as there are processes to decode them.
+            # One thread for each decoding process.
             with ThreadPoolExecutor(self._at_once) as pool:
-                made = list(pool.map(make, files))
-        return dict(zip((file.pointer for file in files), made, strict=True))
+                decoded_files = list(pool.map(make, files))
+        return dict(zip((file.pointer for file in files), decoded_files, strict=True))
 
 
 def originals(submitted_images: Sequence[SubmittedImage], known: Known) -> list[tuple[str, str]]:
-    """Return what the pictures are of: sha256 of the original file, or the URL, and detail.
+    """Return the identities of images for the fingerprint: the SHA-256 of the original file or the URL, and the detail.
 
-    So a file, a data URL and an image id of one picture are the same. A URL is itself: what it leads to may be
-    another picture the next time, or gone, and the same request has to find its job all the same.
+    A file, a data URL and an image id of one image are equal. A URL counts as text: its content may change or
+    disappear, and the repeated request must still match its job.
     """
-    found: list[tuple[str, str]] = []
+    identities: list[tuple[str, str]] = []
     for submitted in submitted_images:
         if isinstance(submitted.source, bytes):
             sha256 = hashlib.sha256(submitted.source).hexdigest()
-            found.append((sha256, submitted.detail or DEFAULT_DETAIL))
+            identities.append((sha256, submitted.detail or DEFAULT_DETAIL))
         elif isinstance(submitted.source, ImageLink):
-            found.append((submitted.source.url, submitted.detail or DEFAULT_DETAIL))
+            identities.append((submitted.source.url, submitted.detail or DEFAULT_DETAIL))
         else:
             image = known[submitted.pointer]
-            found.append((image.original_sha256, image.detail))
-    return found
+            identities.append((image.original_sha256, image.detail))
+    return identities
 
 
-def _not_found(submitted: SubmittedImage) -> errors.Fault:
+def _no_such_image(submitted: SubmittedImage) -> errors.Fault:
     return errors.Fault(submitted.pointer, "There is no such image.", "not_found")

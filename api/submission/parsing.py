@@ -1,4 +1,4 @@
-"""Requests with images in them: forms and JSON become the same order, with all faults that reading finds."""
+"""Parses submissions: forms and JSON become the same structure, with every fault of the request."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ _RAW = ("image/", "application/octet-stream")
 
 @dataclass(frozen=True)
 class ImageLink:
-    """Where a picture is to be fetched from."""
+    """The URL of an image to download."""
 
     url: str = field(repr=False)
 
 
 @dataclass(frozen=True)
 class SubmittedImage:
-    """A picture as it was sent: a file's bytes, a URL, or the id of an image that is kept already."""
+    """An image as sent: the bytes of a file, a URL, or the id of a stored image."""
 
-    #: Where it stands in the request.
+    #: The JSON pointer of its place in the request.
     pointer: str
     source: bytes | str | ImageLink = field(repr=False)
-    #: What was asked for, for it or for all; None: nothing.
+    #: The requested detail, of this image or of all; None: the default.
     detail: Detail | None
 
 
 @dataclass(frozen=True)
 class SubmissionKind:
-    """What is ordered: a job or a group."""
+    """The kind of a submission: a job or a group."""
 
-    #: Where orders of this kind are sent to.
+    #: The path of the route.
     path: str
     fields: type[requests.JobFields | requests.GroupFields]
     request: type[requests.JobRequest | requests.GroupRequest]
-    #: Fields of a form that may be given several times.
+    #: Fields that a form may contain several times.
     lists: frozenset[str] = frozenset()
 
 
@@ -59,7 +59,7 @@ GROUP = SubmissionKind(
 
 @dataclass(frozen=True)
 class ParsedSubmission:
-    """A job or a group as it was asked for. With faults, ``job`` may be None and pictures may be missing."""
+    """A parsed job or group. With faults, ``job`` may be None and images may be missing."""
 
     kind: SubmissionKind
     job: requests.JobFields | requests.GroupFields | None
@@ -67,35 +67,39 @@ class ParsedSubmission:
     faults: tuple[errors.Fault, ...]
 
 
-def read_order(
+def read_submission(
     request: Request, *, kind: SubmissionKind, limits: requests.RequestLimits, max_file_bytes: int
 ) -> ParsedSubmission:
-    """Return what ``request`` orders.
+    """Parse the body of ``request``.
 
     Raises:
         core.errors.UnsupportedMediaType: the body is neither a form nor JSON.
-        core.errors.RequestError: it is broken as such.
-        werkzeug.exceptions.RequestEntityTooLarge: it is over the limit.
+        core.errors.RequestError: the body is malformed.
+        werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
     if request.mimetype == FORM:
         form = framework.read_form(request, max_file_bytes=max_file_bytes)
-        return _order_of_form(form, kind, limits, max_file_bytes)
+        return _parse_form(form, kind, limits, max_file_bytes)
     if request.mimetype == JSON:
-        return _order_of_json(framework.read_json(request), kind, limits)
-    raise errors.UnsupportedMediaType(f"Send {FORM} or {JSON}.", param="Content-Type")
+        return _parse_json(framework.read_json(request), kind, limits)
+    raise errors.UnsupportedMediaType(
+        f"The content type must be {FORM} or {JSON}.", param="Content-Type"
+    )
 
 
 def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
-    """Return the one image file that ``request`` brings: in a form, in JSON or as it is.
+    """Return the one image file in ``request``: in a form, in JSON or as the body.
 
     Raises:
-        core.errors.RequestError: as :func:`read_order` does, or there is not one file.
+        core.errors.RequestError: see :func:`read_submission`; or there is not exactly one file.
     """
     if request.mimetype == FORM:
         form = framework.read_form(request, max_file_bytes=max_file_bytes)
-        strange = [*form.fields, *(f.field for f in form.files if f.field not in ("image", "file"))]
-        if strange or len(form.files) != 1:
-            fault = errors.Fault("#", "There has to be one file, called `image` or `file`.")
+        unknown = [*form.fields, *(f.field for f in form.files if f.field not in ("image", "file"))]
+        if unknown or len(form.files) != 1:
+            fault = errors.Fault(
+                "#", "The form must have exactly one part, a file called `image` or `file`."
+            )
             raise problems.refused([fault])
         return images.read_capped(form.files[0].stream, max_file_bytes)
     if request.mimetype == JSON:
@@ -106,10 +110,12 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
         return images.from_data_url(upload.data)
     if request.mimetype.startswith(_RAW):
         return images.read_capped(cast("BinaryIO", request.stream), max_file_bytes)
-    raise errors.UnsupportedMediaType(f"Send an image, {FORM} or {JSON}.", param="Content-Type")
+    raise errors.UnsupportedMediaType(
+        f"The content type must be that of an image, {FORM} or {JSON}.", param="Content-Type"
+    )
 
 
-def _order_of_json(
+def _parse_json(
     body: Any,  # noqa: ANN401 - JSON
     kind: SubmissionKind,
     limits: requests.RequestLimits,
@@ -121,7 +127,7 @@ def _order_of_json(
     except ValidationError as error:
         faults = framework.faults_of(error, unknown=requests.unknown)
     faults += _too_many_generations(job, limits)
-    inputs = list(enumerate(job.images)) if job else list(_sound_images(body, limits))
+    inputs = list(enumerate(job.images)) if job else list(_valid_images(body, limits))
     submitted_images: list[SubmittedImage] = []
     for index, image in inputs:
         pointer = f"#/images/{index}"
@@ -144,24 +150,24 @@ def _order_of_json(
 def _too_many_generations(
     job: requests.JobFields | requests.GroupFields | None, limits: requests.RequestLimits
 ) -> list[errors.Fault]:
-    """Return what is wrong with the number of answers that the engine would have to generate, if anything."""
+    """Return a fault if the request needs too many generations."""
     if job is None:
         return []
     questions, samples = len(job.requested), job.options.samples or 1
     if questions * samples <= limits.generations:
         return []
     sentence = (
-        f"{questions} question(s) times {samples} sample(s) are {questions * samples:,} generations; "
-        f"one request may ask for at most {limits.generations:,}."
+        f"A request must need at most {limits.generations:,} generations; {questions} question(s) times "
+        f"{samples} sample(s) are {questions * samples:,}."
     )
     return [errors.Fault("#/options/samples", sentence, "too_many_generations")]
 
 
-def _sound_images(
+def _valid_images(
     body: Any,  # noqa: ANN401 - JSON
     limits: requests.RequestLimits,
 ) -> Iterator[tuple[int, requests.ImageInput]]:
-    """Yield the images of a faulty body that are well described, so that theirs are told as well."""
+    """Yield the valid images of an invalid body, to report the faults of their files, too."""
     listed = body.get("images") if isinstance(body, dict) else None
     if not isinstance(listed, list) or len(listed) > limits.images:
         return
@@ -169,10 +175,10 @@ def _sound_images(
         try:
             yield index, requests.ImageInput.model_validate(item)
         except ValidationError:
-            continue  # It is among the faults already.
+            continue  # The faults include it already.
 
 
-def _order_of_form(
+def _parse_form(
     form: framework.FormBody,
     kind: SubmissionKind,
     limits: requests.RequestLimits,
@@ -186,13 +192,17 @@ def _order_of_form(
         faults += framework.faults_of(error, unknown=requests.unknown)
     faults += _too_many_generations(job, limits)
     files = [file for file in form.files if file.field == "image"]
-    strange = {file.field for file in form.files if file.field != "image"}
+    unknown = {file.field for file in form.files if file.field != "image"}
     faults += [
-        errors.Fault(problems.pointer(name), "There is no such file; images are called `image`.")
-        for name in sorted(strange)
+        errors.Fault(
+            problems.pointer(name), "There is no such file; the name of an image must be `image`."
+        )
+        for name in sorted(unknown)
     ]
     if not 1 <= len(files) <= limits.images:
-        sentence = f"There have to be 1 to {limits.images} files called `image`."
+        sentence = (
+            f"There must be 1 to {limits.images} files called `image`; there are {len(files):,}."
+        )
         faults.append(errors.Fault("#/image", sentence))
         return ParsedSubmission(kind, job, (), tuple(faults))
     submitted_images: list[SubmittedImage] = []
@@ -212,7 +222,7 @@ def _order_of_form(
 def _form_values(
     form: framework.FormBody, lists: frozenset[str]
 ) -> tuple[dict[str, Any], list[errors.Fault]]:
-    """Return a form's text fields as JSON would have them."""
+    """Return the text fields of a form as the equivalent JSON."""
     values: dict[str, Any] = {}
     faults: list[errors.Fault] = []
     for name, texts in form.fields.items():
@@ -220,17 +230,17 @@ def _form_values(
             values[name] = texts
             continue
         if len(texts) > 1:
-            sentence = f"This may be given only once; it is given {len(texts)} times."
+            sentence = f"This must be given only once; it is given {len(texts):,} times."
             faults.append(errors.Fault(problems.pointer(name), sentence))
         values[name] = texts[0]
     if "image" in values:
         del values["image"]
-        faults.append(errors.Fault("#/image", "This has to be a file, with a file name."))
+        faults.append(errors.Fault("#/image", "This must be a file, with a file name."))
     if "options" in values:
         try:
             values["options"] = framework.loads(values["options"].encode(), place=("options",))
         except errors.RequestError as error:
             del values["options"]
-            no_json = errors.Fault("#/options", "This has to be a JSON object.")
-            faults += error.faults or (no_json,)
+            not_json = errors.Fault("#/options", "This must be a JSON object.")
+            faults += error.faults or (not_json,)
     return values, faults

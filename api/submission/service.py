@@ -1,4 +1,4 @@
-"""Orders become jobs: the same order twice is one job, every fault is told, the bell rings after the commit."""
+"""Submits jobs: checks every fault, replays idempotent requests, and wakes workers after the commit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ from core.profiles import Detail
 from core.settings import Settings
 from core.wakeup import Wakeup
 from jobs.answers import instructions
-from jobs.delivery import Webhook
 from jobs.lifecycle import Priority
 from jobs.store import history, idempotency, submission
 from jobs.store.admission import Admission, Disk
@@ -33,23 +32,23 @@ from jobs.store.storage import Quota
 _log = structlog.get_logger(__name__)
 
 
-#: A job (of a group: its leader) that came in now, or had come in before by the same request.
+#: The job (of a group: its leader) that a request created, or that an identical request had created.
 Accepted = submission.Submitted
 
 
 class SubmissionService:
-    """Takes orders.
+    """Submits jobs, groups, reruns and uploads.
 
     Args:
         settings: limits and defaults.
-        database: where jobs are kept.
-        images: what finds and makes images.
-        downloads: what fetches those that are named by URL.
-        receivers: says who may be told of jobs.
-        wakeup: what is rung after a job was kept.
-        admission: says whether the queue has room.
-        disk: says whether the disk has.
-        quota: says whether the account may store more.
+        database: stores jobs.
+        images: looks up and decodes images.
+        downloads: downloads images by URL.
+        webhook_targets: checks the receivers of notifications.
+        wakeup: wakes workers after a commit.
+        admission: checks the limits of the queue.
+        disk: checks the free disk space.
+        quota: checks the storage quota of the account.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class SubmissionService:
         database: Database,
         images: SubmissionImages,
         downloads: Downloads,
-        receivers: WebhookTargets,
+        webhook_targets: WebhookTargets,
         wakeup: Wakeup,
         admission: Admission,
         disk: Disk,
@@ -69,7 +68,7 @@ class SubmissionService:
         self._database = database
         self._images = images
         self._downloads = downloads
-        self._webhook_targets = receivers
+        self._webhook_targets = webhook_targets
         self._wakeup = wakeup
         self._admission = admission
         self._disk = disk
@@ -78,7 +77,7 @@ class SubmissionService:
 
     @property
     def limits(self) -> requests.RequestLimits:
-        """What orders are checked against while they are read."""
+        """The limits for parsing submissions."""
         profile = self._settings.profile
         return requests.RequestLimits(
             model=self._settings.model,
@@ -93,58 +92,60 @@ class SubmissionService:
     def submit(
         self,
         caller: Caller,
-        order: ParsedSubmission,
+        parsed: ParsedSubmission,
         *,
         header: requests.GroupHeaders,
         request_id: str,
     ) -> Accepted:
-        """Keep what was ordered, a job or a whole group, or find what the same request has made before.
+        """Store a job or a whole group, or return what an identical request has created.
 
         Raises:
-            core.errors.RequestError: with every fault of the order; or its key came with another one.
-            core.errors.Unavailable: not now; nothing was kept.
+            core.errors.RequestError: lists every fault; or another request had the same idempotency key.
+            core.errors.Unavailable: the service cannot accept it now; nothing is stored.
         """
-        faults = list(order.faults)
-        known = self._images.known(caller.account_id, order.images, faults)
-        asked_webhook = order.job.options.webhook if order.job is not None else None
-        webhook = self._webhook_targets.of_job(caller.account_id, asked_webhook, faults)
+        faults = list(parsed.faults)
+        known = self._images.known(caller.account_id, parsed.images, faults)
+        requested_webhook = parsed.job.options.webhook if parsed.job is not None else None
+        webhook = self._webhook_targets.of_job(caller.account_id, requested_webhook, faults)
         fingerprint: str | None = None
-        if header.idempotency_key is not None and order.job is not None and not faults:
-            requested = _requested(order.job, originals(order.images, known), header)
-            fingerprint = _fingerprint(order.kind.path, caller.account_id, requested)
+        if header.idempotency_key is not None and parsed.job is not None and not faults:
+            requested = _requested(parsed.job, originals(parsed.images, known), header)
+            fingerprint = _fingerprint(parsed.kind.path, caller.account_id, requested)
             replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
             if replayed is not None:
                 return replayed
-        # After the replay: what was accepted before the key had this limit is still found.
-        faults += _above(order, caller.highest_priority)
-        if order.job is not None and not faults:
-            # Before anything is decoded: that is the costly part.
+        # After the replay, which must still return a job that was accepted before the key had this limit.
+        faults += _priority_fault(parsed, caller.highest_priority)
+        if parsed.job is not None and not faults:
+            # Before decoding, which is the costly part.
             replayed = self._admit(
                 caller.account_id,
                 header.idempotency_key,
                 fingerprint,
-                jobs=len(order.job.requested),
+                jobs=len(parsed.job.requested),
             )
             if replayed is not None:
                 return replayed
-        # With faults the job will not be; then nobody's server is asked for its pictures.
+        # With faults there is no job, so its images are not downloaded.
         with self._downloads.memory(caller.account_id) as memory:
             sent = (
-                order.images
+                parsed.images
                 if faults
-                else self._downloads.fetched(caller.account_id, order.images, faults, memory=memory)
+                else self._downloads.download(
+                    caller.account_id, parsed.images, faults, memory=memory
+                )
             )
-            submitted_images = self._images.chosen(caller.account_id, sent, known, faults)
+            submitted_images = self._images.prepare(caller.account_id, sent, known, faults)
         del sent
-        if order.job is None or faults:
+        if parsed.job is None or faults:
             raise problems.refused(faults)
-        job, options = order.job, order.job.options
+        job, options = parsed.job, parsed.job.options
         tokens = [tokens for _, tokens in submitted_images]
         first, *others = (
             submission.Follower(question, self._effective(options, question, tokens))
             for question in job.requested
         )
-        return self._keep(
+        return self._store(
             submission.Submission(
                 account_id=caller.account_id,
                 actor=caller.actor,
@@ -153,7 +154,7 @@ class SubmissionService:
                 images=submitted_images,
                 options=first.options,
                 metadata=options.metadata or {},
-                priority=_class_of(options, caller.highest_priority),
+                priority=_priority(options, caller.highest_priority),
                 deadline=timedelta(
                     seconds=_deadline(options, header) or self._settings.deadline_seconds
                 ),
@@ -161,24 +162,23 @@ class SubmissionService:
                 request_id=request_id,
                 idempotency_key=header.idempotency_key,
                 fingerprint=fingerprint,
-                followers=others if order.kind is GROUP else None,
-                webhook=webhook,
+                followers=others if parsed.kind is GROUP else None,
+                webhook=webhook.plain() if webhook is not None else None,
             )
         )
 
     def rerun(
         self, caller: Caller, job_id: uuid.UUID, *, key: str | None, request_id: str
     ) -> Accepted:
-        """Keep a new job with the input of ``job_id``, for the account that had that one.
+        """Store a new job with the input of ``job_id``, for the account of that job.
 
         Raises:
-            core.errors.NotFound: there is no such job for ``caller``.
-            core.errors.Conflict: its input is gone, or its model is no longer served.
-            core.errors.ImageQuarantined: an image of it may not be asked about.
+            core.errors.NotFound: ``caller`` has no such job.
+            core.errors.Conflict: its input was removed, or its model is not served now.
+            core.errors.ImageQuarantined: one of its images is in quarantine.
         """
         view = history.get(self._database, job_id, account_id=caller.scope)
-        if view is None:
-            raise errors.NotFound("There is no such job.")
+        view = problems.existing(view, "job")
         job = view.job
         path = f"/v1/jobs/{ids.show('job', job_id)}/rerun"
         fingerprint = _fingerprint(path, job.account_id, None)
@@ -189,12 +189,12 @@ class SubmissionService:
         if job.question is None or any(image.image.removed_at for image in view.images):
             raise errors.Conflict("The input of this job was removed.")
         if job.model != self._settings.model:
-            raise errors.Conflict("The model of this job is no longer served here.")
+            raise errors.Conflict("The model of this job is not served now.")
         self._images.check(job.account_id, [image.image.image_key for image in view.images])
         replayed = self._admit(job.account_id, key, fingerprint)
         if replayed is not None:
             return replayed
-        return self._keep(
+        return self._store(
             submission.Submission(
                 account_id=job.account_id,
                 actor=caller.actor,
@@ -212,41 +212,44 @@ class SubmissionService:
                 idempotency_key=key,
                 fingerprint=fingerprint if key is not None else None,
                 rerun_of=job.id,
-                webhook=Webhook.of(job.webhook),
+                webhook=job.webhook,
             )
         )
 
-    def keep_image(self, caller: Caller, data: bytes, *, detail: Detail) -> uuid.UUID:
-        """Keep an uploaded image; return its id, the same for the same file and detail.
+    def store_image(self, caller: Caller, data: bytes, *, detail: Detail) -> uuid.UUID:
+        """Store an uploaded image; return its id, which is the same for the same file and detail.
 
         Raises:
             core.errors.ImageRejected: the file cannot be used.
-            core.errors.ImageQuarantined: it may not be asked about.
-            core.errors.Overloaded: no decoding process was free in time.
-            core.errors.StorageQuotaExceeded: the account may not store it.
+            core.errors.ImageQuarantined: the image is in quarantine.
+            core.errors.Overloaded: no decoding process became free in time.
+            core.errors.StorageQuotaExceeded: the storage quota is reached.
             core.database.DiskFull: there is no disk space.
         """
         self._disk.check()
         limit = self._quota.check(caller.account_id)
-        image = self._images.new(caller.account_id, data, detail=detail)
+        image = self._images.decode(caller.account_id, data, detail=detail)
         self._images.check(caller.account_id, [image.key])
-        return submission.keep_image(
+        return submission.store_image(
             self._database, account_id=caller.account_id, image=image, storage_limit=limit
         )
 
     def _effective(
         self, options: requests.JobOptions, question: str, image_tokens: list[int]
     ) -> dict[str, Any]:
-        """Return all options of sampling as they will hold, whatever the defaults are later."""
+        """Return all options of the job, with the defaults of today."""
         profile = self._settings.profile
         samples = options.samples or 1
         sampling = profile.sampling_of(samples)
-        form = options.answer_format
-        wanted = form.model_dump(exclude_none=True, by_alias=True) if form is not None else None
+        answer_format = (
+            options.answer_format.model_dump(exclude_none=True, by_alias=True)
+            if options.answer_format is not None
+            else None
+        )
         return {
             "max_output_tokens": token_budget.output_tokens(
                 profile,
-                question=question + instructions.behind(question, wanted, profile),
+                question=question + instructions.behind(question, answer_format, profile),
                 image_tokens=image_tokens,
                 requested=options.max_output_tokens,
             ),
@@ -254,12 +257,12 @@ class SubmissionService:
             "top_p": _first(options.top_p, sampling.top_p),
             "seed": options.seed,
             "samples": samples,
-            "answer_format": wanted,
+            "answer_format": answer_format,
             "guards": self._guards(options.guards),
         }
 
     def _guards(self, requested: requests.Guards | None) -> dict[str, bool]:
-        """Return which guards watch the job: those asked for, the others as the installation has them."""
+        """Return which guards watch the job: as requested, or as the settings say."""
         settings = self._settings
         return {
             "loop": settings.guard_loop,
@@ -272,11 +275,11 @@ class SubmissionService:
     def _admit(
         self, account_id: uuid.UUID, key: str | None, fingerprint: str | None, *, jobs: int = 1
     ) -> Accepted | None:
-        """Return None when there is room for so many new jobs, or what the same request has made just now.
+        """Return None if there is room for ``jobs`` new jobs, or what an identical request has just created.
 
         Raises:
-            core.errors.QueueFull: as many wait as may.
-            core.errors.StorageQuotaExceeded: the account stores as much as it may.
+            core.errors.QueueFull: the limit of queued jobs is reached.
+            core.errors.StorageQuotaExceeded: the storage quota is reached.
             core.database.DiskFull: there is no disk space.
         """
         self._disk.check()
@@ -284,7 +287,7 @@ class SubmissionService:
             self._quota.check(account_id)
             self._admission.check(account_id, jobs=jobs)
         except (errors.QueueFull, errors.StorageQuotaExceeded):
-            # The same request may be the one that took the last place: a replay is never refused.
+            # An identical request may have taken the last place, and a replay is never refused.
             replayed = self._replay(account_id, key, fingerprint)
             if replayed is None:
                 raise
@@ -296,57 +299,57 @@ class SubmissionService:
     ) -> Accepted | None:
         if key is None or fingerprint is None:
             return None
-        found = idempotency.replay(
+        job_id = idempotency.replay(
             self._database,
             account_id=account_id,
             key=key,
             fingerprint=fingerprint,
             stored=self._key_lifetime,
         )
-        return None if found is None else Accepted(found)
+        return None if job_id is None else Accepted(job_id)
 
-    def _keep(self, order: submission.Submission) -> Accepted:
+    def _store(self, new: submission.Submission) -> Accepted:
         try:
             stored = submission.submit(
                 self._database,
-                order,
+                new,
                 key_lifetime=self._key_lifetime,
-                storage_limit=self._quota.check(order.account_id),
+                storage_limit=self._quota.check(new.account_id),
             )
         except errors.StorageQuotaExceeded:
-            # The same request may have used the last of the quota meanwhile.
-            replayed = self._replay(order.account_id, order.idempotency_key, order.fingerprint)
+            # An identical request may have used the rest of the quota.
+            replayed = self._replay(new.account_id, new.idempotency_key, new.fingerprint)
             if replayed is None:
                 raise
             return replayed
         logs.bind(job_id=ids.show("job", stored.job_id))
         if not stored.replayed:
-            jobs = 1 + len(order.followers or ())
-            self._admission.took(order.account_id, jobs=jobs)
-            # For the leader of a group; its followers wait for it.
+            jobs = 1 + len(new.followers or ())
+            self._admission.took(new.account_id, jobs=jobs)
+            # One wakeup, for the leader of a group: its followers wait for it.
             self._wakeup.notify()
             _log.info(
                 "job_submitted",
-                images=len(order.images),
-                rerun=order.rerun_of is not None,
+                images=len(new.images),
+                rerun=new.rerun_of is not None,
                 jobs=jobs,
             )
         return stored
 
 
-def _class_of(options: requests.JobOptions, highest: Priority) -> Priority:
-    """Return the class that is asked for, by default normal or, if the key's ``highest`` one is lower, that."""
+def _priority(options: requests.JobOptions, highest: Priority) -> Priority:
+    """Return the requested priority; the default is normal, or the key's ``highest`` if that is lower."""
     if options.priority is not None:
         return Priority(options.priority)
     return highest if Priority.NORMAL.exceeds(highest) else Priority.NORMAL
 
 
-def _above(order: ParsedSubmission, highest: Priority) -> list[errors.Fault]:
-    """Return the fault of an order whose class is above ``highest``, if it is."""
-    requested = order.job.options.priority if order.job is not None else None
+def _priority_fault(parsed: ParsedSubmission, highest: Priority) -> list[errors.Fault]:
+    """Return a fault if the requested priority is above ``highest``."""
+    requested = parsed.job.options.priority if parsed.job is not None else None
     if requested is None or not Priority(requested).exceeds(highest):
         return []
-    sentence = f"The highest priority of this key is `{highest}`; `{requested}` was asked for."
+    sentence = f"The priority must be at most `{highest}` for this key; it is `{requested}`."
     return [errors.Fault("#/options/priority", sentence, "priority_not_allowed")]
 
 
@@ -355,7 +358,7 @@ def _requested(
     submitted_images: list[tuple[str, str]],
     header: requests.GroupHeaders,
 ) -> dict[str, Any]:
-    """Return what an order comes to, the same for each way to write it."""
+    """Return the content of a submission, the same for JSON and forms."""
     options = job.options.model_dump(exclude_none=True, exclude={"detail", "deadline_seconds"})
     requested = (
         {"question": job.question}
@@ -371,13 +374,13 @@ def _requested(
 
 
 def _fingerprint(path: str, account_id: uuid.UUID, requested: dict[str, Any] | None) -> str:
-    """Return the sha256 of a POST to ``path``, by which it is known when it comes again."""
+    """Return the SHA-256 of a POST to ``path``, which identifies a repeated request."""
     request = ["POST", path, account_id.hex, requested]
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _deadline(options: requests.JobOptions, header: requests.GroupHeaders) -> int | None:
-    """Return the earlier of the two ways to ask for a deadline, in seconds."""
+    """Return the earlier of the two requested deadlines, in seconds."""
     requested = [seconds for seconds in (options.deadline_seconds, header.cancel_after) if seconds]
     return min(requested, default=None)
 

@@ -16,8 +16,9 @@ from typer.core import TyperGroup
 
 import scripted
 from cli import output
-from cli.engine import devices, install, plan
-from cli.engine.command import Plan
+from cli.engine import install
+from cli.engine_plan import devices, plan
+from cli.engine_plan.command import Plan
 from cli.environments import build
 from core import errors, logs, settings
 from scripted import server
@@ -47,16 +48,27 @@ def engine(
     context: typer.Context,
     *,
     model_path: Annotated[
-        str, typer.Option(help="Checkpoint: a folder, or a name on the hub.", show_default=False)
+        str,
+        typer.Option(
+            help="Checkpoint: a directory, or a name on the Hugging Face Hub.", show_default=False
+        ),
     ] = "",
-    host: Annotated[str, typer.Option(help="Address to listen on; keep it private.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="Address to listen on. It must be private.")
+    ] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 30000,
-    made_up: Annotated[
-        bool, typer.Option("--scripted", help="Serve made-up answers instead: no model, no SGLang.")
+    use_scripted: Annotated[
+        bool,
+        typer.Option(
+            "--scripted",
+            help="Start the scripted engine instead, which needs neither a model nor SGLang.",
+        ),
     ] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the command only.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the command without running it.")
+    ] = False,
 ) -> None:
-    """Start SGLang with the flags that fit this machine, and say why each.
+    """Start SGLang with flags that fit this machine, and explain each flag.
 
     With NVIDIA GPUs it serves QVQ-72B-Preview, without them the small tiny-qvq on the CPU.
 
@@ -65,9 +77,9 @@ def engine(
     if context.invoked_subcommand:
         return
     options = settings.Settings.read()
-    if made_up:
+    if use_scripted:
         refuse_busy(host, port)
-        serve_script(options, host, port, context.args)
+        serve_scripted(options, host, port, context.args)
         return
     chosen = plan.plan(
         devices.find(os.environ),
@@ -87,10 +99,10 @@ def engine(
 
 
 def explain(chosen: Plan, python: str) -> None:
-    """Print the command and why each of its parts is there."""
+    """Print the command and the reason for each of its flags and variables."""
     output.line(chosen.title)
     parts = (*chosen.flags, *chosen.variables)
-    output.table(("flag", "why"), [(part.name, part.why) for part in parts])
+    output.table(("flag", "reason"), [(part.name, part.reason) for part in parts])
     output.line()
     output.lines(chosen.show(python))
     output.line()
@@ -100,13 +112,13 @@ def refuse_missing(python: Path | None, options: settings.Settings) -> None:
     """Refuse to start where SGLang is not installed.
 
     Raises:
-        core.errors.LaunchError: with the command that installs it.
+        core.errors.LaunchError: it is not installed; the message contains the remedy.
     """
     if python is None:
         if importlib.util.find_spec("sglang") is None:
             raise errors.LaunchError(
-                "SGLang is not installed here: pip install 'longlook[engine]', or let "
-                "LONGLOOK_ENGINE_PYTHON name the Python that has it."
+                "SGLang is not installed: run `pip install 'longlook[engine]'`, or set "
+                "LONGLOOK_ENGINE_PYTHON to a Python that has it."
             )
         return
     found = shutil.which(python)
@@ -122,10 +134,10 @@ def refuse_missing(python: Path | None, options: settings.Settings) -> None:
 
 
 def refuse_busy(host: str, port: int) -> None:
-    """Refuse to start on a port that is taken: SGLang would notice half a minute later.
+    """Refuse to start on a port that is in use, which SGLang would notice half a minute later.
 
     Raises:
-        core.errors.LaunchError: it is taken, or the address is none of this machine's.
+        core.errors.LaunchError: the port is in use, or the address does not belong to this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -138,15 +150,17 @@ def refuse_busy(host: str, port: int) -> None:
             ) from error
 
 
-def serve_script(options: settings.Settings, host: str, port: int, given: Sequence[str]) -> None:
-    """Serve the scripted engine over HTTP until SIGTERM, with options such as ``persona=loop``.
+def serve_scripted(
+    options: settings.Settings, host: str, port: int, arguments: Sequence[str]
+) -> None:
+    """Serve the scripted engine over HTTP until SIGTERM, with options such as ``behavior=verbatim_loop``.
 
     Raises:
-        core.errors.SettingsError: an option that is not known, or a value it cannot have.
+        core.errors.SettingsError: an option is unknown, or its value is invalid.
     """
     logs.configure(options, service="engine")
     key = options.engine_api_key
-    query = "&".join((f"max_images={options.max_images}", *given))
+    query = "&".join((f"max_images={options.max_images}", *arguments))
     server.serve(
         host,
         port,
@@ -158,12 +172,12 @@ def serve_script(options: settings.Settings, host: str, port: int, given: Sequen
 
 
 def start(chosen: Plan, python: str) -> None:
-    """Become SGLang. It gets none of the service's settings: it needs none, and some are secrets."""
+    """Replace this process by SGLang, without the service's settings: SGLang needs none, and some are secrets."""
     sys.stdout.flush()
     environment = inherited(os.environ) | chosen.environment
-    os.execvpe(python, [python, *chosen.arguments], environment)  # noqa: S606 - no shell is wanted
+    os.execvpe(python, [python, *chosen.arguments], environment)  # noqa: S606 - no shell is needed
 
 
 def inherited(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the part of an environment that SGLang may see."""
+    """Return the part of an environment that SGLang inherits."""
     return {name: value for name, value in environ.items() if not name.startswith(settings.PREFIX)}

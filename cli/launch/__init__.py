@@ -1,1 +1,1 @@
-"""What ``longlook up`` starts its processes with: the home directory, single processes, Redis, signals."""
+"""Starting processes for ``longlook up``: the home directory, one process, Redis, signals."""

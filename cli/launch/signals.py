@@ -1,4 +1,4 @@
-"""Requests to stop, counted, and woken up for: the only place where a signal means something."""
+"""Signals of the supervisor: stop requests are counted, and every signal ends a wait."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STOP: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class SignalWait:
-    """Counts SIGINT, SIGTERM and SIGHUP; :meth:`wait` returns early for them and for a child's end."""
+    """Counts SIGINT, SIGTERM and SIGHUP; :meth:`wait` returns early on them and on SIGCHLD."""
 
     def __init__(self, wakeups: int) -> None:
         self.stops = 0
@@ -27,18 +27,18 @@ class SignalWait:
             os.read(self._wakeups, 4096)
 
     def count(self, _number: int, _frame: FrameType | None) -> None:
-        """Count one request to stop."""
+        """Count one stop request."""
         self.stops += 1
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[SignalWait]:
-    """Take over the signals of this process for the length of the block."""
+def handled() -> Iterator[SignalWait]:
+    """Handle the signals of this process inside the block."""
     reader, writer = os.pipe()
     os.set_blocking(reader, False)
     os.set_blocking(writer, False)
     signals = SignalWait(reader)
-    # A handler of ours for SIGCHLD as well: an ignored signal wakes nobody up.
+    # SIGCHLD needs a handler as well: an ignored signal ends no wait.
     before = {number: signal.signal(number, signals.count) for number in _STOP}
     before[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, lambda _number, _frame: None)
     previous = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)

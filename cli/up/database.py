@@ -1,4 +1,4 @@
-"""What has to be there before the first process: the schema, the pepper, the first account and its key."""
+"""What must exist before the first process starts: the schema, the pepper, the first account and its key."""
 
 from __future__ import annotations
 
@@ -19,30 +19,32 @@ _ABSOLUTE = "sqlite:////"
 
 @dataclass(frozen=True)
 class FirstKey:
-    """The admin key of a first start; ``made`` tells whether it was made here or given."""
+    """The admin key of the first start; ``generated`` is False if a setting contains it."""
 
     key: str
-    made: bool
+    generated: bool
 
 
 def prepare(settings: Settings) -> FirstKey | None:
-    """Bring the database up to date; at the first start make the account, the pepper and the admin key.
+    """Upgrade the database; at the first start, create the account, the pepper and the admin key.
 
     Returns:
-        The admin key at the first start, None later.
+        The admin key at the first start, or None later.
 
     Raises:
-        core.errors.SettingsError: the bootstrap key is no key, or the database's path is relative.
-        core.errors.LaunchError: the database cannot be used, or the pepper of its keys is gone.
+        core.errors.SettingsError: the bootstrap key is malformed, or the database's path is relative.
+        core.errors.LaunchError: the database cannot be used, or the pepper of its keys is missing.
     """
-    given = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
-    if given is not None and not accounts.well_formed(given):
+    bootstrap = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
+    if bootstrap is not None and not accounts.well_formed(bootstrap):
         raise errors.SettingsError(
-            "LONGLOOK_BOOTSTRAP_KEY: not a key; one is `ll_` and 43 letters, digits, `-` or `_`"
+            "LONGLOOK_BOOTSTRAP_KEY: must be `ll_` and 43 letters, digits, `-` or `_`"
         )
     url = settings.database
     if url.startswith(_RELATIVE) and not url.startswith(_ABSOLUTE):
-        raise errors.SettingsError("LONGLOOK_DATABASE_URL: give the full path of the SQLite file")
+        raise errors.SettingsError(
+            "LONGLOOK_DATABASE_URL: the path of the SQLite file must be absolute"
+        )
     schema.upgrade(url)
     database = Database(url)
     try:
@@ -50,8 +52,8 @@ def prepare(settings: Settings) -> FirstKey | None:
             _refuse_lost_pepper(settings)
             return None
         pepper = accounts.ensure_pepper(settings)
-        key = given or accounts.new_key()
-        # The file first: a key that is in the database and nowhere else could never be used.
+        key = bootstrap or accounts.new_key()
+        # Write the file first: the database has only the key's hash, so a key that is nowhere else is lost.
         home.write_secret(settings.home / client.KEY_FILE, key)
         accounts.create_key(
             database,
@@ -61,17 +63,17 @@ def prepare(settings: Settings) -> FirstKey | None:
             role=Role.ADMIN,
             name="first",
         )
-        return FirstKey(key, made=given is None)
+        return FirstKey(key, generated=bootstrap is None)
     finally:
         database.close()
 
 
 def _refuse_lost_pepper(settings: Settings) -> None:
-    """Refuse to serve keys without the pepper of their hashes: a new one would let none of them in."""
+    """Refuse to start without the pepper of the existing keys: a new pepper would invalidate all of them."""
     try:
         accounts.pepper(settings)
     except errors.SettingsError as error:
         raise errors.LaunchError(
-            f"The keys of this database were made with a pepper that is gone: put {accounts.PEPPER_FILE} "
-            f"back into {settings.home}, or set LONGLOOK_PEPPER. With another one none of them works."
+            f"The pepper of this database's keys is missing: restore {accounts.PEPPER_FILE} in "
+            f"{settings.home}, or set LONGLOOK_PEPPER. With another pepper, none of the keys is valid."
         ) from error

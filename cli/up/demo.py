@@ -1,4 +1,4 @@
-"""What ``make demo`` shows: a picture, a question, the trace as it grows, the answer, and the cache at work."""
+"""The demo of ``make demo``: an image, two questions, the growing traces and the answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cli import output
+from cli import job_output, output
 from cli.client import Client, Pause
 from models import SAMPLES
 
@@ -18,7 +18,7 @@ _SECOND_QUESTION: Final = "How many yellow shapes?"
 
 @dataclass(frozen=True)
 class DemoSample:
-    """A picture with a question whose answer is known."""
+    """An image with a question and its correct answer."""
 
     image: Path
     question: str
@@ -33,43 +33,43 @@ def sample() -> DemoSample:
 
 
 def show(client: Client, *, key: str, pause: Pause) -> None:
-    """Ask two questions about one picture, then say how to ask the next one.
+    """Ask two questions about one image, then show how to ask the next one.
 
     Args:
-        client: talks to the service that has just been started.
-        key: shown in the lines to copy.
-        pause: how to spend the time between two looks at a job.
+        client: client of the started service.
+        key: API key, shown in the commands to copy.
+        pause: waits between two requests.
     """
     shown = sample()
     _ask(client, shown.image, shown.question, pause=pause)
-    output.line(f"(in the picture there are {shown.truth}: {shown.image})")
+    output.line(f"(the image contains {shown.truth}: {shown.image})")
     output.line()
     output.line(
-        "The same picture again, another question: the engine still has the picture in its cache."
+        "Another question about the same image: the engine still has the image in its cache."
     )
     _ask(client, shown.image, _SECOND_QUESTION, pause=pause)
-    _invite(client.url, key=key, shown=shown)
+    _show_commands(client.url, key=key, shown=shown)
 
 
 def _ask(client: Client, image: Path, question: str, *, pause: Pause) -> None:
-    """Submit one question, show its trace growing, then how it came out."""
+    """Submit one question, and show its trace as it grows and its result."""
     output.line()
     output.event("question", question)
     job = client.submit([image], question)
-    growth = output.LiveText()
+    live = job_output.LiveText()
     for event in client.follow(str(job["id"]), pause=pause):
-        growth.show(event)
+        live.show(event)
         job = event.get("job", job)
-    growth.end()
+    live.end()
     output.line()
-    output.result(job)
+    job_output.result(job)
 
 
-def _invite(url: str, *, key: str, shown: DemoSample) -> None:
-    """Print what to copy into another terminal."""
+def _show_commands(url: str, *, key: str, shown: DemoSample) -> None:
+    """Print commands to copy into another terminal."""
     output.lines(
         f"""
-The service is up until you press Ctrl-C. In another terminal:
+The service runs until you press Ctrl-C. In another terminal:
 
   curl -s {url}/v1/jobs -H 'Authorization: Bearer {key}' -H 'Prefer: wait=30' \\
     -F image=@{shown.image} -F 'question={shown.question}'

@@ -1,4 +1,4 @@
-"""The engines that ``longlook up`` works with: which, whose, and whether they are ready."""
+"""The engines of ``longlook up``: which ones, whether to start one, and whether they are ready."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from cli import client, output
+from cli.engine_plan import plan
+from cli.engine_plan.command import Plan
 from cli.environments import build
 from cli.environments import engine as environment
-from cli.launch.engine import EngineRoom, Plan
 from core import errors, profiles
 from core.settings import Settings
 
@@ -21,19 +22,19 @@ SCRIPTED: Final = "scripted"
 SCRIPTED_URL: Final = "scripted:"
 
 _PROBE_SECONDS: Final = 3.0
-#: Between two lines that say an engine is still starting.
-_PATIENCE_SECONDS: Final = 10.0
+#: Seconds between two messages that an engine is not ready.
+_REPORT_SECONDS: Final = 10.0
 _OK: Final = 200
 
 
 @dataclass(frozen=True)
 class EngineProcesses:
-    """What was asked for, worked out.
+    """The engines to use.
 
     Attributes:
-        urls: where the workers find them.
-        model: the name of the model they serve.
-        plan: the command of an engine of our own; None when there is nothing to start.
+        urls: their URLs, for the workers.
+        model: name of the model that they serve.
+        plan: command of the engine to start, or None if no engine must be started.
     """
 
     urls: tuple[str, ...]
@@ -41,42 +42,42 @@ class EngineProcesses:
     plan: Plan | None = None
 
 
-def choose(requested: str | None, settings: Settings, *, room: EngineRoom) -> EngineProcesses:
-    """Return the engines for ``--engine``: ``tiny``, ``scripted``, or URLs separated by commas.
+def choose(requested: str | None, settings: Settings) -> EngineProcesses:
+    """Return the engines for ``--engine``: ``tiny``, ``scripted``, or comma-separated URLs.
 
-    Without it those of ``LONGLOOK_ENGINE_URLS``, and without these tiny.
+    Without the option, ``LONGLOOK_ENGINE_URLS`` decides; without that setting, the engine is ``tiny``.
 
     Raises:
-        core.errors.SettingsError: it is none of them.
-        core.errors.LaunchError: tiny's environment is missing.
+        core.errors.SettingsError: the value is none of these.
+        core.errors.LaunchError: the environment of ``tiny`` is missing.
     """
     if requested is None and "engine_urls" in settings.model_fields_set:
         requested = ",".join(settings.engine_urls)
     if requested is None or requested == TINY:
-        return _own(settings, room)
+        return _tiny(settings)
     if requested == SCRIPTED:
         requested = SCRIPTED_URL
     try:
         urls = Settings.read({}, engine_urls=requested).engine_urls
     except errors.SettingsError as error:
         raise errors.SettingsError(
-            f"--engine: {requested!r} is neither `tiny`, `scripted`, nor URLs separated by commas"
+            f"--engine: {requested!r} must be `tiny`, `scripted`, or comma-separated URLs"
         ) from error
     return EngineProcesses(urls=urls, model=_model(urls, settings))
 
 
-def _own(settings: Settings, room: EngineRoom) -> EngineProcesses:
-    """Return the tiny engine, on a free port."""
+def _tiny(settings: Settings) -> EngineProcesses:
+    """Return the engine ``tiny`` on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
-    plan = room.plan(settings, port)
-    if plan.python is not None and not build.is_whole(plan.python):
+    command = plan.plan((), settings, host="127.0.0.1", port=port)
+    if command.python is not None and not build.is_whole(command.python):
         raise errors.LaunchError(
-            f"The engine's environment is missing or unfinished ({plan.python}). "
-            f"{_remedy(plan.python, settings)} Or try `longlook up --engine scripted`, which needs no model."
+            f"The engine's environment is missing or unfinished ({command.python}). "
+            f"{_remedy(command.python, settings)} Or try `longlook up --engine scripted`, which needs no model."
         )
     model = settings.model if "model" in settings.model_fields_set else profiles.TINY.name
-    return EngineProcesses(urls=(f"http://127.0.0.1:{port}",), model=model, plan=plan)
+    return EngineProcesses(urls=(f"http://127.0.0.1:{port}",), model=model, plan=command)
 
 
 def _remedy(python: Path, settings: Settings) -> str:
@@ -91,7 +92,7 @@ def _remedy(python: Path, settings: Settings) -> str:
 
 
 def _model(urls: tuple[str, ...], settings: Settings) -> str:
-    """Return the model's name: as it is set, else as the first engine that answers says."""
+    """Return the model's name: the configured one, or else the one that the first responding engine serves."""
     served = [url for url in urls if url != SCRIPTED_URL]
     if "model" in settings.model_fields_set or not served:
         return settings.model
@@ -100,50 +101,50 @@ def _model(urls: tuple[str, ...], settings: Settings) -> str:
             return name
     output.event(
         "warning",
-        f"no engine answers yet, so the model's name is not known: taken for {settings.model}. "
+        f"no engine responds yet, so the model's name is unknown; using {settings.model}. "
         "LONGLOOK_MODEL sets it.",
     )
     return settings.model
 
 
 def served_model(url: str, settings: Settings) -> str | None:
-    """Return the name of the model that the engine at ``url`` serves, None when it does not say."""
+    """Return the name of the model that the engine at ``url`` serves, or None if it does not respond."""
     _, body = client.probe(f"{url}/v1/models", seconds=_PROBE_SECONDS, bearer=_bearer(settings))
-    listed = body.get("data")
-    return str(listed[0]["id"]) if isinstance(listed, list) and listed else None
+    models = body.get("data")
+    return str(models[0]["id"]) if isinstance(models, list) and models else None
 
 
 class Readiness:
-    """Watches for the engines to become ready, and says so once for each."""
+    """Checks whether the engines are ready, and reports each one once."""
 
     def __init__(self, engines: EngineProcesses, settings: Settings) -> None:
         self._engines = engines
         self._settings = settings
         self._waiting = list(engines.urls)
-        self._began_at = time.monotonic()
-        self._reported_at = self._began_at
+        self._started_at = time.monotonic()
+        self._reported_at = self._started_at
 
     @property
     def any_ready(self) -> bool:
-        """Whether jobs can be answered."""
+        """Whether at least one engine is ready."""
         return len(self._waiting) < len(self._engines.urls)
 
     @property
     def all_ready(self) -> bool:
-        """Whether there is nothing left to wait for."""
+        """Whether all engines are ready."""
         return not self._waiting
 
-    def look(self) -> None:
-        """Ask the engines that are not ready yet."""
+    def check(self) -> None:
+        """Check the engines that are not ready yet."""
         for url in tuple(self._waiting):
             if url == SCRIPTED_URL:
                 self._waiting.remove(url)
-                output.event("engine ready", "scripted: its answers are made up, no model runs")
+                output.event("engine ready", "scripted: generates answers without a model")
             elif self._healthy(url):
                 self._waiting.remove(url)
                 name = self._engines.model
                 output.event("engine ready", f"{name} at {url} after {self._elapsed():.0f} s")
-        if self._waiting and time.monotonic() - self._reported_at > _PATIENCE_SECONDS:
+        if self._waiting and time.monotonic() - self._reported_at > _REPORT_SECONDS:
             self._reported_at = time.monotonic()
             output.event("engine", f"not ready after {self._elapsed():.0f} s; jobs wait for it")
 
@@ -154,7 +155,7 @@ class Readiness:
         return status == _OK
 
     def _elapsed(self) -> float:
-        return time.monotonic() - self._began_at
+        return time.monotonic() - self._started_at
 
 
 def _bearer(settings: Settings) -> str | None:

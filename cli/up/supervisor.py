@@ -1,4 +1,4 @@
-"""Keeps the programs of ``longlook up`` running, and ends them in order. The one that hears signals."""
+"""Supervisor of the programs of ``longlook up``: restarts them, handles signals, and stops them in order."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ from cli.launch.signals import SignalWait
 from core import errors
 
 _TICK_SECONDS: Final = 0.5
-_LONGEST_WAIT_SECONDS: Final = 30.0
-#: A program that ran this long before it ended begins again with the shortest wait.
-_STEADY_SECONDS: Final = 60.0
+_MAX_RESTART_SECONDS: Final = 30.0
+#: A program that ran at least this long restarts after the shortest delay.
+_STABLE_SECONDS: Final = 60.0
 
 
-class StopAsked(Exception):
-    """A signal asked the supervisor to stop."""
+class StopRequested(Exception):
+    """A signal requested a stop."""
 
 
 @dataclass
 class _Member:
-    """A program that has to run, and how it fared so far."""
+    """A supervised program and its state."""
 
     program: Program
     process: Process
     started_at: float
-    #: Whether it has ever worked: the end of one that never did ends everything, with its last words.
-    proven: bool = False
-    falls: int = 0
-    #: When it is started again; None while it runs.
+    #: Whether it has been ready; if it ends before, the whole start fails.
+    was_ready: bool = False
+    restarts: int = 0
+    #: Time of its next start; None while it runs.
     due_at: float | None = None
-    #: Up to where its log has been shown.
+    #: Bytes of its log that have been shown.
     shown: int = 0
 
 
 class Supervisor:
-    """Starts programs, starts them again when they end, and ends them in the reverse order.
+    """Starts programs, restarts them when they end, and stops them in reverse order.
 
     Args:
-        folder: the home directory, where the logs go.
-        working: the working directory of the programs.
-        signals: the requests to stop.
-        verbose: whether the programs' logs are shown on stderr as well.
-        first_wait_seconds: before a program that ended starts again; doubles each time it ends soon.
+        folder: home directory, for the logs.
+        working: working directory of the programs.
+        signals: counts stop requests.
+        verbose: whether to show the programs' logs on stderr.
+        restart_seconds: delay of the first restart; doubles each time the program ends soon.
     """
 
     def __init__(
@@ -58,20 +58,20 @@ class Supervisor:
         working: Path,
         signals: SignalWait,
         verbose: bool = False,
-        first_wait_seconds: float = 1.0,
+        restart_seconds: float = 1.0,
     ) -> None:
         self._folder = folder
         self._working = working
         self._signals = signals
         self._verbose = verbose
-        self._first_wait_seconds = first_wait_seconds
+        self._restart_seconds = restart_seconds
         self._stages: list[list[_Member]] = []
 
     def start(self, *programs: Program) -> None:
-        """Start ``programs`` as one stage: they end together, before the stages that started earlier.
+        """Start ``programs`` as one stage. They stop together, before all earlier stages.
 
         Raises:
-            core.errors.LaunchError: one of them cannot be started.
+            core.errors.LaunchError: a program cannot be started.
         """
         stage: list[_Member] = []
         self._stages.append(stage)
@@ -81,34 +81,34 @@ class Supervisor:
             process = Process(program, folder=self._working, log=log)
             stage.append(_Member(program, process, time.monotonic(), shown=shown))
 
-    def prove(self, *, but: str | None = None) -> None:
-        """Note that all programs (but one) have worked: from now on they are started again when they end."""
+    def mark_ready(self, *, except_for: str | None = None) -> None:
+        """Mark all programs (except one) as ready: from now on they are restarted when they end."""
         for member in self._members():
-            if member.program.name != but:
-                member.proven = True
+            if member.program.name != except_for:
+                member.was_ready = True
 
     def watch(self, seconds: float) -> None:
-        """Look after the programs for ``seconds``; this is how everybody here waits.
+        """Supervise the programs for ``seconds``; every wait of ``longlook up`` uses this method.
 
         Raises:
-            StopAsked: at once, when a signal asks for it.
-            core.errors.LaunchError: a program ended that has never worked.
+            StopRequested: a signal requested a stop; raised at once.
+            core.errors.LaunchError: a program ended before it was ready.
         """
         until = time.monotonic() + seconds
         while True:
             if self._signals.stops:
-                raise StopAsked
+                raise StopRequested
             for member in self._members():
-                self._look_after(member)
+                self._check(member)
             left = until - time.monotonic()
             if left <= 0:
                 return
             self._signals.wait(min(left, _TICK_SECONDS))
 
     def stop(self) -> bool:
-        """End all programs, stage by stage; return whether they were given their time.
+        """Stop all programs, stage by stage; return whether they had their time to stop.
 
-        A further signal ends everything at once.
+        Another signal kills all of them at once.
         """
         stops = self._signals.stops
         for stage in reversed(self._stages):
@@ -127,9 +127,9 @@ class Supervisor:
     def _members(self) -> list[_Member]:
         return [member for stage in self._stages for member in stage]
 
-    def _look_after(self, member: _Member) -> None:
+    def _check(self, member: _Member) -> None:
         self._show_log(member)
-        if member.process.shorten_log():
+        if member.process.rotate_log():
             member.shown = 0
         now = time.monotonic()
         if member.due_at is not None:
@@ -143,17 +143,17 @@ class Supervisor:
         if status is None:
             return
         name, log = member.program.name, member.process.log
-        if not member.proven:
+        if not member.was_ready:
             raise errors.LaunchError(
                 f"{name} ended ({_status(status)}) before it was ready. Its log, {log}, ends with:\n"
-                f"{member.process.last_words()}"
+                f"{member.process.last_lines()}"
             )
-        member.falls = 1 if now - member.started_at > _STEADY_SECONDS else member.falls + 1
-        wait = min(_LONGEST_WAIT_SECONDS, self._first_wait_seconds * 2 ** (member.falls - 1))
+        member.restarts = 1 if now - member.started_at > _STABLE_SECONDS else member.restarts + 1
+        wait = min(_MAX_RESTART_SECONDS, self._restart_seconds * 2 ** (member.restarts - 1))
         member.due_at = now + wait
         output.event(
             "warning",
-            f"{name} ended ({_status(status)}); it starts again in {wait:.0f} s. Log: {log}",
+            f"{name} ended ({_status(status)}); it restarts in {wait:.0f} s. Log: {log}",
         )
 
     def _show_log(self, member: _Member) -> None:
@@ -171,5 +171,5 @@ class Supervisor:
 
 
 def _status(status: int) -> str:
-    """Return an exit status in words."""
+    """Return an exit status as text."""
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"

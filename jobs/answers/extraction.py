@@ -8,7 +8,7 @@ QVQ writes one text without think tags, ending in ``**Final Answer**`` (or ``**�
 3. ``boxed``: the last balanced ``\\boxed`` anywhere
 4. ``phrase``: "the answer is …", "答案是…"
 
-An unterminated ``\\boxed{`` is no answer: it is how a trace ends that ran out of tokens.
+An unterminated ``\\boxed{`` is not an answer: a trace that runs out of tokens ends in this way.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-#: The last one is no rule of this module: the answer was asked for as JSON, see :mod:`jobs.answers.values`.
+#: The last one is not a rule of this module: the answer was requested as JSON, see :mod:`jobs.answers.values`.
 Rule = Literal["heading+boxed", "heading", "boxed", "phrase", "json_schema"]
 
-# A heading stands in one paragraph: so no blank line is in it. A line may be broken once.
+# A heading is part of one paragraph, so it contains no blank line and at most one line break.
 _GAP = r"[^\S\n]*+\n?+[^\S\n]*+"
 _FINAL = rf"(?:Final(?=\s){_GAP}Answer|最终答案|最終答案)"
-# Every pattern is linear in the length of the text, whatever a looping model writes: quantifiers that
-# could share a run of characters are possessive (``*+``), and a run is entered at its first character only.
+# Every pattern takes linear time for any text: quantifiers that could match the same run of characters are possessive
+# (``*+``), and a match of a run can start only at its first character.
 #: The heading of a final answer.
 HEADING = re.compile(
     rf"\*\*{_GAP}{_FINAL}\s*[:：]?\s*(?:\*\*)?\s*[:：]?|(?<!#)#++{_GAP}{_FINAL}\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
@@ -34,9 +34,9 @@ _PHRASE = re.compile(
     r"(?:\bthe\s+(?:final\s+)?answer\s+is|答案(?:是|为|：|:))\s*+[:：]?\s*+([^\n]+)",  # noqa: RUF001 - same
     re.IGNORECASE,
 )
-#: What the braces of a box are counted by. An escaped character, a brace among them, counts as nothing.
+#: Tokens to count the braces of a box. Escaped characters, including braces, do not count.
 _BRACES = re.compile(r"(?P<box>(?<!\\)\\++boxed\s*+\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-#: What Markdown draws a line with, and closes a heading with.
+#: A Markdown rule, or the closing characters of a heading.
 _RULER = re.compile(r"\A\s*+(?:[-*_]{3,}+|#++)[^\S\n]*+(?:\n|\Z)")
 _STOPS = " .。"
 _WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
@@ -51,7 +51,7 @@ class Answer:
 
 
 def extract(trace: str) -> Answer | None:
-    """Return the answer in ``trace`` (raw text), or None when it has none."""
+    """Return the answer in ``trace`` (raw text), or None if it has none."""
     headings = list(HEADING.finditer(trace))
     if headings:
         tail = trace[headings[-1].end() :]
@@ -69,30 +69,32 @@ def extract(trace: str) -> Answer | None:
 
 
 def _last_boxed(text: str) -> str | None:
-    r"""Return what the last terminated, non-empty ``\\boxed{…}`` holds; of two in one another the inner one."""
-    begun: list[int | None] = []  # Open braces: where a box's content begins, None for any other.
-    last, found = -1, None
+    r"""Return the content of the last terminated, non-empty ``\\boxed{…}``; of nested ones, the inner one."""
+    open_: list[
+        int | None
+    ] = []  # Open braces: the start of a box's content, or None for other braces.
+    last, content = -1, None
     for token in _BRACES.finditer(text):
         match token.lastgroup:
             case "box":
-                begun.append(token.end())
+                open_.append(token.end())
             case "open":
-                begun.append(None)
-            case "close" if begun:
-                start = begun.pop()
+                open_.append(None)
+            case "close" if open_:
+                start = open_.pop()
                 if (
                     start is not None
                     and start > last
                     and (inner := text[start : token.start()].strip())
                 ):
-                    last, found = start, inner
-    return found
+                    last, content = start, inner
+    return content
 
 
 def _unwrap(text: str) -> str:
-    """Return ``text`` without the Markdown and LaTeX around it and without a final full stop."""
+    """Return ``text`` without the Markdown and LaTeX around it and without a final period."""
     text = text.strip().rstrip(_STOPS)
-    if text.count("**") == 1:  # The other half was before the heading: "**Final Answer: 6**".
+    if text.count("**") == 1:  # The opening ones are before the heading: "**Final Answer: 6**".
         text = text.removesuffix("**")
     for left, right in _WRAPPINGS:
         if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
@@ -101,6 +103,6 @@ def _unwrap(text: str) -> str:
 
 
 def heading(trace: str) -> int | None:
-    """Return where the last heading of a final answer begins in ``trace``, or None when it has none."""
+    """Return the start of the last heading of a final answer in ``trace``, or None if it has none."""
     headings = list(HEADING.finditer(trace))
     return headings[-1].start() if headings else None

@@ -1,7 +1,7 @@
-"""What a model is told behind the question about the form of its answer, in the question's language. Pure.
+"""Instructions on the answer format that are appended to the question, in the question's language. Pure.
 
-It comes after the question, and so after the pictures: questions about a picture share its prefix, whatever form they
-want their answers in.
+They follow the question and the images, so that questions about the same image share its cached prefix, whatever
+their answer formats are.
 """
 
 from __future__ import annotations
@@ -34,28 +34,28 @@ _JSON = (
 )
 
 
-def behind(question: str, wanted: Mapping[str, Any] | None, profile: ModelProfile) -> str:
-    """Return what a model is told behind ``question``, with the white space before it; maybe nothing.
+def behind(question: str, answer_format: Mapping[str, Any] | None, profile: ModelProfile) -> str:
+    """Return the text to append to ``question``, with leading white space; may be empty.
 
     Args:
         question: decides the language.
-        wanted: the job's option ``answer_format``.
-        profile: the model; one that has not learned to follow instructions is told nothing.
+        answer_format: the job's option.
+        profile: the model; if it cannot follow instructions, the text is empty.
     """
     if not profile.instructed:
         return ""
     language = int((scripts.cjk_share(question) or 0.0) > 0.5)  # noqa: PLR2004 - more than half
-    reported = ""
-    match (wanted or {}).get("type"):
+    instruction = ""
+    match (answer_format or {}).get("type"):
         case "number":
-            reported = _NUMBER[language]
+            instruction = _NUMBER[language]
         case "boolean":
-            reported = _BOOLEAN[language]
+            instruction = _BOOLEAN[language]
         case "choice":
-            reported = f"{_lettered((wanted or {})['options'])}\n{_CHOICE[language]}"
+            instruction = f"{_lettered((answer_format or {})['options'])}\n{_CHOICE[language]}"
         case "json_schema":
-            reported = f"{_JSON[language]}\n{_plain((wanted or {})['schema'])}"
-    return f"\n\n{reported}" if reported else ""
+            instruction = f"{_JSON[language]}\n{_plain((answer_format or {})['schema'])}"
+    return f"\n\n{instruction}" if instruction else ""
 
 
 def _lettered(options: Sequence[str]) -> str:

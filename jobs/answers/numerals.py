@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-#: Words that multiply what stands before them. Of Chinese ones several may stand together: 百万 is a million.
+#: Words that multiply the number before them. Several Chinese ones may be combined: 百万 is a million.
 SCALES = {
     "dozen": 12,
     "hundred": 100,
@@ -61,7 +61,7 @@ CHINESE = re.compile(r"[零〇一二两三四五六七八九十百千万亿]+")
 
 
 def english(words: str) -> int | None:
-    """Return what a run of number words says, None when they are no one number."""
+    """Return the number that a run of number words means, or None if it is not a single number."""
     whole = part = 0
     lowest = math.inf
     for word in re.findall(r"[a-z]+", words.lower()):
@@ -69,9 +69,9 @@ def english(words: str) -> int | None:
             continue
         scale = SCALES.get(word)
         if scale is None:
-            # After "twenty" comes a digit, after "hundred" anything below; after a digit nothing.
-            room = 100 if part % 100 == 0 else 10 if part % 100 in range(20, 100, 10) else 0
-            if (part or whole) and not 0 < _SMALL[word] < room:
+            # "twenty" may be followed by a digit, "hundred" by any smaller number, and a digit by nothing.
+            limit = 100 if part % 100 == 0 else 10 if part % 100 in range(20, 100, 10) else 0
+            if (part or whole) and not 0 < _SMALL[word] < limit:
                 return None
             part += _SMALL[word]
         elif scale < 1000:  # noqa: PLR2004 - hundred and dozen
@@ -86,10 +86,10 @@ def english(words: str) -> int | None:
 
 
 def chinese(word: str) -> int | None:
-    """Return what a run of Chinese numerals says, None when they are no one number."""
+    """Return the number that a run of Chinese numerals means, or None if it is not a single number."""
     whole = part = 0
     digit: int | None = None
-    #: What the next digit counts, when nothing says so.
+    # The value of a final digit without a scale.
     rest: float = 1
     lowest = least = math.inf
     for character in word:
@@ -107,7 +107,7 @@ def chinese(word: str) -> int | None:
         else:
             whole += (part + (digit or 0) or 1) * scale
             part, digit, rest, least, lowest = 0, None, scale / 10, math.inf, scale
-    # "三百五" is 350 to some and a slip to others.
+    # "三百五" is ambiguous: it may mean 350, or be a mistake.
     if digit and rest != 1:
         return None
     return whole + part + (digit or 0)

@@ -1,7 +1,7 @@
-"""The vote of several samples on one answer: in which waves they are asked, how answers are counted. Pure.
+"""Voting of several samples on one answer: the waves in which they run, and how answers are counted. Pure.
 
-Votes are numbered from 0 in the order in which they are asked for. The class with the most votes wins; of classes
-with as many, the one that has the earliest vote. So the outcome hangs on the votes alone, not on who was faster.
+Votes are numbered from 0 in the order of their requests. The class with the most votes wins; in a tie, the class with
+the earliest vote wins. So the result depends only on the votes, and not on which sample finishes first.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-#: One voice is no vote, though of two it could not be outvoted.
-_LEAST = 2
+#: A vote needs at least this many samples, although one of two could not be outvoted.
+_MIN_VOTES = 2
 
 
 @dataclass(frozen=True)
 class AnswerClass:
-    """Answers that say the same.
+    """Equal answers.
 
     Attributes:
-        text: the first of them.
-        votes: who gave them, in order.
+        text: the first of these answers.
+        votes: their votes, in order.
     """
 
     text: str = field(repr=False)
@@ -28,21 +28,21 @@ class AnswerClass:
 
     @property
     def rank(self) -> tuple[int, int]:
-        """What classes are sorted by, the winner first."""
+        """The sort key of classes; the winner has the smallest."""
         return -len(self.votes), self.votes[0]
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How a vote came out.
+    """The result of a vote.
 
     Attributes:
-        requested: samples that the job asks for, at most.
-        begun: samples that an engine was asked for.
-        classes: the answers, the winner first.
+        requested: maximum number of samples of the job.
+        begun: number of samples that were started.
+        classes: the classes of answers, the winner first.
         abstained: votes whose samples ended without an answer.
-        generations: the generation of the attempt in which each vote was cast.
-        look: the stream in which the winner was looked at once more, None: it was not.
+        samples: the number of each vote's stream in the attempt.
+        look: the number of the stream that verified the winner, or None.
     """
 
     requested: int
@@ -54,22 +54,23 @@ class Tally:
 
     @property
     def counted(self) -> int:
-        """How many samples came to their end and count, abstentions among them."""
-        return sum(len(one.votes) for one in self.classes) + len(self.abstained)
+        """The number of finished samples, including abstentions."""
+        return sum(len(entry.votes) for entry in self.classes) + len(self.abstained)
 
     @property
     def confidence(self) -> float | None:
-        """The winner's share of all that count, None without one."""
+        """The winner's share of the counted samples, or None without a winner."""
         return len(self.classes[0].votes) / self.counted if self.classes else None
 
     def plain(self) -> dict[str, Any]:
-        """Return it as it is kept with the job."""
+        """Return the result as JSON values, as the job stores it."""
         return {
             "requested": self.requested,
             "begun": self.begun,
             "counted": self.counted,
             "classes": [
-                {"text": one.text, "generations": self._streams(one.votes)} for one in self.classes
+                {"text": entry.text, "samples": self._streams(entry.votes)}
+                for entry in self.classes
             ],
             "abstained": self._streams(self.abstained),
         } | ({} if self.look is None else {"look": self.look})
@@ -79,14 +80,14 @@ class Tally:
 
 
 def waves(samples: int) -> list[int]:
-    """Return how many samples are asked for at once, wave by wave: 5 are 3 + 2, 8 are 4 + 2 + 2.
+    """Return the number of samples in each wave: 5 are 3 + 2, 8 are 4 + 2 + 2.
 
-    The first wave is the smallest that can decide, if all of it agree; each further one is half of what is left.
+    The first wave is the smallest that can decide if all of its samples agree; each further one is half of the rest.
     """
     planned: list[int] = []
     left = samples
     while left:
-        planned.append(min(left, max(-(-left // 2), _LEAST)))
+        planned.append(min(left, max(-(-left // 2), _MIN_VOTES)))
         left -= planned[-1]
     return planned
 
@@ -97,38 +98,38 @@ def classes(
     """Return the classes of ``answers``, the winner first.
 
     Args:
-        answers: by vote; None abstains.
-        same: whether two answers say the same. Each answer is compared with the first of each class.
+        answers: the answer of each vote; None is an abstention.
+        same: whether two answers are equal. Each answer is compared with the first one of each class.
     """
-    found: list[AnswerClass] = []
+    grouped: list[AnswerClass] = []
     for vote in sorted(answers):
         text = answers[vote]
         if text is None:
             continue
-        for place, one in enumerate(found):
-            if same(one.text, text):
-                found[place] = AnswerClass(one.text, (*one.votes, vote))
+        for index, entry in enumerate(grouped):
+            if same(entry.text, text):
+                grouped[index] = AnswerClass(entry.text, (*entry.votes, vote))
                 break
         else:
-            found.append(AnswerClass(text, (vote,)))
-    return sorted(found, key=lambda one: one.rank)
+            grouped.append(AnswerClass(text, (vote,)))
+    return sorted(grouped, key=lambda entry: entry.rank)
 
 
 def decided(ranked: list[AnswerClass], *, cast: Iterable[int], requested: int) -> bool:
-    """Whether the votes that are missing can no longer change the winner.
+    """Whether the missing votes can no longer change the winner.
 
     Args:
         ranked: the classes so far, the leader first.
-        cast: the votes that are there, abstentions among them.
-        requested: how many there are to be.
+        cast: the finished votes, including abstentions.
+        requested: the total number of votes.
     """
-    there = set(cast)
-    missing = [vote for vote in range(requested) if vote not in there]
+    finished = set(cast)
+    missing = [vote for vote in range(requested) if vote not in finished]
     if not missing:
         return True
-    if not ranked or len(there) < _LEAST:
+    if not ranked or len(finished) < _MIN_VOTES:
         return False
     leader, *rivals = ranked
-    # The best that can become of each: it gets all that is missing. A new class has nothing else.
+    # The best case of each rival is to get all missing votes; a new class has only those.
     best = [(-len(rival.votes) - len(missing), min(rival.votes[0], missing[0])) for rival in rivals]
     return leader.rank < min([*best, (-len(missing), missing[0])])

@@ -1,13 +1,13 @@
-"""Images: what comes in is bounded, decoded in a sandbox, and kept as one canonical picture.
+"""Images: uploads are limited in size, decoded in a sandbox, and stored as one canonical image.
 
-The door uses :class:`ImageReader`; who counts tokens uses :func:`image_tokens`. Only
-:mod:`jobs.images.pipeline`, which runs in the sandbox's children, loads decoders: a process that serves
+The API uses :class:`ImageReader`, and everything that counts tokens uses :func:`image_tokens`. Only
+:mod:`jobs.images.pipeline`, which runs in child processes of the sandbox, loads decoders: a process that serves
 requests never has one in its address space.
 """
 
 from __future__ import annotations
 
-from jobs.images.canonical import PIPELINE_VERSION, CanonicalImage, Original
+from jobs.images.canonical import PIPELINE_VERSION, CanonicalImage, OriginalFile
 from jobs.images.formats import sniff
 from jobs.images.geometry import MARKER_TOKENS, image_tokens, smart_resize
 from jobs.images.reader import ImageLimits, ImageReader, from_data_url, read_capped
@@ -18,7 +18,7 @@ __all__ = [
     "CanonicalImage",
     "ImageLimits",
     "ImageReader",
-    "Original",
+    "OriginalFile",
     "from_data_url",
     "image_tokens",
     "read_capped",

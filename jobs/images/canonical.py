@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ PIPELINE_VERSION = "1/pillow-" + ".".join(PIL.__version__.split(".")[:2])
 
 
 @dataclass(frozen=True)
-class Original:
+class OriginalFile:
     """The facts kept of an uploaded file: its bytes are not.
 
     Attributes:
@@ -42,6 +42,7 @@ class CanonicalImage:
     """An image as it is kept: upright 8-bit RGB on white, sRGB, at the model's size, without metadata.
 
     Attributes:
+        detail: the tier whose size it has.
         data: a PNG, or a JPEG where the original was lossy already.
         media_type: ``image/png`` or ``image/jpeg``.
         width: in pixels, a multiple of 28.
@@ -49,16 +50,22 @@ class CanonicalImage:
         original: what it was made of.
     """
 
-    data: bytes
+    detail: str
+    data: bytes = field(repr=False)
     media_type: str
     width: int
     height: int
-    original: Original
+    original: OriginalFile
+
+    @property
+    def pipeline(self) -> str:
+        """The version of the pipeline that made it."""
+        return PIPELINE_VERSION
 
     @cached_property
     def key(self) -> str:
         """The content address: SHA-256 of the bytes and :data:`PIPELINE_VERSION`, 64 hex digits."""
-        return hashlib.sha256(self.data + PIPELINE_VERSION.encode()).hexdigest()
+        return hashlib.sha256(self.data + self.pipeline.encode()).hexdigest()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -68,4 +75,4 @@ class CanonicalImage:
     @classmethod
     def from_facts(cls, facts: dict[str, Any], data: bytes) -> Self:
         """Return the image whose :attr:`facts` and bytes these are."""
-        return cls(**{**facts, "data": data, "original": Original(**facts["original"])})
+        return cls(**{**facts, "data": data, "original": OriginalFile(**facts["original"])})

@@ -1,4 +1,4 @@
-"""Width and height of a canonical picture (PNG or JPEG) from its first bytes, without decoding it.
+"""Width and height of a canonical image (PNG or JPEG) from its first bytes, without decoding it.
 
 Sources: PNG specification, section 11.2.1 (IHDR); ITU-T T.81, annex B (JPEG frame headers).
 """
@@ -12,7 +12,7 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def dimensions(data: bytes) -> tuple[int, int] | None:
-    """Return ``(width, height)`` in pixels, or None when ``data`` is neither PNG nor JPEG."""
+    """Return ``(width, height)`` in pixels, or None if ``data`` is neither PNG nor JPEG."""
     if data.startswith(_PNG) and len(data) >= 24:  # noqa: PLR2004 - where IHDR's two sizes end
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if data.startswith(_JPEG):

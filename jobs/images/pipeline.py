@@ -2,7 +2,7 @@
 
 In order: the header is held against the limits before a pixel is decoded; a JPEG is decoded at the smallest
 scale that is still large enough; pixels of more than 8 bits are scaled down; transparency becomes white; the
-picture is resized to the model's size; its colours go from the file's profile to sRGB; it is turned upright;
+picture is resized to the model's size; its colors go from the file's profile to sRGB; it is turned upright;
 metadata stay behind. Profile and turn come after the resize because there are fewer pixels then: the picture
 is the same, a wide-gamut photograph takes half the time.
 """
@@ -35,8 +35,8 @@ from PIL import (
 )
 
 from core import errors, profiles
-from jobs.images import colours, formats, geometry
-from jobs.images.canonical import CanonicalImage, Original
+from jobs.images import colors, formats, geometry
+from jobs.images.canonical import CanonicalImage, OriginalFile
 
 try:
     import pillow_heif
@@ -49,7 +49,7 @@ MAX_RATIO = 50
 MIN_SIDE = 2
 
 #: Of canonical JPEGs. Their chroma is 4:4:4: engines that decode on the GPU blow subsampled chroma up by
-#: nearest neighbour, which colours edges.
+#: nearest neighbour, which colors edges.
 JPEG_QUALITY = 95
 #: Of canonical PNGs. Level 4 takes half as long again for a screenshot and saves nothing, twice as long for a
 #: photograph and saves a seventh.
@@ -103,12 +103,12 @@ _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
 def serve(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # noqa: ANN401 - JSON
-    """Be a sandbox's target: :func:`canonicalise`, with what is not bytes as JSON."""
-    canonical = canonicalise(payload, **arguments)
+    """Be a sandbox's target: :func:`canonicalize`, with what is not bytes as JSON."""
+    canonical = canonicalize(payload, **arguments)
     return canonical.facts, canonical.data
 
 
-def canonicalise(
+def canonicalize(
     data: bytes, *, detail: profiles.Detail = "standard", max_pixels: int = 50_000_000
 ) -> CanonicalImage:
     """Return the canonical image of a file: with one version of Pillow always the same bytes.
@@ -141,19 +141,20 @@ def canonicalise(
                 frames = int(getattr(image, "n_frames", 1))
                 image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
                 image.load()
-        submitted = colours.flat(image)
+        submitted = colors.flat(image)
         if submitted.size != size:
             submitted = submitted.resize(size, Image.Resampling.BICUBIC)
-        submitted = colours.to_srgb(submitted, image.info.get("icc_profile"))
+        submitted = colors.to_srgb(submitted, image.info.get("icc_profile"))
     if turn in _TURNS:
         submitted = submitted.transpose(_TURNS[turn])
     lossy = formats.is_lossy(data, media_type)
     return CanonicalImage(
+        detail=detail,
         data=_encode(submitted, lossy=lossy),
         media_type="image/jpeg" if lossy else "image/png",
         width=width,
         height=height,
-        original=Original(
+        original=OriginalFile(
             sha256=hashlib.sha256(data).hexdigest(),
             size=len(data),
             media_type=media_type,

@@ -1,4 +1,4 @@
-"""How an image comes in: read within a cap, judged by its first bytes, decoded in the sandbox."""
+"""Reads uploaded images: checks size and format, and decodes them in the sandbox."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from jobs.images.formats import sniff
 if TYPE_CHECKING:
     from core.settings import Settings
 
-#: What the sandbox of :class:`ImageReader` runs.
+#: The function that the sandbox of :class:`ImageReader` runs.
 TARGET = "jobs.images.pipeline:serve"
 
 _CHUNK = 1 << 20
-#: Files that wait for a decoding process at once.
-_MOST_WAITING = 64
-#: Files whose decoding timed out: how many are remembered, and for how long.
+#: Maximum number of files that wait for a decoding process.
+_MAX_WAITING = 64
+#: Number of files whose timeout is remembered, and for how many seconds.
 _TIMED_OUT, _TIMED_OUT_SECONDS = 4096, 600.0
 _SPACE = b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What an image may be at most, before it is decoded: the file in bytes, the picture in pixels."""
+    """Limits that are checked before an image is decoded: bytes of the file, pixels of the image."""
 
     max_bytes: int = 20 * 2**20
     max_pixels: int = 50_000_000
 
 
 class ImageReader:
-    """The door's way to make canonical images of uploads.
+    """Makes canonical images of uploads.
 
-    Accounts share the decoding processes. A file whose decoding timed out is refused without another try for ten
-    minutes, to the account that sent it.
+    Accounts share the decoding processes. If the decoding of a file times out, the same file from the same account is
+    rejected for ten minutes without another attempt.
 
     Args:
         decoder: the sandbox that runs :data:`TARGET`.
-        limits: what is refused unseen.
-        shares: its processes, as places.
-        wait_seconds: how long a file waits for its place.
-        timer: seconds that never go back.
+        limits: limits that are checked before decoding.
+        shares: the shares of accounts in the decoding processes.
+        wait_seconds: maximum wait of a file for a decoding process.
+        timer: monotonic seconds.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class ImageReader:
 
     @classmethod
     def start(cls, settings: Settings, *, target: str = TARGET) -> Self:
-        """Return the images of one process, with a sandbox of its own. Call it after any fork."""
-        # The process beyond the setting's number serves the accounts that have no file in work.
+        """Return the reader of one process, with its own sandbox. Must be called after any fork."""
+        # The additional process is reserved for accounts without a file in progress.
         processes = settings.sandbox_processes + 1
         decoder = sandbox.Sandbox(
             target,
@@ -83,7 +83,7 @@ class ImageReader:
             max_bytes=settings.max_image_mb * 2**20,
             max_pixels=settings.max_image_megapixels * 1_000_000,
         )
-        shares = Shares(processes, name="image decoders", most_waiting=_MOST_WAITING, reserved=1)
+        shares = Shares(processes, name="image decoders", most_waiting=_MAX_WAITING, reserved=1)
         return cls(decoder, limits=limits, shares=shares, wait_seconds=settings.sandbox_seconds)
 
     def warm(self) -> None:
@@ -96,11 +96,11 @@ class ImageReader:
 
     @property
     def confined(self) -> tuple[str, ...]:
-        """The layers of the decoding processes' confinement that hold; none before one has started."""
+        """The active layers of the decoding processes' confinement; empty before one has started."""
         return self._decoder.confined or ()
 
     def close(self) -> None:
-        """End the decoding processes."""
+        """Stop the decoding processes."""
         self._decoder.close()
 
     def accept(
@@ -110,21 +110,21 @@ class ImageReader:
 
         Args:
             data: the file.
-            account_id: whose share of the decoding processes it takes.
-            detail: the tier whose size the image gets.
+            account_id: the account that uploaded the file.
+            detail: the tier that determines the size.
 
         Raises:
-            core.errors.ImageRejected: the file cannot be used; the code says why:
+            core.errors.ImageRejected: the file cannot be used, with one of these codes:
 
-                * ``empty_image_file``: no bytes.
-                * ``image_file_too_large``: more bytes than ``limits.max_bytes``.
-                * ``invalid_image_format``: the bytes are of no kind of image that is known here.
-                * ``unsupported_image_media_type``: they are, but this installation cannot read it.
+                * ``empty_image_file``: the file is empty.
+                * ``image_file_too_large``: the file exceeds ``limits.max_bytes``.
+                * ``invalid_image_format``: the format is unknown.
+                * ``unsupported_image_media_type``: this installation cannot read the format.
                 * ``image_too_large``, ``image_too_small``: too many pixels, or a side below two.
                 * ``invalid_image``: the long side is more than 50 times the short one.
-                * ``invalid_image_mode``: the pixels have no meaning as colours.
-                * ``image_parse_error``: damaged, cut short, or too costly to decode.
-            core.errors.Overloaded: no decoding process was free in time; the same request may be sent again.
+                * ``invalid_image_mode``: the pixel format cannot be converted to colors.
+                * ``image_parse_error``: the file is damaged, truncated, or too expensive to decode.
+            core.errors.Overloaded: no decoding process was available in time; the request may be retried.
             core.errors.Unavailable: no decoding process can be started, or the service is closing.
         """
         if not data:
@@ -137,10 +137,10 @@ class ImageReader:
                 code="invalid_image_format",
             )
         file = (account_id, hashlib.sha256(data).digest())
-        self._refuse_timed_out(file)
+        self._reject_timed_out(file)
         with self.shares.hold(account_id, seconds=self._wait_seconds):
-            # The same file may have timed out while this one waited.
-            self._refuse_timed_out(file)
+            # The same file may have timed out during the wait.
+            self._reject_timed_out(file)
             try:
                 facts, canonical = self._decoder.call(
                     data, detail=detail, max_pixels=self.limits.max_pixels
@@ -150,21 +150,21 @@ class ImageReader:
                 raise _took_too_long() from None
             except sandbox.SandboxCrashed:
                 raise errors.ImageRejected(
-                    "The image could not be decoded: it is damaged or needs too much memory.",
+                    "The image cannot be decoded: it is damaged or needs too much memory.",
                     code="image_parse_error",
                 ) from None
         return CanonicalImage.from_facts(facts, canonical)
 
-    def _refuse_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
+    def _reject_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
         if file in self._timed_out:
             raise _took_too_long()
 
 
 def read_capped(stream: IO[bytes], limit: int) -> bytes:
-    """Return all of ``stream``, reading no more than one byte past ``limit``.
+    """Return the content of ``stream``; reads at most one byte more than ``limit``.
 
     Raises:
-        core.errors.ImageRejected: there is more (``image_file_too_large``).
+        core.errors.ImageRejected: the content exceeds ``limit`` (``image_file_too_large``).
     """
     parts: list[bytes] = []
     left = limit + 1
@@ -177,19 +177,19 @@ def read_capped(stream: IO[bytes], limit: int) -> bytes:
 
 
 def from_data_url(url: str) -> bytes:
-    """Return the bytes in a ``data:…;base64,…`` URL. The media type that it claims is not looked at.
+    """Return the bytes in a ``data:…;base64,…`` URL. Its media type is ignored.
 
     Raises:
-        core.errors.ImageRejected: it is no such URL, or not base64 (``invalid_base64_image``).
+        core.errors.ImageRejected: it is not such a URL, or not valid base64 (``invalid_base64_image``).
     """
     head, comma, text = url.partition(",")
     if not (comma and head[:5].lower() == "data:" and head.lower().endswith(";base64")):
         raise errors.ImageRejected(
-            "The image is not a data URL: data:image/png;base64, and the file in base64.",
+            "The image must be a data URL, such as data:image/png;base64, followed by the file in base64.",
             code="invalid_base64_image",
         )
     try:
-        # Line breaks are common in base64 and mean nothing; anything else odd is a mistake.
+        # White space is common in base64 and ignored; other invalid characters are errors.
         return base64.b64decode(text.encode("ascii").translate(None, _SPACE), validate=True)
     except (binascii.Error, ValueError):
         raise errors.ImageRejected(
@@ -201,8 +201,8 @@ def _took_too_long() -> errors.ImageRejected:
     return errors.ImageRejected("The image took too long to decode.", code="image_parse_error")
 
 
-def _too_many_bytes(found: str, limit: int) -> errors.ImageRejected:
+def _too_many_bytes(actual: str, limit: int) -> errors.ImageRejected:
     return errors.ImageRejected(
-        f"The image file has {found} bytes; at most {limit:,} are allowed.",
+        f"The image file has {actual} bytes; at most {limit:,} are allowed.",
         code="image_file_too_large",
     )

@@ -1,5 +1,5 @@
-"""Every verb that reads or writes the database, one module a duty. SQLAlchemy is spoken here and nowhere above.
+"""The functions that read and write the database, one module per duty. No module above this package uses SQLAlchemy.
 
-A change of a job's state is one conditional UPDATE through :func:`jobs.store.timeline.change`;
-losing the race is an answer, not an error.
+Each change of a job's state is one conditional UPDATE, by :func:`jobs.store.timeline.change`. A lost race is a result,
+not an error.
 """

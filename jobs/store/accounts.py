@@ -1,4 +1,4 @@
-"""Accounts and keys. A key is shown once; what is kept is its HMAC-SHA256 with the pepper."""
+"""Accounts and API keys. A key is shown once; the database stores its HMAC-SHA256 with the pepper."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from jobs.lifecycle import Priority, Role
 from jobs.records import Account, ApiKey, table
 
 DEFAULT_ACCOUNT = "default"
-#: The file in the home directory that keeps a pepper that was made there.
+#: The file in the home directory with the pepper that was generated there.
 PEPPER_FILE = "pepper"
 
-#: The live keys are not read again before this, nor before this many times the duration of reading them.
+#: The live keys are read again after this time at the earliest, and after this many times the duration of a read.
 _READ_SECONDS = 1.0
 _READ_SHARE = 20
 
@@ -38,7 +38,7 @@ _KEY_SHAPE = re.compile(r"ll_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks: a key's account and role, and limits of its own if it has any."""
+    """The caller: a key's account and role, and the key's own limits, if any."""
 
     key_id: uuid.UUID
     account_id: uuid.UUID
@@ -49,18 +49,18 @@ class Principal:
 
     @property
     def highest_priority(self) -> Priority:
-        """The highest class that this key may ask for."""
+        """The highest priority that this key may request."""
         return self.max_priority or self.role.highest_priority
 
     @property
     def actor(self) -> str:
-        """The name under which the timeline knows this key."""
+        """The name of this key in the timeline."""
         return f"key:{ids.show('key', self.key_id)}"
 
 
 @dataclass(frozen=True)
 class KeyRow:
-    """A key as it is listed: never the key itself."""
+    """A key in a list, without the key itself."""
 
     id: uuid.UUID
     account: str
@@ -75,7 +75,7 @@ class KeyRow:
 
     @property
     def highest_priority(self) -> Priority:
-        """The highest class that this key may ask for."""
+        """The highest priority that this key may request."""
         return self.max_priority or self.role.highest_priority
 
 
@@ -85,37 +85,37 @@ def new_key() -> str:
 
 
 def well_formed(key: str) -> bool:
-    """Whether ``key`` has the shape of a key."""
+    """Return whether ``key`` has the format of a key."""
     return _KEY_SHAPE.fullmatch(key) is not None
 
 
 def digest(key: str, *, pepper: bytes) -> bytes:
-    """Return the keyed hash of ``key``, 32 bytes. A key has 256 bits of its own: no slow hash is needed."""
+    """Return the keyed hash of ``key``, 32 bytes. A key has 256 random bits, so no slow hash is needed."""
     return hmac.new(pepper, key.encode(), hashlib.sha256).digest()
 
 
 def pepper(settings: Settings) -> bytes:
-    """Return the secret that keys are hashed with: the one that is set, else the one in the home directory.
+    """Return the secret that keys are hashed with: from the settings, else from the home directory.
 
     Raises:
-        core.errors.SettingsError: there is neither, or the file is empty.
+        core.errors.SettingsError: neither has one, or the file is empty.
     """
     if settings.pepper is not None:
         return settings.pepper.get_secret_value().encode()
     path = settings.home / PEPPER_FILE
     try:
-        found = path.read_bytes().strip()
+        stored = path.read_bytes().strip()
     except OSError as error:
         raise errors.SettingsError(
-            f"LONGLOOK_PEPPER: not set, and {path} cannot be read; `longlook up` makes it"
+            f"LONGLOOK_PEPPER: not set, and {path} cannot be read; `longlook up` creates it"
         ) from error
-    if not found:
+    if not stored:
         raise errors.SettingsError(f"LONGLOOK_PEPPER: not set, and {path} is empty")
-    return found
+    return stored
 
 
 def ensure_pepper(settings: Settings) -> bytes:
-    """Return :func:`pepper`; make it in the home directory first, for its owner only, when there is none."""
+    """Return :func:`pepper`; if there is none, first generate one in the home directory, readable by its owner only."""
     path = settings.home / PEPPER_FILE
     if settings.pepper is None and not path.exists():
         handle, draft = tempfile.mkstemp(dir=settings.home, prefix=f".{PEPPER_FILE}-")
@@ -123,10 +123,9 @@ def ensure_pepper(settings: Settings) -> bytes:
             with os.fdopen(handle, "w") as file:
                 file.write(secrets.token_hex(32) + "\n")
                 file.flush()
-                os.fsync(
-                    handle
-                )  # It must not be empty after a power cut: keys that are kept need it.
-            # A link, unlike a rename, leaves the file alone that another process has just made.
+                # The file must not be empty after a power failure: stored keys need it.
+                os.fsync(handle)
+            # A link, unlike a rename, does not replace the file that another process has just created.
             with contextlib.suppress(FileExistsError):
                 path.hardlink_to(draft)
         finally:
@@ -149,7 +148,7 @@ _BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
 
 
 def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | None:
-    """Return whose ``key`` it is, or None when it is unknown or revoked."""
+    """Return the principal of ``key``, or None when the key is unknown or revoked."""
     if not well_formed(key):
         return None
     with database.reading() as transaction:
@@ -162,12 +161,12 @@ def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | 
 
 
 class LiveKeys:
-    """The digests of all live keys, read about once a second while somebody asks: a filter, not a proof.
+    """The digests of all live keys, read about once a second while requests come in: a filter, not a proof.
 
     Args:
-        database: where keys are kept.
-        pepper: what they are hashed with.
-        timer: seconds, by any clock that never goes back.
+        database: where keys are stored.
+        pepper: the secret that they are hashed with.
+        timer: returns seconds, by a clock that never goes back.
     """
 
     def __init__(
@@ -185,23 +184,22 @@ class LiveKeys:
         self._until: float | None = None
 
     def may_hold(self, key: str) -> bool:
-        """Whether ``key`` was live a moment ago. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Return whether ``key`` was live a moment ago. Raises :class:`core.database.DatabaseUnavailable`."""
         with self._lock:
             if self._until is None or self._timer() >= self._until:
                 self._read()
         return digest(key, pepper=self._pepper) in self._digests
 
     def _read(self) -> None:
-        began = self._timer()
+        started = self._timer()
         with self._database.reading() as transaction:
-            found = transaction.execute(_LIVE_DIGESTS).scalars()
-            self._digests = frozenset(found)
+            self._digests = frozenset(transaction.execute(_LIVE_DIGESTS).scalars())
         ended = self._timer()
-        self._until = ended + max(_READ_SECONDS, _READ_SHARE * (ended - began))
+        self._until = ended + max(_READ_SECONDS, _READ_SHARE * (ended - started))
 
 
 def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
-    """Return whose the key ``key_id`` is, or None when there is none or it is revoked."""
+    """Return the principal of the key ``key_id``, or None when the key is unknown or revoked."""
     with database.reading() as transaction:
         row = transaction.execute(_BY_ID, {"key_id": key_id}).mappings().one_or_none()
         return None if row is None else Principal(**row)
@@ -210,10 +208,10 @@ def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
 def live_keys(database: Database, key_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
     """Return those of ``key_ids`` that are not revoked, in one query."""
     with database.reading() as transaction:
-        found = transaction.execute(
+        rows = transaction.execute(
             sa.select(_KEY.id).where(_KEY.id.in_(key_ids), _KEY.revoked_at.is_(None))
         )
-        return set(found.scalars())
+        return set(rows.scalars())
 
 
 def create_key(
@@ -228,18 +226,21 @@ def create_key(
     max_body_mb: int | None = None,
     max_priority: Priority | None = None,
 ) -> uuid.UUID:
-    """Keep ``key`` for ``account`` (made if it is new); a key that is there already is left as it is.
+    """Store ``key`` for ``account``, which is created if it is new; leave a key that is stored already unchanged.
 
     Args:
-        database: where keys are kept.
-        key: as :func:`new_key` makes them.
-        pepper: what it is hashed with.
-        account: its account's name.
-        role: what it may do.
-        name: to tell keys apart.
-        requests_per_minute: of this key; by default as the settings say.
-        max_body_mb: MiB of its largest request body; the settings' limit holds besides.
-        max_priority: the highest class of its jobs; by default that of its role.
+        database: where keys are stored.
+        key: as :func:`new_key` returns it.
+        pepper: the secret that it is hashed with.
+        account: the account's name.
+        role: the key's role.
+        name: a name to distinguish keys.
+        requests_per_minute: the key's own limit; None: the settings' limit.
+        max_body_mb: the largest request body in MiB; the settings' limit applies as well.
+        max_priority: the highest priority of its jobs; None: that of its role.
+
+    Returns:
+        The key's id.
     """
     with database.transaction() as transaction:
         transaction.execute(
@@ -297,9 +298,9 @@ def limit_key(
     max_body_mb: int | None,
     max_priority: Priority | None = None,
 ) -> bool:
-    """Give a key these limits, from its next request on; False when there is no such live key.
+    """Set the limits of a key, from its next request on; return False when there is no such live key.
 
-    None is the default: the settings' limits, and the highest class of the key's role.
+    None resets a limit: to the settings' limit, and to the highest priority of the key's role.
     """
     with database.transaction() as transaction:
         limited = transaction.execute(
@@ -316,7 +317,7 @@ def limit_key(
 
 
 def revoke_key(database: Database, key_id: uuid.UUID) -> bool:
-    """Revoke a key at once; False when there is no such live key."""
+    """Revoke a key at once; return False when there is no such live key."""
     with database.transaction() as transaction:
         revoked = transaction.execute(
             sa.update(ApiKey)
@@ -330,12 +331,12 @@ def revoke_key(database: Database, key_id: uuid.UUID) -> bool:
 def account_id(database: Database, name: str) -> uuid.UUID:
     """Return the id of the account ``name``. Raises :class:`core.errors.NotFound`."""
     with database.reading() as transaction:
-        found: uuid.UUID | None = transaction.execute(
+        stored: uuid.UUID | None = transaction.execute(
             sa.select(Account.id).where(Account.name == name)
         ).scalar_one_or_none()
-        if found is None:
+        if stored is None:
             raise errors.NotFound("There is no such account.", param="account")
-        return found
+        return stored
 
 
 def _account(transaction: Transaction, name: str) -> uuid.UUID:
@@ -348,7 +349,7 @@ def _account(transaction: Transaction, name: str) -> uuid.UUID:
         )
         .on_conflict_do_nothing(index_elements=["name"])
     )
-    found: uuid.UUID = transaction.execute(
+    account_id: uuid.UUID = transaction.execute(
         sa.select(Account.id).where(Account.name == name)
     ).scalar_one()
-    return found
+    return account_id

@@ -1,4 +1,4 @@
-"""Whether more can be taken in: room in the queue, and room on the disk that SQLite lies on."""
+"""Admission of jobs: room in the queue, and free space on the disk of an SQLite database."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from jobs.store import timeline
 Timer = Callable[[], float]
 
 _LOOK_SECONDS = 1.0
-#: A count is not repeated before this many times its own duration: a huge queue costs 5 % of a thread at most.
+#: A count is repeated after this many times its own duration: a huge queue costs at most 5 % of a thread.
 _COUNT_SHARE = 20
 _QUEUE_RETRY_SECONDS = 10
 _DISK_RETRY_SECONDS = 60
@@ -30,7 +30,7 @@ _DISK_RETRY_SECONDS = 60
 
 @dataclass
 class _Count:
-    """Queued jobs as they were counted, and those that came in here since."""
+    """The number of queued jobs: the last count, plus those that this process has accepted since."""
 
     jobs: int
     #: When to count again, by the timer.
@@ -38,17 +38,16 @@ class _Count:
 
 
 class Admission:
-    """Caps the queue, for each account and in all.
+    """Limits the queue, per account and in total.
 
-    Counting a long queue takes longer than taking a job in, so it is counted about once a second and what
-    this process takes in is added. The caps are therefore soft: what other processes take in within that
-    second, and what is being taken in while one looks, may come on top. Jobs that go back to the queue for
-    another try are never refused.
+    To count a long queue takes longer than to accept a job, so it is counted about once a second, and the jobs that
+    this process accepts are added. The limits are therefore soft: jobs that other processes accept within that second
+    may exceed them. A job that returns to the queue for another attempt is never refused.
 
     Args:
-        database: where jobs are kept.
-        settings: the caps.
-        timer: seconds, by any clock that never goes back.
+        database: where jobs are stored.
+        settings: the limits.
+        timer: returns seconds, by a clock that never goes back.
     """
 
     def __init__(
@@ -59,66 +58,66 @@ class Admission:
         self._total = settings.queued_jobs_total
         self._timer = timer
         self._lock = threading.Lock()
-        #: By account; under None all together.
+        #: By account; None: all accounts together.
         self._counts: dict[uuid.UUID | None, _Count] = {}
 
     def check(self, account_id: uuid.UUID, *, jobs: int = 1) -> None:
-        """Return when so many more ``jobs`` of ``account_id`` may come in, all of them.
+        """Return when the queue has room for ``jobs`` more jobs of ``account_id``.
 
         Raises:
-            core.errors.QueueFull: as many wait as may.
+            core.errors.QueueFull: the queue has reached a limit, or the jobs would exceed it.
             core.database.DatabaseUnavailable: the database does not answer.
         """
         queued = self._queued(None, cap=self._total)
         if queued + jobs > self._total:
             raise errors.QueueFull(
-                f"The queue is full: {queued} jobs wait.{_wanted(jobs)}",
+                f"The queue is full: it has {queued} jobs.{_wanted(jobs)}",
                 retry_after=_QUEUE_RETRY_SECONDS,
             )
-        # No account can have more than there are.
+        # An account cannot have more jobs than the queue.
         if queued + jobs <= self._per_account:
             return
         queued = self._queued(account_id, cap=self._per_account)
         if queued + jobs > self._per_account:
             raise errors.QueueFull(
-                f"The account's queue is full: {queued} of its jobs wait.{_wanted(jobs)}",
+                f"The account's queue is full: it has {queued} jobs.{_wanted(jobs)}",
                 retry_after=_QUEUE_RETRY_SECONDS,
             )
 
     def took(self, account_id: uuid.UUID, *, jobs: int = 1) -> None:
-        """Note that ``jobs`` of ``account_id`` have come in."""
+        """Add ``jobs`` of ``account_id``, which this process has accepted, to the counts."""
         with self._lock:
-            for whose in (account_id, None):
-                if whose in self._counts:
-                    self._counts[whose].jobs += jobs
+            for key in (account_id, None):
+                if key in self._counts:
+                    self._counts[key].jobs += jobs
 
     def _queued(self, account_id: uuid.UUID | None, *, cap: int) -> int:
-        """Return how many jobs wait, counted up to ``cap``."""
-        began = self._timer()
+        """Return how many jobs are queued, counted up to ``cap``."""
+        started = self._timer()
         with self._lock:
             known = self._counts.get(account_id)
             if known is not None:
-                if began < known.due:
+                if started < known.due:
                     return known.jobs
-                # One thread counts; the others go by the old count meanwhile.
-                known.due = began + _LOOK_SECONDS
+                # One thread counts; the others use the old count meanwhile.
+                known.due = started + _LOOK_SECONDS
         counted = _count(self._database, account_id, limit=cap)
         ended = self._timer()
-        pause = max(_LOOK_SECONDS, _COUNT_SHARE * (ended - began))
+        pause = max(_LOOK_SECONDS, _COUNT_SHARE * (ended - started))
         with self._lock:
             self._counts[account_id] = _Count(jobs=counted, due=ended + pause)
         return counted
 
 
 class Disk:
-    """Watches the free space where SQLite's file lies; with PostgreSQL nothing is kept on this host.
+    """Watches the free space of the disk with SQLite's file; with PostgreSQL this host stores nothing.
 
-    PostgreSQL's own full disk is told by :class:`core.database.DiskFull`, as SQLite's is should the floor be passed.
+    When the disk of either database is full, :class:`core.database.DiskFull` is raised by the write.
 
     Args:
-        database: whose file it is.
-        floor_mb: free space, in MiB, below which nothing more is taken in.
-        timer: seconds, by any clock that never goes back.
+        database: the database.
+        floor_mb: free space, in MiB, below which nothing is accepted.
+        timer: returns seconds, by a clock that never goes back.
     """
 
     def __init__(self, database: Database, *, floor_mb: int, timer: Timer = time.monotonic) -> None:
@@ -134,7 +133,7 @@ class Disk:
 
     @property
     def has_room(self) -> bool:
-        """Whether there was more than the floor when it was last looked at, a second ago at most."""
+        """Whether the free space is above the floor, as of at most a second ago."""
         now = self._timer()
         if self._folder is not None and now >= self._due:
             self._due = now + _LOOK_SECONDS
@@ -143,10 +142,10 @@ class Disk:
         return self._has_room
 
     def check(self) -> None:
-        """Return when there is room. Raises :class:`core.database.DiskFull`."""
+        """Return when the free space is above the floor. Raises :class:`core.database.DiskFull`."""
         if not self.has_room:
             raise DiskFull(
-                "There is too little disk space left to take anything in.",
+                "There is too little free disk space to accept requests.",
                 retry_after=_DISK_RETRY_SECONDS,
             )
 
@@ -163,5 +162,5 @@ def _count(database: Database, account_id: uuid.UUID | None, *, limit: int) -> i
 
 
 def _wanted(jobs: int) -> str:
-    """Return what several jobs at once are told besides: there may be room for some of them."""
+    """Return a second sentence for several jobs at once: the queue may have room for some of them."""
     return f" There is no room for {jobs} more." if jobs > 1 else ""

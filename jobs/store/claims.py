@@ -1,8 +1,8 @@
-"""The running of a job: claim, begin, renew, watch; all fenced by the attempt and its owner.
+"""Running a job: claim, begin, renew, watch; each is fenced by the attempt and its owner.
 
-A claim gives a :class:`Claim`. Whoever holds it may write only while the row still says so: each verb
-returns None (or leaves the job out of its answer) when the job is no longer theirs, and then whatever
-the holder has is discarded. How it ends is in :mod:`jobs.store.settle`.
+:func:`claim` returns a :class:`Claim`. Its owner may write only while the job's row names this attempt and owner. When
+it no longer does, each function returns None (or leaves the job out of its result), and the owner discards what it has.
+:mod:`jobs.store.settle` ends an attempt.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from jobs.store import dispatch, findings, timeline, traces
 
 @dataclass(frozen=True)
 class ClaimedImage:
-    """A picture of a claimed job, without its bytes."""
+    """An image of a claimed job, without its bytes."""
 
     key: str
     media_type: str
@@ -52,15 +52,15 @@ class Claim:
     failures: int
     max_attempts: int
     request_id: str
-    #: One of the pictures has killed too many engines: it must not get to another one.
+    #: Whether an image of the job is in quarantine, because too many engines crashed over it: no engine may get it.
     quarantined: bool
-    #: For the events of this attempt; all its streams share them.
+    #: The sequence numbers of this attempt's events; all its generations share them.
     numbers: SequenceBlock = field(default_factory=SequenceBlock, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Continuation:
-    """When a sample that goes on from another one began, and the last number of the other one's events."""
+    """The start of a generation that continues another one, and the other one's last sequence number."""
 
     started_at: datetime
     through: int
@@ -68,7 +68,7 @@ class Continuation:
 
 @dataclass(frozen=True)
 class StopFlags:
-    """What has been asked of a running job since it was claimed."""
+    """The reasons to stop a running job that have come up since it was claimed."""
 
     cancel: bool
     overdue: bool
@@ -78,7 +78,7 @@ _JOB = table(Job).c
 
 
 def _claimed(*, of_turn: bool) -> timeline.Change:
-    """Return the change that claims the best job, of the turn that is bound or of all."""
+    """Return the change that claims the best job: of the turn that is bound, or of all jobs."""
     return timeline.Change(
         "claimed",
         source=Status.QUEUED,
@@ -94,7 +94,7 @@ def _claimed(*, of_turn: bool) -> timeline.Change:
     )
 
 
-#: Between two tries to take a turn: a claim holds one for some milliseconds.
+#: Pauses between attempts to take a turn: a claim holds one for some milliseconds.
 _PAUSES_SECONDS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 _CLAIMED_OF_TURN = _claimed(of_turn=True)
 _CLAIMED_OF_ALL = _claimed(of_turn=False)
@@ -108,17 +108,17 @@ def claim(
     lease: timedelta,
     pauses_seconds: Iterable[float] = _PAUSES_SECONDS,
 ) -> Claim | None:
-    """Claim the best eligible job for ``owner``, or return None when there is none.
+    """Claim the best eligible job for ``owner``; return None when there is none.
 
-    It is the best job of the account whose turn it is. On PostgreSQL other claims may be taking all turns at this
+    It is the best job of the account that has the next turn. On PostgreSQL other claims may be taking all turns at this
     moment; then the claim is repeated a few times. If the other claims take too long, or a turn is missing, the job
     with the lowest ``ordering_at`` is claimed.
 
     Args:
-        database: where the jobs are.
-        owner: for whom.
-        lease: how long the owner has the job without a renewal.
-        pauses_seconds: about how long to wait each time that all turns are taken.
+        database: where jobs are stored.
+        owner: the worker's id.
+        lease: how long the owner holds the job without a renewal.
+        pauses_seconds: about how long to wait each time that other claims take all turns.
     """
     pause = threading.Event()
     for seconds in pauses_seconds:
@@ -129,14 +129,14 @@ def claim(
 
 
 class _AllTurnsTaken(Exception):
-    """There are turns with eligible jobs, and other claims are taking all of them."""
+    """Other claims are taking all turns that have an eligible job."""
 
 
 def _claim(database: Database, owner: str, lease: timedelta, *, or_by_rank: bool) -> Claim | None:
     """Claim once.
 
     Raises:
-        _AllTurnsTaken: only without ``or_by_rank``; nothing is changed then.
+        _AllTurnsTaken: only without ``or_by_rank``; nothing has changed then.
     """
     with database.transaction("claim") as transaction:
         job = by_turn(transaction, owner, lease)
@@ -147,7 +147,7 @@ def _claim(database: Database, owner: str, lease: timedelta, *, or_by_rank: bool
 
 
 def by_turn(transaction: Transaction, owner: str, lease: timedelta) -> timeline.Changed | None:
-    """Take the first turn that has an eligible job, and claim its best one; return it, or None without such a turn."""
+    """Take the first turn that has an eligible job and claim its best job; return None when there is no such turn."""
     turn = transaction.execute(dispatch.turn()).first()
     if turn is None:
         return None
@@ -156,7 +156,7 @@ def by_turn(transaction: Transaction, owner: str, lease: timedelta) -> timeline.
 
 
 def by_rank(transaction: Transaction, owner: str, lease: timedelta) -> timeline.Changed | None:
-    """Claim the best eligible job of all, whoever's turn it is; return it, or None when there is none."""
+    """Claim the best eligible job of all accounts, without a turn; return None when there is none."""
     return _change(transaction, _CLAIMED_OF_ALL, owner, lease, {})
 
 
@@ -173,7 +173,7 @@ def _change(
 
 
 def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
-    """Keep the attempt of a job that was claimed just now; return what its owner needs to know."""
+    """Insert the attempt of a job that was just claimed; return what its owner needs."""
     values = job.values
     own = values["last_sequence_number"] - SequenceBlock.BLOCK
     transaction.execute(
@@ -224,11 +224,10 @@ _IMAGES = (
 def _claimed_images(
     transaction: Transaction, job_id: uuid.UUID
 ) -> tuple[tuple[ClaimedImage, ...], bool]:
-    """Return the pictures of a job, and whether one of them is in quarantine."""
-    rows = transaction.execute(_IMAGES, {"job_id": job_id}).mappings()
-    found = [dict(row) for row in rows]
-    marks = [row.pop("quarantined_at") for row in found]
-    return tuple(ClaimedImage(**row) for row in found), any(marks)
+    """Return the images of a job, and whether one of them is in quarantine."""
+    rows = [dict(row) for row in transaction.execute(_IMAGES, {"job_id": job_id}).mappings()]
+    quarantined = [row.pop("quarantined_at") for row in rows]
+    return tuple(ClaimedImage(**row) for row in rows), any(quarantined)
 
 
 _BYTES = table(ImageBytes).c
@@ -238,7 +237,7 @@ _CANONICAL = sa.select(_BYTES.data).where(
 
 
 def image(database: Database, *, account_id: uuid.UUID, key: str) -> bytes | None:
-    """Return the canonical bytes of a picture, or None when they have been removed."""
+    """Return the canonical bytes of an image, or None when they were removed."""
     with database.reading() as transaction:
         data: bytes | None = transaction.execute(
             _CANONICAL, {"account_id": account_id, "key": key}
@@ -268,7 +267,10 @@ def begin(
     prompt: Mapping[str, Any],
     sampling: Mapping[str, Any],
 ) -> datetime | None:
-    """Note what is about to be asked of which engine; return the start by the database's clock, or None if lost."""
+    """Store the request that is about to be sent to an engine; return its start, or None if the job is lost.
+
+    The start is a time of the database's clock.
+    """
     with database.transaction("begin") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)]):
             return None
@@ -288,9 +290,9 @@ def begin(
 
 
 def join(database: Database, claim: Claim, *, rid: str, generation: int) -> datetime | None:
-    """Note a stream that begins beside others of its attempt; return its start, or None if the job is lost.
+    """Insert a generation that runs in parallel to others of its attempt; return its start, or None if the job is lost.
 
-    It may be called again when it is not known whether it has been done.
+    The call may be repeated when its outcome is unknown.
     """
     with database.transaction("join") as transaction:
         if not traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
@@ -309,7 +311,7 @@ def join(database: Database, claim: Claim, *, rid: str, generation: int) -> date
 
 
 def leave(database: Database, claim: Claim, ended: traces.GenerationEnd) -> None:
-    """Note the end of a stream beside which others of its attempt go on; it is written again with theirs."""
+    """Store the end of a generation while others of its attempt continue; it is written again with theirs."""
     with database.transaction("leave") as transaction:
         if traces.hold(transaction, claim.owner, [(claim.job_id, claim.attempt)], alone=True):
             traces.note(transaction, claim.job_id, claim.attempt, ended)
@@ -327,13 +329,13 @@ def follow(
     generation: int | None = None,
     beside: bool = False,
 ) -> Continuation | None:
-    """End a stream, and begin the next sample, which goes on from it; return its start, or None if lost.
+    """End a generation and insert the next one, which continues it; return None if the job is lost.
 
-    ``finding`` is what it was cut for; None: it had come to its end. With ``beside`` other streams of the attempt may
-    be running: then the text of the one that was cut is written when all have ended, and ``generation`` is the
-    number of the next one.
+    ``finding`` is the reason for the cut; None: the generation came to its end. With ``beside`` other generations of
+    the attempt may be running: then the text of the one that was cut is written when all have ended, and
+    ``generation`` is the number of the next one.
 
-    It may be called again when it is not known whether it has been done.
+    The call may be repeated when its outcome is unknown.
     """
     number = ended.generation + 1 if generation is None else generation
     if not beside:
@@ -346,7 +348,7 @@ def follow(
             return done
         end = traces.note if beside else traces.finish
         end(transaction, claim.job_id, claim.attempt, ended)
-        findings.keep(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
+        findings.store(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
         after = {"continues": ended.generation, "kept_chars": stored, "inserted": inserted}
         transaction.execute(_GENERATION, new | after)
@@ -354,7 +356,7 @@ def follow(
 
 
 def _followed(transaction: Transaction, claim: Claim, number: int) -> Continuation | None:
-    """Return when a sample of an attempt began, and up to which number everything is written; None: it did not."""
+    """Return when a generation started, and the sequence number through which events are stored; None: it did not."""
     row = transaction.execute(
         sa.select(Generation.started_at, Attempt.valid_through)
         .join(
@@ -370,7 +372,7 @@ def _followed(transaction: Transaction, claim: Claim, number: int) -> Continuati
     return None if row is None else Continuation(row.started_at, row.valid_through or 0)
 
 
-# Rows are locked in the order in which the recorder locks them: else the two could wait for each other.
+# Rows are locked in the order in which the recorder locks them: otherwise the two could deadlock.
 _MINE = sa.select(_JOB.id).where(*traces.HELD).order_by(_JOB.id).with_for_update().cte("mine")
 _RENEWED = (
     sa.update(table(Job))
@@ -405,7 +407,7 @@ _FLAGS = sa.select(
 def watch(
     database: Database, *, owner: str, held: Iterable[tuple[uuid.UUID, int]]
 ) -> dict[tuple[uuid.UUID, int], StopFlags]:
-    """Return what is asked of ``held``; a job that is missing from the answer is no longer the owner's."""
+    """Return the flags of ``held`` (job, attempt); a job that is missing from the result is no longer the owner's."""
     pairs = sorted(held)
     if not pairs:
         return {}

@@ -1,4 +1,7 @@
-"""Which job is next: the account and class whose turn it is, and of these the job with the lowest ``ordering_at``."""
+"""The choice of the next job: the account and priority with the next turn, and of their jobs the first one.
+
+The order of an account's jobs of one priority is ``ordering_at``.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,23 @@ _ONE = sa.literal_column("1", sa.Integer())
 
 
 def ordering_at(delta: sa.BindParameter[timedelta]) -> sa.ColumnElement[datetime]:
-    """Return the rank of a job that is due now: due time minus the head start of its class, as :func:`rank_delta`."""
+    """Return ``ordering_at`` of a job that is due now; ``delta`` is bound to the :func:`ordering_delta`."""
     return Now(delta)
 
 
-def rank_delta(priority: Priority) -> timedelta:
-    """Return how far the rank of a class is from its due time."""
+def ordering_delta(priority: Priority) -> timedelta:
+    """Return the difference of ``ordering_at`` from the due time: the head start of ``priority``, negated."""
     return -HEAD_START[priority]
 
 
 def eligible(
     queued: sa.ColumnElement[bool] | None = None,
 ) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return what makes a job claimable: queued, due, not past its deadline, and not waiting for its leader.
+    """Return the conditions of a claim: the job is queued, due, not past its deadline, and not held by its leader.
 
-    ``queued`` is the condition of being queued, by default that of the status.
+    ``queued`` is the condition of being queued; by default it tests the status.
     """
-    # As a bare column the deadline tempts SQLite to walk its index and to sort the whole queue for one job.
+    # With the bare column SQLite may read its index and sort the whole queue for one job.
     deadline = sa.func.coalesce(_JOB.deadline_at, _JOB.deadline_at)
     return (
         timeline.standing(Status.QUEUED) if queued is None else queued,
@@ -45,13 +48,13 @@ def eligible(
     )
 
 
-#: The order of turns. Of two at the same turn the higher class is first, its step is the shorter one.
+#: The order of turns. Of two with the same number the higher priority is first: its step is shorter.
 TURN_ORDER = (turns.TURN.next_turn, turns.TURN.step, turns.TURN.account_id)
 
 
 def _has_job() -> sa.ColumnElement[bool]:
-    """Return the condition of having an eligible job, for a turn."""
-    # A value with a limit rather than EXISTS, which PostgreSQL may answer by reading the whole queue at once.
+    """Return the condition of a turn to have an eligible job."""
+    # A subquery with a limit instead of EXISTS, for which PostgreSQL may read the whole queue.
     return (
         sa.select(_JOB.id)
         .where(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority)
@@ -65,15 +68,15 @@ def _has_job() -> sa.ColumnElement[bool]:
 
 @functools.cache
 def any_turn() -> sa.Select[uuid.UUID]:
-    """Return the statement that finds a turn with an eligible job, also one that another claim is taking."""
+    """Return the statement that finds a turn with an eligible job, including turns that other claims are taking."""
     return sa.select(turns.TURN.account_id).where(_has_job()).order_by(*TURN_ORDER).limit(_ONE)
 
 
 @functools.cache
 def turn() -> sa.Update:
-    """Return the statement that takes the first turn with an eligible job, and gives account and class of it.
+    """Return the statement that takes the first turn with an eligible job, and returns its account and priority.
 
-    On PostgreSQL it passes turns that another claim is taking at this moment: nobody waits, and two claims at once
+    On PostgreSQL it skips turns that another claim is taking at this moment: no claim waits, and two claims at once
     serve two accounts.
     """
     now = turns.virtual_time()
@@ -83,8 +86,8 @@ def turn() -> sa.Update:
         sa.select(
             turns.TURN.account_id,
             turns.TURN.priority,
-            # An account whose jobs could not run for a while does not make up for the turns that it missed. It missed
-            # none, or one, when all turns are near: then the present one need not be looked for.
+            # An account whose jobs could not run for a while does not make up for the turns that it missed. When all
+            # turns are near it missed at most one: then the query need not compute the virtual time.
             sa.case(
                 (latest <= turns.TURN.next_turn + step, turns.TURN.next_turn),
                 (turns.TURN.next_turn < now, now),
@@ -94,7 +97,7 @@ def turn() -> sa.Update:
         .where(_has_job())
         .order_by(*TURN_ORDER)
         .limit(_ONE)
-        # Not FOR UPDATE: submissions hold the row for their transaction, and are not to make a claim pass it.
+        # Not FOR UPDATE: submissions lock the row during their transaction, and a claim must not skip it for that.
         .with_for_update(skip_locked=True, key_share=True, of=table(QueueTurn))
         .cte("chosen")
     )
@@ -111,9 +114,10 @@ def turn() -> sa.Update:
 
 @functools.cache
 def best(*, of_turn: bool) -> sa.ScalarSelect[uuid.UUID]:
-    """Return the id of the best eligible job as a sub-query, locked against other claimers on PostgreSQL.
+    """Return the id of the best eligible job as a subquery, locked against other claims on PostgreSQL.
 
-    With ``of_turn``, of the account and the class that are bound as ``b_account`` and ``b_class``; else of all.
+    With ``of_turn`` it is the best job of the account and the priority that are bound as ``b_account`` and
+    ``b_class``, otherwise of all jobs.
     """
     mine = (
         _JOB.account_id == sa.bindparam("b_account", type_=_JOB.account_id.type),

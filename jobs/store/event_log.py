@@ -1,12 +1,11 @@
-"""What callers are told of a job, event by event: its moves and what its streams said, in the order of their numbers.
+"""The stored events of a job: its changes of status and the output of its generations, in order of sequence numbers.
 
-Numbers are strictly increasing, not dense, and stay for ever. They come from one counter in the job's row: a
-move takes one in its own UPDATE, a holder reserves a block with its claim and more of them with its flushes. So
-everything of an attempt lies between its claim and whatever comes after it. The end of a job is the number after
-its last one.
+Numbers are strictly increasing, not dense, and permanent. They come from one counter in the job's row: a change of
+status takes one in its own UPDATE, an owner reserves a block with its claim and more with its flushes. So all events of
+an attempt lie between its claim and the next change. The end of a job has the number after the last one.
 
-What an attempt wrote is read up to its ``valid_through``. A live reader may have been told more of an attempt
-that was lost: the next attempt, or the end, says up to which number it holds.
+The events of an attempt are read up to its ``valid_through``. A live reader may have received more of an attempt that
+was lost: the event of the next attempt, or of the end, states the number through which events are valid.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
 
 
 class EventKind(enum.StrEnum):
-    """What an event tells."""
+    """The type of an event, as streams show it."""
 
     QUEUED = "job.queued"
     STARTED = "job.started"
@@ -41,11 +40,11 @@ class EventKind(enum.StrEnum):
 
 @dataclass(frozen=True)
 class JobEvent:
-    """One event; what its kind does not have is None.
+    """One event; fields that its kind does not have are None.
 
     Attributes:
         at: milliseconds since 1970.
-        valid_through: of earlier attempts' events, those with later numbers are void.
+        valid_through: events of earlier attempts with higher numbers are void.
     """
 
     number: int
@@ -60,20 +59,20 @@ class JobEvent:
 
 @dataclass(frozen=True)
 class EventPage:
-    """Events in order, and what is beyond them."""
+    """Events in order, and whether there are more."""
 
     events: list[JobEvent]
-    #: Whether more of them can be read right now.
+    #: Whether more events can be read right now.
     more: bool
-    #: Whether the job has finished: after these, if there are no more, nothing will ever come.
+    #: Whether the job has finished: if there are no more events now, there never will be.
     finished: bool
-    #: If there are no more: everything up to this number has been told.
+    #: If there are no more events: all with numbers up to this one have been returned.
     through: int
 
 
 @dataclass(frozen=True)
 class EventPosition:
-    """How far a job is: the last number of what is written, and whether it has finished."""
+    """How far a job is: the sequence number of its last stored event, and whether it has finished."""
 
     number: int
     finished: bool
@@ -90,32 +89,32 @@ _JOBS = sa.select(
 
 
 def standings(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, EventPosition]:
-    """Return how far each of ``job_ids`` is, in one query, for those who follow them."""
+    """Return how far each of ``job_ids`` is, in one query."""
     with database.reading() as transaction:
         rows = transaction.execute(_JOBS.where(Job.id.in_(job_ids)))
         return {row.id: _standing(row) for row in rows}
 
 
 def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000) -> EventPage:
-    """Return up to ``limit`` events of a job beyond the number ``after``, which may lie anywhere.
+    """Return up to ``limit`` events of a job with numbers above ``after``, which may be any number.
 
     Raises:
         core.database.DatabaseUnavailable: the database does not answer.
     """
     with database.reading() as transaction:
-        # The row comes first: of what is read after it, later numbers are left for the next time. So whatever
-        # is returned has everything before it.
+        # The job's row is read first, and later numbers are left for the next call. So no event is missing before one
+        # that is returned.
         job = transaction.execute(_JOBS.where(Job.id == job_id)).one_or_none()
         if job is None:
             return EventPage([], more=False, finished=True, through=after)
         moves = _moves(transaction, job, after=after, limit=limit)
-        found = heapq.merge(
+        merged = heapq.merge(
             moves,
             *_streams(transaction, job, after=after),
             _end(job, after=after),
             key=lambda event: event.number,
         )
-        events = list(itertools.islice(found, limit + 1))
+        events = list(itertools.islice(merged, limit + 1))
     standing = _standing(job)
     return EventPage(
         events[:limit],
@@ -169,7 +168,7 @@ def _move(entry: TimelineEntry, stored: dict[int, int | None]) -> JobEvent:
 def _streams(
     transaction: Transaction, job: sa.Row[Any], *, after: int
 ) -> Iterator[Iterator[JobEvent]]:
-    """Yield what each stream said beyond ``after``. One statement: all of them as they are at one moment."""
+    """Yield the events of each generation beyond ``after``. One statement reads all of them as of one moment."""
     rows = transaction.execute(
         sa.select(
             Generation.attempt,
@@ -195,23 +194,23 @@ def _streams(
     )
     for row in rows:
         index = event_index.unpack(row.event_index)
-        yield _reported(row, index, after=after, until=job.last_sequence_number)
+        yield _generation_events(row, index, after=after, until=job.last_sequence_number)
 
 
-def _reported(
+def _generation_events(
     row: sa.Row[Any], index: Sequence[event_index.IndexEntry], *, after: int, until: int
 ) -> Iterator[JobEvent]:
-    for mark, text in event_index.cut(row.text or "", index, after=after):
-        if mark.number > until:
+    for entry, text in event_index.cut(row.text or "", index, after=after):
+        if entry.number > until:
             return
         yield JobEvent(
-            mark.number,
-            EventKind.DELTA if mark.finding is None else EventKind.FINDING,
-            mark.at,
+            entry.number,
+            EventKind.DELTA if entry.finding is None else EventKind.FINDING,
+            entry.at,
             attempt=row.attempt,
             generation=row.number,
-            delta=text if mark.finding is None else None,
-            finding=mark.finding,
+            delta=text if entry.finding is None else None,
+            finding=entry.finding,
         )
 
 

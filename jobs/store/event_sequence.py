@@ -1,4 +1,4 @@
-"""The numbers of events in SQL: reserved before they are used, and up to which of them everything is written."""
+"""Sequence numbers of events in SQL: reserved before use, and the last one through which events are stored."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _NEXT = (
 
 
 def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int]) -> None:
-    """Reserve numbers up to ``ends`` for those who hold these attempts: nobody else takes numbers of a running job."""
+    """Reserve numbers up to ``ends`` for the owners of these attempts: only an owner takes numbers of a running job."""
     if ends:
         transaction.execute(
             _RESERVED,
@@ -46,8 +46,8 @@ def reserve(transaction: Transaction, ends: Mapping[tuple[uuid.UUID, int], int])
         )
 
 
-def keep_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int], int]) -> None:
-    """Note up to which number the events of each attempt are written now."""
+def store_through(transaction: Transaction, through: Mapping[tuple[uuid.UUID, int], int]) -> None:
+    """Store the sequence number through which the events of each attempt are stored now."""
     if through:
         transaction.execute(
             _STORED,
@@ -66,7 +66,7 @@ def cover(
     *,
     at: datetime,
 ) -> list[IndexEntry]:
-    """Return ``index`` with one more mark when it leaves a rest of ``text``, under a number that is taken now."""
+    """Return ``index``, with one more entry under a new number if it does not cover all of ``text``."""
     rest = len(text) - event_index.covered(index)
     if rest <= 0:
         return list(index)
@@ -77,7 +77,7 @@ def cover(
 def end_through(
     transaction: Transaction, job_id: uuid.UUID, attempt: int, index: Sequence[IndexEntry]
 ) -> None:
-    """Note that the events of ``index`` are written; another stream's may be later ones."""
+    """Store that the events of ``index`` are stored; another generation may have stored later ones."""
     if index:
         transaction.execute(
             _ENDED_THROUGH,

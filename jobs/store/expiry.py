@@ -1,4 +1,4 @@
-"""What is over without anybody's doing: leases of owners that are gone, deadlines of jobs that still wait."""
+"""The sweep: it ends leases whose owners are gone, and queued jobs past their deadlines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job, table
-from jobs.store import dispatch, events, settle, timeline, traces
+from jobs.store import dispatch, settle, timeline, traces
 from jobs.store.settle import Failure
 
 _LIMIT = 200
@@ -24,22 +24,22 @@ _JOB = table(Job).c
 
 @dataclass(frozen=True)
 class Expired:
-    """What a sweep did: jobs by what became of them."""
+    """The number of jobs that a sweep changed, by outcome."""
 
     requeued: int = 0
     failed: int = 0
     cancelled: int = 0
     overdue: int = 0
-    #: Whether some are left for the next one.
+    #: Whether some are left for the next sweep.
     more: bool = False
 
 
 def sweep(
     database: Database, *, actor: str, crash_limit: int, rng: random.Random, leases: bool = True
 ) -> Expired:
-    """End dead leases (if ``leases``) and the deadlines of queued jobs, up to 200 of each."""
+    """End expired leases (if ``leases``) and queued jobs past their deadlines, up to 200 of each."""
     requeued = failed = cancelled = 0
-    # What has been written of their traces is read before the transaction, on SQLite everybody's, begins.
+    # The stored pieces of their traces are read before the transaction: on SQLite it blocks all other writers.
     expected = _look(database) if leases else []
     read = traces.read_open(database, expected)
     with database.transaction("expire") as transaction:
@@ -71,15 +71,15 @@ def sweep(
 def due(database: Database, *, limit: int) -> int:
     """Return how many jobs could be claimed now, counted up to ``limit``."""
     with database.reading() as transaction:
-        found = sa.select(Job.id).where(*dispatch.eligible()).limit(limit).subquery()
+        claimable = sa.select(Job.id).where(*dispatch.eligible()).limit(limit).subquery()
         counted: int = transaction.execute(
-            sa.select(sa.func.count()).select_from(found)
+            sa.select(sa.func.count()).select_from(claimable)
         ).scalar_one()
         return counted
 
 
 def uptime(database: Database) -> timedelta:
-    """Return for how long the PostgreSQL server has been up."""
+    """Return how long the PostgreSQL server has been up."""
     with database.reading() as transaction:
         up: timedelta = transaction.execute(
             sa.select(
@@ -92,7 +92,7 @@ def uptime(database: Database) -> timedelta:
 
 
 _DEAD = (
-    sa.select(Job.id, Job.attempt, Job.account_id, Job.webhook)
+    sa.select(Job.id, Job.attempt)
     .where(timeline.standing(Status.RUNNING), Job.lease_expires_at < Now())
     .order_by(Job.lease_expires_at)
     .limit(_LIMIT)
@@ -100,19 +100,15 @@ _DEAD = (
 
 
 def _look(database: Database) -> list[tuple[uuid.UUID, int]]:
-    """Return the running jobs whose lease has run out, as they are to be expected a moment later."""
+    """Return the running jobs whose lease has expired, as the transaction is likely to find them."""
     with database.reading() as transaction:
         return [(row.id, row.attempt) for row in transaction.execute(_DEAD)]
 
 
 def _dead(transaction: Transaction) -> list[tuple[uuid.UUID, int]]:
-    """Return (and on PostgreSQL lock) the running jobs whose lease has run out.
-
-    They are ended one after the other, and each end may make the lane of the job's own URL: in one order, so that
-    two sweepers never wait for each other's.
-    """
-    rows = transaction.execute(_DEAD.with_for_update(skip_locked=True)).mappings()
-    return [(row["id"], row["attempt"]) for row in sorted(rows, key=events.own_queue)]
+    """Return (and on PostgreSQL lock) the running jobs whose lease has run out."""
+    rows = transaction.execute(_DEAD.with_for_update(skip_locked=True))
+    return [(row.id, row.attempt) for row in rows]
 
 
 def _overdue() -> sa.Select[uuid.UUID]:
@@ -147,7 +143,7 @@ def _expire(
     rng: random.Random,
     read: Mapping[str, traces.TraceReading],
 ) -> Status | None:
-    """End one dead lease; return what became of the job, or None when its owner was quicker."""
+    """End one expired lease; return the job's new status, or None when its owner was quicker."""
     job = transaction.session.get_one(Job, job_id, populate_existing=True)
     fault = Failure(code="worker_lost", message="The worker was lost while it ran the job.")
     values: dict[str, Any] = {"crashes": _JOB.crashes + 1}

@@ -1,4 +1,4 @@
-"""What guards found, kept with the sample in which they found it."""
+"""Findings of guards, stored with the generation in which they were found."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from jobs.findings import Finding, FindingKind
 from jobs.records import FindingEntry, Job, table
 
 
-def keep(
-    transaction: Transaction, job_id: uuid.UUID, attempt: int, found: Iterable[Finding]
+def store(
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, new: Iterable[Finding]
 ) -> None:
-    """Keep what was found in an attempt; what has been kept before stays as it is."""
-    for finding in found:
+    """Store findings of an attempt; those that are stored already do not change."""
+    for finding in new:
         transaction.execute(
-            _stored(transaction.dialect),
+            _insert(transaction.dialect),
             {
                 "job_id": job_id,
                 "attempt": attempt,
@@ -36,13 +36,13 @@ def keep(
 
 
 @functools.cache
-def _stored(dialect: str) -> sa.Insert:
-    """Return the statement that keeps a finding."""
+def _insert(dialect: str) -> sa.Insert:
+    """Return the statement that stores a finding."""
     return insert(dialect, table(FindingEntry)).values(found_at=Now()).on_conflict_do_nothing()
 
 
 def among(kinds: Sequence[FindingKind]) -> sa.ColumnElement[bool]:
-    """Return the condition of being a job in which one of ``kinds`` was found."""
+    """Return the condition of a job to have a finding of one of ``kinds``."""
     return Job.id.in_(sa.select(FindingEntry.job_id).where(FindingEntry.kind.in_(map(str, kinds))))
 
 
@@ -59,7 +59,7 @@ def of(
             FindingEntry.job_id, FindingEntry.attempt, FindingEntry.generation, FindingEntry.kind
         )
     )
-    found: dict[uuid.UUID, tuple[FindingEntry, ...]] = {}
+    by_job: dict[uuid.UUID, tuple[FindingEntry, ...]] = {}
     for row in rows:
-        found[row.job_id] = (*found.get(row.job_id, ()), row)
-    return found
+        by_job[row.job_id] = (*by_job.get(row.job_id, ()), row)
+    return by_job

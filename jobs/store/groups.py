@@ -1,8 +1,7 @@
-"""Jobs that ask several questions about the same images: the first leads, the others follow.
+"""Groups: jobs with several questions about the same images. The first job leads, the others follow.
 
-A group is named after its leader: ``group_id`` of all its jobs is the leader's id. The engine computes the
-images once if the leader comes first, so followers wait until it has; everything that they wait for stands
-in the leader's own row, and whatever dies, the wait ends by itself.
+The ``group_id`` of all jobs of a group is the leader's id. The engine computes the images once if the leader comes
+first, so the followers wait for it. What they wait for is in the leader's row, and the wait ends whatever process dies.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from jobs.lifecycle import Status
 from jobs.records import Job, table
 from jobs.store import timeline
 
-#: After its leader's start a follower waits no longer than this: the leader's worker or engine may be gone.
+#: A follower waits at most this long after its leader's start: the leader's worker or engine may be gone.
 LONGEST_WAIT = timedelta(seconds=60)
 
 _JOB = table(Job).c
@@ -27,13 +26,13 @@ _JOB = table(Job).c
 
 @dataclass(frozen=True)
 class FollowersReleased:
-    """Followers that wait no longer, noted for those who ring for them once it is committed."""
+    """The number of followers that no longer wait: a note for the process that wakes workers after the commit."""
 
     jobs: int
 
 
 def free() -> sa.ColumnElement[bool]:
-    """Return the condition of waiting for no leader.
+    """Return the condition of a job not to be held by its leader.
 
     A leader holds its followers until its first token, its end, or :data:`LONGEST_WAIT` after its first start.
     """
@@ -43,7 +42,7 @@ def free() -> sa.ColumnElement[bool]:
         leader.finished_at.is_(None),
         sa.or_(leader.started_at.is_(None), leader.started_at > Now(-LONGEST_WAIT)),
     )
-    # A value rather than EXISTS, which PostgreSQL may answer by reading all leaders at once.
+    # A subquery instead of EXISTS, for which PostgreSQL may read all leaders.
     held = sa.select(holds).where(leader.id == _JOB.group_id, leader.id != _JOB.id)
     return sa.not_(sa.func.coalesce(held.scalar_subquery(), sa.false(), type_=sa.Boolean()))
 
@@ -54,7 +53,7 @@ _FOLLOWERS = sa.select(sa.func.count(_JOB.id)).where(
 
 
 def record_released(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None:
-    """Note how many jobs wait for those of ``leaders`` that lead, because these hold them no longer."""
+    """Note how many queued jobs follow ``leaders``, which no longer hold them."""
     followers: int = transaction.execute(_FOLLOWERS, {"leaders": list(leaders)}).scalar_one()
     if followers:
         transaction.notes.append(FollowersReleased(followers))

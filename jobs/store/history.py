@@ -1,4 +1,4 @@
-"""Reading jobs: one, a page of them, their attempts, their timeline, their place in the queue; and cancelling."""
+"""Reading jobs: one, a page of them, their attempts, their images, their position in the queue."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from jobs.records import (
 from jobs.store import findings, positions, search, timeline
 from jobs.store.images import FACTS, ImageFacts, ImageView
 
-#: Characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed them.
+#: Most characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed it.
 MAX_PAGE_CHARS = 4 * 2**20
-#: Jobs that run one again that are shown with it, the newest.
+#: At most this many reruns are shown with a job, the newest.
 MAX_RERUNS = 100
 
 
@@ -43,7 +43,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class JobView:
-    """A job with what every door shows of it."""
+    """A job with all that the API shows of it."""
 
     job: Job
     images: tuple[ImageView, ...]
@@ -53,13 +53,13 @@ class JobView:
     findings: tuple[FindingEntry, ...] = ()
 
 
-#: Which jobs to list; the words for it are in :mod:`jobs.filters`.
+#: Which jobs to list, as :mod:`jobs.filters` parses it.
 Filter = filters.Filter
 
 
 @dataclass(frozen=True)
 class AttemptView:
-    """An attempt and its streams."""
+    """An attempt and its generations."""
 
     attempt: Attempt
     generations: tuple[Generation, ...]
@@ -71,7 +71,7 @@ def get(
     *,
     account_id: uuid.UUID | None,
 ) -> JobView | None:
-    """Return a job, or None when there is none (in this account; None: in any)."""
+    """Return a job, or None when there is no such job (in this account; None: in any account)."""
     with database.reading() as transaction:
         job = transaction.session.get(Job, job_id)
         if job is None or (account_id is not None and job.account_id != account_id):
@@ -89,7 +89,7 @@ def get(
 def group(
     database: Database, group_id: uuid.UUID, *, account_id: uuid.UUID | None
 ) -> list[JobView]:
-    """Return the jobs of a group, the leader first; none when there is no such group (in this account)."""
+    """Return the jobs of a group, the leader first; empty when there is no such group (in this account)."""
     with database.reading() as transaction:
         wanted = sa.select(Job).where(Job.group_id == group_id).order_by(Job.id)
         jobs = list(transaction.session.scalars(wanted))
@@ -105,7 +105,7 @@ def accepted(
     images: tuple[ImageView, ...],
     forecast: positions.PositionForecast,
 ) -> JobView:
-    """Return a job as it has just come in with ``images``, at a cost that does not grow with the queue."""
+    """Return a job that was just submitted with ``images``, at a cost that does not grow with the queue."""
     with database.reading() as transaction:
         return JobView(job=job, images=images, queue=forecast.of(transaction, job))
 
@@ -113,13 +113,13 @@ def accepted(
 def last_place(
     database: Database, leader: Job, forecast: positions.PositionForecast, *, behind: int
 ) -> positions.QueuePosition:
-    """Return the place of the last job of a group that has just come in, ``behind`` jobs after its leader."""
+    """Return the position of the last job of a group that was just submitted, ``behind`` jobs after its leader."""
     with database.reading() as transaction:
         return forecast.of(transaction, leader, behind=behind)
 
 
 def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) -> bool:
-    """Whether there is such a job (in this account; None: in any)."""
+    """Return whether there is such a job (in this account; None: in any account)."""
     with database.reading() as transaction:
         owner = transaction.execute(
             sa.select(Job.account_id).where(Job.id == job_id)
@@ -127,8 +127,15 @@ def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | Non
         return owner is not None and account_id in (None, owner)
 
 
+def job(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) -> Job | None:
+    """Return a job's row alone, or None when there is none (in this account; None: in any)."""
+    with database.reading() as transaction:
+        row = transaction.session.get(Job, job_id)
+        return row if row is not None and account_id in (None, row.account_id) else None
+
+
 def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Status]:
-    """Return where each of ``job_ids`` stands, in one query, for those who wait."""
+    """Return the status of each of ``job_ids``, in one query."""
     with database.reading() as transaction:
         rows = transaction.execute(sa.select(Job.id, Job.status).where(Job.id.in_(job_ids)))
         return {row.id: row.status for row in rows}
@@ -142,14 +149,14 @@ def page(
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; five queries, and one a phrase.
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; five queries, and one per phrase.
 
-    There are fewer when they would have more than :data:`MAX_PAGE_CHARS` in all, but always one if there is any.
-    With any filter beside the account it is a search, which takes the account's share of these.
+    The page has fewer jobs if they would exceed :data:`MAX_PAGE_CHARS` together, but always one if there is one. With
+    any filter besides the account the call is a search and takes a share of the searches.
 
     Raises:
-        core.errors.Overloaded: as many searches run as may, and none ended in time.
-        core.errors.SearchTooSlow: the search was ended at its deadline.
+        core.errors.Overloaded: the limit of concurrent searches is reached, and none ended in time.
+        core.errors.SearchTooSlow: the search reached its deadline.
     """
     opened = database.searching(requested.account_id) if requested.given else database.reading()
     with opened as transaction:
@@ -165,15 +172,15 @@ def page(
         shown = Job.id.in_([row.id for row in sizes[:fitting]])
         jobs = list(transaction.session.scalars(sa.select(Job).where(shown).order_by(order)))
         images = _images(transaction, [job.id for job in jobs])
-        found = findings.of(transaction, [job.id for job in jobs])
+        by_job = findings.of(transaction, [job.id for job in jobs])
         views = [
-            JobView(job=job, images=images.get(job.id, ()), findings=found.get(job.id, ()))
+            JobView(job=job, images=images.get(job.id, ()), findings=by_job.get(job.id, ()))
             for job in jobs
         ]
         return views, more
 
 
-#: Characters of all that callers and models choose the length of, of one job.
+#: The characters of a job's values whose length callers and models choose.
 _CHARS = sum(
     (
         sa.func.coalesce(sa.func.length(sa.cast(column, sa.Text)), 0)
@@ -184,7 +191,7 @@ _CHARS = sum(
 
 
 def _fitting(sizes: Sequence[int]) -> int:
-    """Return how many jobs of these sizes, from the first one on, make a page."""
+    """Return how many jobs of these sizes, from the first one on, fit on a page."""
     sums = itertools.accumulate(sizes)
     fitting = sum(1 for _ in itertools.takewhile(lambda chars: chars <= MAX_PAGE_CHARS, sums))
     return max(fitting, min(1, len(sizes)))
@@ -230,9 +237,9 @@ def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnEl
 
 
 def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:
-    """Return the condition of having this pair.
+    """Return the condition of a job to have this pair of metadata.
 
-    On SQLite not by a JSON path: there a key with a quote or a backslash has no spelling.
+    On SQLite it does not use a JSON path, which cannot express a key with a quote or a backslash.
     """
     if dialect == "postgresql":
         return Job.metadata_.op("@>", is_comparison=True)({key: value})
@@ -241,54 +248,28 @@ def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool
 
 
 def attempts(database: Database, job_id: uuid.UUID) -> list[AttemptView]:
-    """Return every attempt of a job with its streams, in order."""
+    """Return every attempt of a job with its generations, in order."""
     with database.reading() as transaction:
-        streams: dict[int, list[Generation]] = {}
+        generations: dict[int, list[Generation]] = {}
         for generation in transaction.session.scalars(
             sa.select(Generation)
             .where(Generation.job_id == job_id)
             .order_by(Generation.attempt, Generation.number)
         ):
-            streams.setdefault(generation.attempt, []).append(generation)
+            generations.setdefault(generation.attempt, []).append(generation)
         rows = transaction.session.scalars(
             sa.select(Attempt).where(Attempt.job_id == job_id).order_by(Attempt.number)
         )
-        return [AttemptView(row, tuple(streams.get(row.number, ()))) for row in rows]
-
-
-def cancel(
-    database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None, actor: str
-) -> Status | None:
-    """Ask for the end of a job: at once when queued, by its worker within a second or two when running.
-
-    Returns:
-        The status after it, or None when there is no such job (in this account). A finished job keeps its own.
-    """
-    with database.transaction("cancel") as transaction:
-        job = transaction.session.get(Job, job_id, with_for_update=True)
-        if job is None or (account_id is not None and job.account_id != account_id):
-            return None
-        if job.status.terminal or job.cancel_requested_at is not None:
-            return job.status
-        target = Status.CANCELLED if job.status is Status.QUEUED else Status.RUNNING
-        requested = timeline.Change(
-            "cancelled" if target is Status.CANCELLED else "cancel_requested",
-            source=job.status,
-            target=target,
-            where=(table(Job).c.id == job_id,),
-            values={"cancel_requested_at": transaction.now()},
-        )
-        timeline.change(transaction, requested, actor=actor)
-        return target
+        return [AttemptView(row, tuple(generations.get(row.number, ()))) for row in rows]
 
 
 def image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID | None) -> Image | None:
-    """Return an image whose bytes are kept, or None (in this account; None: in any)."""
+    """Return an image whose bytes are stored, or None (in this account; None: in any account)."""
     with database.reading() as transaction:
-        found = transaction.session.get(Image, image_id)
-        if found is None or found.removed_at is not None:
+        row = transaction.session.get(Image, image_id)
+        if row is None or row.removed_at is not None:
             return None
-        return found if account_id in (None, found.account_id) else None
+        return row if account_id in (None, row.account_id) else None
 
 
 _IMAGE = table(Image).c
@@ -312,18 +293,18 @@ _IMAGES = (
 def images(
     database: Database, image_ids: Collection[uuid.UUID], *, account_id: uuid.UUID
 ) -> dict[uuid.UUID, ImageFacts]:
-    """Return those of ``image_ids`` that are this account's, by id, also ones that are refused or have no bytes."""
+    """Return those of ``image_ids`` that are this account's, by id, including quarantined images and removed ones."""
     with database.reading() as transaction:
-        found = transaction.execute(
+        rows = transaction.execute(
             _IMAGES, {"image_ids": list(image_ids), "account_id": account_id}
         )
-        return {row["id"]: ImageFacts(**row) for row in found.mappings()}
+        return {row["id"]: ImageFacts(**row) for row in rows.mappings()}
 
 
-def image_bytes(database: Database, found: Image) -> bytes | None:
-    """Return an image's canonical bytes, or None when they have just been removed."""
+def image_bytes(database: Database, image: Image) -> bytes | None:
+    """Return an image's canonical bytes, or None when they were just removed."""
     with database.reading() as transaction:
-        row = transaction.session.get(ImageBytes, (found.account_id, found.image_key))
+        row = transaction.session.get(ImageBytes, (image.account_id, image.image_key))
         return None if row is None else row.data
 
 
@@ -341,12 +322,12 @@ def _images(
     if not job_ids:
         return {}
     rows = transaction.execute(_IMAGES_OF_JOBS, {"job_ids": list(job_ids)})
-    found: dict[uuid.UUID, tuple[ImageView, ...]] = {}
+    by_job: dict[uuid.UUID, tuple[ImageView, ...]] = {}
     for row in rows.mappings():
         facts = dict(row)
         job_id, tokens = facts.pop("job_id"), facts.pop("tokens")
-        found[job_id] = (*found.get(job_id, ()), ImageView(ImageFacts(**facts), tokens))
-    return found
+        by_job[job_id] = (*by_job.get(job_id, ()), ImageView(ImageFacts(**facts), tokens))
+    return by_job
 
 
 def _progress(transaction: Transaction, job: Job) -> Progress:

@@ -1,54 +1,35 @@
-"""The pictures of submissions: facts once per account, original and detail; bytes once per account and image key."""
+"""The images of submissions: facts once per account, original and detail; bytes once per account and image key."""
 
 from __future__ import annotations
 
 import functools
 import uuid
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Now, Transaction, insert
+from jobs.images import CanonicalImage
 from jobs.records import Image, ImageBytes, table
 
 
 @dataclass(frozen=True)
-class NewImage:
-    """A canonical picture and the facts of its original, ready to be kept."""
-
-    key: str
-    detail: str
-    pipeline: str
-    media_type: str
-    width: int
-    height: int
-    data: bytes = field(repr=False)
-    original_sha256: str
-    original_bytes: int
-    original_media_type: str
-    original_width: int
-    original_height: int
-    orientation: int
-    frames: int
-
-
-@dataclass(frozen=True)
 class ImageFacts:
-    """What jobs and callers need to know of an image."""
+    """The facts of an image that jobs and callers need."""
 
     id: uuid.UUID
     image_key: str
     detail: str
-    #: Of the canonical picture, in pixels.
+    #: Of the canonical image, in pixels.
     width: int
     height: int
     original_sha256: str
-    #: Set when its bytes are gone.
+    #: When the bytes were deleted.
     removed_at: datetime | None
-    #: Set when it is refused; known of images that are named in a request.
+    #: When the image was quarantined; read only for images that a request names.
     quarantined_at: datetime | None = None
 
 
@@ -67,65 +48,67 @@ FACTS = tuple(_IMAGE[fact.name] for fact in fields(ImageFacts) if fact.name in _
 
 @dataclass(frozen=True)
 class ImageReceived:
-    """A picture that came in or was named, noted for those who count once it is committed.
+    """An image that a request sent or named: a note for the metrics, counted after the commit.
 
     Attributes:
         known: whether the account had it already.
-        size: bytes of the file that came in; None when it was named by its id.
+        size: bytes of the file that was sent; None when the request named its id.
     """
 
     known: bool
     size: int | None = None
 
 
-#: What makes two pictures of an account the same: the original's sha256, detail, pipeline.
+#: Two images of an account are the same when these are equal: the original's sha256, detail, pipeline.
 _Identity = tuple[str, str, str]
 
 
-def keep(
-    transaction: Transaction, account_id: uuid.UUID, images: Sequence[NewImage | uuid.UUID]
+def store(
+    transaction: Transaction, account_id: uuid.UUID, images: Sequence[CanonicalImage | uuid.UUID]
 ) -> list[ImageFacts]:
-    """Keep those of ``images`` that are new, hold the known ones until the commit; return the facts of all.
+    """Store those of ``images`` that are new, lock the known ones until the commit; return the facts of all.
 
-    All that touch several images lock facts in one order and then bytes in one order, so that
-    no two of them wait for each other.
+    All transactions with several images lock facts in one order and then bytes in one order, so that no two of them
+    deadlock.
 
     Raises:
-        core.errors.NotFound: an image is gone or belongs to somebody else.
+        core.errors.NotFound: an image was removed, or belongs to another account.
     """
-    new = {_identity(image): image for image in images if isinstance(image, NewImage)}
+    new = {_identity(image): image for image in images if isinstance(image, CanonicalImage)}
     named = {image for image in images if isinstance(image, uuid.UUID)}
     known: dict[uuid.UUID, ImageFacts] = {}
-    found: dict[_Identity, ImageFacts] = {}
+    stored: dict[_Identity, ImageFacts] = {}
     if not new:
         known = _hold(transaction, account_id, named)
     else:
         identities = _identities(transaction, account_id, named)
         wanted = {identity: image for image, identity in identities.items()} | new
         for identity, image in sorted(wanted.items(), key=lambda item: item[0]):
-            if isinstance(image, NewImage):
-                found[identity] = _keep_facts(transaction, account_id, image, uploaded=False)
+            if isinstance(image, CanonicalImage):
+                stored[identity] = _store_facts(transaction, account_id, image, uploaded=False)
             else:
                 known |= _hold(transaction, account_id, {image})
         # An image that is named may also be among the new ones.
-        known = {image: known.get(image) or found[identities[image]] for image in named}
+        known = {image: known.get(image) or stored[identities[image]] for image in named}
         for image in sorted(new.values(), key=lambda image: image.key):
-            _keep_bytes(transaction, account_id, image)
+            _store_bytes(transaction, account_id, image)
     return [
-        known[image] if isinstance(image, uuid.UUID) else found[_identity(image)]
+        known[image] if isinstance(image, uuid.UUID) else stored[_identity(image)]
         for image in images
     ]
 
 
-def keep_upload(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> uuid.UUID:
-    """Keep an image that was uploaded by itself; return its id."""
-    facts = _keep_facts(transaction, account_id, image, uploaded=True)
-    _keep_bytes(transaction, account_id, image)
+def store_upload(
+    transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage
+) -> uuid.UUID:
+    """Store an image that was uploaded without a job; return its id."""
+    facts = _store_facts(transaction, account_id, image, uploaded=True)
+    _store_bytes(transaction, account_id, image)
     return facts.id
 
 
-def _identity(image: NewImage) -> _Identity:
-    return (image.original_sha256, image.detail, image.pipeline)
+def _identity(image: CanonicalImage) -> _Identity:
+    return (image.original.sha256, image.detail, image.pipeline)
 
 
 _IDENTITIES = sa.select(_IMAGE.id, _IMAGE.original_sha256, _IMAGE.detail, _IMAGE.pipeline).where(
@@ -137,7 +120,7 @@ _IDENTITIES = sa.select(_IMAGE.id, _IMAGE.original_sha256, _IMAGE.detail, _IMAGE
 def _identities(
     transaction: Transaction, account_id: uuid.UUID, wanted: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, _Identity]:
-    """Return the identities of the images that are named by their ids."""
+    """Return the identities of the images with these ids."""
     if not wanted:
         return {}
     rows = transaction.execute(
@@ -148,7 +131,7 @@ def _identities(
     return {row.id: (row.original_sha256, row.detail, row.pipeline) for row in rows}
 
 
-#: PostgreSQL locks the rows in the order of their identities, as :func:`keep` does one by one.
+#: PostgreSQL locks the rows in the order of their identities, as :func:`store` does one by one.
 _HELD = (
     sa.select(*FACTS)
     .where(
@@ -164,7 +147,7 @@ _HELD = (
 def _hold(
     transaction: Transaction, account_id: uuid.UUID, wanted: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, ImageFacts]:
-    """Make a concurrent removal of any of these images wait and then see this job's reference; return the facts."""
+    """Lock these images and return their facts: a concurrent removal waits, and then sees this job's reference."""
     rows = transaction.execute(_HELD, {"account_id": account_id, "image_ids": list(wanted)})
     held = {row["id"]: ImageFacts(**row) for row in rows.mappings()}
     if len(held) < len(wanted):
@@ -177,10 +160,10 @@ def _image_gone() -> errors.NotFound:
     return errors.NotFound("An image of this job no longer exists.", param="images")
 
 
-def _keep_facts(
-    transaction: Transaction, account_id: uuid.UUID, image: NewImage, *, uploaded: bool
+def _store_facts(
+    transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage, *, uploaded: bool
 ) -> ImageFacts:
-    """Insert the image's facts, or find (and if its bytes were removed, revive) the same one of this account."""
+    """Insert the image's facts, or find the same image of this account, and revive it if its bytes were removed."""
     new_id = ids.new()
     row = transaction.execute(
         _facts(transaction.dialect, uploaded=uploaded),
@@ -193,25 +176,25 @@ def _keep_facts(
             "media_type": image.media_type,
             "width": image.width,
             "height": image.height,
-            "original_sha256": image.original_sha256,
-            "original_bytes": image.original_bytes,
-            "original_media_type": image.original_media_type,
-            "original_width": image.original_width,
-            "original_height": image.original_height,
-            "orientation": image.orientation,
-            "frames": image.frames,
+            "original_sha256": image.original.sha256,
+            "original_bytes": image.original.size,
+            "original_media_type": image.original.media_type,
+            "original_width": image.original.width,
+            "original_height": image.original.height,
+            "orientation": image.original.orientation,
+            "frames": image.original.frames,
         },
     )
     facts = ImageFacts(**row.mappings().one())
-    transaction.notes.append(ImageReceived(known=facts.id != new_id, size=image.original_bytes))
+    transaction.notes.append(ImageReceived(known=facts.id != new_id, size=image.original.size))
     return facts
 
 
 @functools.cache
 def _facts(dialect: str, *, uploaded: bool) -> sa.Insert:
-    """Return the statement that keeps an image's facts.
+    """Return the statement that stores an image's facts.
 
-    A conflict updates the row rather than passing by: that locks it against a concurrent removal.
+    On a conflict it updates the row instead of doing nothing: that locks the row against a concurrent removal.
     """
     columns = table(Image).c
     row = insert(dialect, table(Image)).values(
@@ -226,8 +209,8 @@ def _facts(dialect: str, *, uploaded: bool) -> sa.Insert:
     ).returning(*FACTS)
 
 
-def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: NewImage) -> None:
-    """Keep the canonical bytes, which other images of the account may share."""
+def _store_bytes(transaction: Transaction, account_id: uuid.UUID, image: CanonicalImage) -> None:
+    """Store the canonical bytes, which other images of the account may share."""
     transaction.execute(
         _bytes(transaction.dialect),
         {"account_id": account_id, "image_key": image.key, "data": image.data},
@@ -236,11 +219,11 @@ def _keep_bytes(transaction: Transaction, account_id: uuid.UUID, image: NewImage
 
 @functools.cache
 def _bytes(dialect: str) -> sa.Insert:
-    """Return the statement that keeps an image's bytes."""
+    """Return the statement that stores an image's bytes."""
     row = insert(dialect, table(ImageBytes))
     if dialect == "sqlite":
         return row.on_conflict_do_nothing()
-    # Setting the key to itself locks the row: a removal that does not see this image yet must wait for it.
+    # To set the key to itself locks the row: a removal that does not see this image yet must wait.
     return row.on_conflict_do_update(
         index_elements=["account_id", "image_key"], set_={"image_key": row.excluded.image_key}
     )

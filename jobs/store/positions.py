@@ -1,7 +1,7 @@
-"""The place of a queued job: how many are claimed before it, and when its turn may come.
+"""The position of a queued job: how many jobs are claimed before it, and when it may start.
 
-A place is what :mod:`jobs.store.dispatch` would do if nothing came in and nothing ended. Followers count although
-their leaders may hold them for a while; jobs that wait for another try do not.
+A position is what :mod:`jobs.store.dispatch` would do if no job came in and none ended. Followers count although their
+leaders may hold them for a while; jobs that wait for another attempt do not.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from jobs.lifecycle import FIRST_TURN, TURN_STEP, Priority, Status
 from jobs.records import Job, QueueTurn, table
 from jobs.store import timeline, turns
 
-#: So many jobs are counted for a place, and about as many for all other accounts together.
+#: At most this many jobs are counted for a position, and about as many for all other accounts together.
 LIMIT = 10_000
-#: The same for the answer to a submission.
+#: The same for the response to a submission.
 _LIMIT_AT_ONCE = 100
-#: So many finished jobs make an estimate.
+#: An estimate needs this many finished jobs.
 _PACE_JOBS = 20
 _KEEP_SECONDS = 1.0
-#: A count is not repeated before this many times its own duration.
+#: A count is repeated after this many times its own duration.
 _KEEP_SHARE = 20
 
 _T = TypeVar("_T")
@@ -38,12 +38,12 @@ Timer = Callable[[], float]
 
 @dataclass(frozen=True)
 class QueuePosition:
-    """The place of a queued job.
+    """The position of a queued job.
 
     Attributes:
         position: 1 is next.
-        at_least: whether only so many were counted, and there may be more before it.
-        eta_seconds: until it may begin, None when that is not known; with ``at_least`` it may be longer.
+        at_least: whether the count stopped at its limit, and there may be more jobs before it.
+        eta_seconds: seconds until the job may start, None when unknown; with ``at_least`` it may take longer.
     """
 
     position: int
@@ -59,28 +59,29 @@ class Pace:
     running: int
 
     def eta(self, position: int) -> int:
-        """Return the seconds until the job at ``position`` may begin.
+        """Return the seconds until the job at ``position`` may start.
 
-        While jobs wait, as many run as the engines carry; that number is how many a turn takes.
+        While jobs are queued, the engines are full: the running jobs are how many start in the time of one run.
         """
         return round(math.ceil(position / max(1, self.running)) * self.seconds)
 
 
 def of(transaction: Transaction, job: Job) -> QueuePosition:
-    """Return the place of ``job``, which is queued."""
-    found = _counted(transaction, job, limit=LIMIT)
-    now = _pace(transaction)
-    return QueuePosition(found.position, now.eta(found.position) if now else None, found.at_least)
+    """Return the position of ``job``, which is queued."""
+    counted = _count(transaction, job, limit=LIMIT)
+    pace = _pace(transaction)
+    eta = pace.eta(counted.position) if pace else None
+    return QueuePosition(counted.position, eta, counted.at_least)
 
 
 class PositionForecast:
-    """The places of jobs that have just come in, at a cost that does not grow with the queue.
+    """The positions of jobs that were just submitted, at a cost that does not grow with the queue.
 
-    Positions beyond about a hundred are lower bounds. Their estimates come from counts of the whole queue that this
+    Positions beyond about a hundred are lower bounds. Their estimates come from counts of the whole queue, which this
     process repeats about once a second.
 
     Args:
-        timer: seconds, by any clock that never goes back.
+        timer: returns seconds, by a clock that never goes back.
     """
 
     def __init__(self, *, timer: Timer = time.monotonic) -> None:
@@ -90,56 +91,56 @@ class PositionForecast:
         self._queue: tuple[float, _Queue] = (-math.inf, _Queue(0, {}))
 
     def of(self, transaction: Transaction, job: Job, *, behind: int = 0) -> QueuePosition:
-        """Return the place of the ``behind``-th job after ``job``, which both have just come in."""
-        found = _counted(transaction, job, limit=_LIMIT_AT_ONCE, behind=behind)
+        """Return the position of the ``behind``-th job after ``job``; both were just submitted."""
+        counted = _count(transaction, job, limit=_LIMIT_AT_ONCE, behind=behind)
         pace = self._recent_pace(transaction)
         if pace is None:
-            return QueuePosition(found.position, None, found.at_least)
-        position = found.position
-        if found.at_least:
+            return QueuePosition(counted.position, None, counted.at_least)
+        position = counted.position
+        if counted.at_least:
             position = max(position, self._recent_queue(transaction).position(job))
-        return QueuePosition(found.position, pace.eta(position), found.at_least)
+        return QueuePosition(counted.position, pace.eta(position), counted.at_least)
 
     def _recent_pace(self, transaction: Transaction) -> Pace | None:
         with self._lock:
             due, known = self._pace
-            began = self._timer()
-            if began < due:
+            started = self._timer()
+            if started < due:
                 return known
-            # One thread looks; the others use what is known meanwhile.
-            self._pace = (began + _KEEP_SECONDS, known)
-        found = _pace(transaction)
+            # One thread reads; the others use the old value meanwhile.
+            self._pace = (started + _KEEP_SECONDS, known)
+        pace = _pace(transaction)
         with self._lock:
-            self._pace = (self._next_look(began), found)
-        return found
+            self._pace = (self._next_read(started), pace)
+        return pace
 
     def _recent_queue(self, transaction: Transaction) -> _Queue:
         with self._lock:
             due, known = self._queue
-            began = self._timer()
-            if began < due:
+            started = self._timer()
+            if started < due:
                 return known
-            self._queue = (began + _KEEP_SECONDS, known)
-        found = _Queue.read(transaction)
+            self._queue = (started + _KEEP_SECONDS, known)
+        queue = _Queue.read(transaction)
         with self._lock:
-            self._queue = (self._next_look(began), found)
-        return found
+            self._queue = (self._next_read(started), queue)
+        return queue
 
-    def _next_look(self, began: float) -> float:
+    def _next_read(self, started: float) -> float:
         ended = self._timer()
-        return ended + max(_KEEP_SECONDS, _KEEP_SHARE * (ended - began))
+        return ended + max(_KEEP_SECONDS, _KEEP_SHARE * (ended - started))
 
 
 @dataclass(frozen=True)
 class _Turn:
-    """A row of the turns and how many queued jobs it has."""
+    """A turn and the number of its queued jobs."""
 
     step: int
     next_turn: int
     jobs: int
 
     def before(self, turn: int, now: int) -> int:
-        """Return how many of its jobs are claimed before ``turn``, when the present one is ``now``."""
+        """Return how many of its jobs are claimed before the number ``turn``; the virtual time is ``now``."""
         if self.next_turn >= turn:
             return 0
         return min(self.jobs, 1 + max(0, turn - 1 - max(self.next_turn, now)) // self.step)
@@ -147,29 +148,31 @@ class _Turn:
 
 @dataclass(frozen=True)
 class _Queue:
-    """The whole queue as it was counted."""
+    """The number of jobs of each turn of the queue."""
 
     now: int
     turns: dict[tuple[uuid.UUID, Priority], _Turn]
 
     @classmethod
     def read(cls, transaction: Transaction) -> _Queue:
-        """Count the queue by accounts and classes."""
+        """Count the queue by accounts and priorities."""
         now: int = transaction.execute(sa.select(turns.virtual_time())).scalar_one()
         rows = transaction.execute(_BY_TURN)
-        found = {
+        by_key = {
             (row.account_id, row.priority): _Turn(row.step, row.next_turn, row.jobs) for row in rows
         }
-        return cls(now, found)
+        return cls(now, by_key)
 
     def position(self, job: Job) -> int:
-        """Return the position of the last job in the queue of the account and class of ``job``."""
+        """Return the position of the last job of the account and priority of ``job``."""
         key = (job.account_id, job.priority)
         mine = self.turns.get(key)
         if mine is None:
             return 1
         turn = max(mine.next_turn, self.now) + max(0, mine.jobs - 1) * mine.step
-        others = (one.before(turn, self.now) for other, one in self.turns.items() if other != key)
+        others = (
+            other.before(turn, self.now) for its_key, other in self.turns.items() if its_key != key
+        )
         return max(1, mine.jobs) + sum(others)
 
 
@@ -179,8 +182,8 @@ class _Counted:
     at_least: bool
 
 
-def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0) -> _Counted:
-    """Return the position of the ``behind``-th job after ``job`` in its account and class, up to about ``limit``."""
+def _count(transaction: Transaction, job: Job, *, limit: int, behind: int = 0) -> _Counted:
+    """Return the position of the ``behind``-th job after ``job`` in its account and priority, up to about ``limit``."""
     key = {"account_id": job.account_id, "priority": job.priority}
     mine = transaction.execute(
         _MINE, key | {"ordering_at": job.ordering_at, "id": job.id, "most": limit}
@@ -188,7 +191,7 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
     own = mine.ahead + behind
     bounded = mine.ahead >= limit
     if mine.turns == (mine.next_turn is not None):
-        # No other account or class has a turn.
+        # No other account or priority has a turn.
         return _Counted(1 + own, bounded)
     step = TURN_STEP[job.priority]
     first = mine.next_turn
@@ -196,7 +199,7 @@ def _counted(transaction: Transaction, job: Job, *, limit: int, behind: int = 0)
         # The job was claimed after it was read, and its turn removed: return the position that a new one would get.
         first = mine.now + FIRST_TURN[job.priority]
     turn = first if own == 0 else max(first, mine.now) + own * step
-    # What a turn of the highest class could have before it bounds what has to be counted of each.
+    # No turn needs a count beyond the jobs that a turn of the highest priority could have before this one.
     most = max(1, min(limit // min(limit, mine.turns), 2 + turn - min(first, mine.now)))
     others = transaction.execute(
         _OTHERS,
@@ -212,13 +215,13 @@ _JOB = table(Job).c
 def _standing(
     account_id: sa.ColumnElement[uuid.UUID], priority: sa.ColumnElement[Priority]
 ) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return the condition of counting among the queued jobs of an account in a class."""
+    """Return the condition of a job to count among the queued jobs of an account at a priority."""
     return (
         turns.waiting(),
         _JOB.account_id == account_id,
         _JOB.priority == priority,
         _JOB.not_before <= Now(),
-        # As a bare column the deadline tempts SQLite to walk its index.
+        # With the bare column SQLite may read its index.
         sa.func.coalesce(_JOB.deadline_at, _JOB.deadline_at) > Now(),
     )
 
@@ -234,7 +237,7 @@ _AHEAD = (
     sa.select(sa.literal(1).label("one"))
     .where(
         *_standing(_ACCOUNT, _PRIORITY),
-        # Implied by what follows, which neither database finds in an index together with the other columns.
+        # The next condition implies this one, but neither database uses an index for it and the other columns together.
         _JOB.ordering_at <= _bound("ordering_at", _JOB.ordering_at),
         sa.tuple_(_JOB.ordering_at, _JOB.id)
         < sa.tuple_(_bound("ordering_at", _JOB.ordering_at), _bound("id", _JOB.id)),
@@ -242,7 +245,7 @@ _AHEAD = (
     .limit(_MOST)
     .subquery()
 )
-#: The turn of a job's account and class, the present turn, how many turns there are, and the jobs before it.
+#: The turn of a job's account and priority, the virtual time, the number of turns, and the jobs before it.
 _MINE = sa.select(
     sa.select(turns.TURN.next_turn)
     .where(turns.TURN.account_id == _ACCOUNT, turns.TURN.priority == _PRIORITY)
@@ -299,7 +302,7 @@ def _others() -> sa.Select[int, int, int]:
         )
         .cte("counted")
         .prefix_with("MATERIALIZED")
-    )  # Else SQLite counts thrice.
+    )  # Otherwise SQLite counts three times.
     jobs, fits = counted.c.jobs, counted.c.fitting
     return sa.select(
         sa.func.coalesce(sa.func.sum(sa.case((jobs < fits, jobs), else_=fits)), 0).label("ahead"),
@@ -338,7 +341,7 @@ _RUNNING = (
 
 
 def _pace(transaction: Transaction) -> Pace | None:
-    """Return how fast the queue moves, None until so many jobs have finished that it can be told."""
+    """Return how fast the queue moves; None until enough jobs have finished."""
     recent = transaction.execute(_RECENT).all()
     if len(recent) < _PACE_JOBS:
         return None

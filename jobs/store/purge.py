@@ -1,17 +1,18 @@
-"""What is taken away by itself when it is old. Counters, hashes and ends stay.
+"""Retention: the removal of old data. Counters, hashes and results stay.
 
-Retention has four classes, each with its own period from the end of a job:
+Retention has four classes of data, each with its own period from the end of a job:
 
-* image: a job lets go of its images; one that no other job needs, and that was not uploaded by itself within
+* image: the job releases its images; an image that no other job needs, and that was not uploaded without a job within
   the period, loses its bytes.
 * trace: the raw output of all attempts, and the prompts.
-* answer: question and answer, and the prompts, which hold the question too. (A trace that is kept longer
-  still ends with the answer.) The answer also goes out of what webhooks told, and with it what their receivers said.
-* timeline: the timeline, but for one entry that says how the job stands; and its webhooks, once they are told or
-  have failed for good. Webhooks that belong to no job are kept as long, from the day they were written.
+* answer: question and answer, and the prompts, which contain the question. (A trace that is stored longer still ends
+  with the answer.)
+* timeline: the timeline, except one entry with the state of the job.
 
-A job tells by a marker of each class that it is gone. What is due is found by its marker, so nothing is lost
-when a purge is interrupted: each batch is a transaction of its own, and any number of processes may purge at once.
+:mod:`webhooks.purge` applies the same periods to webhooks.
+
+A column of the job per class states when its data was removed. Due jobs are found by that column, so a purge may be
+interrupted: each batch is a transaction of its own, and any number of processes may purge at once.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from core.database import Database, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records import Image, Job, TimelineEntry, table
-from jobs.store import events, retention, timeline
+from jobs.store import retention, timeline
 
 
 @dataclass(frozen=True)
 class Periods:
-    """How long each class is kept after the end of its job; None is for ever."""
+    """How long each class of data is stored after the end of its job; None: without limit."""
 
     image: timedelta | None = None
     trace: timedelta | None = None
@@ -42,7 +43,7 @@ class Periods:
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """Return the periods that are set."""
+        """Return the periods of the settings."""
         return cls(
             image=_days(settings.retention_image_days),
             trace=_days(settings.retention_trace_days),
@@ -51,12 +52,12 @@ class Periods:
         )
 
 
-FOR_EVER = Periods()
+NO_RETENTION = Periods()
 
 
 @dataclass(frozen=True)
 class Purged:
-    """What one batch of each class took away: images, and jobs by what they have lost."""
+    """What one batch of each class removed: images, and jobs by the data that they lost."""
 
     images: int = 0
     traces: int = 0
@@ -67,10 +68,10 @@ class Purged:
 
 
 def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) -> Purged:
-    """Take away what is older than ``periods`` say, up to ``limit`` of each class, oldest first.
+    """Remove data that is older than ``periods``, up to ``limit`` of each class, oldest first.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; what was committed stays gone.
+        core.database.DatabaseUnavailable: the database does not answer; committed removals remain.
     """
     images = traces = answers = timelines = 0
     full = False
@@ -85,7 +86,6 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
         answers = _purge_answers(database, periods.answer, actor=actor, limit=limit)
     if periods.timeline is not None:
         timelines = _purge_timelines(database, periods.timeline, actor=actor, limit=limit)
-        full |= _purge_events(database, periods.timeline, limit=limit) == limit
     return Purged(
         images=images,
         traces=traces,
@@ -98,7 +98,7 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
 def _purge_images(
     database: Database, period: timedelta, *, actor: str, limit: int
 ) -> tuple[int, int]:
-    """Release the images of old jobs; return how many jobs these were, and how many images went."""
+    """Release the images of old jobs; return how many jobs these were, and how many images were removed."""
     with database.transaction() as transaction:
         due = _due(
             transaction,
@@ -112,7 +112,7 @@ def _purge_images(
 
 
 def _purge_uploads(database: Database, period: timedelta, *, limit: int) -> tuple[int, int]:
-    """Let old uploads be images like others; return how many these were, and how many went as no job needs them."""
+    """Treat old uploads like other images; return how many these were, and how many were removed as unused."""
     with database.transaction() as transaction:
         rows = transaction.session.scalars(
             sa.select(Image)
@@ -168,18 +168,14 @@ def _purge_answers(database: Database, period: timedelta, *, actor: str, limit: 
 
 
 def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit: int) -> int:
-    """Put one entry that tells it all in the place of those of old jobs: the row can still be told from it."""
+    """Replace the entries of old jobs by one with all columns, from which the row can still be rebuilt."""
     with database.transaction() as transaction:
         due = _due(
             transaction,
             Job.finished_at < transaction.now(-period),
             Job.timeline_removed_at.is_(None),
-            events.reported_out(),
             limit=limit,
         )
-        held = events.held_reported_out(transaction, due)
-        due = {job_id: status for job_id, status in due.items() if job_id in held}
-        events.forget_jobs(transaction, due)
         transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
         values = {name: table(Job).c[name] for name in timeline.REPORTED} | {
             "timeline_removed_at": transaction.now()
@@ -188,15 +184,10 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
         return len(due)
 
 
-def _purge_events(database: Database, period: timedelta, *, limit: int) -> int:
-    with database.transaction() as transaction:
-        return events.forget_others(transaction, before=transaction.now(-period), limit=limit)
-
-
 def _due(
     transaction: Transaction, *conditions: sa.ColumnElement[bool], limit: int
 ) -> dict[uuid.UUID, Status]:
-    """Return the oldest jobs that meet ``conditions``, locked; those that another process has at hand are left out."""
+    """Return the oldest jobs that meet ``conditions``, and lock them; skip those that another process has locked."""
     rows = transaction.execute(
         sa.select(Job.id, Job.status)
         .where(*conditions)
@@ -216,15 +207,15 @@ def _mark(
     actor: str,
 ) -> None:
     for status in set(jobs.values()):
-        theirs = [job_id for job_id in jobs if jobs[job_id] is status]
-        marked = timeline.Change(
+        job_ids = [job_id for job_id in jobs if jobs[job_id] is status]
+        change = timeline.Change(
             action,
             source=status,
             target=status,
-            where=(table(Job).c.id.in_(theirs),),
+            where=(table(Job).c.id.in_(job_ids),),
             values=values,
         )
-        timeline.change(transaction, marked, actor=actor)
+        timeline.change(transaction, change, actor=actor)
 
 
 def _days(days: float) -> timedelta | None:

@@ -1,9 +1,10 @@
-"""Images that took engines down: counted by account and picture, refused from so many deaths on, released by operators.
+"""The quarantine of images over which engines crash.
 
-A death counts when an engine hangs up on a request that it had, or says nothing to it and answers others. All that
-ran on it are suspects then; what an image has against it is forgotten when a job with it succeeds later, so that only
-the one that does it again stays. What is kept belongs to one account: nobody learns what others ask about, or can get
-their pictures refused.
+Crashes are counted per account and image; from a limit on the image is refused, until an operator releases it. A crash
+counts when an engine closes the connection of a request, or is silent to it while it answers others. All images that
+the engine was processing are counted then; the count of an image is cleared when a job with it succeeds later, so only
+an image with repeated crashes keeps its count. Counts belong to one account: no account can learn about the images of
+another one, or get them refused.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from core.database import Database, Transaction
 from jobs.records import Attempt, Image, ImageCrashes, table
 
 CODE: Final = errors.ImageQuarantined.code
-#: Engines need longer to come back: what is cut within this time was cut by the same death.
+#: An engine needs longer to restart: requests that fail within this time failed in the same crash.
 _SAME_CRASH: Final = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
 class QuarantinedImage:
-    """An image in quarantine; ``image_id`` is one of those that have these pixels."""
+    """An image in quarantine; ``image_id`` is one of the account's images with these pixels."""
 
     image_id: uuid.UUID
     account_id: uuid.UUID
@@ -40,13 +41,13 @@ class QuarantinedImage:
 def record_crash(
     transaction: Transaction, account_id: uuid.UUID, keys: Collection[str], *, limit: int
 ) -> bool:
-    """Count the death of an engine against images; return whether one of them is in quarantine now.
+    """Count a crash of an engine for images; return whether one of them is in quarantine now.
 
     Args:
-        transaction: the one that settles the attempt, which is still its holder's.
-        account_id: whose they are.
+        transaction: the transaction that settles the attempt, after its fence.
+        account_id: the account of the images.
         keys: the images' keys.
-        limit: so many deaths put one into quarantine.
+        limit: the number of crashes from which an image is in quarantine.
     """
     for key in sorted(set(keys)):
         row = transaction.insert(ImageCrashes).values(
@@ -74,10 +75,10 @@ def record_crash(
         )
         .values(quarantined_at=transaction.now())
     )
-    found = sa.select(ImageCrashes.crashes).where(
+    quarantined = sa.select(ImageCrashes.crashes).where(
         *_of(account_id, keys), ImageCrashes.quarantined_at.is_not(None)
     )
-    return transaction.execute(found.limit(1)).first() is not None
+    return transaction.execute(quarantined.limit(1)).first() is not None
 
 
 _ATTEMPT = table(Attempt).c
@@ -108,7 +109,7 @@ def clear_crashes(
     job_id: uuid.UUID,
     attempt: int,
 ) -> None:
-    """Forget what is held against images that did well in an attempt, if that began after the last death."""
+    """Clear the crashes of the images of a successful attempt, if it was claimed after the last crash."""
     transaction.execute(
         _CLEARED,
         {"b_account": account_id, "b_keys": list(keys), "b_job": job_id, "b_attempt": attempt},
@@ -136,7 +137,7 @@ def listed(
 ) -> tuple[list[QuarantinedImage], bool]:
     """Return up to ``limit`` images in quarantine beyond the image ``after``, and whether there are more.
 
-    They come newest first by when they were sent: what is released meanwhile moves no page.
+    The newest image comes first, by its submission: a release in the meantime shifts no page.
     """
     with database.reading() as transaction:
         listing = _listing() if after is None else _listing().where(Image.id < after)
@@ -155,7 +156,7 @@ def count(database: Database) -> int:
 
 
 def release(database: Database, image_id: uuid.UUID, *, actor: str) -> bool:
-    """Let an image be asked about again, as if it had never done harm; False when it is not in quarantine."""
+    """Release an image from quarantine and clear its crashes; return False when it is not in quarantine."""
     with database.transaction() as transaction:
         image = transaction.session.get(Image, image_id)
         if image is None:
@@ -178,7 +179,7 @@ def _of(account_id: uuid.UUID, keys: Collection[str]) -> Sequence[sa.ColumnEleme
 
 
 def _listing() -> sa.Select[uuid.UUID, uuid.UUID, str, int, datetime, datetime | None]:
-    # Several originals may have become the same picture: the first of them stands for all.
+    # Several originals may have the same canonical image: the first of them represents all.
     first = (
         sa.select(Image.id)
         .where(

@@ -1,9 +1,9 @@
-"""What is taken away again: a job's data, an image's bytes. Counters, hashes and the timeline stay."""
+"""The removal of a job's data and of an image's bytes. Counters, hashes and the timeline stay."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import sqlalchemy as sa
 
@@ -12,9 +12,9 @@ from core.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.phrases import Part
 from jobs.records import Attempt, Generation, Image, ImageBytes, Job, JobImage, TraceChunk, table
-from jobs.store import events, search, timeline
+from jobs.store import search, timeline
 
-#: What goes with a job's question and answer.
+#: The columns that are cleared with a job's question and answer.
 NO_ANSWER = {
     "question": None,
     "answer_text": None,
@@ -23,22 +23,38 @@ NO_ANSWER = {
     "answer_forced": None,
     "votes": None,
 }
-#: Whether a job still needs its images: it may run, or be run again.
+#: The condition of a job to need its images: it may run, or be run again.
 NEEDING = sa.and_(Job.images_released_at.is_(None), Job.data_removed_at.is_(None))
 
 _UNFINISHED = (Status.QUEUED, Status.RUNNING)
 
 
+#: Removes what another room has copied of the answers of jobs, in the transaction that removes them.
+RemoveCopies = Callable[[Transaction, Collection[uuid.UUID]], None]
+
+
 def remove_job(
-    database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None, actor: str
+    database: Database,
+    job_id: uuid.UUID,
+    *,
+    account_id: uuid.UUID | None,
+    actor: str,
+    remove_copies: RemoveCopies | None = None,
 ) -> bool:
-    """Remove question, answer and traces of a finished job, and images that only it had brought in.
+    """Remove question, answer and traces of a finished job, and images that no other job needs.
+
+    Args:
+        database: where it is kept.
+        job_id: the job.
+        account_id: the account it must belong to; None: any.
+        actor: who removes it, as the timeline names it.
+        remove_copies: called in the same transaction.
 
     Returns:
         False when there is no such job (in this account).
 
     Raises:
-        core.errors.Conflict: it has not finished.
+        core.errors.Conflict: the job has not finished.
     """
     with database.transaction() as transaction:
         job = transaction.session.get(Job, job_id, with_for_update=True)
@@ -57,12 +73,14 @@ def remove_job(
             timeline.change(transaction, removed, actor=actor)
             remove_traces(transaction, [job_id])
             remove_answers(transaction, [job_id])
+            if remove_copies is not None:
+                remove_copies(transaction, [job_id])
             remove_orphans(transaction, [job_id])
         return True
 
 
 def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
-    """Remove what the model said in all attempts of finished jobs, and what it was asked."""
+    """Remove the outputs and the prompts of all attempts of finished jobs."""
     transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id.in_(job_ids)))
     transaction.execute(
         sa.update(Generation)
@@ -74,32 +92,31 @@ def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> N
 
 
 def remove_answers(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
-    """Remove what goes with question and answer of finished jobs, whose rows have lost theirs: :data:`NO_ANSWER`."""
+    """Remove all copies of question and answer of finished jobs; :data:`NO_ANSWER` clears their own columns."""
     search.remove(transaction, job_ids, parts=(Part.QUESTION, Part.ANSWER))
-    events.reduce(transaction, job_ids)
     remove_prompts(transaction, job_ids)
 
 
 def remove_prompts(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
-    """Remove what was sent in all attempts of finished jobs."""
+    """Remove the prompts of all attempts of finished jobs."""
     transaction.execute(
         sa.update(Attempt).where(Attempt.job_id.in_(job_ids)).values(prompt=sa.null())
     )
 
 
 def remove_orphans(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> int:
-    """Remove the jobs' images that were not uploaded by themselves and that no other job needs; return how many.
+    """Remove the jobs' images that were not uploaded without a job and that no other job needs; return how many.
 
     Facts and bytes are locked in the order in which a submission locks them.
     """
-    mine = sa.select(JobImage.image_id).where(JobImage.job_id.in_(job_ids))
+    used = sa.select(JobImage.image_id).where(JobImage.job_id.in_(job_ids))
     rows = transaction.session.scalars(
         sa.select(Image)
-        .where(Image.id.in_(mine), Image.uploaded_at.is_(None), Image.removed_at.is_(None))
+        .where(Image.id.in_(used), Image.uploaded_at.is_(None), Image.removed_at.is_(None))
         .order_by(Image.original_sha256, Image.detail, Image.pipeline)
         .with_for_update()
     )
-    # Only now, with the images locked, does the last of several jobs see that it is the last.
+    # Only with the images locked does the last of several jobs see that it is the last one.
     orphans = [image for image in rows if not referenced(transaction, image.id, NEEDING)]
     for image in sorted(orphans, key=lambda image: image.image_key):
         drop_image(transaction, image)
@@ -107,7 +124,7 @@ def remove_orphans(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> 
 
 
 def remove_image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UUID) -> bool:
-    """Remove an image's bytes, and the upload's own hold on them.
+    """Remove an image's bytes, whether it was uploaded or came with a job.
 
     Returns:
         False when there is no such image in this account.
@@ -128,7 +145,7 @@ def remove_image(database: Database, image_id: uuid.UUID, *, account_id: uuid.UU
 def referenced(
     transaction: Transaction, image_id: uuid.UUID, condition: sa.ColumnElement[bool]
 ) -> bool:
-    """Whether a job that meets ``condition`` has the image; the newest are looked at first."""
+    """Return whether a job that meets ``condition`` has the image; the newest jobs are read first."""
     statement = (
         sa.select(JobImage.job_id)
         .join(Job, Job.id == JobImage.job_id)
@@ -140,13 +157,13 @@ def referenced(
 
 
 def drop_image(transaction: Transaction, image: Image) -> None:
-    """Mark the image and drop the bytes with the account's last image that has them."""
+    """Set the image's ``removed_at``, and delete its bytes when no other image of the account shares them."""
     transaction.execute(
         sa.update(Image)
         .where(Image.id == image.id)
         .values(removed_at=transaction.now(), uploaded_at=None)
     )
-    # Whoever keeps or removes another image with these bytes waits here, so one of the two sees the other.
+    # A transaction that stores or removes another image with these bytes waits here, so one of the two sees the other.
     transaction.execute(
         sa.select(ImageBytes.image_key)
         .where(ImageBytes.account_id == image.account_id, ImageBytes.image_key == image.image_key)

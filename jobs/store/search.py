@@ -1,9 +1,9 @@
-"""What is searched of jobs: their questions, answers and traces, in an index of words; see :mod:`jobs.phrases`.
+"""The search for phrases in questions, answers and traces, by an index of words; see :mod:`jobs.phrases`.
 
-The texts are rows of their own. They are indexed by FTS5 on SQLite, in a table that triggers keep in step, and by
-a GIN index of a generated column on PostgreSQL. In the index each word begins with a tag of its account, so that a
-search reads nothing of what others have, and its cost tells nothing about it. They come and go in the transactions
-in which what they are taken from does.
+The texts are rows of their own. On SQLite FTS5 indexes them, in a table that triggers update; on PostgreSQL a GIN index
+of a generated column does. In the index each word starts with its account's tag, so a search reads no entry of another
+account, and its duration reveals nothing about them. The transactions that write and delete the originals also write
+and delete these rows.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from core.database import Database, Transaction
 from jobs.phrases import Part, Phrase, spellings
 from jobs.records import Account, Generation, Job, SearchText, table
 
-#: Up to so many texts that hold a phrase's words are looked at by themselves. Of more, a page of jobs that hold the
-#: phrase is found sooner by looking at one job after the other, in the order of the page.
+#: Up to this many texts with a phrase's words are compared with the phrase at once. With more, it is faster to test one
+#: job after the other, in the order of the page.
 _FEW = 1_000
 
-#: PostgreSQL's column, made from the text and the account, which the records do not describe.
+#: PostgreSQL's column, generated from text and account; the records do not describe it.
 _WORDS: sa.ColumnElement[Any] = sa.literal_column("search_texts.words")
-#: FTS5's table; its column of its own name stands for all columns.
+#: FTS5's table; the column with the table's name means all columns.
 _INDEX = sa.table("search_index", sa.column("search_index"), sa.column("rowid", sa.Integer()))
 
 
@@ -40,15 +40,15 @@ _TEXT = sa.insert(table(SearchText)).from_select(
 )
 
 
-def keep(transaction: Transaction, job_id: uuid.UUID, part: Part, text: str | None) -> None:
-    """Let a job be found by ``text``, beside what it is found by already."""
-    keep_spelled(transaction, job_id, part, spellings(text or ""))
+def add(transaction: Transaction, job_id: uuid.UUID, part: Part, text: str | None) -> None:
+    """Add ``text`` to the texts by which searches find a job."""
+    add_normalized(transaction, job_id, part, spellings(text or ""))
 
 
-def keep_spelled(
+def add_normalized(
     transaction: Transaction, job_id: uuid.UUID, part: Part, spelled: Iterable[str]
 ) -> None:
-    """Let a job be found by a text that :func:`jobs.phrases.spellings` has ``spelled``."""
+    """Add a text that :func:`jobs.phrases.spellings` has normalized to those by which searches find a job."""
     for spelling in spelled:
         transaction.execute(_TEXT, {"b_job": job_id, "b_part": part, "b_text": spelling})
 
@@ -56,7 +56,7 @@ def keep_spelled(
 def remove(
     transaction: Transaction, job_ids: Collection[uuid.UUID], *, parts: Collection[Part]
 ) -> None:
-    """Let jobs no longer be found by these ``parts`` of them."""
+    """Remove these ``parts`` of jobs from the texts by which searches find them."""
     transaction.execute(
         sa.delete(SearchText).where(SearchText.job_id.in_(job_ids), SearchText.part.in_(parts))
     )
@@ -65,7 +65,7 @@ def remove(
 def holds(
     transaction: Transaction, phrase: Phrase, *, account_id: uuid.UUID | None
 ) -> sa.ColumnElement[bool]:
-    """Return the condition on jobs of holding ``phrase``, for jobs of one account (None: of any)."""
+    """Return the condition of a job to contain ``phrase``, for jobs of one account (None: of any account)."""
     tags = _tags(transaction, account_id)
     if transaction.dialect == "sqlite":
         wanted = sa.literal(_fts5(phrase, tags))
@@ -85,10 +85,10 @@ def holds(
 
 
 def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> uuid.UUID | None:
-    """Write anew what up to ``limit`` jobs beyond ``after`` are found by; return the last of them, if any.
+    """Rebuild the texts of up to ``limit`` jobs beyond ``after``; return the last of these jobs, if any.
 
-    For jobs from before there was a search, and when phrases are spelled in a new way. Each call is a
-    transaction of its own; whatever happens to the jobs meanwhile waits for it, or comes before it.
+    This is needed when phrases are normalized in a new way, or when texts were lost. Each call is one transaction;
+    concurrent changes of the jobs come before it or wait for it.
     """
     with database.transaction() as transaction:
         wanted = sa.select(Job).order_by(Job.id).limit(limit).with_for_update()
@@ -98,32 +98,32 @@ def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> 
         job_ids = [job.id for job in jobs]
         remove(transaction, job_ids, parts=tuple(Part))
         for job in jobs:
-            keep(transaction, job.id, Part.QUESTION, job.question)
-            keep(transaction, job.id, Part.ANSWER, job.answer_text)
+            add(transaction, job.id, Part.QUESTION, job.question)
+            add(transaction, job.id, Part.ANSWER, job.answer_text)
         outputs = transaction.execute(
             sa.select(Generation.job_id, Generation.output)
             .where(Generation.job_id.in_(job_ids), Generation.output.is_not(None))
             .order_by(Generation.job_id, Generation.attempt, Generation.number)
         )
         for row in outputs:
-            keep(transaction, row.job_id, Part.TRACE, row.output)
+            add(transaction, row.job_id, Part.TRACE, row.output)
         return job_ids[-1] if job_ids else None
 
 
 def _tags(transaction: Transaction, account_id: uuid.UUID | None) -> list[str]:
-    """Return the tag of the account, or those of all accounts; revision 0100 has the same in SQL."""
+    """Return the tag of the account, or the tags of all accounts; revision 0100 computes the same in SQL."""
     if account_id is not None:
         return [_tag(account_id)]
     return list(map(_tag, transaction.execute(_ACCOUNTS).scalars()))
 
 
 def _tag(account_id: uuid.UUID) -> str:
-    """Return what an account's words begin with: random, and nearly always its own."""
+    """Return the prefix of an account's words: random, and nearly always unique."""
     return f"a{account_id.hex[-7:]}"
 
 
 def _fts5(phrase: Phrase, tags: Collection[str]) -> str:
-    """Return the query in FTS5's language; without a tag nothing matches."""
+    """Return the query in FTS5's syntax; without tags nothing matches."""
     last = " *" if phrase.unfinished else ""
     pieces = [piece.replace('"', '""') for piece in phrase.pieces]
     queries = (f'"{" ".join(tag + piece for piece in pieces)}"{last}' for tag in tags)
@@ -131,9 +131,9 @@ def _fts5(phrase: Phrase, tags: Collection[str]) -> str:
 
 
 def _tsquery(phrase: Phrase, tags: Collection[str]) -> sa.ColumnElement[Any]:
-    """Return the query as PostgreSQL's own parser, which has made the index as well, reads the words.
+    """Return the query; PostgreSQL's parser splits its words in the same way as the indexed texts.
 
-    Words are letters and digits only: nothing in them has to be escaped.
+    Words consist of letters and digits, so nothing needs to be escaped.
     """
     last = ":*" if phrase.unfinished else ""
     queries = (f"({' & '.join(tag + word for word in phrase.words)}{last})" for tag in tags)

@@ -1,6 +1,6 @@
-"""How an attempt ends: succeed, fail, stop, retry, release; each by one fenced UPDATE.
+"""The end of an attempt: succeed, fail, stop, retry, release; each by one fenced UPDATE.
 
-Each verb returns False when the job is no longer the claim's, and then nothing has been written.
+Each function returns False when the claim has lost the job; then it has written nothing.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jobs.store.claims import Claim
 
 @dataclass(frozen=True)
 class Failure:
-    """Why an attempt failed, as the caller sees it."""
+    """The error of a failed attempt, as callers see it."""
 
     code: str
     message: str
@@ -39,7 +39,7 @@ class Failure:
 
     @property
     def columns(self) -> dict[str, Any]:
-        """What the row of a failed job says of it."""
+        """The columns of a failed job."""
         return {
             "error_code": self.code,
             "error_message": self.message,
@@ -59,23 +59,23 @@ def succeed(
     tally: Tally | None = None,
     finish_reason: str | None = None,
 ) -> bool:
-    """End the job with its answer (None: the trace holds none), usage and trace; False when it is lost.
+    """End the job with its answer (None: the trace has none), usage and trace; return False when it is lost.
 
     Args:
-        database: where it is kept.
+        database: where the job is stored.
         claim: the fence.
-        answer: what was read in ``generation``.
-        generation: the stream that ended last.
-        others: the attempt's other streams whose end is not written yet.
-        forced: whether the model was made to answer.
-        found: what guards saw in these streams.
-        tally: how its samples voted, if they did.
-        finish_reason: of the stream that gave the answer, when that is another one.
+        answer: the answer in ``generation``.
+        generation: the generation that ended last.
+        others: the attempt's other generations whose end is not stored yet.
+        forced: whether a guard made the model answer.
+        found: the guards' findings in these generations.
+        tally: how the samples voted, if they did.
+        finish_reason: that of the generation with the answer, when it is another one.
     """
     value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
     found = tuple(found)
     _read(generation, *others)
-    firsts = [one.first_token_at for one in (generation, *others) if one.first_token_at is not None]
+    firsts = [end.first_token_at for end in (generation, *others) if end.first_token_at is not None]
     with database.transaction("succeed") as transaction:
         settled = _settle(
             transaction,
@@ -102,14 +102,15 @@ def succeed(
                 job_id=claim.job_id,
                 attempt=claim.attempt,
             )
-            findings.keep(transaction, claim.job_id, claim.attempt, found)
+            findings.store(transaction, claim.job_id, claim.attempt, found)
             if tally is not None:
                 transaction.notes.append(tally)
         return settled
 
 
 QUARANTINED = Failure(
-    code=quarantine.CODE, message="An image of the job took too many engines down."
+    code=quarantine.CODE,
+    message="Too many engines crashed while they processed an image of the job.",
 )
 
 
@@ -122,7 +123,7 @@ def fail(
     others: Sequence[traces.GenerationEnd] = (),
     deadly: int | None = None,
 ) -> bool:
-    """End the job as failed, its partial trace kept; False when it is lost. ``deadly`` is as in :func:`retry`."""
+    """End the job as failed, with its partial trace; return False when it is lost. ``deadly``: see :func:`retry`."""
     _read(generation, *others)
     with database.transaction("fail") as transaction:
         if _quarantines(transaction, claim, deadly):
@@ -145,7 +146,7 @@ def stop(
     generation: traces.GenerationEnd | None,
     others: Sequence[traces.GenerationEnd] = (),
 ) -> bool:
-    """End the job as cancelled, after its engine has stopped; False when it is lost."""
+    """End the job as cancelled, after its engine has stopped; return False when the job is lost."""
     _read(generation, *others)
     with database.transaction("stop") as transaction:
         return _stop(transaction, claim, generation=generation, others=others)
@@ -161,10 +162,10 @@ def retry(
     rng: random.Random,
     deadly: int | None = None,
 ) -> bool:
-    """Put the job back for another try after a counted fault, with backoff; False when it is lost.
+    """Return the job to the queue for another attempt after a counted fault, with backoff; False when it is lost.
 
-    A job whose cancel was asked for meanwhile does not go back: it ends as cancelled. Nor does one over which an
-    engine died for the ``deadly``-th time (None: none died): its image is in quarantine then, and it fails.
+    A job that was cancelled meanwhile ends as cancelled instead. A job over which an engine crashed for the
+    ``deadly``-th time (None: no engine crashed) fails: its image is in quarantine then.
     """
     _read(generation, *others)
     with database.transaction("retry") as transaction:
@@ -201,11 +202,12 @@ def release(
     wait: timedelta = timedelta(0),
     fault: Failure | None = None,
 ) -> bool:
-    """Give the job back uncounted: a drain, or (``fault``) an engine that is full or away; False when it is lost.
+    """Return the job to the queue without counting the attempt; return False when the job is lost.
 
-    An engine that took no request sends no bill: the job keeps the one it has.
+    The reason is a drain or, with ``fault``, an engine that is full or away. An engine that accepted no request used
+    nothing: the job keeps the usage that it has.
 
-    A job whose cancel was asked for meanwhile does not go back: it ends as cancelled.
+    A job that was cancelled meanwhile ends as cancelled instead.
     """
     _read(generation, *others)
     with database.transaction("release") as transaction:
@@ -224,14 +226,14 @@ def release(
 
 
 def _read(*generations: traces.GenerationEnd | None) -> None:
-    """Read what is kept beside the streams' texts now, not while the transaction keeps others waiting."""
+    """Parse the generations' texts now, not while the transaction blocks other writers."""
     for generation in generations:
         if generation is not None:
             generation.read()
 
 
 def landed(database: Database, claim: Claim) -> Outcome | None:
-    """Return how the attempt ended, if it did: the answer after a commit whose outcome is unknown."""
+    """Return the outcome of the attempt, None while it runs: the check after a commit whose result is unknown."""
     with database.reading() as transaction:
         attempt = transaction.session.get(Attempt, (claim.job_id, claim.attempt))
         return attempt.outcome if attempt else None
@@ -255,7 +257,7 @@ def end_attempt(
     outcome: Outcome,
     fault: Failure | None,
 ) -> None:
-    """Write the end of an attempt, whose job has been moved on."""
+    """Store the end of an attempt whose job has already left the running state."""
     transaction.execute(
         _ATTEMPT_ENDED,
         {
@@ -278,17 +280,17 @@ _FENCED = sa.select(_JOB.cancel_requested_at).where(*_FENCE).with_for_update()
 
 
 def _fence(claim: Claim) -> dict[str, Any]:
-    """Return the parameters of what is fenced."""
+    """Return the parameters of the fence."""
     return {"b_job": claim.job_id, "b_attempt": claim.attempt, "b_owner": claim.owner}
 
 
 def _cancel_requested(transaction: Transaction, claim: Claim) -> bool:
-    """Whether somebody asked for the job's end; until the commit nobody else can."""
+    """Return whether the job was cancelled; the lock prevents a cancel until the commit."""
     return transaction.execute(_FENCED, _fence(claim)).scalar_one_or_none() is not None
 
 
 def _quarantines(transaction: Transaction, claim: Claim, deadly: int | None) -> bool:
-    """Whether an engine's death puts an image of the job into quarantine; a lost claim accuses nobody."""
+    """Return whether an engine's crash puts an image of the job into quarantine; a lost claim counts no crash."""
     if deadly is None:
         return False
     if transaction.execute(_FENCED, _fence(claim)).first() is None:
@@ -314,7 +316,7 @@ def _stop(
     )
 
 
-#: What becomes of a job whose attempt has ended so.
+#: The job's status after each outcome of an attempt.
 _TARGETS = {
     Outcome.SUCCEEDED: Status.SUCCEEDED,
     Outcome.FAILED: Status.FAILED,
@@ -322,7 +324,7 @@ _TARGETS = {
     Outcome.RETRIED: Status.QUEUED,
     Outcome.RELEASED: Status.QUEUED,
 }
-#: Columns that are not set to what is given but by it: to the first of two, to a sum, to a time from now.
+#: Columns whose new value is computed from the given one: the first of two, a sum, a time from now.
 _COMPUTED: dict[str, sa.ColumnElement[Any]] = {
     "first_token_at": sa.func.coalesce(
         _JOB.first_token_at, sa.bindparam("b_first_token_at", type_=_JOB.first_token_at.type)
@@ -336,7 +338,7 @@ _COMPUTED: dict[str, sa.ColumnElement[Any]] = {
 
 @functools.cache
 def _ending(outcome: Outcome, computed: frozenset[str]) -> timeline.Change:
-    """Return the change that ends an attempt, with those of the ``computed`` columns that it sets."""
+    """Return the change that ends an attempt and sets the ``computed`` columns."""
     return timeline.Change(
         str(outcome),
         source=Status.RUNNING,
@@ -357,9 +359,9 @@ def _settle(
     fault: Failure | None = None,
     billed: bool = True,
 ) -> bool:
-    """End the attempt: the job by one fenced UPDATE, and only then the attempt, its sample and its bill.
+    """End the attempt: first the job by one fenced UPDATE, then the attempt and its generations.
 
-    ``values`` are columns of the job, those among :data:`_COMPUTED` by what they are computed from.
+    ``values`` are columns of the job; for those in :data:`_COMPUTED`, the value to compute with.
     """
     generations = [*others] if generation is None else [generation, *others]
     if generations and billed:
@@ -376,16 +378,16 @@ def _settle(
         return False
     if changed[0].status.terminal and changed[0].values["group_id"] == claim.job_id:
         groups.record_released(transaction, [claim.job_id])
-    search.keep(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
+    search.add(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
-    for one in sorted(generations, key=lambda one: one.generation):
-        traces.finish(transaction, claim.job_id, claim.attempt, one)
+    for end in sorted(generations, key=lambda end: end.generation):
+        traces.finish(transaction, claim.job_id, claim.attempt, end)
     traces.fold(transaction, claim.job_id, claim.attempt, finish_reason="error")
     return True
 
 
 _GENERATION = table(Generation).c
-_BILLS = sa.select(
+_USAGES = sa.select(
     _GENERATION.number,
     _GENERATION.started_at,
     _GENERATION.ended_at,
@@ -401,21 +403,21 @@ _BILLS = sa.select(
 def _usage(
     transaction: Transaction, claim: Claim, generations: Iterable[traces.GenerationEnd]
 ) -> dict[str, Any]:
-    """Return the job's bill: all streams of the last attempt that an engine took. Seconds add up over attempts."""
-    ends = {one.generation: one for one in generations}
-    streams = transaction.execute(_BILLS, {"job_id": claim.job_id, "attempt": claim.attempt}).all()
+    """Return the job's usage: the tokens of the last attempt that an engine accepted, the seconds of all attempts."""
+    ends = {end.generation: end for end in generations}
+    rows = transaction.execute(_USAGES, {"job_id": claim.job_id, "attempt": claim.attempt}).all()
     seconds = 0.0
-    for stream in streams:
-        ended_at = ends[stream.number].ended_at if stream.number in ends else stream.ended_at
-        seconds += (ended_at - stream.started_at).total_seconds() if ended_at else 0.0
-    bills = [*ends.values(), *(stream for stream in streams if stream.number not in ends)]
+    for row in rows:
+        ended_at = ends[row.number].ended_at if row.number in ends else row.ended_at
+        seconds += (ended_at - row.started_at).total_seconds() if ended_at else 0.0
+    usages = [*ends.values(), *(row for row in rows if row.number not in ends)]
     return {
-        name: _sum(*(getattr(bill, name) for bill in bills))
+        name: _sum(*(getattr(usage, name) for usage in usages))
         for name in ("input_tokens", "cached_tokens", "image_tokens", "output_tokens")
     } | {"engine_seconds": seconds}
 
 
 def _sum(*tokens: int | None) -> int | None:
-    """Return the sum of what is known, None when nothing is."""
+    """Return the sum of the known counts, None when none is known."""
     known = [count for count in tokens if count is not None]
     return sum(known) if known else None

@@ -1,4 +1,4 @@
-"""How the queue does: how long it is, how old, how fast it moves."""
+"""Statistics of the queue: its length, its age, and how fast it moves."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from jobs.lifecycle import Priority, Status
 from jobs.records import Job
 from jobs.store import timeline
 
-#: What rates are told of.
+#: The period of rates.
 RECENT = timedelta(minutes=5)
-#: Ids carry the clock of the host that made them; none is further off than this.
+#: Ids contain the time of the host that generated them; no host's clock is further off than this.
 _SKEW = timedelta(minutes=5)
 
 
@@ -25,12 +25,12 @@ class QueueStatistics:
     """The queue at one moment.
 
     Attributes:
-        depth: queued jobs, those that wait for another try included.
-        due: those of them that could be claimed.
-        oldest: for how long the first of those has been due; None without one.
+        depth: queued jobs, including those that wait for another attempt.
+        due: queued jobs that could be claimed.
+        oldest: how long the first of those has been due; None when there is none.
         running: jobs that a worker holds.
-        submitted: jobs that came in within :data:`RECENT`.
-        finished: jobs that ended within it, however they did.
+        submitted: jobs that were submitted within :data:`RECENT`.
+        finished: jobs that ended within it, with any status.
     """
 
     depth: int
@@ -46,9 +46,9 @@ class QueuedByPriority:
     """The queued jobs of one priority.
 
     Attributes:
-        due: those that could be claimed.
-        later: those that wait for another try.
-        oldest: for how long the first due one has been due; None without one.
+        due: jobs that could be claimed.
+        later: jobs that wait for another attempt.
+        oldest: how long the first due job has been due; None when there is none.
     """
 
     due: int = 0
@@ -57,12 +57,12 @@ class QueuedByPriority:
 
 
 def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueStatistics:
-    """Return how the queue does, of one account or (None) of all. It takes a share of the searches."""
+    """Return the statistics of one account's queue, or (None) of the whole queue. It takes a share of the searches."""
     with database.searching(account_id) as transaction:
         mine = () if account_id is None else (Job.account_id == account_id,)
-        # As a bare column the account tempts SQLite to look at all that it ever had for those of five minutes.
+        # With the bare column SQLite may read all jobs of the account for those of five minutes.
         by_account = sa.func.coalesce(Job.account_id, Job.account_id)
-        theirs = () if account_id is None else (by_account == account_id,)
+        recent = () if account_id is None else (by_account == account_id,)
         waiting = transaction.execute(_waiting(transaction.now()).where(*mine)).one()
         oldest = waiting.now - waiting.first if waiting.first else None
         return QueueStatistics(
@@ -76,23 +76,23 @@ def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueStatistic
                 Job.created_at >= transaction.now(-RECENT),
                 *mine,
             ),
-            finished=_count(transaction, Job.finished_at >= transaction.now(-RECENT), *theirs),
+            finished=_count(transaction, Job.finished_at >= transaction.now(-RECENT), *recent),
         )
 
 
 def queued(database: Database, account_id: uuid.UUID) -> int:
-    """Return how many jobs of an account are queued, those that wait for another try included."""
+    """Return how many jobs of an account are queued, including those that wait for another attempt."""
     with database.reading() as transaction:
         return _count(transaction, Job.account_id == account_id, timeline.standing(Status.QUEUED))
 
 
 def waiting(database: Database) -> dict[Priority, QueuedByPriority]:
-    """Return how the queue of each priority does, of all accounts. It takes a share of the searches."""
+    """Return the queued jobs of each priority, of all accounts. It takes a share of the searches."""
     with database.searching(None) as transaction:
         rows = transaction.execute(
             _waiting(transaction.now()).add_columns(Job.priority).group_by(Job.priority)
         )
-        found = {
+        queued = {
             row.priority: QueuedByPriority(
                 due=row.due,
                 later=row.depth - row.due,
@@ -100,11 +100,11 @@ def waiting(database: Database) -> dict[Priority, QueuedByPriority]:
             )
             for row in rows
         }
-        return {priority: found.get(priority, QueuedByPriority()) for priority in Priority}
+        return {priority: queued.get(priority, QueuedByPriority()) for priority in Priority}
 
 
 def held(database: Database) -> dict[str, int]:
-    """Return how many jobs each worker holds, by the name of those who hold any. It takes a share of the searches."""
+    """Return how many jobs each worker holds, by the worker's id. It takes a share of the searches."""
     with database.searching(None) as transaction:
         rows = transaction.execute(
             sa.select(Job.lease_owner, sa.func.count().label("jobs"))

@@ -1,7 +1,7 @@
-"""The steps of traces, kept beside the texts that they were read from.
+"""The steps of traces, stored with the texts from which they were parsed.
 
-The text is the truth. Steps that are missing, or that were read by other rules than today's, are read from it when
-they are asked for; :func:`reparse` keeps them as they are read today.
+The text is the truth. Steps that are missing, or that another version of the rules has found, are parsed from the text
+when a caller reads them; :func:`reparse` stores them by the current rules.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jobs import trace
 from jobs.events.index import IndexEntry
 from jobs.records import Generation, table
 
-#: Which stream: job, attempt, number.
+#: A generation: job, attempt, number.
 Place = tuple[uuid.UUID, int, int]
 
 _PLACE = (Generation.job_id, Generation.attempt, Generation.number)
@@ -28,29 +28,28 @@ _STALE = sa.or_(
 
 
 def pack(text: str) -> dict[str, Any]:
-    """Return the steps of an ended trace as they are kept: the rules' version, and kind, start and end of each."""
-    found = trace.parse(text)
+    """Return the steps of an ended trace as they are stored: version of the rules; kind, start, end of each."""
     return {
         "version": trace.VERSION,
-        "steps": [[step.kind.value, step.start, step.end] for step in found],
+        "steps": [[step.kind.value, step.start, step.end] for step in trace.parse(text)],
     }
 
 
 def read(
     text: str, index: Iterable[IndexEntry], stored: Mapping[str, Any] | None
 ) -> list[trace.Step]:
-    """Return the steps of ``text`` with the times and tokens that its ``index`` tells.
+    """Return the steps of ``text`` with the times and tokens from its ``index``.
 
     Args:
-        text: a trace, whole or as far as it has come.
-        index: its marks, in order; what they do not cover has neither.
-        stored: what :func:`pack` has made of the text once, by whatever rules; None: nothing yet.
+        text: a trace, whole or so far.
+        index: the entries of its event index, in order; text that they do not cover has no times and tokens.
+        stored: the result of :func:`pack` for the text, by any version of the rules; None: nothing is stored yet.
     """
     if stored is None or stored["version"] != trace.VERSION:
-        found = trace.parse(text)
+        steps = trace.parse(text)
     else:
-        found = [trace.Step(trace.StepKind(kind), *place) for kind, *place in stored["steps"]]
-    return trace.timed(found, _moments(index))
+        steps = [trace.Step(trace.StepKind(kind), *place) for kind, *place in stored["steps"]]
+    return trace.timed(steps, _moments(index))
 
 
 _STEPS = (
@@ -67,13 +66,13 @@ _STEPS = (
 def reparse(
     database: Database, *, after: Place | None, limit: int = 50
 ) -> tuple[Place, int] | None:
-    """Keep the steps of up to ``limit`` ended traces beyond ``after`` that have none by today's rules.
+    """Store the steps of up to ``limit`` ended traces beyond ``after`` that have none by the current rules.
 
-    The texts are read outside of the transaction that writes: nobody waits for it, and it waits for nobody. A
-    trace that somebody else has in hand at that moment is about to be removed, and is left alone.
+    The texts are read and parsed outside of the transaction that writes, so the transaction is short. A trace that
+    another process has locked at that moment is about to be removed, and is skipped.
 
     Returns:
-        the last of them and how many were written; None when there are none.
+        The last trace and how many were written; None when there are none.
     """
     wanted = (
         sa.select(*_PLACE, Generation.output)
@@ -84,17 +83,17 @@ def reparse(
     if after is not None:
         wanted = wanted.where(sa.tuple_(*_PLACE) > after)
     with database.reading() as transaction:
-        found = {tuple(row[:3]): row.output for row in transaction.execute(wanted)}
-    if not found:
+        texts = {tuple(row[:3]): row.output for row in transaction.execute(wanted)}
+    if not texts:
         return None
-    packed = {place: pack(text) for place, text in found.items()}
+    packed = {place: pack(text) for place, text in texts.items()}
     with database.transaction() as transaction:
-        still = transaction.execute(
+        rows = transaction.execute(
             sa.select(*_PLACE)
-            .where(sa.tuple_(*_PLACE).in_(list(found)), Generation.output.is_not(None))
+            .where(sa.tuple_(*_PLACE).in_(list(texts)), Generation.output.is_not(None))
             .with_for_update(key_share=True, skip_locked=True)
         ).all()
-        if still:
+        if rows:
             transaction.execute(
                 _STEPS,
                 [
@@ -104,21 +103,21 @@ def reparse(
                         "b_number": row.number,
                         "b_steps": packed[tuple(row)],
                     }
-                    for row in still
+                    for row in rows
                 ],
             )
-    return list(found)[-1], len(still)
+    return list(texts)[-1], len(rows)
 
 
 def _moments(index: Iterable[IndexEntry]) -> list[trace.TokenMark]:
-    """Return when the text of an index had grown how long."""
+    """Return the length of an index's text in characters and tokens, at the time of each entry with text."""
     moments: list[trace.TokenMark] = []
     chars = 0
     tokens: int | None = 0
-    for mark in index:
-        if mark.length:
-            chars += mark.length
-            # Behind a piece of unknown tokens nobody knows how many they are.
-            tokens = None if tokens is None or mark.tokens is None else tokens + mark.tokens
-        moments.append(trace.TokenMark(chars, datetime.fromtimestamp(mark.at / 1000, UTC), tokens))
+    for entry in index:
+        if entry.length:
+            chars += entry.length
+            # After a piece with an unknown number of tokens their sum is unknown.
+            tokens = None if tokens is None or entry.tokens is None else tokens + entry.tokens
+        moments.append(trace.TokenMark(chars, datetime.fromtimestamp(entry.at / 1000, UTC), tokens))
     return moments

@@ -1,8 +1,8 @@
-"""What each account stores, and its storage quota.
+"""The bytes that each account stores, and its storage quota.
 
-Triggers write each change of the stored bytes down, in the transaction that makes it (revision 0100): whatever
-process writes, and wherever it dies, the changes add up to what the rows hold. :func:`fold` adds changes up in
-totals, so that there are few to read. Nothing is counted of a running stream's text until the stream ends.
+Triggers (revision 0100) insert each change of the stored bytes, in the transaction that makes the change: whichever
+process writes, and wherever it dies, the changes add up to the size of the rows. :func:`fold` adds the changes to
+totals, so that there are few to read. The text of a running generation counts once the generation has ended.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import enum
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, Transaction
-from jobs.outbox import WebhookAttempt, WebhookDelivery, WebhookNotification
 from jobs.records import (
     Account,
     Attempt,
@@ -37,42 +36,57 @@ from jobs.records import (
 Timer = Callable[[], float]
 
 _MIB: Final = 2**20
-_LOOK_SECONDS: Final = 1.0
-#: A look is not repeated before this many times its own duration: changes that nobody folds cost 5 % at most.
-_LOOK_SHARE: Final = 20
-#: Nearer than this to its quota an account is measured exactly, one transaction after the other: more than an
-#: account can add while a look is fresh.
+_READ_SECONDS: Final = 1.0
+#: A reading is repeated after this many times its own duration: many changes that are not folded yet cost at most 5 %.
+_READ_SHARE: Final = 20
+#: Closer than this to its quota an account is measured exactly, one transaction after the other. It is more than an
+#: account can store while a reading is fresh.
 _MARGIN: Final = 2**30
-#: Any number: the namespace of the advisory locks by which an account's transactions take turns near its quota.
+#: An arbitrary number: the namespace of the advisory locks with which an account's transactions near its quota wait for
+#: each other.
 _LOCK: Final = 7_302_027
 _FOLDED: Final = 1_000
 _COUNTED_JOBS: Final = 500
 
 
 class StorageKind(enum.StrEnum):
-    """What stored bytes are of."""
+    """The kind of stored bytes."""
 
     #: Canonical images, each once per account.
     IMAGES = enum.auto()
-    #: What models said, with its index, its steps, the prompts and the copies that searches read.
+    #: Outputs of models, with their event index and steps, the prompts, and the copies for the search.
     TRACES = enum.auto()
-    #: Questions and answers, with the copies that searches read.
+    #: Questions and answers, with the copies for the search.
     JOBS = enum.auto()
-    #: What stays when data are deleted: options and metadata, 1 KiB for each job, half of that for each image.
+    #: What remains when data is deleted: options and metadata, 1 KiB per job, 512 bytes per image.
     RECORDS = enum.auto()
-    #: Webhook messages, and what receivers answered; half a KiB more for each message and each try.
+    #: Notifications and the responses of their receivers; plus 512 bytes per notification and delivery attempt.
     DELIVERIES = enum.auto()
 
 
 _JOB_BYTES: Final = 1024
 _IMAGE_BYTES: Final = 512
-_EVENT_BYTES: Final = 512
-_ATTEMPT_BYTES: Final = 512
+#: The kinds that :func:`stored` counts without any counter of another room.
+_OWN_KINDS: Final = frozenset(StorageKind) - {StorageKind.DELIVERIES}
+
+
+@dataclass(frozen=True)
+class StorageCounter:
+    """Counts what another room stores.
+
+    Attributes:
+        kinds: what it counts.
+        count: returns bytes by kind, for an account and those of its jobs with the given ids; for None it returns
+            the bytes that belong to no job.
+    """
+
+    kinds: frozenset[StorageKind]
+    count: Callable[[Transaction, uuid.UUID, Sequence[uuid.UUID] | None], Mapping[StorageKind, int]]
 
 
 @dataclass(frozen=True)
 class AccountStorage:
-    """What an account stores, in bytes, and what it may store (None: any amount)."""
+    """The bytes that an account stores, and its quota in bytes (None: no quota)."""
 
     by_kind: Mapping[StorageKind, int]
     limit: int | None
@@ -85,7 +99,7 @@ class AccountStorage:
 
 @dataclass(frozen=True)
 class AccountUsage:
-    """An account, what it stores, and its own quota in MiB if it has one."""
+    """An account, the bytes that it stores, and its own quota in MiB if it has one."""
 
     account_id: uuid.UUID
     name: str
@@ -94,8 +108,8 @@ class AccountUsage:
 
 
 @dataclass(frozen=True)
-class _Look:
-    """What an account stored when it was looked at, and what it may; by the timer, until when that is believed."""
+class _Reading:
+    """The bytes that an account stores and its quota, as of one moment; valid until a time of the timer."""
 
     used: int
     limit: int | None
@@ -103,12 +117,12 @@ class _Look:
 
 
 class Quota:
-    """Refuses what accounts over their storage quota send.
+    """Refuses requests of accounts that have reached their storage quota.
 
     Args:
-        database: where it is kept.
-        default_mb: MiB that an account may store which has no quota of its own; 0 is no limit.
-        timer: seconds, by any clock that never goes back.
+        database: where the count is stored.
+        default_mb: the quota in MiB of accounts without their own; 0 is no limit.
+        timer: returns seconds, by a clock that never goes back.
     """
 
     def __init__(
@@ -118,67 +132,67 @@ class Quota:
         self._default_mb = default_mb
         self._timer = timer
         self._lock = threading.Lock()
-        self._looks: dict[uuid.UUID, _Look] = {}
+        self._readings: dict[uuid.UUID, _Reading] = {}
 
     def check(self, account_id: uuid.UUID) -> int | None:
         """Return when ``account_id`` may store more.
 
         Returns:
-            The bytes that :func:`enforce` must hold the account to when it stores what it sends; None while it is
+            The limit in bytes that :func:`enforce` must check when the request is stored; None while the account is
             far from its quota.
 
         Raises:
-            core.errors.StorageQuotaExceeded: it stores all that it may already.
+            core.errors.StorageQuotaExceeded: the account has reached its quota.
             core.database.DatabaseUnavailable: the database does not answer.
         """
-        look = self._looks.get(account_id)
-        if look is None or self._timer() >= look.until or _is_full(look):
-            # Whoever has just deleted something does not wait for a second.
-            look = self._look(account_id)
-        if look.limit is None:
+        reading = self._readings.get(account_id)
+        if reading is None or self._timer() >= reading.until or _is_full(reading):
+            # At the quota each request reads again, so that a deletion takes effect at once.
+            reading = self._read(account_id)
+        if reading.limit is None:
             return None
-        if _is_full(look):
-            raise _exceeded(look.used, look.limit)
-        return look.limit if look.used + _MARGIN > look.limit else None
+        if _is_full(reading):
+            raise _exceeded(reading.used, reading.limit)
+        return reading.limit if reading.used + _MARGIN > reading.limit else None
 
     def has_room(self, account_id: uuid.UUID) -> bool:
-        """Whether ``account_id`` stored less than it may within the last second; True when nobody knows."""
+        """Return whether ``account_id`` was below its quota within the last second; True when it is unknown."""
         try:
-            look = self._looks.get(account_id)
-            if look is None or self._timer() >= look.until:
-                look = self._look(account_id)
+            reading = self._readings.get(account_id)
+            if reading is None or self._timer() >= reading.until:
+                reading = self._read(account_id)
         except DatabaseUnavailable:
             return True
-        return not _is_full(look)
+        return not _is_full(reading)
 
     def usage(self, account_id: uuid.UUID) -> AccountStorage:
-        """Return what an account stores and may store. Raises :class:`core.errors.NotFound`: there is none."""
+        """Return what an account stores, and its quota. Raises :class:`core.errors.NotFound`: there is no account."""
         return usage(self._database, account_id, default_mb=self._default_mb)
 
-    def _look(self, account_id: uuid.UUID) -> _Look:
-        began = self._timer()
-        found = self.usage(account_id)
+    def _read(self, account_id: uuid.UUID) -> _Reading:
+        started = self._timer()
+        current = self.usage(account_id)
         ended = self._timer()
-        until = ended + max(_LOOK_SECONDS, _LOOK_SHARE * (ended - began))
-        look = _Look(found.total, found.limit, until)
+        until = ended + max(_READ_SECONDS, _READ_SHARE * (ended - started))
+        reading = _Reading(current.total, current.limit, until)
         with self._lock:
-            self._looks[account_id] = look
-        return look
+            self._readings[account_id] = reading
+        return reading
 
 
-def _is_full(look: _Look) -> bool:
-    return look.limit is not None and look.used >= look.limit
+def _is_full(reading: _Reading) -> bool:
+    return reading.limit is not None and reading.used >= reading.limit
 
 
 def enforce(transaction: Transaction, account_id: uuid.UUID, limit: int) -> None:
-    """Hold an account to ``limit`` bytes, with what this transaction has stored; called last before the commit.
+    """Check that an account stores at most ``limit`` bytes, including this transaction's; called before the commit.
 
-    Of several transactions at once each sees what those before it have stored.
+    Concurrent transactions of the account wait for each other here, so each sees what those before it have stored.
 
     Raises:
-        core.errors.StorageQuotaExceeded: it would store more.
+        core.errors.StorageQuotaExceeded: the account would store more.
     """
-    if transaction.dialect != "sqlite":  # There, whoever writes is alone.
+    if transaction.dialect != "sqlite":  # SQLite has one writer at a time.
         transaction.execute(_TURN, {"account": account_id.int & 0x7FFFFFFF})
     used = sum(_used(transaction, account_id).values())
     if used > limit:
@@ -199,7 +213,7 @@ def _exceeded(used: int, limit: int, *, stored: bool = False) -> errors.StorageQ
 _TOTAL = table(StorageTotal).c
 _CHANGE = table(StorageChange).c
 _ACCOUNT = table(Account).c
-# One statement, so that no fold comes between the two.
+# One statement, so that no fold runs between the two.
 _PARTS = sa.union_all(
     sa.select(_TOTAL.account_id, _TOTAL.kind, _TOTAL.bytes).where(
         _TOTAL.account_id == sa.bindparam("account_id")
@@ -230,7 +244,7 @@ def usage(database: Database, account_id: uuid.UUID, *, default_mb: int) -> Acco
 
 
 def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
-    """Return what all accounts store, by their names."""
+    """Return what all accounts store, ordered by name."""
     parts = sa.union_all(
         sa.select(_TOTAL.account_id, _TOTAL.kind, _TOTAL.bytes),
         sa.select(_CHANGE.account_id, _CHANGE.kind, _CHANGE.bytes),
@@ -262,7 +276,7 @@ def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
 
 
 def limit_account(database: Database, name: str, *, storage_mb: int | None) -> None:
-    """Give an account a quota of its own, 0 for none (None: the settings'). Raises :class:`core.errors.NotFound`."""
+    """Set an account's own quota, 0 for no limit (None: the settings' quota). Raises :class:`core.errors.NotFound`."""
     with database.transaction() as transaction:
         limited = transaction.execute(
             sa.update(Account)
@@ -310,7 +324,7 @@ def fold(database: Database) -> int:
         sums: collections.Counter[tuple[uuid.UUID, str]] = collections.Counter()
         for row in rows:
             sums[row.account_id, row.kind] += row.bytes
-        # In one order, so that no two of them wait for each other.
+        # In one order, so that no two folds deadlock.
         for account_id, kind in sorted(sums):
             total = transaction.insert(StorageTotal).values(
                 account_id=account_id, kind=kind, bytes=sums[account_id, kind]
@@ -326,22 +340,29 @@ def fold(database: Database) -> int:
         return len(rows)
 
 
-def recount(database: Database, account_id: uuid.UUID) -> bool:
-    """Count the rows of an account and correct its totals; return False when another process was quicker.
+def recount(
+    database: Database,
+    account_id: uuid.UUID,
+    *,
+    counters: Sequence[StorageCounter] = (),
+) -> bool:
+    """Count the rows of an account and correct what it is said to store; False when another process was quicker.
 
-    The rows and their count are read as they stood at one moment, without a lock. From then on both change by the
-    same bytes, so that what they differ by can be added later.
+    The rows and the totals are read in one snapshot, without a lock. From then on both change by the same bytes, so
+    their difference can be added later.
 
     Args:
         database: where both are kept.
         account_id: whose rows.
+        counters: of other rooms. A kind that none of them counts is left as it is.
     """
     with database.reading(snapshot=True) as transaction:
         seen = transaction.execute(
             sa.select(_ACCOUNT.storage_recounted_at).where(_ACCOUNT.id == account_id)
         ).scalar_one()
-        missing = stored(transaction, account_id)
+        missing = stored(transaction, account_id, counters=counters)
         missing.subtract(_used(transaction, account_id))
+    kinds = _OWN_KINDS.union(*(counter.kinds for counter in counters))
     with database.transaction("recount") as transaction:
         first = transaction.execute(
             sa.update(table(Account))
@@ -356,27 +377,33 @@ def recount(database: Database, account_id: uuid.UUID) -> bool:
         changes = [
             {"account_id": account_id, "kind": kind, "bytes": count}
             for kind, count in missing.items()
-            if count
+            if count and kind in kinds
         ]
         if changes:
             transaction.execute(sa.insert(table(StorageChange)), changes)
         return True
 
 
-def stored(transaction: Transaction, account_id: uuid.UUID) -> collections.Counter[str]:
-    """Count what the rows of an account hold, in bytes by kind, as the triggers of revision 0100 do."""
-    size = _Sizes(transaction.dialect)
-    found: collections.Counter[str] = collections.Counter()
+def stored(
+    transaction: Transaction,
+    account_id: uuid.UUID,
+    *,
+    counters: Sequence[StorageCounter] = (),
+) -> collections.Counter[str]:
+    """Count the bytes of an account's rows by kind, as the triggers of :mod:`migrations.baseline.storage` do.
+
+    The rows of other rooms are counted by ``counters``.
+    """
+    size = ByteSizes(transaction.dialect)
+    counted: collections.Counter[str] = collections.Counter()
     images = sa.select(sa.func.sum(size.binary(ImageBytes.data))).where(
         ImageBytes.account_id == account_id
     )
-    found[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
+    counted[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
     facts = sa.select(sa.func.count() * _IMAGE_BYTES).where(Image.account_id == account_id)
-    found[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
-    of_no_job = WebhookNotification.job_id.is_(None) & (
-        WebhookNotification.account_id == account_id
-    )
-    found[StorageKind.DELIVERIES] += _deliveries(transaction, size, of_no_job)
+    counted[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
+    for counter in counters:
+        counted.update(counter.count(transaction, account_id, None))
     after: uuid.UUID | None = None
     while True:
         wanted = sa.select(Job.id).where(Job.account_id == account_id)
@@ -384,19 +411,21 @@ def stored(transaction: Transaction, account_id: uuid.UUID) -> collections.Count
             wanted = wanted.where(Job.id > after)
         page = list(transaction.execute(wanted.order_by(Job.id).limit(_COUNTED_JOBS)).scalars())
         if not page:
-            return found
+            return counted
         after = page[-1]
-        _count_jobs(transaction, size, page, found)
+        _count_jobs(transaction, size, page, counted)
+        for counter in counters:
+            counted.update(counter.count(transaction, account_id, page))
 
 
-class _Sizes:
+class ByteSizes:
     """The SQL of a value's bytes. JSON counts as the text that the database makes of it."""
 
     def __init__(self, dialect: str) -> None:
         self._sqlite = dialect == "sqlite"
 
     def text(self, column: Any) -> sa.ColumnElement[int]:  # noqa: ANN401 - any column
-        """Return the bytes of a text, or of JSON; of none 0."""
+        """Return the bytes of a text or of JSON, 0 for NULL."""
         size = (
             sa.func.length(sa.cast(column, sa.LargeBinary()))
             if self._sqlite
@@ -405,7 +434,7 @@ class _Sizes:
         return sa.func.coalesce(size, 0)
 
     def binary(self, column: Any) -> sa.ColumnElement[int]:  # noqa: ANN401 - any column
-        """Return the bytes of binary data; of none 0."""
+        """Return the bytes of binary data, 0 for NULL."""
         return sa.func.coalesce(
             (sa.func.length if self._sqlite else sa.func.octet_length)(column), 0
         )
@@ -413,16 +442,16 @@ class _Sizes:
 
 def _count_jobs(
     transaction: Transaction,
-    size: _Sizes,
+    size: ByteSizes,
     job_ids: list[uuid.UUID],
-    found: collections.Counter[str],
+    counted: collections.Counter[str],
 ) -> None:
     data = (Job.question, Job.answer_text, Job.answer_value, Job.votes)
-    staying = (Job.options, Job.metadata_, Job.webhook)
-    mine = Job.id.in_(job_ids)
+    remaining = (Job.options, Job.metadata_, Job.webhook)
+    jobs = Job.id.in_(job_ids)
     sums: list[tuple[StorageKind, Any, sa.ColumnElement[bool]]] = [
-        (StorageKind.JOBS, sum(map(size.text, data)), mine),
-        (StorageKind.RECORDS, sum(map(size.text, staying), _JOB_BYTES), mine),
+        (StorageKind.JOBS, sum(map(size.text, data)), jobs),
+        (StorageKind.RECORDS, sum(map(size.text, remaining), _JOB_BYTES), jobs),
         (StorageKind.TRACES, size.text(Attempt.prompt), Attempt.job_id.in_(job_ids)),
         (
             StorageKind.TRACES,
@@ -433,8 +462,8 @@ def _count_jobs(
         ),
     ]
     for kind, expression, condition in sums:
-        counted = sa.select(sa.func.sum(expression)).where(condition)
-        found[kind] += transaction.execute(counted).scalar_one() or 0
+        total = sa.select(sa.func.sum(expression)).where(condition)
+        counted[kind] += transaction.execute(total).scalar_one() or 0
     texts = (
         sa.select(SearchText.part, sa.func.sum(size.text(SearchText.text)).label("bytes"))
         .where(SearchText.job_id.in_(job_ids))
@@ -442,23 +471,4 @@ def _count_jobs(
     )
     for row in transaction.execute(texts):
         kind = StorageKind.TRACES if row.part == "trace" else StorageKind.JOBS
-        found[kind] += row.bytes
-    found[StorageKind.DELIVERIES] += _deliveries(
-        transaction, size, WebhookNotification.job_id.in_(job_ids)
-    )
-
-
-def _deliveries(transaction: Transaction, size: _Sizes, of: sa.ColumnElement[bool]) -> int:
-    payloads = sa.select(
-        sa.func.sum(size.binary(WebhookNotification.payload) + _EVENT_BYTES)
-    ).where(of)
-    tried = (
-        size.binary(WebhookAttempt.response_body) + size.text(WebhookAttempt.url) + _ATTEMPT_BYTES
-    )
-    answers = (
-        sa.select(sa.func.sum(tried))
-        .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
-        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
-        .where(of)
-    )
-    return sum(transaction.execute(counted).scalar_one() or 0 for counted in (payloads, answers))
+        counted[kind] += row.bytes

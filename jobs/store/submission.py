@@ -1,4 +1,4 @@
-"""Jobs come in: images, jobs, idempotency key and timeline in one transaction. The 202 follows the commit."""
+"""Submissions: images, jobs, idempotency key and timeline in one transaction. The 202 follows the commit."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, LockTimeout, Now, Seconds, Transaction
-from jobs.delivery import Webhook
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
 from jobs.store import dispatch, idempotency, search, storage, timeline, turns
 from jobs.store import images as submitted_images
 
-#: A picture to be kept, as :mod:`jobs.store.images` takes it.
-NewImage = submitted_images.NewImage
-
-#: Under which a job's first event, that it is queued, is told.
+#: The sequence number of a job's first event, ``job.queued``.
 _FIRST_NUMBER = 1
 
 
@@ -36,16 +33,16 @@ class Follower:
 
 @dataclass(frozen=True)
 class Submission:
-    """A job to be, or (with ``followers``) the leader of a group.
+    """A job to submit, or (with ``followers``) the leader of a group.
 
-    ``images`` pairs each picture (new, or the id of a kept one) with its visual tokens.
+    ``images`` pairs each image (a new one, or the id of a stored one) with its visual tokens.
     """
 
     account_id: uuid.UUID
     actor: str
     model: str
     question: str = field(repr=False)
-    images: Sequence[tuple[NewImage | uuid.UUID, int]]
+    images: Sequence[tuple[CanonicalImage | uuid.UUID, int]]
     options: Mapping[str, Any]
     metadata: Mapping[str, str]
     priority: Priority
@@ -55,24 +52,25 @@ class Submission:
     idempotency_key: str | None = None
     fingerprint: str | None = None
     rerun_of: uuid.UUID | None = None
-    webhook: Webhook | None = None
+    #: Its own webhook as JSON, stored as it is.
+    webhook: Mapping[str, Any] | None = None
     #: None: a job by itself.
     followers: Sequence[Follower] | None = None
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """The job (of a group: the leader) that a submission made, or had made before under the same key."""
+    """The job (of a group: the leader) of a submission, or the one that an earlier request with its key submitted."""
 
     job_id: uuid.UUID
-    #: The job as it came in, not of a session; None: it had come in before.
+    #: The new job, detached from any session; None: an earlier request submitted it.
     job: Job | None = field(default=None, compare=False, repr=False)
-    #: Its images, unless it had come in before.
+    #: The new job's images.
     images: tuple[submitted_images.ImageView, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def replayed(self) -> bool:
-        """Whether it had come in before."""
+        """Whether an earlier request submitted the job."""
         return self.job is None
 
 
@@ -83,22 +81,22 @@ def submit(
     key_lifetime: timedelta,
     storage_limit: int | None = None,
 ) -> Submitted:
-    """Keep a job, its images and its key; or return the job that the same key and request made before.
+    """Store a job, its images and its key; or return the job that an earlier request with the same key submitted.
 
-    The loser of two concurrent submissions with one key waits on the unique index and gets the replay:
-    no reservation row is needed.
+    The later of two concurrent submissions with one key waits on the unique index and gets the replay, so no
+    reservation row is needed.
 
     Args:
-        database: where they are kept.
-        submission: what came in.
-        key_lifetime: how long its Idempotency-Key counts.
-        storage_limit: bytes that the account may store, as :meth:`jobs.store.storage.Quota.check` returns them.
+        database: where jobs are stored.
+        submission: the job.
+        key_lifetime: how long its Idempotency-Key is valid.
+        storage_limit: the most bytes that the account may store, as :meth:`jobs.store.storage.Quota.check` returns it.
 
     Raises:
-        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
-        core.errors.IdempotencyKeyReused: the key came with another request.
-        core.errors.IdempotencyInProgress: the wait for the other request was too long.
-        core.errors.NotFound: an image is gone or belongs to somebody else.
+        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is stored.
+        core.errors.IdempotencyKeyReused: the key was used with a different request.
+        core.errors.IdempotencyInProgress: the wait for the other request took too long.
+        core.errors.NotFound: an image was removed, or belongs to another account.
     """
     key = submission.idempotency_key
     try:
@@ -133,20 +131,20 @@ def submit(
         ) from error
 
 
-def keep_image(
+def store_image(
     database: Database,
     *,
     account_id: uuid.UUID,
-    image: NewImage,
+    image: CanonicalImage,
     storage_limit: int | None = None,
 ) -> uuid.UUID:
-    """Keep an image that was uploaded by itself; return its id, the same for the same original and detail.
+    """Store an image that was uploaded without a job; return its id, the same for the same original and detail.
 
     Raises:
-        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is kept.
+        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is stored.
     """
     with database.transaction("upload") as transaction:
-        image_id = submitted_images.keep_upload(transaction, account_id, image)
+        image_id = submitted_images.store_upload(transaction, account_id, image)
         if storage_limit is not None:
             storage.enforce(transaction, account_id, storage_limit)
         return image_id
@@ -155,14 +153,14 @@ def keep_image(
 def _insert(
     transaction: Transaction, submission: Submission
 ) -> tuple[Job, tuple[submitted_images.ImageView, ...]]:
-    """Insert the job of ``submission``, and its followers behind it; return it and its images."""
+    """Insert the job of ``submission``, then its followers; return the job and its images."""
     job_id = ids.new()
     group_id = None if submission.followers is None else job_id
-    # Its key comes first: who comes second with the same one waits here, before any image is touched.
+    # The key comes first: a second request with the same key waits here, before it locks an image.
     keyed = {"idempotency_key": submission.idempotency_key, "fingerprint": submission.fingerprint}
     jobs = [_insert_job(transaction, submission, id=job_id, group_id=group_id, **keyed)]
     images = [image for image, _ in submission.images]
-    stored = submitted_images.keep(transaction, submission.account_id, images)
+    stored = submitted_images.store(transaction, submission.account_id, images)
     views = tuple(
         submitted_images.ImageView(facts, tokens)
         for facts, (_, tokens) in zip(stored, submission.images, strict=True)
@@ -192,16 +190,16 @@ def _insert(
         ],
     )
     _record(transaction, submission, jobs)
-    # Last, behind the waits for the key and the images: so no two submissions wait for each other.
+    # Last, after the waits for the key and the images: so no two submissions deadlock.
     turns.enter(transaction, submission.account_id, submission.priority)
     return jobs[0], views
 
 
 _JOB_IMAGE = sa.insert(table(JobImage))
-#: What is the same in all jobs that come in, and what the database's clock says.
+#: The columns that are the same in all new jobs, and those that the database's clock sets.
 _NEW = {
     "status": Status.QUEUED,
-    "ordering_at": dispatch.ordering_at(sa.bindparam("b_rank", type_=Seconds())),
+    "ordering_at": dispatch.ordering_at(sa.bindparam("b_ordering", type_=Seconds())),
     "not_before": Now(),
     "deadline_at": Now(sa.bindparam("b_deadline", type_=Seconds())),
     "attempt": 0,
@@ -218,7 +216,7 @@ def _insert_job(
     submission: Submission,
     **columns: Any,  # noqa: ANN401 - any column's value goes in
 ) -> Job:
-    """Insert a queued job as ``submission`` wants it, but for ``columns``; return it, not of a session."""
+    """Insert a queued job of ``submission`` with the given ``columns``; return it, detached from any session."""
     values: dict[str, Any] = {
         "account_id": submission.account_id,
         "model": submission.model,
@@ -228,18 +226,18 @@ def _insert_job(
         "max_attempts": submission.max_attempts,
         "request_id": submission.request_id,
         "rerun_of": submission.rerun_of,
-        "webhook": submission.webhook and submission.webhook.plain(),
+        "webhook": submission.webhook and dict(submission.webhook),
         **columns,
     }
     metadata = dict(submission.metadata)
     bound = {
         "metadata": metadata,
-        "b_rank": dispatch.rank_delta(submission.priority),
+        "b_ordering": dispatch.ordering_delta(submission.priority),
         "b_deadline": submission.deadline,
     }
-    made = transaction.execute(_JOB, values | bound).mappings().one()
-    job = Job(**values, **made, metadata_=metadata)
-    search.keep(transaction, job.id, Part.QUESTION, job.question)
+    inserted = transaction.execute(_JOB, values | bound).mappings().one()
+    job = Job(**values, **inserted, metadata_=metadata)
+    search.add(transaction, job.id, Part.QUESTION, job.question)
     return job
 
 
@@ -248,7 +246,7 @@ def _record(
     submission: Submission,
     jobs: Sequence[Job],
 ) -> None:
-    """Tell that jobs have come in, in their timelines and to those who count."""
+    """Add the submission to the timelines of ``jobs``, and a note for the metrics."""
     timeline.record(
         transaction,
         [

@@ -1,4 +1,4 @@
-"""The one way to change a job: a guarded UPDATE, told in the append-only timeline by the same transaction."""
+"""The one way to change a job: a guarded UPDATE and an entry in the append-only timeline, in one transaction."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job, TimelineEntry, table
-from jobs.store import events, turns
+from jobs.store import outbox, turns
 
-#: The columns from whose history a job's life can be told again. Leases are renewed too often to be told.
+#: The columns that the timeline records: a job's history can be rebuilt from them. Leases are renewed too often.
 REPORTED = (
     "status",
     "attempt",
@@ -47,7 +47,7 @@ def standing(status: Status) -> sa.ColumnElement[bool]:
 
 @dataclass(frozen=True)
 class Move:
-    """A change of a job, noted for those who count once it is committed; ``source`` None: it came in."""
+    """A change of a job: a note for the metrics, counted after the commit. ``source`` None: the job was submitted."""
 
     action: str
     source: Status | None
@@ -62,7 +62,7 @@ class Move:
 
 @dataclass(frozen=True)
 class Changed:
-    """A job that an UPDATE matched, as it is now."""
+    """A job that an UPDATE has changed, as it is now."""
 
     id: uuid.UUID
     status: Status
@@ -74,7 +74,6 @@ _RETURNED = (
     *REPORTED,
     "last_sequence_number",
     "account_id",
-    "webhook",
     "lease_owner",
     "deadline_at",
     "request_id",
@@ -86,22 +85,22 @@ _RETURNED = (
 
 
 class Change:
-    """What can be done to jobs: their move from one state to another (which may be the same).
+    """A change of jobs: their transition from one status to another, which may be the same.
 
-    Its statement is built once, which takes longer than to run it: what is done all the time is kept, and its values
-    are parameters. Its conditions name columns of the bare table (:func:`jobs.records.table`).
+    To build the statement takes longer than to run it, so frequent changes are module constants with parameters. The
+    conditions name columns of the bare table (:func:`jobs.records.table`).
 
     Args:
-        action: what happens, one word in the past tense.
-        source: the state they must be in.
-        target: the state they get; the move must be in :data:`jobs.lifecycle.TRANSITIONS`.
+        action: the action in the timeline, one word in the past tense.
+        source: the status that the jobs must have.
+        target: the status that they get; the transition must be in :data:`jobs.lifecycle.TRANSITIONS`.
         where: further conditions, such as the fence ``attempt = n AND lease_owner = w``.
-        values: columns of ``jobs`` to set, by name; what is bound later needs no mention here.
-        numbers: of events, to be reserved beyond the move's own; the last one is the new ``last_sequence_number``.
-        shown: further columns that the caller wants to see, as they are then.
+        values: columns of ``jobs`` to set, by name, except those that are bound later.
+        numbers: how many sequence numbers to reserve in addition to the transition's own.
+        shown: further columns to return, with their new values.
 
     Raises:
-        ValueError: the move is not a legal one.
+        ValueError: the transition is not allowed.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class Change:
         self.source = source
         self.target = target
         self.numbers = numbers
-        #: The columns that it sets, but for those that are bound.
+        #: The columns that it sets, except those that are bound.
         self.names = frozenset(full)
         self.statement = (
             sa.update(table(Job))
@@ -149,16 +148,16 @@ def change(
 ) -> list[Changed]:
     """Do ``what`` to the jobs that it matches, and tell it.
 
-    The timeline is told, and with :mod:`jobs.store.events` those who listen.
+    It appends to the timeline, and to the outbox (:mod:`jobs.store.outbox`) if receivers may want to know.
 
     Args:
         transaction: the open transaction.
         what: the change.
-        actor: who does it.
+        actor: the actor of the timeline's entries.
         bound: the parameters of ``what``, and values of further columns by name.
 
     Returns:
-        The jobs changed, none when the race was lost.
+        The changed jobs; none when the race was lost.
     """
     rows = transaction.execute(what.statement, dict(bound)).mappings().all()
     reported = [name for name in REPORTED if name in what.names or name in bound]
@@ -178,7 +177,7 @@ def change(
         ],
     )
     if what.target is not what.source:
-        events.of_jobs(transaction, rows, what.target)
+        outbox.add(transaction, rows, what.target)
         if what.target is Status.QUEUED:
             turns.enter_all(transaction, ((row["account_id"], row["priority"]) for row in rows))
     transaction.notes += [
@@ -201,7 +200,7 @@ _NOTED = ("at", "priority", "attempt", "created_at", "started_at", "error_code")
 
 @dataclass(frozen=True)
 class Entry:
-    """What is told: who changed which columns of a job, and when; under a ``number`` when it moved the job on."""
+    """A new entry of a timeline; ``number`` is the sequence number of the event when the status has changed."""
 
     job_id: uuid.UUID
     at: datetime
@@ -234,7 +233,7 @@ def record(transaction: Transaction, entries: Iterable[Entry]) -> None:
 def read(
     database: Database, job_id: uuid.UUID, *, limit: int, after: int = 0
 ) -> tuple[list[TimelineEntry], bool]:
-    """Return up to ``limit`` entries of a job beyond the entry ``after``, oldest first, and whether there are more."""
+    """Return up to ``limit`` entries of a job after the entry ``after``, oldest first, and whether there are more."""
     with database.reading() as transaction:
         entries = transaction.session.scalars(
             sa.select(TimelineEntry)
@@ -246,7 +245,7 @@ def read(
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - any column's value goes in
-    """Return ``value`` as JSON holds it."""
+    """Return ``value`` as JSON can represent it."""
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat(timespec="microseconds")
     return value

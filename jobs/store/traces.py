@@ -1,4 +1,4 @@
-"""The raw output of engine streams: appended while they run, folded into one text at their end, read at any time."""
+"""The raw output of generations: appended while they run, folded into one text at the end, readable at any time."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ Holding = tuple[uuid.UUID, int]
 
 @dataclass(frozen=True)
 class TracePart:
-    """What one stream produced since the last flush."""
+    """The output of one generation since the last flush."""
 
     job_id: uuid.UUID
     attempt: int
     generation: int
     position: int
     text: str = field(repr=False)
-    #: Tokens of the whole stream so far.
+    #: Tokens of the whole generation so far.
     output_tokens: int
     first_token_at: datetime | None
-    #: The index of the text; of all marks of an attempt those not yet written are written together.
+    #: The index of the text; all entries of an attempt that are not stored yet are stored together.
     event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
 class TraceReading:
-    """What is kept beside a text, read from it. That takes time, which no transaction should last.
+    """The data that is derived from a text and stored with it. Derive it before a transaction: it takes time.
 
     Attributes:
-        steps: its steps, as :func:`jobs.store.steps.pack` makes them.
-        spellings: what it is found by.
+        steps: the steps, as :func:`jobs.store.steps.pack` returns them.
+        spellings: the normalized texts for the search.
     """
 
     steps: Mapping[str, Any] = field(repr=False)
@@ -55,15 +55,15 @@ class TraceReading:
 
     @classmethod
     def of(cls, text: str) -> Self:
-        """Read ``text``."""
+        """Parse ``text``."""
         return cls(steps.pack(text), tuple(phrases.spellings(text)))
 
 
 @dataclass(frozen=True)
 class GenerationEnd:
-    """What one engine stream left behind. Times are the database's; text is raw.
+    """The end of a generation: its output, usage and times. Times are the database's; the text is raw.
 
-    What ``event_index`` do not cover of the output gets a mark when it is written.
+    The part of the output that ``event_index`` does not cover gets an entry when it is stored.
     """
 
     output: str = field(repr=False)
@@ -75,7 +75,7 @@ class GenerationEnd:
     first_token_at: datetime | None
     ended_at: datetime
     event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
-    #: Which of the attempt's streams.
+    #: The generation's number in the attempt.
     generation: int = 0
 
     @functools.cached_property
@@ -83,13 +83,13 @@ class GenerationEnd:
         return TraceReading.of(self.output)
 
     def read(self) -> TraceReading:
-        """Read the output, once: before the transaction that writes its end begins."""
+        """Parse the output, once, before the transaction that stores the end."""
         return self._reading
 
 
 @dataclass(frozen=True)
 class GenerationEnded:
-    """A stream that came to its end with its bill, noted for those who count once it is committed."""
+    """A generation that has ended: a note for the metrics, counted after the commit."""
 
     started_at: datetime
     ended: GenerationEnd
@@ -97,12 +97,13 @@ class GenerationEnded:
 
 @dataclass(frozen=True)
 class GenerationTrace:
-    """One stream's output as far as it is known, and its bill."""
+    """The output of one generation so far, and its usage."""
 
     attempt: int
     number: int
     text: str = field(repr=False)
-    #: Whether the stream has ended, and whether its text is written whole: beside others that comes with theirs.
+    #: Whether the generation has ended and its output is stored as one text: of parallel generations this comes
+    #: with the attempt's end.
     complete: bool
     folded: bool
     finish_reason: str | None
@@ -118,17 +119,17 @@ class GenerationTrace:
     inserted: str | None = None
     #: The index of the text.
     event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
-    #: The steps that are kept of the text, by whatever rules.
-    kept_steps: Mapping[str, Any] | None = field(default=None, repr=False)
+    #: The stored steps of the text, with the version of their rules.
+    stored_steps: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def steps(self) -> list[trace.Step]:
-        """Return the steps of the text by today's rules."""
-        return steps.read(self.text, self.event_index, self.kept_steps)
+        """Return the steps of the text by the current rules."""
+        return steps.read(self.text, self.event_index, self.stored_steps)
 
 
 _JOB = table(Job).c
 _GENERATION = table(Generation).c
-#: The condition of being one of ``b_held`` (job, attempt) and still ``b_owner``'s.
+#: The condition of a job to be one of ``b_held`` (job, attempt) and still to belong to ``b_owner``.
 HELD = (
     timeline.standing(Status.RUNNING),
     _JOB.lease_owner == sa.bindparam("b_owner"),
@@ -142,9 +143,9 @@ _HOLD_ALONE = _HOLD.with_for_update()
 def hold(
     transaction: Transaction, owner: str, held: Iterable[Holding], *, alone: bool = False
 ) -> set[Holding]:
-    """Return those of ``held`` that still are ``owner``'s, locked against being taken until the commit.
+    """Return those of ``held`` that are still ``owner``'s, and lock them against other claims until the commit.
 
-    With ``alone`` they are locked against every other holder of theirs, the recorder among them.
+    With ``alone`` they are also locked against the owner's other transactions, such as the recorder's.
     """
     rows = transaction.execute(
         _HOLD_ALONE if alone else _HOLD_SHARED, {"b_owner": owner, "b_held": sorted(held)}
@@ -159,44 +160,44 @@ def append(
     pieces: Sequence[TracePart],
     reserve: Mapping[Holding, int] = MappingProxyType({}),
 ) -> set[Holding]:
-    """Append ``pieces`` in one transaction, each row fenced; return the holdings that are lost.
+    """Append ``pieces`` in one transaction, with each row fenced; return the holdings that are lost.
 
     Args:
-        database: where they are kept.
-        owner: who holds their jobs.
-        pieces: of all streams, so that what has a lower number is never written later.
-        reserve: up to which number holders want to use numbers of events from now on.
+        database: where they are stored.
+        owner: the worker that holds their jobs.
+        pieces: the pieces of all generations, so that a lower sequence number is never stored later than a higher one.
+        reserve: the sequence number up to which each holding reserves numbers.
     """
     wanted = {(piece.job_id, piece.attempt) for piece in pieces} | set(reserve)
     with database.transaction("flush") as transaction:
         held = hold(transaction, owner, wanted)
-        # A piece may be late: an attempt goes on when one of its streams has ended and been folded.
-        over = _over(transaction, held)
+        # A piece may be late: an attempt continues after one of its generations has ended and been folded.
+        ended = _ended(transaction, held)
         stored = [
             piece
             for piece in pieces
             if (piece.job_id, piece.attempt) in held
-            and (piece.job_id, piece.attempt, piece.generation) not in over
+            and (piece.job_id, piece.attempt, piece.generation) not in ended
         ]
-        # Jobs before attempts, as everybody else has them: a stream of the same attempt may begin just now.
+        # Jobs before attempts, as in all transactions: another generation of the attempt may start at this moment.
         event_sequence.reserve(
-            transaction, {one: end for one, end in reserve.items() if one in held}
+            transaction, {holding: end for holding, end in reserve.items() if holding in held}
         )
         if stored:
             _write(transaction, stored)
-            event_sequence.keep_through(transaction, _through(stored))
+            event_sequence.store_through(transaction, _through(stored))
     return wanted - held
 
 
-_OVER = sa.select(_GENERATION.job_id, _GENERATION.attempt, _GENERATION.number).where(
+_ENDED = sa.select(_GENERATION.job_id, _GENERATION.attempt, _GENERATION.number).where(
     sa.tuple_(_GENERATION.job_id, _GENERATION.attempt).in_(sa.bindparam("held", expanding=True)),
     _GENERATION.output.is_not(None),
 )
 
 
-def _over(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
-    """Return the streams of ``held`` whose whole text is written: (job, attempt, sample)."""
-    rows = transaction.execute(_OVER, {"held": sorted(held)})
+def _ended(transaction: Transaction, held: Iterable[Holding]) -> set[tuple[uuid.UUID, int, int]]:
+    """Return the generations of ``held`` whose whole output is stored: (job, attempt, number)."""
+    rows = transaction.execute(_ENDED, {"held": sorted(held)})
     return {(row.job_id, row.attempt, row.number) for row in rows}
 
 
@@ -206,7 +207,7 @@ _WRITTEN = (
         _GENERATION.job_id == sa.bindparam("b_job"),
         _GENERATION.attempt == sa.bindparam("b_attempt"),
         _GENERATION.number == sa.bindparam("b_number"),
-        # Of a stream that has ended beside others its bill is known.
+        # The usage of a parallel generation that has ended is final.
         _GENERATION.ended_at.is_(None),
     )
     .values(output_tokens=sa.bindparam("b_tokens"), first_token_at=sa.bindparam("b_first"))
@@ -223,13 +224,13 @@ _NOW = sa.select(Now())
 
 @functools.cache
 def _chunk(dialect: str) -> sa.Insert:
-    """Return the statement that appends a piece, or passes it by when it is there already."""
+    """Return the statement that appends a piece, or does nothing when the piece is stored already."""
     return insert(dialect, table(TraceChunk)).on_conflict_do_nothing()
 
 
 def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
     now = transaction.execute(_NOW).scalar_one()
-    # A piece whose write was not answered comes again, unchanged.
+    # A piece whose write had no response is sent again, unchanged.
     transaction.execute(
         _chunk(transaction.dialect),
         [
@@ -269,7 +270,7 @@ def _write(transaction: Transaction, pieces: Sequence[TracePart]) -> None:
 
 
 def _through(pieces: Iterable[TracePart]) -> dict[Holding, int]:
-    """Return the last number in ``pieces`` of each attempt."""
+    """Return the last sequence number in ``pieces`` of each attempt."""
     through: dict[Holding, int] = {}
     for piece in pieces:
         if piece.event_index:
@@ -292,10 +293,10 @@ _FOLDED = sa.delete(table(TraceChunk)).where(
 
 
 def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: GenerationEnd) -> None:
-    """Write a stream's whole output, its index and its bill; its chunks are no longer needed.
+    """Store a generation's whole output, its event index and its usage, and delete its chunks.
 
-    Streams that run beside each other are finished in the transaction that ends their attempt, and one that another
-    goes on from before that one begins: so readers see their events in order.
+    Parallel generations are finished in the transaction that ends their attempt, and a generation that another one
+    continues before that one starts: so readers see their events in order.
     """
     index = event_sequence.cover(
         transaction, job_id, ended.output, ended.event_index, at=ended.ended_at
@@ -318,16 +319,16 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gen
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(GenerationEnded(started_at=started_at, ended=ended))
-        search.keep_spelled(transaction, job_id, Part.TRACE, ended.read().spellings)
+        search.add_normalized(transaction, job_id, Part.TRACE, ended.read().spellings)
     event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.execute(_FOLDED, place)
 
 
 def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: GenerationEnd) -> None:
-    """Note the end and the bill of a stream beside which others run; its text is written with theirs.
+    """Store the end and the usage of a generation while others run in parallel; its output is stored with theirs.
 
-    Not earlier, for readers see the events of an attempt in the order of their numbers, and those of the others
-    that have lower ones than the last of this stream need not have been written yet.
+    It cannot be stored earlier: readers see the events of an attempt in the order of their numbers, and events of the
+    others with numbers below the last one of this generation may not be stored yet.
     """
     transaction.execute(
         _NOTED,
@@ -347,7 +348,7 @@ def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gener
 
 
 def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, TraceReading]:
-    """Read what has been written of the open streams of ``holdings``; return it by text, for :func:`fold`."""
+    """Parse the stored output of the open generations of ``holdings``; return the results by text, for :func:`fold`."""
     with database.reading() as transaction:
         texts = {
             generation.text
@@ -373,14 +374,14 @@ def fold(
     finish_reason: str,
     read: Mapping[str, TraceReading] = MappingProxyType({}),
 ) -> None:
-    """Close the streams of an attempt whose end nobody brought, with what had been written of them.
+    """Close the generations of an attempt that no worker has ended, with the output that is stored.
 
     Args:
         transaction: the open transaction.
-        job_id: whose streams they are.
-        attempt: the same.
+        job_id: the job.
+        attempt: its attempt.
         finish_reason: why they ended.
-        read: what texts were read for beforehand; what is not among them has grown since, and is read now.
+        read: the results of :func:`read_open`; a text that is not among them has grown since, and is parsed now.
     """
     if transaction.execute(_OPEN, {"job_id": job_id, "attempt": attempt}).first() is None:
         return
@@ -403,12 +404,12 @@ def fold(
                 output=generation.text,
                 event_index=event_index.pack(index),
                 steps=reading.steps,
-                # Of one that ended beside others that did not, this much is known.
+                # A parallel generation that has ended has these already.
                 finish_reason=sa.func.coalesce(Generation.finish_reason, finish_reason),
                 ended_at=sa.func.coalesce(Generation.ended_at, now),
             )
         )
-        search.keep_spelled(transaction, job_id, Part.TRACE, reading.spellings)
+        search.add_normalized(transaction, job_id, Part.TRACE, reading.spellings)
         event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.execute(
         sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
@@ -418,7 +419,7 @@ def fold(
 def read(
     database: Database, job_id: uuid.UUID, *, attempt: int | None = None
 ) -> list[GenerationTrace]:
-    """Return the traces of a job, of one attempt or of all, in order; partial while running."""
+    """Return the traces of a job, of one attempt or of all, in order; they are partial while the job runs."""
     with database.reading() as transaction:
         return _generations(transaction, job_id, attempt=attempt)
 
@@ -426,9 +427,9 @@ def read(
 def newest(
     database: Database, job_id: uuid.UUID, *, chars: int
 ) -> tuple[list[GenerationTrace], list[int]]:
-    """Return the traces of a job's newest attempts, and the attempts before them that are left out.
+    """Return the traces of a job's newest attempts, and the numbers of the earlier attempts that are left out.
 
-    The last attempt is always there, and of those before it as many as have ``chars`` characters in all.
+    The last attempt is always included, and earlier ones while all together have at most ``chars`` characters.
     """
     sizes = (
         sa.select(
@@ -441,7 +442,7 @@ def newest(
     with database.reading() as transaction:
         rows = transaction.execute(sizes).all()
         sums = itertools.accumulate(row.chars or 0 for row in rows)
-        fitting = max(1, sum(1 for _ in itertools.takewhile(lambda so_far: so_far <= chars, sums)))
+        fitting = max(1, sum(1 for _ in itertools.takewhile(lambda total: total <= chars, sums)))
         omitted = sorted(row.attempt for row in rows[fitting:])
         since = omitted[-1] + 1 if omitted else None
         return _generations(transaction, job_id, attempt=None, since=since), omitted
@@ -458,7 +459,7 @@ def _generations(
     if attempt is not None:
         generations = generations.where(Generation.attempt == attempt)
         chunks = chunks.where(TraceChunk.attempt == attempt)
-    # The chunks come first: when a stream ends between the two reads, its row has the whole text.
+    # The chunks are read first: when a generation ends between the two reads, its row has the whole text.
     pieces: dict[tuple[int, int], list[TraceChunk]] = {}
     ordered = chunks.order_by(TraceChunk.attempt, TraceChunk.generation, TraceChunk.position)
     for chunk in transaction.session.scalars(ordered):
@@ -468,7 +469,7 @@ def _generations(
 
 
 def _trace(generation: Generation, pieces: Sequence[TraceChunk]) -> GenerationTrace:
-    """Return the trace of ``generation``: its own once it has ended, before that what its ``pieces`` hold."""
+    """Return the trace of ``generation``: its output once it has ended, before that the text of its ``pieces``."""
     ended = generation.output is not None
     indexes = [generation.event_index] if ended else [piece.event_index for piece in pieces]
     return GenerationTrace(
@@ -487,8 +488,8 @@ def _trace(generation: Generation, pieces: Sequence[TraceChunk]) -> GenerationTr
         started_at=generation.started_at,
         first_token_at=generation.first_token_at,
         ended_at=generation.ended_at,
-        event_index=tuple(mark for index in indexes for mark in event_index.unpack(index)),
-        kept_steps=generation.steps,
+        event_index=tuple(entry for index in indexes for entry in event_index.unpack(index)),
+        stored_steps=generation.steps,
         continues=generation.continues,
         kept_chars=generation.kept_chars,
         inserted=generation.inserted,

@@ -1,9 +1,9 @@
-"""Whose turn it is: one row for each account and class that has queued jobs.
+"""Turns of accounts in the queue: one row per account and priority with queued jobs.
 
 This is start-time fair queuing. Virtual time is the number of the turn that was served last. A claim takes the row
-with the lowest ``next_turn`` that has an eligible job, and moves that row ``step`` further. The step of a class is the
-inverse of its weight. A row that is new starts at the present virtual time, so the first job of an account never waits
-for the backlog of another one, and an account that was idle neither gains nor loses.
+with the lowest ``next_turn`` that has an eligible job, and moves that row ``step`` further. The step of a priority is
+the inverse of its weight. A new row starts at the current virtual time, so the first job of an account never waits for
+the backlog of another one, and an account that was idle neither gains nor loses.
 
 Each queued job has a row of its account and class: :func:`enter` inserts it in the transaction that queues the job.
 Rows may outlive their jobs; :func:`remove_passed` removes them.
@@ -27,19 +27,18 @@ _BATCH = 500
 
 
 def waiting() -> sa.ColumnElement[bool]:
-    """Return the condition of being queued, in the words of ``ix_jobs_turn``.
+    """Return the condition of a job to be queued, in the form of ``ix_jobs_turn``.
 
-    By the constraints of the table it is the same as the status. But with the status both databases may take the
-    index of all accounts' ranks, or sort an account's whole queue, and read 50,000 jobs of one account for the single
-    one of another.
+    By the constraints of the table it is equivalent to the status. But with the status both databases may use the index
+    of all accounts, or sort an account's whole queue, and read 50,000 jobs of one account for the only job of another.
     """
     return sa.and_(_JOB.lease_owner.is_(None), _JOB.finished_at.is_(None))
 
 
 def virtual_time() -> sa.ColumnElement[int]:
-    """Return the turn that was served last, 0 before the first, as a sub-query.
+    """Return the number of the turn that was served last, 0 before the first, as a subquery.
 
-    It reads all rows: an index would have to be written by each claim, for a value that few claims need.
+    It reads all rows: each claim would have to update an index, for a value that few claims need.
     """
     served = table(QueueTurn).alias("served").c.served_turn
     return sa.func.coalesce(sa.select(sa.func.max(served)).scalar_subquery(), 0)
@@ -51,7 +50,7 @@ _ENTERED = sa.select(TURN.next_turn).where(*_OWN).with_for_update(read=True, key
 
 
 def enter(transaction: Transaction, account_id: uuid.UUID, priority: Priority) -> None:
-    """Make sure that the account has a turn in the class, in the transaction that queues a job of it."""
+    """Ensure that the account has a turn at the priority, in the transaction that queues such a job."""
     key = {"account_id": account_id, "priority": priority}
     while transaction.execute(_ENTERED, key).first() is None:
         now = virtual_time()
@@ -68,7 +67,7 @@ def enter(transaction: Transaction, account_id: uuid.UUID, priority: Priority) -
 
 
 def enter_all(transaction: Transaction, keys: Iterable[tuple[uuid.UUID, Priority]]) -> None:
-    """Do :func:`enter` for each of ``keys``, always in the same order."""
+    """Call :func:`enter` for each of ``keys``, always in the same order."""
     for account_id, priority in sorted(set(keys)):
         enter(transaction, account_id, priority)
 

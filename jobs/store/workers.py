@@ -20,9 +20,9 @@ class EngineState:
 
     Attributes:
         state: ``ok``; ``resting`` after a fault; ``away`` when it does not answer.
-        model: what it serves; None while it is away, as the two below.
-        version: its own.
-        window: streams that it runs at once.
+        model: the model that it serves; None while it is away, as the next two.
+        version: the engine's version.
+        window: generations that it runs at once.
     """
 
     url: str
@@ -34,7 +34,7 @@ class EngineState:
 
 @dataclass(frozen=True)
 class WorkerHeartbeat:
-    """A worker process as it presents itself."""
+    """A worker process, as it describes itself."""
 
     id: str
     host: str
@@ -47,7 +47,7 @@ class WorkerHeartbeat:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker as its heartbeats tell of it; ``alive`` when the last one is recent, ``age`` is how old that one is."""
+    """A worker and its last heartbeat: ``age`` is the heartbeat's age, ``alive`` whether it is recent."""
 
     heartbeat: WorkerHeartbeat
     started_at: datetime
@@ -57,14 +57,14 @@ class WorkerStatus:
 
 @dataclass(frozen=True)
 class LiveWorkers:
-    """The workers alive."""
+    """The number of live workers, and of their slots."""
 
     processes: int
     slots: int
 
 
 def beat(database: Database, heartbeat: WorkerHeartbeat, *, alive: timedelta) -> LiveWorkers:
-    """Say that ``heartbeat`` lives; return the workforce, it included, that was seen within ``alive``."""
+    """Store a heartbeat; return the workers, including this one, that were seen within ``alive``."""
     with database.transaction() as transaction:
         row = transaction.insert(Worker).values(
             id=heartbeat.id,
@@ -99,7 +99,7 @@ def workforce(database: Database, *, alive: timedelta) -> LiveWorkers:
 
 
 def seen(database: Database, *, alive: timedelta) -> list[WorkerStatus]:
-    """Return all workers that are not yet forgotten, the longest at work first."""
+    """Return all workers with a row, the one that started first at the front."""
     with database.reading() as transaction:
         now = transaction.now()
         rows = transaction.execute(
@@ -117,24 +117,24 @@ def seen(database: Database, *, alive: timedelta) -> list[WorkerStatus]:
 
 
 def engines(workers: Iterable[WorkerStatus]) -> list[EngineState]:
-    """Return the engines that live workers tell of, by URL; of several views of one the best."""
-    found: dict[str, EngineState] = {}
+    """Return the engines that live workers report, by URL; of several states of one engine the best."""
+    by_url: dict[str, EngineState] = {}
     order = ("ok", "resting", "away")
     for worker in workers:
         for engine in (worker.heartbeat.engines or ()) if worker.alive else ():
-            known = found.get(engine.url, engine)
-            found[engine.url] = min(known, engine, key=lambda one: order.index(one.state))
-    return [found[url] for url in sorted(found)]
+            known = by_url.get(engine.url, engine)
+            by_url[engine.url] = min(known, engine, key=lambda seen: order.index(seen.state))
+    return [by_url[url] for url in sorted(by_url)]
 
 
 def retire(database: Database, worker_id: str) -> None:
-    """Forget a worker that has stopped by itself."""
+    """Delete the row of a worker that stops."""
     with database.transaction() as transaction:
         transaction.execute(sa.delete(Worker).where(Worker.id == worker_id))
 
 
 def forget(database: Database, *, silent: timedelta) -> None:
-    """Forget workers that have been silent for long."""
+    """Delete the rows of workers without a heartbeat for the time ``silent``."""
     with database.transaction() as transaction:
         transaction.execute(sa.delete(Worker).where(Worker.seen_at < transaction.now(-silent)))
 

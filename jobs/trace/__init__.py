@@ -1,10 +1,11 @@
-"""The steps of a trace: what each stretch of the raw text does, where it stands and when it came. Pure.
+"""The steps of a trace: the kind, the position and the time of each part of the raw text. Pure.
 
-The raw text is what is kept; steps can be read from it again at any time, and :data:`VERSION` says by which rules
-they were. However a text comes in, in one piece or character by character, its steps are the same.
+The raw text is stored; steps can be parsed from it again at any time, and :data:`VERSION` is the version of the rules.
+The steps are the same whether the text arrives in one piece or character by character.
 
-Where a text may be cut is in :mod:`jobs.trace.layout`, what a sentence does in :mod:`jobs.trace.kinds`. Sentences
-of one paragraph that do the same are one step. A final answer lasts until a paragraph that looks again.
+:mod:`jobs.trace.layout` splits a text into paragraphs and sentences, and :mod:`jobs.trace.kinds` classifies sentences.
+Consecutive sentences of one kind in a paragraph are one step. A final answer lasts until a paragraph that starts with
+a re-check.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from jobs.trace.kinds import StepKind, kind_of
 
 __all__ = ["VERSION", "Parser", "Step", "StepKind", "TokenMark", "parse", "timed"]
 
-#: Grows with each change that gives a text other steps.
+#: Increases with each change of the rules that changes the steps of a text.
 VERSION = 2
 
 
 @dataclass(frozen=True)
 class TokenMark:
-    """A moment at which a stream's text had ``chars`` characters, of ``tokens`` tokens if that is known."""
+    """The time at which a stream's text had ``chars`` characters and ``tokens`` tokens (None if unknown)."""
 
     chars: int
     at: datetime
@@ -35,18 +36,18 @@ class TokenMark:
 
 @dataclass(frozen=True)
 class Step:
-    """A stretch of a trace.
+    """A part of a trace.
 
-    Times and tokens are as fine as the marks that they come from, and never claim more: the step had not begun
-    before ``start_token`` tokens, and it was there, whole, by ``ended_at``.
+    Times and tokens are bounds, as precise as the marks that they come from: the step starts after ``start_token``
+    tokens at the earliest, and it is complete at ``ended_at`` at the latest.
 
     Attributes:
-        start: its first character, in code points of the raw text; only white space is between two steps.
-        end: the character after its last one.
-        start_token: tokens that had come before it; None when that is not known, as with the three below.
-        end_token: tokens when it was whole.
-        started_at: when its first character was there.
-        ended_at: when its last character was there.
+        start: index of its first character, in code points of the raw text; only white space separates two steps.
+        end: index after its last character.
+        start_token: number of tokens before it, or None if unknown, as for the following fields.
+        end_token: number of tokens when it was complete.
+        started_at: time of its first character.
+        ended_at: time of its last character.
     """
 
     kind: StepKind
@@ -62,8 +63,8 @@ def parse(text: str, marks: Sequence[TokenMark] = ()) -> list[Step]:
     """Return the steps of ``text``, in time linear in its length.
 
     Args:
-        text: a trace, whole or as far as it has come.
-        marks: when it had grown how long, in order.
+        text: a complete or partial trace.
+        marks: lengths of the text over time, in order.
     """
     parser = Parser()
     parser.feed(text)
@@ -71,85 +72,85 @@ def parse(text: str, marks: Sequence[TokenMark] = ()) -> list[Step]:
 
 
 class Parser:
-    """Reads a trace that is still growing: a look costs what has come since the last settled paragraph."""
+    """Parses a growing trace: the cost of :meth:`steps` depends only on the text after the last settled paragraph."""
 
     def __init__(self) -> None:
         self._pieces: list[str] = []
-        #: Characters whose steps cannot change any more.
+        #: Number of characters whose steps are final.
         self._settled = 0
-        self._reading = _Reading()
+        self._settled_steps = _StepBuilder()
 
     def feed(self, text: str) -> None:
         """Add ``text``."""
         self._pieces.append(text)
 
     def steps(self, marks: Sequence[TokenMark] = ()) -> list[Step]:
-        """Return the steps of all that has come so far, as if it ended here."""
+        """Return the steps of the text so far, as if it were complete."""
         text = "".join(self._pieces)
         self._pieces = [text]
-        found = list(layout.paragraphs(text, self._settled))
-        # Whether the last but one goes on depends on the first line after it, which may not be whole yet.
-        for paragraph in found[:-2]:
+        pending = list(layout.paragraphs(text, self._settled))
+        # The last but one may continue, depending on the first line after it, which may be incomplete.
+        for paragraph in pending[:-2]:
             if not paragraph.settled:
                 break
-            self._reading.take(text, paragraph)
+            self._settled_steps.add(text, paragraph)
             self._settled = paragraph.end
-        reading = self._reading.copy()
-        for paragraph in found:
+        builder = self._settled_steps.copy()
+        for paragraph in pending:
             if paragraph.end > self._settled:
-                reading.take(text, paragraph)
-        return timed(reading.steps, marks)
+                builder.add(text, paragraph)
+        return timed(builder.steps, marks)
 
 
-class _Reading:
-    """The steps so far, and whether the final answer is being given."""
+class _StepBuilder:
+    """The steps so far, and whether the text is inside the final answer."""
 
     def __init__(self, steps: Sequence[Step] = (), *, answering: bool = False) -> None:
         self.steps = list(steps)
         self._answering = answering
 
     def copy(self) -> Self:
-        """Return the same, to be read on from without changing this."""
+        """Return an independent copy."""
         return type(self)(self.steps, answering=self._answering)
 
-    def take(self, text: str, paragraph: layout.Paragraph) -> None:
+    def add(self, text: str, paragraph: layout.Paragraph) -> None:
         """Add the steps of ``paragraph``."""
         if paragraph.final:
             self._answering = True
         last: StepKind | None = None
         for start, end in paragraph.sentences:
-            reported = kind_of(text[start:end])
-            if last is None and reported is StepKind.RECHECK and not paragraph.final:
+            detected = kind_of(text[start:end])
+            if last is None and detected is StepKind.RECHECK and not paragraph.final:
                 self._answering = False
-            kind = StepKind.ANSWER if self._answering else reported or last or StepKind.INFERENCE
-            if kind is last or (kind is StepKind.ANSWER and self._goes_on(kind)):
+            kind = StepKind.ANSWER if self._answering else detected or last or StepKind.INFERENCE
+            if kind is last or (kind is StepKind.ANSWER and self._continues(kind)):
                 self.steps[-1] = Step(kind, self.steps[-1].start, end)
             else:
                 self.steps.append(Step(kind, start, end))
             last = kind
 
-    def _goes_on(self, kind: StepKind) -> bool:
-        """Whether the last step, of another paragraph maybe, is of this kind too."""
+    def _continues(self, kind: StepKind) -> bool:
+        """Whether the last step, even of another paragraph, has this kind."""
         return bool(self.steps) and self.steps[-1].kind is kind
 
 
 def timed(steps: Sequence[Step], marks: Sequence[TokenMark]) -> list[Step]:
-    """Return ``steps`` with what ``marks``, in order, tell of them; without any they are as they were."""
+    """Return ``steps`` with times and tokens by ``marks``, which must be in order; without marks, unchanged."""
     if not marks:
         return list(steps)
     lengths = [mark.chars for mark in marks]
 
-    def one(step: Step) -> Step:
+    def with_time(step: Step) -> Step:
         before = bisect.bisect_right(lengths, step.start)
-        whole = bisect.bisect_left(lengths, step.end)
+        complete = bisect.bisect_left(lengths, step.end)
         return Step(
             step.kind,
             step.start,
             step.end,
             start_token=marks[before - 1].tokens if before else 0,
-            end_token=marks[whole].tokens if whole < len(marks) else None,
+            end_token=marks[complete].tokens if complete < len(marks) else None,
             started_at=marks[before].at if before < len(marks) else None,
-            ended_at=marks[whole].at if whole < len(marks) else None,
+            ended_at=marks[complete].at if complete < len(marks) else None,
         )
 
-    return [one(step) for step in steps]
+    return [with_time(step) for step in steps]

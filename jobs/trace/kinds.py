@@ -1,4 +1,4 @@
-"""What a sentence of a trace does, by the words it does it with: one readable table, English and Chinese. Pure."""
+"""Classifies a sentence of a trace by its words: one readable table, in English and Chinese. Pure."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import re
 
 
 class StepKind(enum.StrEnum):
-    """What a step of reasoning does."""
+    """The kind of a reasoning step."""
 
-    #: Says what is in the picture.
+    #: Describes the image.
     OBSERVATION = "observation"
-    #: Works something out.
+    #: Draws an inference.
     INFERENCE = "inference"
-    #: Doubts what was said before, or looks again.
+    #: Doubts an earlier statement, or checks it again.
     RECHECK = "re-check"
-    #: Says what it comes to.
+    #: States a result.
     CONCLUSION = "conclusion"
     #: The final answer.
     ANSWER = "answer"
 
 
-#: What may stand before a sentence's first word: Markdown, numbers, and words that mean nothing yet.
+#: Text before the first significant word of a sentence: Markdown, numbers, and filler words.
 _OPENING = (
     r"^[\W\d_]*+"
     r"(?:(?:(?:but|and|so|ok|okay|oh|well|yes|no|now|then)\b|好的?|那么?|但是?)[\s,.，。]*+){0,3}"  # noqa: RUF001 - Chinese punctuation
@@ -37,7 +37,7 @@ def _first(*phrases: str) -> re.Pattern[str]:
     return re.compile(f"{_OPENING}(?:{'|'.join(phrases)})", re.IGNORECASE | re.DOTALL)
 
 
-#: The first row that matches decides; a sentence that no row knows goes on with what the one before it does.
+#: The first matching row decides; a sentence without a matching row has the kind of the sentence before it.
 _TABLE = (
     (StepKind.ANSWER, _anywhere(r"\\boxed\s*+\{")),
     (
@@ -93,7 +93,7 @@ _TABLE = (
             r"\b(?:on|to|at|near|in) the (?:\w+ )?(?:left|right|top|bottom)\b",
             r"\b(?:is|are) (?:labell?ed|marked|visible|shown|located|wearing|standing|sitting)\b",
             r"\b(?:have|got) (?:a|an|this|the) (?:image|picture|photo|figure|diagram)\b",
-            # The small model's own form: the place of a shape in the grid.
+            # The format of tiny-qvq: the position of a shape in the grid.
             r"^\(\d+,\d+\) ",
             r"图(?:里|上|中|片|像|的|显示|展示)|照片|画(?:面|里|上|中)",
             r"看到|看见|看出|可以看|观察|显示|(?:左|右|上|下|中)(?:边|侧|面|方|间)|位于|标有|标着",
@@ -113,7 +113,7 @@ _TABLE = (
 
 
 def kind_of(sentence: str) -> StepKind | None:
-    """Return what ``sentence`` does, or None when its words do not tell."""
+    """Return the kind of ``sentence``, or None if no row matches."""
     for kind, pattern in _TABLE:
         if pattern.search(sentence):
             return kind

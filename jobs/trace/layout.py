@@ -1,11 +1,11 @@
-r"""Where a trace may be cut: paragraphs, and in them sentences; never inside of what belongs together. Pure.
+r"""Splits a trace into paragraphs and sentences, without splitting formulas or code. Pure.
 
-Kept whole are mathematics (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``, ``\begin{…}…\end{…}``) and code, with blank
-lines in it or not. A list, a table, displayed mathematics or a block of code belongs to the paragraph before it,
-a title to the one after it.
+Mathematics (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``, ``\begin{…}…\end{…}``) and code are never split, even if they
+contain blank lines. A list, a table, displayed mathematics or a code block belongs to the paragraph before it, and a
+title to the paragraph after it.
 
-What is opened and not closed within :data:`REACH` characters is ordinary text: so a model that opens a thousand
-formulas costs no more than one that opens none, and one that forgets a bracket does not lose the rest of its steps.
+A delimiter that is not closed within :data:`REACH` characters is ordinary text: a thousand unclosed formulas cost no
+more than none, and a missing bracket does not hide the rest of the steps.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from dataclasses import dataclass
 
 from jobs.answers import extraction
 
-#: Longest formula, or block of code, that is kept whole, in characters.
+#: Maximum length of a formula or code block, in characters.
 REACH = 4000
 _INLINE_REACH = 400
 _TITLE_REACH = 200
 
-# All quantifiers that could share a run of characters are possessive, and a run is entered at its first
-# character only: the search is linear in the text's length, whatever it holds.
+# All quantifiers that could match the same run of characters are possessive, and a match of a run can start only at
+# its first character: the search takes linear time for any text.
 _LIST = r"[ \t]*+(?:(?:[-*+•]|\d{1,3}[.)])[ \t]|\d{1,3}、)"
 _TABLE = r"[ \t]*+\|"
 _FENCE = r" {0,3}(?:```|~~~)"
@@ -53,13 +53,13 @@ _COLONS = (":", "：")  # noqa: RUF001 - same
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A paragraph with all that belongs to it.
+    """A paragraph, including the lists, tables and blocks that belong to it.
 
     Attributes:
-        sentences: (start, end) of each, in characters of the text, without the white space between them.
-        final: whether it begins with the heading of the final answer.
-        end: where the next paragraph may begin.
-        settled: whether more text cannot change it.
+        sentences: (start, end) of each sentence, in characters of the text, without surrounding white space.
+        final: whether it starts with the heading of the final answer.
+        end: start of the next paragraph.
+        settled: whether further text cannot change it.
     """
 
     sentences: tuple[tuple[int, int], ...]
@@ -69,12 +69,12 @@ class Paragraph:
 
 
 def paragraphs(text: str, start: int = 0) -> Iterator[Paragraph]:
-    """Yield the paragraphs of ``text`` from ``start`` on, which has to be the end of one."""
+    """Yield the paragraphs of ``text`` from ``start``, which must be the end of a paragraph."""
     return _Layout(text, start).read()
 
 
 class _Layout:
-    """One reading of a text."""
+    """One pass over a text."""
 
     def __init__(self, text: str, start: int) -> None:
         self._text = text
@@ -82,16 +82,16 @@ class _Layout:
         self._cuts: list[int] = []
         self._final = False
         self._listing = False
-        #: Whether something is open whose end may be still to come.
+        #: Whether an open delimiter may be closed by further text.
         self._open = False
-        #: Up to where nothing was found that closes what such a mark opens.
-        self._barren: dict[object, int] = {}
+        #: Closing pattern -> the index up to which it does not occur.
+        self._searched: dict[object, int] = {}
 
     def read(self) -> Iterator[Paragraph]:
         position = self._start
         while (event := _EVENT.search(self._text, position)) is not None:
             position = event.end()
-            # The groups are ours, but for those inside the heading's pattern, which has none.
+            # The heading's pattern has no groups, so every group is one of this pattern.
             match event.lastgroup:
                 case "heading":
                     if _VISIBLE.search(self._text, self._start, event.start()):
@@ -103,14 +103,14 @@ class _Layout:
                     self._listing = True
                 case "stop" if not self._listing:
                     self._cuts.append(position)
-                case "blank" if not self._goes_on(event):
+                case "blank" if not self._continues(event):
                     yield self._paragraph(position)
         if _VISIBLE.search(self._text, self._start):
-            self._open = True  # More text may always go on with the last one.
+            self._open = True  # Further text may always continue the last paragraph.
             yield self._paragraph(len(self._text))
 
     def _paragraph(self, end: int) -> Paragraph:
-        """Return what is between the last paragraph's end and ``end``, and begin the next one."""
+        """Return the paragraph up to ``end``, and start the next one."""
         bounds = [self._start, *self._cuts, end]
         sentences = [
             trimmed
@@ -122,7 +122,7 @@ class _Layout:
         return paragraph
 
     def _closed(self, event: re.Match[str]) -> int:
-        """Return where what ``event`` opens is closed; its own end when it opens nothing."""
+        """Return the end of what ``event`` opens, or the end of ``event`` if it opens nothing."""
         mark, after = event[0].strip(" "), event.end()
         if event.lastgroup == "inline":
             return self._inline_end(mark, after)
@@ -133,15 +133,15 @@ class _Layout:
         else:
             pattern = _DISPLAY_ENDS[mark]
         reach = after + REACH
-        found = pattern.search(self._text, max(after, self._barren.get(pattern, 0)), reach)
-        if found is not None:
-            return found.end()
-        self._barren[pattern] = reach
+        closing = pattern.search(self._text, max(after, self._searched.get(pattern, 0)), reach)
+        if closing is not None:
+            return closing.end()
+        self._searched[pattern] = reach
         self._open |= reach > len(self._text)
         return after
 
     def _inline_end(self, mark: str, after: int) -> int:
-        """Return where a short piece of mathematics or code ends: in its own paragraph, and not as two prices do."""
+        """Return the end of inline mathematics or code in the same paragraph; two prices are not mathematics."""
         closing = "\\)" if mark == "\\(" else mark
         reach = after + _INLINE_REACH
         at = self._text.find(closing, after, reach)
@@ -159,8 +159,8 @@ class _Layout:
             return after
         return end
 
-    def _goes_on(self, blank: re.Match[str]) -> bool:
-        """Whether the paragraph goes on after a blank line."""
+    def _continues(self, blank: re.Match[str]) -> bool:
+        """Whether the paragraph continues after a blank line."""
         text, before, after = self._text, blank.start(), blank.end()
         if _VISIBLE.search(text, self._start, before) is None:
             return False
@@ -175,7 +175,7 @@ class _Layout:
 
 
 def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """Return the bounds without white space around, None when there is nothing else."""
+    """Return the bounds without surrounding white space, or None if there is only white space."""
     stripped = text[start:end].rstrip()
-    begun = len(stripped) - len(stripped.lstrip())
-    return (start + begun, start + len(stripped)) if begun < len(stripped) else None
+    leading = len(stripped) - len(stripped.lstrip())
+    return (start + leading, start + len(stripped)) if leading < len(stripped) else None

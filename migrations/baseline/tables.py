@@ -35,6 +35,7 @@ TABLES: Final = (
     "signing_keys",
     "webhook_queues",
     "webhook_recoveries",
+    "outbox",
     "webhook_notifications",
     "webhook_deliveries",
     "webhook_attempts",
@@ -622,6 +623,24 @@ def _create_receivers() -> None:
 def _create_deliveries() -> None:
     """Create the tables of notifications and their deliveries."""
     op.create_table(
+        "outbox",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("job_id", sa.Uuid(), nullable=False),
+        sa.Column("account_id", sa.Uuid(), nullable=False),
+        sa.Column(
+            "status",
+            _words("status", "queued", "running", "succeeded", "failed", "cancelled"),
+            nullable=False,
+        ),
+        sa.Column("at", _TIME, nullable=False),
+        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_outbox_job_id_jobs")),
+        sa.ForeignKeyConstraint(
+            ["account_id"], ["accounts.id"], name=op.f("fk_outbox_account_id_accounts")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+    )
+    op.create_index("ix_outbox_account_id_id", "outbox", ["account_id", "id"])
+    op.create_table(
         "webhook_notifications",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("account_id", sa.Uuid(), nullable=False),
@@ -641,11 +660,12 @@ def _create_deliveries() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_notifications")),
     )
     op.create_index("ix_webhook_notifications_job_id_id", "webhook_notifications", ["job_id", "id"])
+    op.create_index("ix_webhook_notifications_created_at", "webhook_notifications", ["created_at"])
     _partial(
-        "ix_webhook_notifications_of_no_job",
+        "ix_webhook_notifications_unreduced",
         "webhook_notifications",
         ["created_at"],
-        "job_id IS NULL",
+        "reduced_at IS NULL AND job_id IS NOT NULL",
     )
     op.create_table(
         "webhook_deliveries",

@@ -1,4 +1,4 @@
-"""Requests that are right but for one thing, and what is told of it."""
+"""Requests with one fault, and the errors that they get."""
 
 from __future__ import annotations
 

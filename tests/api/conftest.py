@@ -117,7 +117,7 @@ class Caller:
 
 @pytest.fixture
 def dialect() -> str:
-    """The door is tried on SQLite; the verbs behind it on both."""
+    """The API is tested on SQLite, its stores on both databases."""
     return "sqlite"
 
 
@@ -153,7 +153,7 @@ def wakeup() -> RecordingWakeup:
 
 @pytest.fixture
 def delivery_wakeup() -> RecordingWakeup:
-    """Return the bell of those who tell receivers."""
+    """Return the wakeup of the delivery process."""
     return RecordingWakeup()
 
 

@@ -1,4 +1,4 @@
-"""Somebody who follows a job: reads the stream in a thread and keeps what was told.
+"""A follower of a job: reads the stream in a thread and stores its events.
 
 The frames are taken apart by the decoder of the ``openai`` client, which is the pickiest one we know of.
 """
@@ -39,7 +39,7 @@ class Follower:
         return self.events
 
     def text(self, *, attempt: int = 1) -> str:
-        """Return what was told of an attempt."""
+        """Return the text of an attempt."""
         return text(self.events, attempt=attempt)
 
     def kinds(self) -> list[str]:

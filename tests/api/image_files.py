@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def png(width: int = 60, height: int = 40, *, seed: int = 1) -> bytes:
-    """Return a small picture; another ``seed`` is another picture."""
+    """Return a small image; another ``seed`` gives another image."""
     return encoded(Image.new("RGB", (width, height), (seed % 256, 120, 30)), "PNG")
 
 
@@ -24,7 +24,7 @@ def encoded(image: Image.Image, name: str, **options: object) -> bytes:
 
 
 def noise(seed: int, *, side: int = 300) -> bytes:
-    """Return a picture that no encoding makes smaller; another ``seed`` is another picture."""
+    """Return an image that does not compress; another ``seed`` gives another image."""
     pixels = random.Random(seed).randbytes(3 * side * side)
     return encoded(Image.frombytes("RGB", (side, side), pixels), "PNG")
 
@@ -35,7 +35,7 @@ def data_url(data: bytes) -> str:
 
 
 def bomb(width: int = 20000, height: int = 12000) -> bytes:
-    """Return a PNG of a few kilobytes whose picture would take 700 megabytes."""
+    """Return a PNG of a few kilobytes whose pixels would take 700 megabytes."""
     row = b"\x00" + bytes(width // 8)
     packer = zlib.compressobj(9)
     body = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()

@@ -119,7 +119,7 @@ def test_health_and_the_document_need_no_key(client: FlaskClient, method: str, r
 
 @pytest.mark.parametrize("role", [Role.READ, Role.SUBMIT])
 @pytest.mark.parametrize("route", ON_THINGS, ids=" ".join)
-def test_a_thing_of_another_account_is_as_one_that_is_not_there(
+def test_a_resource_of_another_account_looks_like_a_missing_one(
     database: Database, caller: Caller, role: Role, route: tuple[str, str]
 ) -> None:
     method, rule = route
@@ -155,7 +155,7 @@ def test_another_accounts_jobs_are_not_listed_by_any_filter(
         assert stranger("GET", f"/v1/jobs?{query}").get_json()["data"] == []
 
 
-def test_another_accounts_image_cannot_be_asked_about(caller: Caller, stranger: Caller) -> None:
+def test_another_accounts_image_cannot_be_used(caller: Caller, stranger: Caller) -> None:
     image = caller.image()["id"]
     body = {"question": "What?", "images": [{"image_id": image}]}
     answer = stranger("POST", "/v1/jobs", json=body)

@@ -82,8 +82,8 @@ def count(database: Database, table: type[Job | ImageBytes]) -> int:
 
 
 class TestQueue:
-    ACCOUNT = "The account's queue is full: 2 of its jobs wait."
-    TOTAL = "The queue is full: 3 jobs wait."
+    ACCOUNT = "The account's queue is full: it has 2 jobs."
+    TOTAL = "The queue is full: it has 3 jobs."
 
     def test_an_account_is_refused_beyond_its_cap_and_others_are_not(
         self, caller: Caller, stranger: Caller
@@ -153,13 +153,15 @@ class TestQueue:
 
         assert again.get_json()["id"] == first.get_json()["id"]
 
-    def test_what_is_wrong_with_a_request_is_told_first(self, caller: Caller) -> None:
+    def test_the_faults_of_a_request_come_first(self, caller: Caller) -> None:
         caller.job()
         caller.job()
 
         assert caller.submit(question="").status_code == 422
 
-    def test_nothing_is_kept_of_a_refused_request(self, caller: Caller, database: Database) -> None:
+    def test_nothing_is_stored_of_a_refused_request(
+        self, caller: Caller, database: Database
+    ) -> None:
         caller.job()
         caller.job()
 
@@ -175,7 +177,7 @@ class TestQueue:
 
 
 class TestRates:
-    def test_every_answer_tells_the_policy_and_what_is_left(self, caller: Caller) -> None:
+    def test_every_answer_has_the_policy_and_the_rest(self, caller: Caller) -> None:
         for left, path, status in ((29, "/v1/jobs", 200), (28, "/v1/jobs/none", 404)):
             answer = caller("GET", path)
 
@@ -183,7 +185,7 @@ class TestRates:
             assert answer.headers["RateLimit-Policy"] == '"default";q=30;w=60'
             assert answer.headers["RateLimit"] == f'"default";r={left};t=2'
 
-    def test_a_key_that_has_sent_too_much_is_refused_until_the_time_it_is_told(
+    def test_a_key_over_its_limit_is_refused_until_its_retry_after(
         self, caller: Caller, timer: HandTimer
     ) -> None:
         for _ in range(30):
@@ -278,7 +280,7 @@ class TestRates:
         assert {answer.status_code for answer in answers} == {200}
         assert "RateLimit" not in answers[-1].headers
 
-    def test_an_unknown_key_is_told_nothing(self, client: FlaskClient) -> None:
+    def test_an_unknown_key_gets_no_rate_limit_headers(self, client: FlaskClient) -> None:
         answer = Caller(client, accounts.new_key())("GET", "/v1/jobs")
 
         assert answer.status_code == 401

@@ -53,7 +53,7 @@ class TestImages:
     def test_an_unusual_image_is_taken(self, caller: Caller, data: bytes) -> None:
         assert caller.submit(image=data).status_code == 202
 
-    def test_a_turned_image_is_kept_upright(self, caller: Caller) -> None:
+    def test_a_rotated_image_is_stored_upright(self, caller: Caller) -> None:
         image = caller.image(image_files.turned())
         assert image["height"] > image["width"]
         assert image["original"]["orientation"] == 6
@@ -94,7 +94,7 @@ class TestImages:
         assert answer.status_code == 422
         assert set(faults(answer)) == {"#/image"}
 
-    def test_an_unknown_image_id_is_told_at_its_place(self, caller: Caller) -> None:
+    def test_the_fault_of_an_unknown_image_id_has_its_place(self, caller: Caller) -> None:
         unknown = [{"image_id": "img_" + "0" * 32}, {"image_id": "img_"}, {"image_id": "\x00"}]
         answer = ask(caller, images=unknown)
         assert answer.status_code == 422

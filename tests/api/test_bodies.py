@@ -125,10 +125,10 @@ def test_what_is_just_below_the_count_has_few_faults_and_they_name_limit_and_cou
         [(pointer, (_, sentence))] = faults(answer).items()
         assert pointer == place
         assert "at most" in sentence
-        assert "there are " in sentence
+        assert "it has " in sentence
 
 
-def test_many_faults_are_told_by_their_number(caller: Caller) -> None:
+def test_many_faults_are_counted(caller: Caller) -> None:
     unknown = {f"f{number}": 1 for number in range(50)}
     images = [{"data": PNG, **unknown} for _ in range(8)]
 
@@ -144,11 +144,11 @@ def test_of_very_many_faults_the_first_thousand_are_listed() -> None:
     error = problems.refused(many)
 
     assert error.message.startswith("1,200 faults. ")
-    assert error.message.endswith(" The first 1,000 are listed.")
+    assert error.message.endswith(" `errors` lists the first 1,000.")
     assert error.faults == tuple(many[:1_000])
 
 
-def test_a_name_that_a_caller_chose_is_told_in_short(caller: Caller) -> None:
+def test_a_long_name_is_shortened_in_messages(caller: Caller) -> None:
     long = "n" * 900
     answers = [
         ask(caller, **{long: 1}),
@@ -238,9 +238,9 @@ def test_parameters_are_counted(caller: Caller) -> None:
         answer = caller("GET", f"/v1/jobs?{query}")
         assert answer.status_code == 422
         [(_, sentence)] = faults(answer).values()
-        assert sentence == "There may be at most 100 parameters; there are 1,000."
+        assert sentence == "A request must have at most 100 parameters; this one has 1,000."
     states = "&".join(["status=failed"] * 50)
-    assert faults(caller("GET", f"/v1/jobs?{states}"))["status"][1].endswith("there are 50.")
+    assert faults(caller("GET", f"/v1/jobs?{states}"))["status"][1].endswith("it has 50.")
 
 
 class TestSizes:
@@ -405,7 +405,7 @@ def test_a_body_that_cannot_be_read_is_the_callers_fault(
 
 
 class TestForms:
-    def test_a_part_without_a_name_is_told_in_plain_words(self, caller: Caller) -> None:
+    def test_a_part_without_a_name_is_refused_with_a_sentence(self, caller: Caller) -> None:
         for disposition in ("form-data", 'form-data; name=""', 'form-data; filename="a.png"'):
             part = f"--x\r\nContent-Disposition: {disposition}\r\n\r\ny\r\n--x--\r\n"
             for path in ("/v1/jobs", "/v1/groups", "/v1/images"):
@@ -415,7 +415,9 @@ class TestForms:
                 assert answer.status_code == 400
                 assert answer.get_json()["detail"] == "A form part has no name."
 
-    def test_too_many_parts_and_too_much_text_are_told_as_that(self, caller: Caller) -> None:
+    def test_too_many_parts_and_too_much_text_are_refused_with_their_limit(
+        self, caller: Caller
+    ) -> None:
         many, kind = encode_multipart_formdata([(f"f{number}", "") for number in range(129)])
         long, long_kind = encode_multipart_formdata([(f"f{n}", "x" * 2**19) for n in range(3)])
         answers = [
@@ -467,8 +469,8 @@ class TestGenerations:
             assert answer.status_code == 422
             [(place, (code, sentence))] = faults(answer).items()
             assert (place, code) == ("#/options/samples", "too_many_generations")
-            assert f" are {reported} generations; " in sentence
-            assert "at most 12." in sentence
+            assert sentence.endswith(f" are {reported}.")
+            assert "at most 12 generations" in sentence
         assert caller("POST", "/v1/groups", json=body | {"questions": ["?"] * 3}).status_code == 202
         assert ask(caller, options={"samples": 12}).status_code == 202
 

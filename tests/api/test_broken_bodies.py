@@ -94,7 +94,7 @@ def live(
     [("/v1/jobs", JSON), ("/v1/jobs", FORM), ("/v1/images", PNG), ("/v1/webhook_secret/rotate", JSON)],
     ids=["json", "form", "raw", "webhooks"],
 )  # fmt: skip
-def test_a_malformed_body_is_told_once_and_the_connection_is_closed(
+def test_a_malformed_body_is_reported_once_and_the_connection_is_closed(
     live: Live, path: str, kind: str, body: bytes
 ) -> None:
     before = len(live.server.log)

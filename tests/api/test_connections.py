@@ -38,7 +38,7 @@ class Live:
         return Client(self.port, address=address)
 
     def is_served(self, address: str = B) -> bool:
-        """Whether somebody with a key, and health without one, are answered on new connections."""
+        """Whether a request with a key, and a health check without one, are answered on new connections."""
         with contextlib.closing(self.client(address)) as client:
             requested = client.ask(
                 "/v1/jobs", headers=f"Authorization: Bearer {self.b}\r\n"
@@ -104,9 +104,9 @@ def crowd(live: Live, count: int, said: bytes) -> Iterator[list[Client]]:
     ],
     ids=["close", "1.0", "bad"],
 )
-def test_clients_that_do_not_close_keep_nobody_waiting(live: Live, said: bytes) -> None:
+def test_clients_that_do_not_close_delay_no_other_client(live: Live, said: bytes) -> None:
     workers = children.of(_pid(live))
-    # Each would take two seconds if somebody waited for it.
+    # Each would take two seconds if the server waited for it.
     with crowd(live, 64, said) as staying:
         assert live.is_served()
         assert {client.answer().status for client in staying} <= {200, 400}
@@ -124,7 +124,7 @@ def test_clients_that_do_not_close_keep_nobody_waiting(live: Live, said: bytes) 
     ],
     ids=["bytes", "halves", "bodies", "silent"],
 )
-def test_connections_that_say_little_keep_nobody_waiting(
+def test_connections_that_send_little_delay_no_other_client(
     live: Live, count: int, said: bytes
 ) -> None:
     with crowd(live, count, said) as clients:
@@ -154,7 +154,7 @@ def test_slow_bodies_of_one_key_keep_no_other_key_waiting(live: Live) -> None:
             )
 
 
-def test_pipelined_answers_that_nobody_reads_keep_nobody_waiting(live: Live) -> None:
+def test_unread_pipelined_answers_delay_no_other_client(live: Live) -> None:
     many = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60
     with crowd(live, 100, many):
         assert live.is_served()
@@ -173,7 +173,7 @@ def test_without_files_for_more_connections_those_that_wait_for_nothing_give_way
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_path_that_is_not_spelled_as_a_route_is_none(live: Live) -> None:
+def test_a_path_that_is_not_spelled_as_its_route_is_not_found(live: Live) -> None:
     paths = [
         "//v1/jobs",
         "/v1%2fjobs",

@@ -24,7 +24,7 @@ from jobs.images import ImageReader
 from jobs.lifecycle import Role
 from jobs.phrases import Part
 from jobs.records import SearchText
-from jobs.store import accounts, history
+from jobs.store import accounts, commands
 from tests import databases, factories
 from tests.api import image_files, wire
 from tests.api.conftest import Caller
@@ -148,7 +148,7 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
         (parsed("job", job_id), account_of(database, job_id)) for job_id in followed
     ]
     for job_id in (mine, other):
-        history.cancel(database, job_id, account_id=None, actor="key:test")
+        commands.cancel(database, job_id, account_id=None, actor="key:test")
     with contextlib.ExitStack() as held, ThreadPoolExecutor(1) as threads:
         for _ in range(3):
             held.enter_context(streams.replays.hold(account_id, seconds=0))
@@ -251,7 +251,7 @@ class TestASearchPastItsDeadline:
         with contextlib.closing(Database(database_url, clock=clock, search_seconds=1e-6)) as opened:
             yield opened
 
-    def test_it_is_ended_and_told(self, caller: Caller, database: Database) -> None:
+    def test_it_is_ended_and_logged(self, caller: Caller, database: Database) -> None:
         job = caller.job()
         job_id, account_id = ids.parse("job", job["id"]), account_of(database, job["id"])
         text = {"job_id": job_id, "account_id": account_id, "part": Part.TRACE, "text": "let me"}

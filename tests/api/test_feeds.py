@@ -29,19 +29,19 @@ def taken(feed: Feed, position: int) -> list[int]:
     return [int(line[4:]) for line in data.splitlines() if line.startswith(b"id: ")]
 
 
-def test_what_follows_is_told_and_what_is_known_is_not_told_again() -> None:
+def test_following_events_are_added_and_known_ones_are_dropped() -> None:
     feed = begun()
-    feed.hear([reported(11), reported(12), reported(11), reported(9)])
+    feed.add_live([reported(11), reported(12), reported(11), reported(9)])
     assert (taken(feed, 10), taken(feed, 11), taken(feed, 12)) == ([11, 12], [12], [])
 
 
 def test_what_leaves_a_gap_waits_until_sql_has_filled_it() -> None:
     feed = begun()
-    feed.hear([reported(13), reported(14)])
+    feed.add_live([reported(13), reported(14)])
     assert taken(feed, 10) == []
     assert feed.stale(EventPosition(12, finished=False)) is True
 
-    feed.read([(11, b"id: 11\n"), (12, b"id: 12\n")], through=12, over=False)
+    feed.add_read([(11, b"id: 11\n"), (12, b"id: 12\n")], through=12, over=False)
 
     assert taken(feed, 10) == [11, 12, 13, 14]
     assert feed.stale(EventPosition(13, finished=False)) is False
@@ -49,13 +49,13 @@ def test_what_leaves_a_gap_waits_until_sql_has_filled_it() -> None:
 
 def test_numbers_need_not_be_dense() -> None:
     feed = begun()
-    feed.hear([reported(40, previous=10), reported(99, previous=40)])
+    feed.add_live([reported(40, previous=10), reported(99, previous=40)])
     assert taken(feed, 10) == [40, 99]
 
 
-def test_what_came_before_the_first_look_is_told_after_it() -> None:
+def test_live_events_before_the_first_read_are_added_after_it() -> None:
     feed = Feed()
-    feed.hear([reported(11), reported(12)])
+    feed.add_live([reported(11), reported(12)])
     assert feed.take(0, seconds=0).position == 0
     assert feed.stale(EventPosition(11, finished=False)) is False
     assert taken(feed, 11) == [12]
@@ -63,7 +63,7 @@ def test_what_came_before_the_first_look_is_told_after_it() -> None:
 
 def test_who_is_too_late_is_sent_to_sql_and_the_feed_stays_short() -> None:
     feed = begun()
-    feed.hear([reported(number) for number in range(11, 1000)])
+    feed.add_live([reported(number) for number in range(11, 1000)])
 
     late = feed.take(10, seconds=0)
 
@@ -73,14 +73,14 @@ def test_who_is_too_late_is_sent_to_sql_and_the_feed_stays_short() -> None:
 
 def test_it_is_over_when_everything_up_to_the_end_was_taken() -> None:
     feed = begun()
-    feed.read([(11, b"id: 11\n"), (20, b"id: 20\n")], through=20, over=True)
+    feed.add_read([(11, b"id: 11\n"), (20, b"id: 20\n")], through=20, over=True)
 
     assert feed.take(10, seconds=0).over
     assert feed.take(20, seconds=0).over
     assert feed.take(99, seconds=0).over
 
 
-def test_the_end_of_the_service_lets_everybody_go() -> None:
+def test_the_end_of_the_service_ends_all_followers() -> None:
     feed = Feed()
     feed.end()
     assert feed.take(5, seconds=60).over

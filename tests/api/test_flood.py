@@ -98,7 +98,7 @@ def finished(lines: list[Line]) -> list[Line]:
     return [line for line in lines if line["event"] == "request_finished"]
 
 
-def test_an_address_that_fails_too_often_is_told_when_it_may_fail_again(
+def test_an_address_that_fails_too_often_gets_a_retry_after(
     client: FlaskClient, timer: HandTimer
 ) -> None:
     exhaust(client)
@@ -277,7 +277,7 @@ def test_a_fault_of_ours_is_logged_a_few_times_with_its_traceback(
     )
 
 
-def test_a_budget_tells_a_thousand_kinds_apart_and_no_more() -> None:
+def test_a_budget_distinguishes_a_thousand_kinds_and_no_more() -> None:
     timer = HandTimer()
     budget = logs.LineBudget(lines=1, timer=timer)
 

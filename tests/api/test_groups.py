@@ -23,7 +23,7 @@ def ask(caller: Caller, **body: object) -> TestResponse:
     return caller("POST", "/v1/groups", json={k: v for k, v in whole.items() if v is not None})
 
 
-def test_each_question_is_a_job_about_the_same_image_in_the_order_asked(
+def test_each_question_is_a_job_about_the_same_image_in_order(
     caller: Caller, wakeup: RecordingWakeup
 ) -> None:
     answer = ask(caller, options={"priority": "high", "metadata": {"case": "42"}})
@@ -44,7 +44,7 @@ def test_a_form_has_a_part_for_each_question(caller: Caller) -> None:
     assert [job["question"] for job in answer.get_json()["jobs"]] == QUESTIONS
 
 
-def test_a_group_of_one_is_a_group_and_a_job_by_itself_says_nothing_of_groups(
+def test_a_group_of_one_is_a_group_and_a_single_job_has_none(
     caller: Caller,
 ) -> None:
     (job,) = caller.group("How many?")["jobs"]
@@ -53,7 +53,7 @@ def test_a_group_of_one_is_a_group_and_a_job_by_itself_says_nothing_of_groups(
     assert "group" not in caller.job()
 
 
-def test_a_group_tells_how_its_jobs_do_and_what_they_shared(
+def test_a_group_shows_the_status_of_its_jobs_and_shared_tokens(
     caller: Caller, database: Database
 ) -> None:
     group = caller.group(*QUESTIONS)
@@ -110,7 +110,7 @@ def ask_with_key(caller: Caller, **body: object) -> TestResponse:
         (None, "#/questions"),
     ],
 )
-def test_what_is_wrong_with_a_question_is_told_at_its_place_and_nothing_is_kept(
+def test_the_fault_of_a_question_has_its_place_and_nothing_is_stored(
     caller: Caller, database: Database, questions: object, place: str
 ) -> None:
     answer = ask(caller, questions=questions)
@@ -120,7 +120,7 @@ def test_what_is_wrong_with_a_question_is_told_at_its_place_and_nothing_is_kept(
     assert rows(database) == 0
 
 
-def test_who_sends_several_questions_for_a_job_is_told_where_they_go(caller: Caller) -> None:
+def test_several_questions_for_a_job_are_refused_with_a_hint_at_groups(caller: Caller) -> None:
     body = {"questions": QUESTIONS, "images": [{"data": PNG}]}
     answer = caller("POST", "/v1/jobs", json=body)
 

@@ -35,7 +35,7 @@ def test_the_same_request_again_is_answered_with_the_job_as_it_is_now(
     assert wakeup.rung == 1
 
 
-def test_a_file_a_data_url_and_an_image_id_of_one_picture_are_the_same_request(
+def test_a_file_a_data_url_and_an_image_id_of_one_image_are_the_same_request(
     caller: Caller,
 ) -> None:
     data = image_files.png()

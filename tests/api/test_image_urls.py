@@ -1,4 +1,4 @@
-"""Images that are named by URL: fetched from real servers over HTTP and HTTPS, guarded, and never told to an engine."""
+"""Images by URL: downloaded from real servers over HTTP and HTTPS, guarded, and never passed to an engine as URLs."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from tests.fakes import RecordingWakeup
 
 @dataclass
 class Site:
-    """A web server with one picture, and what it does with those who want it."""
+    """A web server with one image and configurable behavior."""
 
     url: str = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = field(default_factory=image_files.png)
-    #: Redirects before the picture.
+    #: Redirects before the image.
     hops: int = 0
     requested: list[dict[str, str]] = field(default_factory=list)
     held: threading.Event = field(default_factory=threading.Event)
@@ -102,7 +102,7 @@ def jobs(database: Database) -> int:
         return count
 
 
-def test_a_picture_is_fetched_and_kept_like_one_that_was_sent(caller: Caller, site: Site) -> None:
+def test_an_image_is_downloaded_and_stored_like_an_uploaded_one(caller: Caller, site: Site) -> None:
     status, job = ask(caller, site.url)
 
     assert status == 202
@@ -111,7 +111,7 @@ def test_a_picture_is_fetched_and_kept_like_one_that_was_sent(caller: Caller, si
     assert "authorization" not in site.requested[0]
 
 
-def test_several_pictures_come_at_once_and_in_order(caller: Caller, site: Site) -> None:
+def test_several_images_are_downloaded_at_once_and_in_order(caller: Caller, site: Site) -> None:
     data = image_files.data_url(image_files.png())
     body = {"question": "?", "images": [{"url": site.url}, {"data": data}, {"url": site.url}]}
 
@@ -165,7 +165,7 @@ def test_a_redirect_to_a_private_place_is_not_followed(caller: Caller, site: Sit
         ((200, b"x" * (2**20 + 1)), "image_file_too_large"),
     ],
 )
-def test_what_is_no_picture_is_refused_and_nothing_is_kept(
+def test_a_file_that_is_not_an_image_is_refused_and_nothing_is_stored(
     caller: Caller, site: Site, database: Database, what: tuple[int, bytes], code: str
 ) -> None:
     site.status, site.body = what
@@ -177,7 +177,7 @@ def test_what_is_no_picture_is_refused_and_nothing_is_kept(
     assert jobs(database) == 0
 
 
-def test_a_picture_that_does_not_come_in_time_is_given_up(caller: Caller, site: Site) -> None:
+def test_an_image_that_does_not_arrive_in_time_is_given_up(caller: Caller, site: Site) -> None:
     site.held.clear()
 
     status, reported = ask(caller, site.url)
@@ -198,11 +198,11 @@ def test_every_url_that_does_not_work_is_named(caller: Caller, site: Site) -> No
         "#/images/2/url": "invalid_image_url",
         "#/images/3/url": "invalid_image_url",
     }
-    # Whether a name is known inside of this network is nobody's business.
+    # Callers must not learn which names exist inside this network.
     assert reported["errors"][1]["detail"] == reported["errors"][2]["detail"]
 
 
-def test_with_another_fault_nobodys_server_is_asked(caller: Caller, site: Site) -> None:
+def test_with_another_fault_no_server_is_contacted(caller: Caller, site: Site) -> None:
     body = {"question": "", "images": [{"url": site.url}]}
 
     answer = caller("POST", "/v1/jobs", json=body)
@@ -219,7 +219,7 @@ def test_what_is_no_web_address_is_refused_as_it_is_read(caller: Caller, url: st
     assert list(codes(reported)) == ["#/images/0/url"]
 
 
-def test_a_repeated_request_finds_its_job_though_the_picture_is_gone(
+def test_a_repeated_request_returns_its_job_though_the_image_is_gone(
     caller: Caller, site: Site, database: Database
 ) -> None:
     _, first = ask(caller, site.url, key="a")
@@ -276,7 +276,7 @@ def fetching(site: Site, *callers: Caller) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("seconds", [20.0])
-def test_a_ninth_request_at_once_is_told_to_come_again(
+def test_a_ninth_concurrent_request_is_asked_to_retry(
     caller: Caller, stranger: Caller, database: Database, site: Site
 ) -> None:
     third = Caller(caller.client, factories.make_key(database, account="third"))

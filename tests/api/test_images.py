@@ -1,4 +1,4 @@
-"""Images through the door: uploaded once, looked at, fetched, removed."""
+"""Images in the API: upload, get, download, delete."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.api import image_files, worker
 from tests.api.conftest import Caller, Part
 
 
-def test_an_uploaded_image_tells_what_became_of_it(caller: Caller) -> None:
+def test_an_uploaded_image_shows_its_metadata(caller: Caller) -> None:
     answer = caller("POST", "/v1/images", data=image_files.png(60, 40), content_type="image/png")
     image = answer.get_json()
     assert answer.status_code == 201
@@ -75,7 +75,7 @@ def test_an_upload_that_cannot_be_meant_is_refused(caller: Caller) -> None:
     assert huge.get_json()["errors"][0]["parameter"] == "detail"
 
 
-def test_the_content_is_the_canonical_picture_and_harmless_in_a_browser(caller: Caller) -> None:
+def test_the_content_is_the_canonical_image_and_harmless_in_a_browser(caller: Caller) -> None:
     image = caller.image(image_files.png(60, 40))
     answer = caller("GET", image["urls"]["content"])
     submitted = Image.open(io.BytesIO(answer.data))

@@ -1,4 +1,4 @@
-"""Jobs through the door: submitted in every form, looked at, listed, steered."""
+"""Jobs in the API: submit in every form, get, list, cancel, rerun, delete."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_images_keep_their_order_however_they_come(caller: Caller) -> None:
     assert [shown[0], *shown[2:]] == [image["id"] for image in reversed(stored)]
 
 
-def test_one_image_may_be_asked_about_twice_in_a_job(caller: Caller) -> None:
+def test_a_job_may_have_one_image_twice(caller: Caller) -> None:
     image = {"data": image_files.data_url(image_files.png())}
     job = caller("POST", "/v1/jobs", json={"question": "Same?", "images": [image, image]})
     assert job.status_code == 202
@@ -212,7 +212,7 @@ def test_a_second_look_is_shown_with_the_answer(
     assert job["findings"][0]["action"] == str(action)
 
 
-def test_each_sample_tells_its_answer_and_each_step_its_script(
+def test_each_sample_shows_its_answer_and_each_step_its_script(
     caller: Caller, database: Database
 ) -> None:
     job = caller.job()
@@ -273,7 +273,7 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
         ({"type": "free"}, None),
     ],
 )
-def test_an_answer_has_the_value_that_was_asked_for(
+def test_an_answer_has_the_requested_value(
     caller: Caller, database: Database, wanted: dict[str, object], value: object
 ) -> None:
     job = caller.job(answer_format=wanted)
@@ -291,7 +291,7 @@ def test_an_answer_has_the_value_that_was_asked_for(
     assert shown["options"]["answer_format"] == wanted
 
 
-def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_removed(
+def test_a_job_with_several_samples_shows_their_votes_until_its_data_is_removed(
     caller: Caller, database: Database
 ) -> None:
     job = caller.job(samples=5)
@@ -317,7 +317,7 @@ def test_a_job_with_several_samples_tells_how_they_voted_until_its_data_is_remov
     assert (gone["answer"], gone["votes"]) == (None, None)
 
 
-def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Database) -> None:
+def test_an_answer_in_json_is_shown_as_its_value(caller: Caller, database: Database) -> None:
     schema = {
         "type": "object",
         "properties": {"count": {"type": "integer"}, "kind": {"enum": ["a", None]}},
@@ -335,9 +335,7 @@ def test_an_answer_in_json_is_told_as_what_it_is(caller: Caller, database: Datab
     assert rerun["options"]["answer_format"]["schema"] == schema
 
 
-def test_attempts_tell_what_was_sent_where_and_how_it_ended(
-    caller: Caller, database: Database
-) -> None:
+def test_attempts_show_their_prompt_engine_and_outcome(caller: Caller, database: Database) -> None:
     job = caller.job()
     assert caller("GET", job["urls"]["attempts"]).get_json()["data"] == []
     worker.fail(database)
@@ -358,7 +356,7 @@ def test_attempts_tell_what_was_sent_where_and_how_it_ended(
     assert re.fullmatch("[0-9a-f]{32}", attempt["generations"][0]["rid"])
 
 
-def test_a_trace_can_be_asked_for_by_attempt(caller: Caller, database: Database) -> None:
+def test_a_trace_can_be_requested_by_attempt(caller: Caller, database: Database) -> None:
     job = caller.job()
     worker.finish(database)
     trace = caller("GET", job["urls"]["trace"] + "?attempt=1").get_json()
@@ -375,7 +373,7 @@ class TestSteering:
             answer = caller("POST", job["urls"]["cancel"], content_type="application/json")
             assert (answer.status_code, answer.get_json()["status"]) == (200, "cancelled")
 
-    def test_a_running_job_is_asked_to_stop(self, caller: Caller, database: Database) -> None:
+    def test_a_running_job_is_requested_to_stop(self, caller: Caller, database: Database) -> None:
         job = caller.job()
         worker.start(database)
         answer = caller("POST", job["urls"]["cancel"])
@@ -392,7 +390,7 @@ class TestSteering:
         assert answer.status_code == 409
         assert answer.headers["x-should-retry"] == "false"
 
-    def test_a_rerun_is_a_new_job_with_the_same_input_and_both_tell_of_each_other(
+    def test_a_rerun_is_a_new_job_with_the_same_input_and_both_name_each_other(
         self, caller: Caller, database: Database, wakeup: RecordingWakeup
     ) -> None:
         job = caller.job(temperature=0.3, priority="low", metadata={"a": "b"}, deadline_seconds=60)

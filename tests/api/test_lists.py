@@ -109,24 +109,27 @@ class TestLists:
         assert self.listed(caller, urlencode({"q": '"of six"'})) == []
         refused = caller("GET", "/v1/jobs?" + urlencode({"q": "六"}))
         assert refused.status_code == 422
-        assert "q: Character 1: This is too short to be searched for" in refused.text
+        assert "q: Character 1: The phrase is too short" in refused.text
 
-    def test_every_fault_of_a_query_is_told_with_its_place(self, caller: Caller) -> None:
+    def test_every_fault_of_a_query_has_its_place(self, caller: Caller) -> None:
         answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:odd"}))
 
         assert answer.status_code == 422
         kinds = "loop, paraphrase_loop, budget, converged, language, verify, no_answer"
         reported = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
         assert reported == [
-            ("q", "Character 1: A status is one of queued, running, succeeded, failed, cancelled."),
-            ("q", f"Character 12: A finding is one of {kinds}."),
+            (
+                "q",
+                "Character 1: The status must be one of queued, running, succeeded, failed, cancelled.",
+            ),
+            ("q", f"Character 12: The finding must be one of {kinds}."),
         ]
 
     def test_a_query_and_a_parameter_cannot_ask_for_the_same(self, caller: Caller) -> None:
         query = urlencode({"q": "status:failed", "status": "queued"})
         answer = caller("GET", f"/v1/jobs?{query}")
         assert answer.status_code == 422
-        assert "q: This asks for what a parameter asks for, too: statuses." in answer.text
+        assert "q: A parameter already sets these filters: statuses." in answer.text
 
     def test_a_listed_job_is_the_job_without_what_costs_a_query_each(self, caller: Caller) -> None:
         job = caller.job()
@@ -157,7 +160,7 @@ def test_a_submission_behind_a_long_queue_says_that_it_was_not_counted(
     assert shown["queue"] == {"position": 151, "at_least": False, "eta_seconds": None}
 
 
-def test_a_long_wait_in_the_queue_is_asked_about_less_often(
+def test_a_long_wait_in_the_queue_is_polled_less_often(
     caller: Caller, database: Database, clock: databases.Clock
 ) -> None:
     for _ in range(20):

@@ -102,7 +102,7 @@ def test_without_a_database_the_processs_own_metrics_are_shown(
     assert shown("longlook_jobs_running") is None
 
 
-def test_the_gauges_tell_of_queue_and_workers(
+def test_the_gauges_show_queue_and_workers(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     caller.job()
@@ -174,7 +174,7 @@ def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(
     assert job["id"] not in operator("GET", "/metrics").text
 
 
-def test_a_picture_is_a_miss_once_and_then_a_hit_by_its_file_and_by_its_id(
+def test_an_image_is_a_miss_once_and_then_a_hit_by_its_file_and_by_its_id(
     caller: Caller, operator: Caller
 ) -> None:
     image = caller.image()

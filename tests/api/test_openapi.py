@@ -11,9 +11,9 @@ from flask.testing import FlaskClient
 
 from api.app import openapi_document
 from core.database import Database
-from jobs.delivery import EventType
 from tests.api import worker
 from tests.api.conftest import Caller, Json
+from webhooks.policy import EventType
 
 ROOT = Path(__file__).resolve().parents[2]
 

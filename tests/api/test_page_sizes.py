@@ -13,14 +13,14 @@ from api.schemas.deliveries import MAX_ANSWER_CHARS
 from cli import webhooks as commands
 from core import ids
 from core.database import Database
-from jobs.delivery import ANSWER_BYTES, DeliveryStatus
-from jobs.outbox import WebhookAttempt
 from jobs.store import history, settle
 from tests import factories
 from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from webhooks import attempts, queries, redelivery
+from webhooks.policy import ANSWER_BYTES, DeliveryStatus
+from webhooks.tables import WebhookAttempt
 
 ROOT = "/v1/webhook_endpoints"
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
@@ -73,7 +73,7 @@ def test_lists_of_deliveries_are_small_whatever_receivers_say(
         [one] = page.get_json()["data"]
         assert one["attempt_count"] == 32
         numbers = [attempt["number"] for attempt in one["attempts"]]
-        # The next automatic one is older than the newest that somebody asked for.
+        # The next automatic attempt is older than the newest requested one.
         assert numbers == [2, *range(33 - queries.LISTED_ATTEMPTS, 33)]
         assert {attempt["answer"] for attempt in one["attempts"]} == {None}
         assert {attempt["request_headers"] for attempt in one["attempts"]} == {None}

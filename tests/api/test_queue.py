@@ -26,7 +26,7 @@ def put_back(database: Database) -> None:
     settle.retry(database, factories.claim(database), fault, generation=None, rng=random.Random(1))
 
 
-def test_a_timeline_tells_who_changed_what_and_when(caller: Caller, database: Database) -> None:
+def test_a_timeline_shows_who_changed_what_and_when(caller: Caller, database: Database) -> None:
     job = caller.job()
     worker.finish(database)
 
@@ -54,7 +54,7 @@ def test_a_long_timeline_comes_in_pages(caller: Caller, database: Database) -> N
     assert caller("GET", f"{job['urls']['timeline']}?after=-1").status_code == 422
 
 
-def test_a_job_that_waits_is_let_go_and_the_bell_is_rung(
+def test_run_now_ends_the_wait_of_a_job_and_wakes_workers(
     caller: Caller, database: Database, wakeup: RecordingWakeup
 ) -> None:
     job = caller.job()
@@ -70,7 +70,7 @@ def test_a_job_that_waits_is_let_go_and_the_bell_is_rung(
     assert (last["action"], list(last["changes"])) == ("run_now", ["not_before"])
 
 
-def test_a_job_that_is_not_queued_cannot_be_let_go(
+def test_run_now_refuses_a_job_that_is_not_queued(
     caller: Caller, database: Database, wakeup: RecordingWakeup
 ) -> None:
     job = caller.job()
@@ -81,7 +81,7 @@ def test_a_job_that_is_not_queued_cannot_be_let_go(
     ended = caller("POST", job["urls"]["run_now"])
 
     assert (running.status_code, ended.status_code, wakeup.rung) == (409, 409, rung)
-    assert ended.get_json()["detail"] == "The job is not queued; it is succeeded."
+    assert ended.get_json()["detail"] == "The job must be queued; it is succeeded."
 
 
 def test_callers_see_their_own_queue_and_operators_all_of_it(
@@ -129,7 +129,7 @@ def test_operators_see_workers_and_engines(operator: Caller, database: Database,
     assert reported["workers"][2]["engines"] == []
 
 
-def test_callers_see_how_many_of_their_webhooks_are_still_to_be_told(
+def test_callers_see_how_many_of_their_webhooks_are_pending(
     caller: Caller, stranger: Caller, operator: Caller, database: Database, age: Age
 ) -> None:
     nothing = {"depth": 0, "oldest_age_seconds": None}

@@ -42,7 +42,7 @@ def reader(client: FlaskClient, database: Database) -> Caller:
 
 @pytest.fixture
 def follow(app: Router) -> Iterator[Callable[..., Follower]]:
-    """Return what follows a stream; whoever is still there at the end is sent away."""
+    """Return a function that follows a stream; the end of the test closes all followers."""
     followers: list[Follower] = []
 
     def begin(client: FlaskClient, url: str, **headers: str) -> Follower:
@@ -86,7 +86,7 @@ def test_a_stream_ends_with_its_key_and_no_other_one_does(
     assert reader.client.get(url, headers=headers).status_code == 401
 
 
-def test_a_wait_ends_with_its_key_and_tells_nothing(
+def test_a_wait_ends_with_its_key_and_shows_nothing(
     caller: Caller, reader: Caller, database: Database
 ) -> None:
     job = caller.job()
@@ -134,7 +134,7 @@ def test_all_that_are_open_are_one_query(database: Database) -> None:
             looks.release()
 
     keys = [_key_id(database) for _ in range(5)]
-    revocation = Revocation(database, look_seconds=0.01)
+    revocation = Revocation(database, check_seconds=0.01)
     sa.event.listen(database.engine, "before_cursor_execute", noted)
     watches = [
         revocation.watch(key_id, lambda key_id=key_id: ended.add(key_id))  # type: ignore[misc] # bound now
@@ -167,7 +167,7 @@ def test_while_the_database_is_away_everything_stays_open(database: Database) ->
             raise DatabaseUnavailable("away")
 
     away = Away(database.url.render_as_string(hide_password=False))
-    revocation = Revocation(away, look_seconds=0.01)
+    revocation = Revocation(away, check_seconds=0.01)
     watch = revocation.watch(uuid.uuid4(), lambda: None)
     for _ in range(3):
         assert looked.acquire(timeout=30)

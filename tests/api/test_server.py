@@ -98,7 +98,7 @@ def test_many_requests_at_once_are_all_answered(live: Live) -> None:
     assert answers == [202] * 64
 
 
-def test_a_huge_body_is_told_and_the_server_goes_on(live: Live) -> None:
+def test_a_huge_body_is_refused_and_the_server_continues(live: Live) -> None:
     huge = live.request("POST", "/v1/jobs", body=bytes(8 * 2**20),
                         headers={"Content-Type": "application/json"})  # fmt: skip
     assert (huge.status, huge.json()["error"]["code"]) == (413, "request_too_large")
@@ -124,7 +124,7 @@ def test_a_stop_lets_go_who_waits_and_leaves_nothing_behind(live: Live, database
     assert ended(family)
 
 
-def test_every_line_of_the_log_is_json_and_tells_nothing_of_what_was_sent(live: Live) -> None:
+def test_every_line_of_the_log_is_json_and_contains_nothing_that_was_sent(live: Live) -> None:
     job = live.submit(prefer="wait=0").json()
     live.request("GET", f"/v1/jobs/{job['id']}/trace", headers={"x-request-id": "req-live-1"})
     live.request("GET", f"/{CANARY}")
@@ -167,7 +167,7 @@ def test_a_follower_that_vanishes_makes_room_and_its_token_is_in_no_log(live: Li
 
 
 @pytest.mark.parametrize("wait", [False, True], ids=["stream", "wait"])
-def test_whoever_hangs_up_at_whatever_moment_makes_room(live: Live, *, wait: bool) -> None:
+def test_a_disconnect_at_any_moment_makes_room(live: Live, *, wait: bool) -> None:
     job = live.submit().json()
     path = f"/v1/jobs/{job['id']}" if wait else job["urls"]["events"]
     place = urllib3.util.parse_url(live.url)

@@ -146,7 +146,7 @@ def test_a_malformed_chunk_is_the_clients_fault_and_ends_the_connection(chunks: 
     ],
     ids=lambda value: f"{value[:48]!r}-{len(value)}" if isinstance(value, bytes) else None,
 )
-def test_a_head_that_is_not_acceptable_is_told_in_our_words(head: bytes, status: int) -> None:
+def test_an_invalid_head_is_refused_with_our_messages(head: bytes, status: int) -> None:
     with wire.running() as served:
         client = served.client().send(head + b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
         answer = client.answer()
@@ -166,14 +166,14 @@ def test_a_body_over_the_limit_is_refused_before_it_is_sent(method: str) -> None
         client = served.client().ask("/", method=method, headers=head)
         answer = client.answer()
         assert answer.status == 413
-        assert f"the limit here is {limit} bytes" in answer.problem["detail"]
+        assert f"at most {limit} bytes" in answer.problem["detail"]
         assert client.ended()
         chunked = served.client().ask("/", method=method, headers="Transfer-Encoding: chunked\r\n")
         assert chunked.send(b"%x\r\n" % (limit + 1)).answer().status == 413
         assert served.application.ran == []
 
 
-def test_a_client_that_asks_before_it_sends_is_told_to_go_on() -> None:
+def test_a_client_that_expects_100_continue_gets_it() -> None:
     with wire.running() as served:
         client = served.client()
         client.ask("/", method="POST", headers="Expect: 100-Continue\r\nContent-Length: 2\r\n")
@@ -239,7 +239,7 @@ def test_a_trusted_proxy_says_whose_request_it_is(forwarded: str, address: str) 
 # Whom it waits for
 
 
-def test_a_client_that_does_not_close_holds_nobody() -> None:
+def test_a_client_that_does_not_close_delays_no_other_client() -> None:
     with wire.running(lingering=8) as served:
         requests = (b"GET / HTTP/1.0\r\n\r\n", b"BAD\r\n\r\n")
         staying = [served.client(A).send(requests[turn % 2]) for turn in range(20)]
@@ -424,7 +424,7 @@ def test_threads_go_to_accounts_in_turns() -> None:
             assert served.get("/known", headers=key(name)).status == 200
         for number in range(8):
             served.client(A).ask(f"/wait/a{number}", headers=key("a"))
-        # Three of four: nobody has all.
+        # Three of four: no group has all.
         assert eventually(lambda: len(served.application.ran) == 5)
         served.client(A).ask("/wait/b", headers=key("b"))
         assert eventually(lambda: "/wait/b" in served.application.ran)
@@ -465,7 +465,7 @@ def test_places_to_wait_are_shared_between_accounts() -> None:
         assert served.application.ran.index("/b") <= 4
 
 
-def test_slow_bodies_of_one_account_leave_room_to_another_one_and_to_strangers() -> None:
+def test_slow_bodies_of_one_account_leave_room_to_another_one_and_to_unknown_keys() -> None:
     with wire.running(transfers=8) as served:
         for name in "ab":
             assert served.get("/known", headers=key(name)).status == 200

@@ -54,7 +54,7 @@ def settings(settings: Settings) -> Settings:
 
 @pytest.fixture
 def follow(caller: Caller) -> Iterator[Follow]:
-    """Return what follows a job; whoever is still there at the end is sent away."""
+    """Return a function that follows a job; the end of the test closes all followers."""
     followers: list[Follower] = []
 
     def begin(job: dict[str, Any], query: str = "", **headers: str) -> Follower:
@@ -121,7 +121,7 @@ def finished(database: Database, caller: Caller) -> dict[str, Any]:
     return caller.job() | job
 
 
-def test_a_finished_job_is_told_again_from_every_number(
+def test_a_finished_job_is_replayed_from_every_number(
     follow: Follow, finished: dict[str, Any], caller: Caller
 ) -> None:
     events = follow(finished).join()
@@ -159,7 +159,7 @@ def test_after_the_end_there_is_no_content_so_that_eventsource_stays_away(
     assert (answer.status_code, answer.data) == (204, b"")
 
 
-def test_who_follows_from_the_queue_on_is_told_everything_even_without_redis(
+def test_a_follower_from_the_queue_on_gets_all_events_even_without_redis(
     follow: Follow, database: Database, caller: Caller
 ) -> None:
     follower = follow(caller.job())
@@ -190,13 +190,13 @@ def test_a_job_that_waits_is_followed_to_its_cancel(follow: Follow, caller: Call
 
 
 @pytest.mark.parametrize("after", ["-1", "x", str(2**63), "1.5"])
-def test_a_number_that_is_none_is_refused(caller: Caller, after: str) -> None:
+def test_an_invalid_number_is_refused(caller: Caller, after: str) -> None:
     answer = caller("GET", f"{caller.job()['urls']['events']}?after={after}")
     assert answer.status_code == 422
     assert answer.get_json()["errors"][0]["parameter"] == "after"
 
 
-def test_one_more_than_may_be_is_refused_and_whoever_leaves_makes_room(
+def test_a_stream_over_the_limit_is_refused_and_a_closed_stream_makes_room(
     caller: Caller, follow: Follow, operator: Caller, database: Database
 ) -> None:
     job = caller.job()
@@ -291,7 +291,7 @@ def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
     streams.close()
 
 
-def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
+def test_a_job_that_fails_to_render_ends_its_own_stream_only(
     follow: Follow, caller: Caller, database: Database
 ) -> None:
     """A worker of a later version, say, has found what this one does not know."""
@@ -306,7 +306,7 @@ def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
                 findings.FindingKind.LOOP, generation=0, start=0, end=1, action=findings.Action.NONE
             )
             with database.transaction() as transaction:
-                stored.keep(transaction, claimed.job_id, claimed.attempt, [later])
+                stored.store(transaction, claimed.job_id, claimed.attempt, [later])
                 transaction.execute(sa.update(FindingEntry).values(kind="unheard_of"))
         succeed(database, claimed, recorder, live)
 
@@ -314,7 +314,7 @@ def test_a_job_that_cannot_be_told_ends_its_own_stream_and_no_other(
     assert "job.finished" not in [event["type"] for event in strange.join()]
 
 
-def test_a_removed_job_is_told_without_its_text(
+def test_a_removed_job_is_streamed_without_its_text(
     follow: Follow, finished: dict[str, Any], database: Database
 ) -> None:
     whole = follow(finished).join()
@@ -362,7 +362,7 @@ class TestTheHotPath:
         assert eventually(lambda: follower.text() == "I see ")
         say(recorder, live, "six ", "or seven")
         assert eventually(lambda: follower.text() == "I see six or seven")
-        # A process where nobody has followed knows what is written.
+        # A process without earlier followers reads the same from SQL.
         late = opened(another("GET", job["urls"]["events"], buffered=False))
         assert eventually(lambda: late.text() == "I see ")
         age(61)
@@ -370,7 +370,7 @@ class TestTheHotPath:
         age(10)
         second = factories.claim(database)
         again, anew = record(database, second, publisher)
-        # What a worker that has lost its job still says reaches nobody any more.
+        # Events of a worker that has lost its job reach no follower.
         assert eventually(lambda: "attempt.restarted" in follower.kinds())
         say(recorder, live, " or eight")
         say(again, anew, "It is ", "6.")
@@ -391,7 +391,7 @@ class TestTheHotPath:
         assert following.text(events, attempt=2) == "It is 6."
         assert follow(job).join() == late.join() == stored
 
-    def test_everyone_is_told_the_same_by_all_ways(
+    def test_all_followers_get_the_same_events_by_all_ways(
         self, follow: Follow, caller: Caller, database: Database, publisher: Publisher
     ) -> None:
         job = caller.job()
@@ -418,7 +418,7 @@ class TestTheHotPath:
         assert follow(job).join() == reported
 
 
-def test_another_process_tells_the_same(
+def test_another_process_streams_the_same(
     another: Caller, finished: dict[str, Any], follow: Follow
 ) -> None:
     reported = opened(another("GET", finished["urls"]["events"], buffered=False)).join()

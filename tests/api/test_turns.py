@@ -1,4 +1,4 @@
-"""The queue at the door: whose turn it is, which priorities a key may ask for, and what a late start is told."""
+"""The queue in the API: turns of accounts, priorities of keys, and the warning about a late start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an account uses is told, to it and to operators; over its storage quota it is refused, and nobody else is."""
+"""The usage of an account, for itself and for operators; over its storage quota only this account is refused."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def app(
 
 
 def usage(caller: Caller, query: str = "") -> Json:
-    """Return what the caller is told of usage."""
+    """Return the usage that the caller sees."""
     answer = caller("GET", f"/v1/usage{query}")
     assert answer.status_code == 200, answer.text
     reported: Json = answer.get_json()
@@ -64,7 +64,7 @@ def usage(caller: Caller, query: str = "") -> Json:
 
 
 def fill(caller: Caller) -> list[Json]:
-    """Upload images until one is refused; return those that were kept."""
+    """Upload images until one is refused; return the stored ones."""
     retained: list[Json] = []
     for number in range(100):
         noise = image_files.noise(number)
@@ -86,7 +86,7 @@ def check_refusal(answer: TestResponse) -> None:
     assert "Retry-After" not in answer.headers
 
 
-def test_usage_tells_what_is_stored_queued_and_left(caller: Caller, database: Database) -> None:
+def test_usage_shows_storage_queue_and_limits(caller: Caller, database: Database) -> None:
     job = caller.job()
     queued = usage(caller)
     worker.finish(database)
@@ -103,7 +103,7 @@ def test_usage_tells_what_is_stored_queued_and_left(caller: Caller, database: Da
     assert stored["total_bytes"] == sum(stored[f"{kind}_bytes"] for kind in kinds)
 
 
-def test_usage_tells_what_its_key_may_still_send(client: FlaskClient, database: Database) -> None:
+def test_usage_shows_the_rate_limit_of_its_key(client: FlaskClient, database: Database) -> None:
     slow = Caller(client, factories.make_key(database, requests_per_minute=2))
 
     reported = [usage(slow)["requests"], usage(slow)["requests"]]
@@ -112,7 +112,7 @@ def test_usage_tells_what_its_key_may_still_send(client: FlaskClient, database: 
     assert slow("GET", "/v1/usage").status_code == 429
 
 
-def test_nobody_learns_what_others_use_but_operators(
+def test_only_operators_see_the_usage_of_other_accounts(
     caller: Caller, stranger: Caller, operator: Caller
 ) -> None:
     job = caller.job()
@@ -162,7 +162,7 @@ def test_over_its_quota_an_account_is_refused_everything_but_what_it_had_accepte
     worker.finish(database)
     account_id = accounts.account_id(database, "default")
     large = factories.make_image(data=bytes(MIB))
-    submission.keep_image(database, account_id=account_id, image=large)
+    submission.store_image(database, account_id=account_id, image=large)
     assert usage(caller)["storage"]["total_bytes"] > MIB
     timer.seconds += 60
 
@@ -171,14 +171,14 @@ def test_over_its_quota_an_account_is_refused_everything_but_what_it_had_accepte
     check_refusal(caller("POST", "/v1/jobs", json=question))
     check_refusal(caller("POST", job["urls"]["rerun"]))
     check_refusal(caller("POST", "/v1/images", data=image_files.png(), content_type="image/png"))
-    # Before anything is decoded: this is no picture.
+    # Before decoding: this is not an image.
     check_refusal(caller("POST", "/v1/images", data=b"no picture", content_type="image/png"))
     endpoint = caller(
         "POST",
         "/v1/webhook_endpoints",
         json={"name": "a", "url": "https://a.example/", "event_types": ["job.succeeded"]},
     ).get_json()["id"]
-    # Each try is kept, with what its receiver says.
+    # Each delivery attempt is stored with the response of its receiver.
     where = f"/v1/webhook_endpoints/{endpoint}"
     check_refusal(caller("POST", f"{where}/test", json={"event_type": "job.succeeded"}))
     check_refusal(caller("POST", f"{where}/recover", json={"since": "0"}))

@@ -25,10 +25,10 @@ ACCOUNT = uuid.UUID(int=0)
 
 
 class Patient(Waits):
-    """Waits that tell when somebody has begun to wait."""
+    """Waits that signal the start of a wait."""
 
     def __init__(self, database: Database, *, permits: int) -> None:
-        super().__init__(database, shares=Shares(permits, name="waits"), look_seconds=0.01)
+        super().__init__(database, shares=Shares(permits, name="waits"), check_seconds=0.01)
         self.begun = threading.Semaphore(0)
 
     def _enter(self, job_id: uuid.UUID, finished: threading.Event) -> None:
@@ -41,7 +41,7 @@ def job_id(database: Database) -> uuid.UUID:
     return factories.make_job(database, factories.make_account(database))
 
 
-def test_those_who_wait_for_one_job_or_several_are_told_when_theirs_has_finished(
+def test_waits_for_one_or_several_jobs_end_when_their_job_has_finished(
     database: Database, job_id: uuid.UUID
 ) -> None:
     waits = Patient(database, permits=3)
@@ -100,13 +100,13 @@ def test_waits_of_one_account_leave_permits_to_another_and_give_theirs_back(
     waits.close()
 
 
-def test_a_closed_service_keeps_nobody_waiting(database: Database, job_id: uuid.UUID) -> None:
+def test_a_closed_service_ends_all_waits(database: Database, job_id: uuid.UUID) -> None:
     waits = Waits(database, shares=Shares(1, name="waits"))
     waits.close()
     assert waits.wait(job_id, account_id=ACCOUNT, seconds=60) is True
 
 
-def test_whoever_hangs_up_waits_no_longer(database: Database, job_id: uuid.UUID) -> None:
+def test_a_disconnect_ends_the_wait(database: Database, job_id: uuid.UUID) -> None:
     waits = Waits(database, shares=Shares(1, name="waits"))
     request = wire.Held()
     request.hang_up()

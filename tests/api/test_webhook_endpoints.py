@@ -20,7 +20,6 @@ from api.framework import Router
 from core.database import Database
 from core.settings import Settings
 from core.vault import VAULT_FILE
-from jobs.delivery import AttemptOutcome
 from jobs.images import ImageReader
 from jobs.lifecycle import Role
 from tests import factories
@@ -31,6 +30,7 @@ from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.fakes import HandTimer, RecordingWakeup
 from webhooks import attempts, redelivery
+from webhooks.policy import AttemptOutcome
 
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 ROOT = "/v1/webhook_endpoints"
@@ -54,7 +54,7 @@ def test_an_endpoint_is_shown_with_its_secret_once(caller: Caller) -> None:
     assert {name: shown[name] for name in NEW} == NEW
 
 
-def test_a_secret_is_kept_encrypted(caller: Caller, database: Database) -> None:
+def test_a_secret_is_stored_encrypted(caller: Caller, database: Database) -> None:
     secret = create(caller)["signing_secret"].removeprefix("whsec_").encode()
 
     with database.reading() as transaction:
@@ -133,7 +133,7 @@ def test_a_rotated_secret_ends_at_once_or_in_a_day(caller: Caller) -> None:
     assert later["old_secret_expires_at"] - later["updated_at"] == pytest.approx(86400, abs=2)
 
 
-def test_the_accounts_secret_is_hinted_at_and_shown_when_it_is_rotated(
+def test_the_accounts_secret_has_a_hint_and_is_shown_when_it_is_rotated(
     caller: Caller, stranger: Caller
 ) -> None:
     first = caller("GET", "/v1/webhook_secret").get_json()
@@ -182,7 +182,7 @@ def test_without_a_vault_key_nothing_is_made_and_the_log_says_why(
     assert all(caller(verb, path, json=body).status_code < 300 for verb, path, body in doors)
 
 
-def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None:
+def test_the_public_key_is_public_and_stays_the_same(caller: Caller) -> None:
     path = "/.well-known/longlook-webhook-key"
 
     first, second = (caller.client.get(path).get_json() for _ in range(2))
@@ -193,7 +193,7 @@ def test_the_public_key_is_everybodys_and_stays_the_same(caller: Caller) -> None
 
 @contextlib.contextmanager
 def tried_meanwhile(database: Database, result: attempts.AttemptResult) -> Iterator[None]:
-    """End the one try that becomes due inside of the block."""
+    """End the one attempt that becomes due inside the block."""
     done = threading.Event()
 
     def deliver() -> None:
@@ -210,7 +210,7 @@ def tried_meanwhile(database: Database, result: attempts.AttemptResult) -> Itera
         sender.join()
 
 
-def test_a_test_tells_what_the_receiver_answered(caller: Caller, database: Database) -> None:
+def test_a_test_returns_the_response_of_the_receiver(caller: Caller, database: Database) -> None:
     made = create(caller)
 
     with tried_meanwhile(database, reported.DOWN):
@@ -225,7 +225,7 @@ def test_a_test_tells_what_the_receiver_answered(caller: Caller, database: Datab
     assert caller("GET", f"{ROOT}/{made['id']}").get_json()["failing_since"] is None
 
 
-def test_a_test_that_nobody_sends_is_told_as_that(
+def test_a_test_that_no_process_sends_is_unavailable(
     settings: Settings, database: Database, decoder: ImageReader
 ) -> None:
     hours = itertools.count(0, 3600)
@@ -278,8 +278,9 @@ def test_tests_of_one_account_leave_threads_to_another(
         timer.seconds += 3600
         ends = {one.result(30) for one in held}
 
-    assert refused == (503, "Too many tests at once.")
-    assert ends == {(503, "No delivery process took the test in time.")}
+    assert refused == (503, "Too many tests of endpoints are running; retry in a second.")
+    seconds = settings.webhook_seconds + 5
+    assert ends == {(503, f"No delivery process sent the test within {seconds:g} s.")}
     service_of(app).drain()
 
 
@@ -308,7 +309,7 @@ def test_a_disabled_endpoint_is_enabled_and_gets_what_it_missed(
     assert caller("POST", f"{path}/recover", json={"since": "yesterday"}).status_code == 422
 
 
-def test_another_accounts_endpoints_are_not_there(caller: Caller, stranger: Caller) -> None:
+def test_another_accounts_endpoints_are_not_found(caller: Caller, stranger: Caller) -> None:
     path = f"{ROOT}/{create(caller)['id']}"
     bodies = {"/test": {"event_type": "job.failed"}, "/recover": {"since": "0"}}
     begun = caller("POST", f"{path}/recover", json={"since": "0"}).get_json()
@@ -331,7 +332,7 @@ def test_another_accounts_endpoints_are_not_there(caller: Caller, stranger: Call
         assert stranger(method, path + end, **content).status_code == 404, end
 
 
-def test_deliveries_of_a_job_and_of_an_endpoint_show_every_try(
+def test_deliveries_of_a_job_and_of_an_endpoint_show_all_attempts(
     caller: Caller, stranger: Caller, database: Database, age: Age
 ) -> None:
     made = create(caller)
@@ -384,7 +385,7 @@ def alike(shown: Json) -> Json:
     return stored | {"attempts": attempts_of_it}
 
 
-def test_customers_cannot_tell_a_private_name_from_one_that_does_not_exist(
+def test_customers_cannot_distinguish_a_private_name_from_one_that_does_not_exist(
     caller: Caller, operator: Caller, database: Database
 ) -> None:
     shown = {}
@@ -491,7 +492,7 @@ def test_a_jobs_own_webhook_is_refused_with_its_fault(
     assert [fault["pointer"] for fault in answer.get_json()["errors"]] == [pointer]
 
 
-def test_a_job_may_name_an_endpoint_whatever_its_types_are(
+def test_a_job_can_name_an_endpoint_of_any_types(
     caller: Caller, stranger: Caller, database: Database
 ) -> None:
     made = create(caller, event_types=["endpoint.disabled"])
@@ -505,7 +506,7 @@ def test_a_job_may_name_an_endpoint_whatever_its_types_are(
     assert stranger.submit(webhook=webhook).status_code == 422
 
 
-def test_a_reader_may_look_and_change_nothing(caller: Caller, database: Database) -> None:
+def test_a_reader_can_read_and_change_nothing(caller: Caller, database: Database) -> None:
     path = f"{ROOT}/{create(caller)['id']}"
     reader = Caller(caller.client, factories.make_key(database, role=Role.READ))
 

@@ -24,7 +24,7 @@ from api.serving import current
 from api.serving.limits import ServerLimits
 from api.serving.loop import Loop
 
-#: A client that waits longer than this waits for ever.
+#: The timeout of a client.
 PATIENCE = 60
 _BUFFER = 65536
 #: The pipes of the last loops.
@@ -85,7 +85,7 @@ class Client:
 
     def __init__(self, port: int, *, address: str = "127.0.0.1") -> None:
         self.socket = socket.socket()
-        # The system keeps little of what nobody reads.
+        # The kernel buffers little unread data.
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
         self.socket.settimeout(PATIENCE)
         self.socket.bind((address, 0))
@@ -108,7 +108,7 @@ class Client:
     def answer(self, method: str = "GET") -> Answer:
         """Read an answer."""
         response = http.client.HTTPResponse(self.socket, method=method)
-        # Answers follow each other: what was read ahead is kept.
+        # Responses follow each other: keep what was read ahead.
         response.fp.close()
         response.fp = _Stored(self._file)  # type: ignore[assignment] # as good as a file
         response.begin()
@@ -151,7 +151,7 @@ class Client:
 
 @dataclass
 class Application:
-    """A WSGI application that tells what it was asked, and can be stopped at any request.
+    """A WSGI application that records its requests, and can block any of them.
 
     ``/wait/…`` blocks until :attr:`gate` is opened, ``/hold`` is held open, ``/big`` answers much, ``/fail`` raises,
     ``/break`` raises behind the first part. A key ``Bearer NAME`` belongs to the account NAME.

@@ -9,7 +9,7 @@ from jobs.answers.extraction import Answer
 from jobs.answers.votes import Tally
 from jobs.findings import Finding
 from jobs.store import claims, settle, traces
-from tests import factories
+from tests import factories, webhooks
 
 
 def start(database: Database, *, text: str = "") -> claims.Claim:
@@ -32,7 +32,7 @@ def end(
     found: Iterable[Finding] = (),
     tally: Tally | None = None,
 ) -> None:
-    """Finish a job that was started."""
+    """Finish a job that was started, and do what the delivery process does first."""
     assert settle.succeed(
         database,
         claimed,
@@ -42,6 +42,7 @@ def end(
         found=found,
         tally=tally,
     )
+    webhooks.fan_out(database)
 
 
 def finish(database: Database, *, text: str = "It is 6.", answer: str = "6") -> None:

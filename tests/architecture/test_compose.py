@@ -15,7 +15,7 @@ import pytest
 import redis as client
 import yaml
 
-from cli.engine import devices, plan
+from cli.engine_plan import devices, plan
 from cli.launch import redis
 from core.settings import PREFIX, Settings
 from jobs import queue

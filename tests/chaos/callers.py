@@ -111,7 +111,7 @@ class Caller(threading.Thread):
         question = f"How many shapes are on card {number} of {self.name}?"
         options: Json = {"temperature": 0}
         if persona:
-            question += f" [[persona:{persona}]]"
+            question += f" [[behavior:{persona}]]"
             options["max_attempts"] = 2
         elif self._rng.random() < _VOTES:
             options = {"samples": 3}

@@ -24,6 +24,7 @@ from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
 from jobs.store import storage, timeline
 from tests.chaos.submissions import Order
 from tests.receivers import Got
+from webhooks.storage import COUNTER
 
 
 @dataclass
@@ -111,7 +112,7 @@ def miscounted(database: Database) -> list[str]:
     wrong = []
     for account in storage.accounts(database, default_mb=0):
         with database.reading() as transaction:
-            held = storage.stored(transaction, account.account_id)
+            held = storage.stored(transaction, account.account_id, counters=[COUNTER])
         if any(held[kind] != count for kind, count in account.usage.by_kind.items()):
             wrong.append(f"account {account.name}: {dict(held)}, counted {account.usage.by_kind}")
     return wrong

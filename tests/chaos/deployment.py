@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from core.database import Database
-from jobs import delivery
 from jobs.store import accounts
 from tests import children, databases, postgres, webhooks
 from tests.chaos.proxy import Proxy
 from tests.e2e.stack import Stack, eventually, free_port
 from tests.receivers import Receiver, receiving
 from tests.redis_servers import RedisServer
+from webhooks import policy
 
 ROOT = Path(__file__).resolve().parents[2]
 LEASE_SECONDS = 3.0
@@ -237,7 +237,7 @@ class Deployment:
         with contextlib.closing(Database(self.stack.database_url)) as database:
             account_id = accounts.account_id(database, "default")
             webhooks.make_endpoint(
-                database, account_id, url=self.receiver.url, event_types=[*delivery.EventType]
+                database, account_id, url=self.receiver.url, event_types=[*policy.EventType]
             )
 
     def _start_database(self) -> str:

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 
 from core import failpoints
 from core.database import Database
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Status
 from jobs.records import Job, StorageChange, Worker
-from jobs.store import commands, storage, submission, traces
+from jobs.store import commands, storage, traces
 from jobs.store.storage import StorageKind
 from tests import factories
 from tests.chaos import checks, victims
@@ -138,7 +139,7 @@ def killed(victim: BaseProcess) -> bool:
     return victim.exitcode == -signal.SIGKILL
 
 
-def submitted() -> submission.NewImage:
+def submitted() -> CanonicalImage:
     data = Path(IMAGES[0]).read_bytes()
     return factories.make_image(data, data=data, media_type="image/png")
 

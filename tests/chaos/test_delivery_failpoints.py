@@ -1,4 +1,4 @@
-"""Each dangerous line of telling a receiver, hit on purpose: a process dies there, and another one tells it."""
+"""Each dangerous line of a delivery, hit on purpose: a process dies there, and another one finishes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.failpoints import VARIABLE
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
-from jobs.outbox import WebhookAttempt
+from jobs.records import OutboxEntry
 from tests import factories, webhooks
 from tests.chaos import senders, victims
 from tests.chaos.scene import killed
@@ -23,6 +22,8 @@ from tests.e2e.stack import VAULT_KEY, eventually
 from tests.receivers import Receiver, receiving
 from webhooks import endpoints, queries, secrets
 from webhooks import signature as signing
+from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
+from webhooks.tables import WebhookAttempt, WebhookDelivery
 
 
 @dataclass
@@ -51,7 +52,7 @@ class Post:
             )
 
     def finish(self, environment: dict[str, str] | None = None) -> list[str]:
-        """Let a fresh process tell all that is left to tell; return how the tries ended."""
+        """Let a fresh process send all that is pending; return the outcomes of the attempts."""
         if not self.reported():
             armed = self.environment | (environment or {})
             with victims.running(senders.sender, armed) as heir:
@@ -63,10 +64,16 @@ class Post:
         return [str(row.outcome) for row in webhooks.attempts(self.database)]
 
     def reported(self) -> bool:
-        """Whether nothing is left to tell."""
-        statuses = {one.status for one in webhooks.all_deliveries(self.database)}
-        states = {row.state for row in webhooks.attempts(self.database)}
-        return statuses == {DeliveryStatus.DELIVERED} and states == {AttemptState.ENDED}
+        """Whether nothing is left to send, and something was sent."""
+        with self.database.reading() as transaction:
+            entries = transaction.execute(sa.select(OutboxEntry.id)).all()
+            statuses = set(transaction.session.scalars(sa.select(WebhookDelivery.status)))
+            states = set(transaction.session.scalars(sa.select(WebhookAttempt.state)))
+        return (
+            not entries
+            and statuses == {DeliveryStatus.DELIVERED}
+            and states == {AttemptState.ENDED}
+        )
 
 
 @pytest.fixture
@@ -95,7 +102,7 @@ def post(database: Database, database_url: str, redis_url: str, tmp_path: Path) 
         ("settle.committed", ["delivered"], 1),
     ],
 )
-def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
+def test_when_a_sender_dies_another_one_makes_the_delivery(
     post: Post, failpoint: str, expected: list[str], sent: int
 ) -> None:
     webhooks.run_job(post.database, post.account_id)
@@ -107,35 +114,58 @@ def test_whoever_dies_over_a_delivery_is_followed_by_one_that_makes_it(
     assert len(post.receiver.got) == sent
 
 
+@pytest.mark.parametrize("failpoint", ["fanout.commit", "fanout.committed"])
+def test_when_a_process_dies_in_a_fan_out_each_end_is_announced_once(
+    post: Post, failpoint: str
+) -> None:
+    webhooks.run_job(post.database, post.account_id)
+
+    post.kill(failpoint)
+
+    with post.database.reading() as transaction:
+        entries = transaction.execute(sa.select(OutboxEntry.id)).all()
+    assert len(entries) == (2 if failpoint == "fanout.commit" else 0)
+    assert post.finish() == ["delivered"]
+    assert len(post.receiver.got) == 1
+
+
+def test_a_fan_out_whose_commit_reply_was_lost_is_not_repeated(post: Post) -> None:
+    webhooks.run_job(post.database, post.account_id)
+
+    assert post.finish({VARIABLE: "fanout.committed=raise"}) == ["delivered"]
+
+    assert len(post.receiver.got) == 1
+
+
 @pytest.mark.parametrize(
     "failpoint", ["secret.commit", "secret.committed", "key.commit", "key.committed"]
 )
-def test_whoever_dies_over_what_is_signed_with_leaves_one_that_signs(
+def test_when_a_process_dies_over_a_new_secret_another_one_signs_with_it(
     post: Post, failpoint: str
 ) -> None:
     account_id = factories.make_account(post.database)
-    webhooks.run_job(post.database, account_id, webhook=Webhook(url=post.receiver.url))
+    webhooks.run_job(post.database, account_id, webhook=Webhook(url=post.receiver.url).plain())
 
     post.kill(failpoint)
     post.let_leases_end()
 
     assert post.finish() == ["lost", "delivered"]
     [got] = post.receiver.got
-    stored = secrets.default_secret(post.database, account_id, make=nobody)
-    pair = secrets.signing_key(post.database, make=nobody)
+    stored = secrets.default_secret(post.database, account_id, make=unexpected)
+    pair = secrets.signing_key(post.database, make=unexpected)
     now = datetime.now(UTC)
     secret = webhooks.VAULT.open(stored.secret)
     assert signing.verify(got.headers, got.body, at=now, secrets=[secret])
     assert signing.verify(got.headers, got.body, at=now, public_key=pair.public)
 
 
-def nobody() -> Any:  # noqa: ANN401 - it returns nothing
-    """Make no secret: there has to be one."""
+def unexpected() -> Any:  # noqa: ANN401 - it returns nothing
+    """Fail: there must be a secret."""
     raise AssertionError
 
 
 @pytest.mark.parametrize("failpoint", ["lost.commit", "lost.committed"])
-def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint: str) -> None:
+def test_when_a_process_dies_over_a_lost_attempt_it_ends_once(post: Post, failpoint: str) -> None:
     webhooks.run_job(post.database, post.account_id)
     webhooks.claim(post.database)
     post.let_leases_end()
@@ -147,7 +177,9 @@ def test_whoever_dies_over_a_dead_senders_try_ends_it_once(post: Post, failpoint
 
 
 @pytest.mark.parametrize("failpoint", ["recover.commit", "recover.committed"])
-def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint: str) -> None:
+def test_when_a_process_dies_over_a_recovery_each_delivery_is_resent_once(
+    post: Post, failpoint: str
+) -> None:
     webhooks.run_job(post.database, post.account_id)
     webhooks.try_once(post.database, webhooks.GONE)
     [missed] = webhooks.all_deliveries(post.database)
@@ -166,7 +198,7 @@ def test_whoever_dies_over_a_recovery_has_resent_each_once(post: Post, failpoint
     assert kinds == [AttemptKind.AUTOMATIC, AttemptKind.RECOVER]
 
 
-def test_an_end_whose_commit_was_not_answered_is_not_written_twice(post: Post) -> None:
+def test_a_result_whose_commit_reply_was_lost_is_not_written_twice(post: Post) -> None:
     webhooks.run_job(post.database, post.account_id)
 
     ended = post.finish({VARIABLE: "settle.committed=raise"})

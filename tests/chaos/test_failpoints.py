@@ -12,7 +12,7 @@ import pytest
 from core import ids
 from core.database import Database
 from jobs.lifecycle import Status
-from jobs.store import accounts, history, storage, submission
+from jobs.store import accounts, commands, storage, submission
 from jobs.store.storage import StorageKind
 from tests import children, factories
 from tests.chaos import checks, victims
@@ -22,10 +22,10 @@ from tests.e2e.stack import eventually
 
 KEY = "an-idempotency-key"
 LEASE_SECONDS = 2.0
-LONG = "How many? [[persona:no_answer_at_length]]"
-FAULTY = "How many? [[persona:fault]]"
-LOOPING = "How many? [[persona:verbatim_loop]]"
-REFUSED = "How many? [[persona:refuse]]"
+LONG = "How many? [[behavior:no_answer_at_length]]"
+FAULTY = "How many? [[behavior:fault]]"
+LOOPING = "How many? [[behavior:verbatim_loop]]"
+REFUSED = "How many? [[behavior:refuse]]"
 
 
 @pytest.fixture
@@ -162,7 +162,7 @@ def test_a_worker_that_dies_over_a_cancel_leaves_a_cancelled_job(
 
     with victims.running(victims.worker, scene.armed(f"{failpoint}=kill")) as victim:
         assert eventually(lambda: scene.streams(job_id))
-        history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+        commands.cancel(scene.database, job_id, account_id=None, actor="key:test")
         assert killed(victim)
     scene.let_leases_end()
 
@@ -219,7 +219,7 @@ def test_a_sweeper_that_dies_over_a_deadline_lets_it_pass_once(
 def test_an_api_that_dies_over_a_submission_has_made_the_job_or_not_and_a_repeat_makes_no_second(
     scene: Scene, failpoint: str, retained: int
 ) -> None:
-    image = submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
+    image = submission.store_image(scene.database, account_id=scene.account_id, image=submitted())
     body = {"question": QUESTION, "images": [{"image_id": ids.show("img", image)}]}
     request = {"json": body, "headers": {"Idempotency-Key": KEY}}
 
@@ -247,7 +247,7 @@ def test_an_api_that_dies_over_a_cancel_has_cancelled_or_not(
     scene.kill_api(failpoint, f"/v1/jobs/{ids.show('job', job_id)}/cancel")
 
     assert factories.get_job(scene.database, job_id).job.status is status
-    history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+    commands.cancel(scene.database, job_id, account_id=None, actor="key:test")
     assert scene.life(job_id).job.status is Status.CANCELLED
 
 
@@ -277,7 +277,7 @@ def test_an_api_that_dies_over_an_image_has_kept_and_counted_it_or_neither(
 def test_a_worker_that_dies_over_the_count_of_what_is_stored_leaves_it_right(
     scene: Scene, failpoint: str
 ) -> None:
-    submission.keep_image(scene.database, account_id=scene.account_id, image=submitted())
+    submission.store_image(scene.database, account_id=scene.account_id, image=submitted())
     size = scene.stored(StorageKind.IMAGES)
 
     (scene.kill_worker if failpoint.startswith("fold") else scene.kill_recount)(failpoint)
@@ -299,7 +299,7 @@ def test_a_commit_whose_answer_was_lost_is_not_made_twice(scene: Scene, failpoin
         if failpoint in {"stop", "release"}:
             assert eventually(lambda: scene.streams(job_id))
         if failpoint == "stop":
-            history.cancel(scene.database, job_id, account_id=None, actor="key:test")
+            commands.cancel(scene.database, job_id, account_id=None, actor="key:test")
         if failpoint == "release":
             worker.terminate()
             worker.join(20)

@@ -1,4 +1,4 @@
-"""A service of canned answers on a real socket, for tests of the command line's client."""
+"""A fake API with canned responses on a real socket."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Canned:
-    """An answer to give."""
+    """A response to send."""
 
     status: int = 200
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    #: What is sent as it is, instead of the body; it breaks off in the middle when it says so.
+    #: Raw bytes to send instead of the body; with ``broken``, the connection breaks before their end.
     raw: bytes | None = None
     broken: bool = False
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A request that came in."""
+    """A received request."""
 
     method: str
     path: str
@@ -34,23 +34,23 @@ class Seen:
 
 
 class FakeApi:
-    """Gives the answers of ``METHOD /path`` in turn, the last one again and again, and keeps what it was asked."""
+    """Returns the responses for ``METHOD /path`` in order, repeats the last one, and records the requests."""
 
     def __init__(self, answers: Mapping[str, list[Canned]]) -> None:
-        self._answers = {route: list(given) for route, given in answers.items()}
+        self._answers = {route: list(responses) for route, responses in answers.items()}
         self.seen: list[Seen] = []
         self.url = ""
 
     def answer(self, request: Seen) -> Canned:
-        """Return the next answer to ``request``."""
+        """Return the next response to ``request``."""
         self.seen.append(request)
         route = f"{request.method} {request.path.partition('?')[0]}"
-        given = self._answers.get(route)
-        if not given:
+        responses = self._answers.get(route)
+        if not responses:
             return Canned(
-                404, {"detail": f"The fake knows no {route}.", "error": {"code": "not_found"}}
+                404, {"detail": f"No response for {route}.", "error": {"code": "not_found"}}
             )
-        return given.pop(0) if len(given) > 1 else given[0]
+        return responses.pop(0) if len(responses) > 1 else responses[0]
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The command line's client against a real socket."""
+"""The command line's client, on real sockets."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def problem(
     }
 
 
-def never(_seconds: float) -> None:
-    """Pause for no time at all."""
+def no_pause(_seconds: float) -> None:
+    """Do not wait."""
 
 
 def unused_url() -> str:
@@ -38,39 +38,39 @@ def unused_url() -> str:
         return f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
-def test_a_submit_carries_files_question_options_the_key_and_a_key_of_its_own(
+def test_a_submission_has_files_question_options_and_an_idempotency_key(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "a.png").write_bytes(b"first picture")
-    (tmp_path / "b.jpg").write_bytes(b"second picture")
+    (tmp_path / "a.png").write_bytes(b"first image")
+    (tmp_path / "b.jpg").write_bytes(b"second image")
     with serving({"POST /v1/jobs": [Canned(202, job("queued"))]}) as api:
         service = client.Client(api.url, key="ll_secret")
-        made = service.submit(
+        created = service.submit(
             [tmp_path / "a.png", tmp_path / "b.jpg"], "How many?", options={"priority": "high"}
         )
         service.submit([tmp_path / "a.png"], "How many?")
     first, second = api.seen
-    assert made["status"] == "queued"
+    assert created["status"] == "queued"
     assert first.headers["Authorization"] == "Bearer ll_secret"
     assert first.headers["Content-Type"].startswith("multipart/form-data")
-    assert first.body.index(b"first picture") < first.body.index(b"second picture")
+    assert first.body.index(b"first image") < first.body.index(b"second image")
     assert b'name="image"; filename="b.jpg"' in first.body
     assert b'{"priority": "high"}' in first.body
     assert first.headers["Idempotency-Key"] != second.headers["Idempotency-Key"]
 
 
-def test_an_answer_that_was_lost_is_asked_for_again_under_the_same_key(tmp_path: Path) -> None:
+def test_a_failed_submission_is_retried_with_the_same_idempotency_key(tmp_path: Path) -> None:
     image = tmp_path / "a.png"
     image.write_bytes(b"picture")
-    away = Canned(503, problem("unavailable", "Not now."), {"Retry-After": "0"})
-    with serving({"POST /v1/jobs": [away, Canned(202, job("queued"))]}) as api:
-        made = client.Client(api.url, key="k").submit([image], "How many?")
-    assert made["status"] == "queued"
+    unavailable = Canned(503, problem("unavailable", "Not now."), {"Retry-After": "0"})
+    with serving({"POST /v1/jobs": [unavailable, Canned(202, job("queued"))]}) as api:
+        created = client.Client(api.url, key="k").submit([image], "How many?")
+    assert created["status"] == "queued"
     assert len({request.headers["Idempotency-Key"] for request in api.seen}) == 1
     assert len(api.seen) == 2
 
 
-def test_a_picture_that_is_not_there_is_told_before_anything_is_sent(tmp_path: Path) -> None:
+def test_a_missing_image_is_reported_before_anything_is_sent(tmp_path: Path) -> None:
     with (
         serving({}) as api,
         pytest.raises(errors.InvalidRequest, match=r"none\.png cannot be read"),
@@ -79,7 +79,7 @@ def test_a_picture_that_is_not_there_is_told_before_anything_is_sent(tmp_path: P
     assert api.seen == []
 
 
-def test_waiting_asks_to_be_held_and_pauses_as_long_as_the_api_says() -> None:
+def test_wait_requests_long_polling_and_pauses_as_the_api_says() -> None:
     pauses: list[float] = []
     answers = [
         Canned(200, job("queued"), {"Retry-After": "3"}),
@@ -97,33 +97,33 @@ def test_waiting_asks_to_be_held_and_pauses_as_long_as_the_api_says() -> None:
 FINISHED = {"type": "job.finished", "job": job("succeeded")}
 
 
-def test_following_goes_on_after_a_break_where_it_was() -> None:
+def test_follow_resumes_a_broken_stream_after_its_last_event() -> None:
     first = events({"type": "job.queued"}, delta("There"), broken=True)
     second = events(delta(" are six.", sequence_number=7), FINISHED | {"sequence_number": 9})
     with serving({f"GET {JOB}/events": [first, second]}) as api:
-        reported = list(client.Client(api.url, key="k").follow(JOB_ID, pause=never))
+        received = list(client.Client(api.url, key="k").follow(JOB_ID, pause=no_pause))
 
-    assert [event["sequence_number"] for event in reported] == [1, 2, 7, 9]
-    assert [event.get("delta") for event in reported[1:3]] == ["There", " are six."]
-    assert reported[-1]["job"]["status"] == "succeeded"
+    assert [event["sequence_number"] for event in received] == [1, 2, 7, 9]
+    assert [event.get("delta") for event in received[1:3]] == ["There", " are six."]
+    assert received[-1]["job"]["status"] == "succeeded"
     assert [request.headers["Last-Event-ID"] for request in api.seen] == ["0", "2"]
 
 
-def test_following_goes_on_after_the_service_has_closed_the_stream() -> None:
+def test_follow_resumes_a_closed_stream() -> None:
     streams = [events({"type": "job.queued"}), events(FINISHED | {"sequence_number": 9})]
     pauses: list[float] = []
     with serving({f"GET {JOB}/events": streams}) as api:
-        reported = list(client.Client(api.url, key="k").follow(JOB_ID, pause=pauses.append))
+        received = list(client.Client(api.url, key="k").follow(JOB_ID, pause=pauses.append))
 
-    assert [event["sequence_number"] for event in reported] == [1, 9]
+    assert [event["sequence_number"] for event in received] == [1, 9]
     assert [pause for pause in pauses if pause] == [1.0]
 
 
-def test_following_what_is_not_there_is_an_error_and_not_a_wait() -> None:
+def test_follow_of_an_unknown_job_or_service_is_an_error() -> None:
     with serving({}) as api, pytest.raises(errors.NotFound):
-        list(client.Client(api.url, key="k").follow(JOB_ID, pause=never))
+        list(client.Client(api.url, key="k").follow(JOB_ID, pause=no_pause))
     with pytest.raises(client.Unreachable):
-        list(client.Client(unused_url(), key="k").follow(JOB_ID, pause=never))
+        list(client.Client(unused_url(), key="k").follow(JOB_ID, pause=no_pause))
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_following_what_is_not_there_is_an_error_and_not_a_wait() -> None:
         (500, "server_error", errors.Unavailable),
     ],
 )
-def test_an_error_answer_becomes_the_error_that_it_stands_for(
+def test_an_error_response_becomes_the_error_of_its_code_or_status(
     status: int, code: str, kind: type[errors.LonglookError]
 ) -> None:
     fault = client.fault(status, problem(code, "What is wrong."))
@@ -150,20 +150,20 @@ def test_an_error_answer_becomes_the_error_that_it_stands_for(
     assert str(fault) == "What is wrong."
 
 
-def test_a_code_that_is_more_specific_than_its_class_is_kept() -> None:
+def test_a_code_that_is_more_specific_than_its_class_remains() -> None:
     fault = client.fault(422, problem("image_too_small", "Too small."))
     assert isinstance(fault, errors.RequestError)
     assert fault.specific_code == "image_too_small"
 
 
-def test_all_faults_of_an_answer_are_kept() -> None:
+def test_all_faults_of_a_response_remain() -> None:
     listed = [
         {"pointer": "#/question", "detail": "This must not be empty.", "code": "a"},
         {"parameter": "Prefer", "detail": "No.", "code": "b"},
     ]
     fault = client.fault(422, problem("invalid_request_error", "2 faults.", faults=listed))
     assert isinstance(fault, errors.InvalidRequest)
-    assert [one.pointer for one in fault.faults] == ["#/question", "Prefer"]
+    assert [entry.pointer for entry in fault.faults] == ["#/question", "Prefer"]
 
 
 @settings(max_examples=40)
@@ -178,22 +178,24 @@ def test_all_faults_of_an_answer_are_kept() -> None:
         ),
     ),
 )
-def test_any_error_answer_of_anybody_becomes_an_error_with_a_message(
+def test_any_error_response_becomes_an_error_with_a_message(
     status: int, body: dict[str, Any]
 ) -> None:
     assert str(client.fault(status, body))
 
 
-def test_nothing_at_the_address_is_told_with_what_to_do() -> None:
+def test_an_unreachable_service_is_reported_with_a_remedy() -> None:
     with pytest.raises(client.Unreachable, match="longlook up"):
         client.Client(unused_url(), key="k").job(JOB_ID)
 
 
-def test_an_answer_that_is_no_json_does_not_break_the_client() -> None:
+def test_an_error_response_without_json_has_a_message() -> None:
     assert client.fault(502, {}).args == ("HTTP status 502.",)
 
 
-def test_the_key_that_is_set_wins_over_the_one_in_the_home_directory(tmp_path: Path) -> None:
+def test_a_configured_key_takes_precedence_over_the_key_in_the_home_directory(
+    tmp_path: Path,
+) -> None:
     (tmp_path / client.KEY_FILE).write_text("ll_home\n")
     assert client.key(Settings.read({}, home=tmp_path)) == "ll_home"
     assert client.key(Settings.read({}, home=tmp_path, api_key="ll_set")) == "ll_set"
@@ -204,7 +206,7 @@ def test_without_any_key_the_message_names_the_variable_and_the_file(tmp_path: P
         client.key(Settings.read({}, home=tmp_path))
 
 
-def test_a_probe_tells_status_and_body_and_zero_for_nobody_there() -> None:
+def test_a_probe_returns_status_and_body_or_zero_without_a_response() -> None:
     with serving({"GET /readyz": [Canned(503, {"ready": False})]}) as api:
         assert client.probe(f"{api.url}/readyz", seconds=5) == (503, {"ready": False})
     assert client.probe(unused_url(), seconds=5) == (0, {})

@@ -1,4 +1,4 @@
-"""The settings as they are shown and documented."""
+"""``longlook config``: effective settings and their reference."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def test_every_setting_is_shown_with_value_source_and_purpose() -> None:
     assert all(row.description.endswith((".", "`.")) for row in rows.values())
 
 
-def test_no_secret_is_shown_anywhere() -> None:
+def test_no_secret_is_shown() -> None:
     names = ("PEPPER", "BOOTSTRAP_KEY", "VAULT_KEY", "API_KEY", "ENGINE_API_KEY")
     rows = config.effective({f"{PREFIX}{name}": SECRET for name in names})
     assert SECRET not in repr(rows)
     assert sum(row.value == "(set)" for row in rows) == len(names)
 
 
-def test_the_documentation_is_the_same_on_every_machine_and_names_every_setting() -> None:
+def test_the_reference_is_the_same_on_every_machine_and_lists_every_setting() -> None:
     text = config.documentation()
     assert str(Settings.read({}).home) not in text
     assert re.findall(r"^\| `(LONGLOOK_\w+)`", text, re.MULTILINE) == [
@@ -37,13 +37,13 @@ def test_the_documentation_is_the_same_on_every_machine_and_names_every_setting(
     assert {line.count("|") - line.count("\\|") for line in text.splitlines()} == {4}
 
 
-def test_an_unknown_setting_is_told_and_its_value_is_not() -> None:
-    with pytest.raises(errors.SettingsError, match="LONGLOOK_PROT: no such setting") as reported:
+def test_an_unknown_setting_is_reported_without_its_value() -> None:
+    with pytest.raises(errors.SettingsError, match="LONGLOOK_PROT: no such setting") as raised:
         config.effective({"LONGLOOK_PROT": SECRET})
-    assert SECRET not in str(reported.value)
+    assert SECRET not in str(raised.value)
 
 
-def test_a_password_inside_a_url_is_not_shown() -> None:
+def test_a_password_in_a_url_is_masked() -> None:
     rows = config.effective(
         {
             "LONGLOOK_DATABASE_URL": "postgresql://longlook:s3cret-word@db/longlook",
@@ -67,7 +67,7 @@ def test_a_password_inside_a_url_is_not_shown() -> None:
         ("postgresql://db:5432/ll?user=me", "postgresql://db:5432/ll?user=me"),
     ],
 )
-def test_of_no_form_of_a_url_the_password_is_shown(url: str, shown: str) -> None:
+def test_the_password_is_masked_in_every_form_of_a_url(url: str, shown: str) -> None:
     [row] = [
         row
         for row in config.effective({"LONGLOOK_DATABASE_URL": url})

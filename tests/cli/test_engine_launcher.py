@@ -1,4 +1,4 @@
-"""SGLang's key on its way into SGLang: real processes, with a stand-in for the package ``sglang``."""
+"""SGLang's launcher and its key: real processes, with a stand-in for the package ``sglang``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import urllib3
 
-from cli.engine import inherited, launcher, plan
+from cli.engine import inherited
+from cli.engine_plan import launcher, plan
 from cli.environments import engine as environment
 from cli.launch.process import Process
 from cli.up import programs
@@ -22,7 +23,7 @@ from tests import children
 from tests.real_engine import Missing
 
 KEY = "a-long-secret-of-the-engine"
-#: Tells what it was given and what everybody can see of it and of a child that it spawns, as SGLang spawns its own.
+#: Prints its arguments and the command lines of itself and of a spawned child, which every user can read.
 STAND_IN = """
 import logging, multiprocessing, os, sys
 from pathlib import Path
@@ -30,7 +31,7 @@ from pathlib import Path
 def look(kind):
     command = Path("/proc/self/cmdline").read_bytes().replace(b"\\0", b" ").decode()
     print(kind, "command:", command, flush=True)
-    print(kind, "key is given:", "KEY" in sys.argv, "inherited:", "KEY" in os.environ.values(), flush=True)
+    print(kind, "has the key:", "KEY" in sys.argv, "inherited:", "KEY" in os.environ.values(), flush=True)
 
 if __name__ == "__main__":
     print("arguments:", sys.argv[3:])
@@ -73,16 +74,16 @@ def test_the_key_reaches_sglang_and_no_argument_of_a_process(
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     assert lines[0] == "arguments: ['--port', '1']"
-    assert [line for line in lines if "key is given" in line] == [
-        "parent key is given: True inherited: False",
-        "child key is given: True inherited: False",
+    assert [line for line in lines if "has the key" in line] == [
+        "parent has the key: True inherited: False",
+        "child has the key: True inherited: False",
     ]
     assert KEY not in ended.stdout + ended.stderr
     assert "server_args=" in lines[-1]
 
 
 @pytest.mark.parametrize("environ", [{}, {launcher.VARIABLE + "_FILE": "/no/such"}])
-def test_a_missing_key_is_told(tmp_path: Path, environ: dict[str, str]) -> None:
+def test_a_missing_key_is_reported(tmp_path: Path, environ: dict[str, str]) -> None:
     ended = launch(tmp_path, **environ)
 
     assert ended.returncode == 1
@@ -102,7 +103,7 @@ def test_no_program_of_the_service_has_a_secret_among_its_arguments(tmp_path: Pa
     }
     environ = {"PATH": os.defpath, **secrets}
     settings = Settings.read(environ, home=tmp_path)
-    wiring = programs.ProgramContext(
+    context = programs.ProgramContext(
         settings=settings,
         redis_url=settings.redis_url,
         engine_urls=("http://127.0.0.1:1",),
@@ -113,9 +114,9 @@ def test_no_program_of_the_service_has_a_secret_among_its_arguments(tmp_path: Pa
 
     started = [
         programs.engine(engine, environ=environ),
-        programs.api(wiring, listener=3, environ=environ),
-        programs.worker(wiring, number=1, environ=environ),
-        programs.delivery(wiring, environ=environ),
+        programs.api(context, listener=3, environ=environ),
+        programs.worker(context, number=1, environ=environ),
+        programs.delivery(context, environ=environ),
     ]
 
     assert [program.name for program in started if "secret" in " ".join(program.command)] == []
@@ -126,7 +127,7 @@ def test_no_process_of_the_real_engine_shows_its_key(tmp_path: Path) -> None:
     if not environment.python(tmp_path).exists():
         if os.environ.get("CI"):
             raise Missing
-        pytest.skip("no .venv-engine here: `make engine` makes it")
+        pytest.skip("no .venv-engine: `make engine` creates it")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     settings = Settings.read({"LONGLOOK_ENGINE_API_KEY": KEY})
@@ -137,7 +138,7 @@ def test_no_process_of_the_real_engine_shows_its_key(tmp_path: Path) -> None:
     try:
         until = time.monotonic() + 150
         while status(port, KEY) != HTTPStatus.OK:
-            assert engine.ended() is None, engine.last_words()
+            assert engine.ended() is None, engine.last_lines()
             assert time.monotonic() < until
             time.sleep(0.5)
 
@@ -151,7 +152,7 @@ def test_no_process_of_the_real_engine_shows_its_key(tmp_path: Path) -> None:
 
 
 def status(port: int, key: str) -> int:
-    """Return with which status the engine lists its models, 0 without an answer."""
+    """Return the status of a request for the engine's models, or 0 without a response."""
     headers = {"Authorization": f"Bearer {key}"}
     try:
         return urllib3.request(

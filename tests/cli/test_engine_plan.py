@@ -1,4 +1,4 @@
-"""Which command serves which model on which machine."""
+"""The command that serves a model on a machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 
 from cli import engine as command_line
 from cli import main
-from cli.engine import command, devices, gpu, plan, sizes
+from cli.engine_plan import command, devices, gpu, plan, sizes
 from cli.environments import engine as environment
 from core import errors, profiles, settings
 from models import CHECKPOINT
@@ -32,7 +32,7 @@ def planned(
 
 
 def value(chosen: command.Plan, flag: str) -> str:
-    return next(reason.value for reason in chosen.flags if reason.name == flag)
+    return next(part.value for part in chosen.flags if part.name == flag)
 
 
 def test_two_h200_share_the_weights() -> None:
@@ -56,21 +56,21 @@ def test_two_h200_share_the_weights() -> None:
         pytest.param([A100] * 8, 8, 1_200_000, 1_350_000, id="8x80GB"),
     ],
 )
-def test_room_for_context_is_what_the_arithmetic_says(
+def test_the_cache_has_the_calculated_size(
     gpus: list[devices.Device], tp: int, low: int, high: int
 ) -> None:
-    order = command.ServeOptions(
+    serve = command.ServeOptions(
         settings.Settings.read({}), "qvq", profiles.QVQ, sizes.QVQ, "127.0.0.1", 1
     )
 
-    fit = gpu.best(order, gpus, sizes.FAMILY["72B"], quantised=False)
+    fit = gpu.best(serve, gpus, sizes.FAMILY["72B"], quantized=False)
 
     assert fit is not None
     assert fit.parts == tp
     assert low <= fit.tokens <= high
 
 
-def test_one_h200_is_refused_with_the_flag_that_makes_it_fit() -> None:
+def test_one_h200_is_rejected_with_the_flag_that_makes_the_model_fit() -> None:
     with pytest.raises(errors.LaunchError, match="--quantization fp8"):
         planned(H200)
 
@@ -80,43 +80,43 @@ def test_one_h200_is_refused_with_the_flag_that_makes_it_fit() -> None:
     assert chosen.arguments[-2:] == ("--quantization", "fp8")
 
 
-def test_a_model_that_cannot_fit_in_any_way_is_refused_without_that_flag() -> None:
-    with pytest.raises(errors.LaunchError) as refused:
+def test_a_model_that_never_fits_is_rejected_without_that_flag() -> None:
+    with pytest.raises(errors.LaunchError) as raised:
         planned(L4)
 
-    assert "-- --quantization" not in str(refused.value)
-    assert "2 GPUs of 141 GB" in str(refused.value)
+    assert "-- --quantization" not in str(raised.value)
+    assert "2 GPUs of 141 GB" in str(raised.value)
 
 
 def test_an_odd_gpu_stays_idle_and_the_reason_says_so() -> None:
     chosen = planned(H200, H200, H200)
 
-    reason = next(reason for reason in chosen.flags if reason.name == "--tp")
-    assert reason.value == "2"
-    assert "1 stay idle" in reason.why
+    flag = next(flag for flag in chosen.flags if flag.name == "--tp")
+    assert flag.value == "2"
+    assert "1 stay idle" in flag.reason
 
 
 def test_five_gpus_of_80_gb_are_used_as_four() -> None:
     assert value(planned(*[A100] * 5), "--tp") == "4"
 
 
-def test_the_smallest_of_unlike_gpus_counts() -> None:
+def test_the_smallest_of_different_gpus_counts() -> None:
     with pytest.raises(errors.LaunchError, match="A100"):
         planned(H200, A100)
 
 
-def test_a_split_that_the_caller_asks_for_is_kept() -> None:
+def test_the_callers_tensor_parallelism_is_used() -> None:
     chosen = planned(*[H200] * 4, extra=("--tp=2",))
 
     assert value(chosen, "--tp") == "2"
 
 
-def test_a_split_that_heads_cannot_take_is_refused() -> None:
+def test_tensor_parallelism_that_does_not_divide_the_heads_is_rejected() -> None:
     with pytest.raises(errors.LaunchError):
         planned(*[H200] * 3, extra=("--tp", "3"))
 
 
-def test_an_fp8_cache_doubles_the_room() -> None:
+def test_an_fp8_cache_holds_twice_the_tokens() -> None:
     plain = planned(*[A100] * 4)
     halved = planned(*[A100] * 4, extra=("--kv-cache-dtype", "fp8_e4m3"))
 
@@ -124,11 +124,11 @@ def test_an_fp8_cache_doubles_the_room() -> None:
 
 
 def _tokens(chosen: command.Plan) -> int:
-    why = next(reason.why for reason in chosen.flags if reason.name == "--mem-fraction-static")
-    return int("".join(letter for letter in why.split("tokens")[0] if letter.isdigit()))
+    reason = next(flag.reason for flag in chosen.flags if flag.name == "--mem-fraction-static")
+    return int("".join(letter for letter in reason.split("tokens")[0] if letter.isdigit()))
 
 
-def test_a_machine_without_gpus_serves_the_small_model_on_its_cpu() -> None:
+def test_a_machine_without_gpus_serves_tiny_qvq_on_the_cpu() -> None:
     chosen = planned()
 
     assert value(chosen, "--model-path") == str(CHECKPOINT)
@@ -146,16 +146,16 @@ def test_the_checkpoint_is_in_the_checkout() -> None:
     assert (CHECKPOINT / "model.safetensors").is_file()
 
 
-def test_the_small_model_runs_on_the_cpu_even_beside_gpus() -> None:
+def test_tiny_qvq_runs_on_the_cpu_even_with_gpus() -> None:
     assert value(planned(H200, H200, LONGLOOK_MODEL="tiny-qvq"), "--device") == "cpu"
 
 
-def test_the_large_model_without_gpus_is_refused() -> None:
+def test_the_large_model_is_rejected_without_gpus() -> None:
     with pytest.raises(errors.LaunchError, match="needs NVIDIA GPUs"):
         planned(LONGLOOK_MODEL="qvq-72b-preview")
 
 
-def test_settings_reach_the_command() -> None:
+def test_the_command_follows_the_settings() -> None:
     chosen = planned(
         LONGLOOK_MAX_IMAGES="3",
         LONGLOOK_ENGINE_PYTHON="/opt/sglang/bin/python",
@@ -181,12 +181,12 @@ def test_the_engines_key_is_never_shown_and_never_an_argument(
 
 
 @pytest.mark.parametrize("flags", [("--api-key", "x"), ("--api-key=x",)])
-def test_a_key_among_the_callers_flags_is_refused(flags: tuple[str, ...]) -> None:
+def test_a_key_among_the_callers_flags_is_rejected(flags: tuple[str, ...]) -> None:
     with pytest.raises(errors.LaunchError, match="LONGLOOK_ENGINE_API_KEY"):
         planned(extra=flags)
 
 
-def test_the_command_that_is_shown_is_the_one_that_runs() -> None:
+def test_the_shown_command_is_the_command_that_runs() -> None:
     chosen = planned(H200, H200, extra=("--log-level", "warning"))
 
     shown = shlex.split(chosen.show("python").replace("\\\n", ""))
@@ -197,24 +197,24 @@ def test_the_command_that_is_shown_is_the_one_that_runs() -> None:
 def test_every_flag_and_variable_has_a_reason() -> None:
     for chosen in (planned(), planned(H200, H200)):
         parts = [*chosen.flags, *chosen.variables]
-        assert all(len(part.why) > 10 for part in parts)
+        assert all(len(part.reason) > 10 for part in parts)
         assert len({part.name for part in parts}) == len(parts)
 
 
-def test_what_the_caller_adds_comes_last_and_so_wins() -> None:
+def test_the_callers_flags_come_last() -> None:
     chosen = planned(extra=("--context-length", "1024"))
 
     assert chosen.arguments[-2:] == ("--context-length", "1024")
 
 
-def test_smaller_models_of_the_family_are_known_by_name() -> None:
+def test_the_size_of_smaller_models_is_known_by_name() -> None:
     chosen = planned(A100, model_path="Qwen/Qwen2-VL-7B-Instruct")
 
     assert value(chosen, "--tp") == "1"
-    with pytest.raises(errors.LaunchError, match="not known"):
-        planned(L4, model_path="somebody/some-model")
-    with pytest.raises(errors.LaunchError, match="not known"):
-        planned(L4, model_path="somebody/QVQ-72B-Preview-AWQ")
+    with pytest.raises(errors.LaunchError, match="is unknown"):
+        planned(L4, model_path="owner/some-model")
+    with pytest.raises(errors.LaunchError, match="is unknown"):
+        planned(L4, model_path="owner/QVQ-72B-Preview-AWQ")
 
 
 def test_a_shorter_context_lets_a_model_fit_on_a_small_gpu() -> None:
@@ -227,7 +227,7 @@ def test_a_shorter_context_lets_a_model_fit_on_a_small_gpu() -> None:
     assert value(chosen, "--tp") == "1"
 
 
-def test_a_folder_is_weighed() -> None:
+def test_the_size_of_a_directory_is_measured() -> None:
     size = sizes.measure(str(CHECKPOINT))
 
     assert size.weights == pytest.approx(7.7e6 / 2**30, rel=0.01)
@@ -235,7 +235,7 @@ def test_a_folder_is_weighed() -> None:
     assert size.token == pytest.approx(5 * 2 * 2 * 64 * 2 / 1024)
 
 
-def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
+def test_an_empty_directory_is_not_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(errors.LaunchError, match="not a checkpoint"):
         sizes.measure(str(tmp_path))
 
@@ -251,24 +251,24 @@ LISTING = """\
     ("visible", "count"),
     [(None, 2), ("0", 1), ("0,1", 2), ("", 0), ("-1", 0), ("GPU-2222", 1), ("2", 0)],
 )
-def test_gpus_are_read_from_the_drivers_listing(visible: str | None, count: int) -> None:
-    found = devices.parse(LISTING, visible=visible)
+def test_gpus_are_parsed_from_the_drivers_output(visible: str | None, count: int) -> None:
+    gpus = devices.parse(LISTING, visible=visible)
 
-    assert len(found) == count
-    assert all(device.memory == pytest.approx(140.4, abs=0.1) for device in found)
+    assert len(gpus) == count
+    assert all(device.memory == pytest.approx(140.4, abs=0.1) for device in gpus)
 
 
 def test_a_machine_without_a_driver_has_no_gpus() -> None:
     assert devices.find({"PATH": "/nonexistent"}) == ()
 
 
-def test_sglang_sees_none_of_the_services_settings() -> None:
+def test_sglang_inherits_none_of_the_settings() -> None:
     environ = {"PATH": "/bin", "LONGLOOK_PEPPER": "secret", "LONGLOOK_HOME": "/x", "HF_HOME": "/hf"}
 
     assert command_line.inherited(environ) == {"PATH": "/bin", "HF_HOME": "/hf"}
 
 
-def test_a_port_that_is_taken_is_told_at_once() -> None:
+def test_a_port_in_use_is_reported_at_once() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -277,7 +277,7 @@ def test_a_port_that_is_taken_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("remedy", ["LONGLOOK_ENGINE_PYTHON", "longlook engine install"])
-def test_a_missing_environment_is_told_with_its_remedy(tmp_path: Path, remedy: str) -> None:
+def test_a_missing_environment_is_reported_with_its_remedy(tmp_path: Path, remedy: str) -> None:
     python = tmp_path / "python"
     environ = {remedy: str(python)} if remedy == "LONGLOOK_ENGINE_PYTHON" else {}
     with pytest.raises(errors.LaunchError, match=remedy):

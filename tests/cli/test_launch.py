@@ -1,4 +1,4 @@
-"""Real processes as the supervisor starts them: alone in their group, and gone when it is gone."""
+"""Processes, logs, the home directory, Redis and signals, with real processes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ child = subprocess.Popen(["sleep", "60"])
 print(child.pid, flush=True)
 time.sleep(60)
 """
-#: A supervisor in short: starts one program, prints its id, and waits to be killed.
+#: A minimal supervisor: starts one program, prints its id, and waits to be killed.
 SUPERVISOR = """
 import os, sys, time
 from pathlib import Path
@@ -39,7 +39,7 @@ time.sleep(60)
 
 
 def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    """Poll until ``holds`` or the time is over."""
+    """Poll until ``holds`` or until the time is over."""
     until = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > until:
@@ -61,7 +61,7 @@ def start(tmp_path: Path, *command: str, **environment: str) -> Process:
     return Process(program, folder=tmp_path, log=tmp_path / "program.log")
 
 
-def test_a_program_leads_a_session_of_its_own(tmp_path: Path) -> None:
+def test_a_program_leads_its_own_session(tmp_path: Path) -> None:
     process = start(tmp_path, *SLEEP)
     try:
         assert os.getsid(process.pid) == os.getpgid(process.pid) == process.pid
@@ -71,7 +71,7 @@ def test_a_program_leads_a_session_of_its_own(tmp_path: Path) -> None:
     assert process.ended() == -signal.SIGKILL
 
 
-def test_a_program_ends_when_it_is_asked_to(tmp_path: Path) -> None:
+def test_a_program_ends_on_sigterm(tmp_path: Path) -> None:
     process = start(tmp_path, *SLEEP)
     process.terminate()
     assert eventually(lambda: process.ended() == -signal.SIGTERM)
@@ -79,7 +79,7 @@ def test_a_program_ends_when_it_is_asked_to(tmp_path: Path) -> None:
     process.kill()
 
 
-def test_killing_a_stubborn_program_kills_what_it_started(tmp_path: Path) -> None:
+def test_killing_a_program_kills_its_children(tmp_path: Path) -> None:
     process = start(tmp_path, sys.executable, "-c", STUBBORN)
     assert eventually(lambda: process.log.read_text().strip() != "")
     child = int(process.log.read_text())
@@ -89,14 +89,14 @@ def test_killing_a_stubborn_program_kills_what_it_started(tmp_path: Path) -> Non
     assert eventually(lambda: not alive(child))
 
 
-def test_what_a_dead_program_left_behind_is_killed(tmp_path: Path) -> None:
+def test_children_of_an_ended_program_are_killed(tmp_path: Path) -> None:
     process = start(tmp_path, "sh", "-c", "sleep 60 & echo $!")
     assert eventually(lambda: process.ended() == 0)
     child = int(process.log.read_text())
     assert eventually(lambda: not alive(child))
 
 
-def test_a_program_dies_with_a_supervisor_that_was_killed(tmp_path: Path) -> None:
+def test_a_program_dies_with_a_killed_supervisor(tmp_path: Path) -> None:
     command = (sys.executable, "-c", SUPERVISOR, str(tmp_path / "log"))
     with subprocess.Popen(command, stdout=subprocess.PIPE) as supervisor:
         assert supervisor.stdout is not None
@@ -106,50 +106,50 @@ def test_a_program_dies_with_a_supervisor_that_was_killed(tmp_path: Path) -> Non
     assert eventually(lambda: not alive(pid))
 
 
-def test_the_last_words_are_of_this_run_and_readable(tmp_path: Path) -> None:
+def test_the_last_lines_are_readable_and_from_this_run(tmp_path: Path) -> None:
     (tmp_path / "program.log").write_text("of an earlier run\n")
-    said = r'{"event": "start_failed", "exception": "Traceback\n  File\nValueError: no"}'
-    process = start(tmp_path, "sh", "-c", 'printf "first\\n\\n%s\\n" "$SAID"', SAID=said)
+    line = r'{"event": "start_failed", "exception": "Traceback\n  File\nValueError: no"}'
+    process = start(tmp_path, "sh", "-c", 'printf "first\\n\\n%s\\n" "$LINE"', LINE=line)
     assert eventually(lambda: process.ended() == 0)
-    assert process.last_words() == "  first\n  start_failed: ValueError: no"
-    assert process.last_words(1) == "  start_failed: ValueError: no"
+    assert process.last_lines() == "  first\n  start_failed: ValueError: no"
+    assert process.last_lines(1) == "  start_failed: ValueError: no"
 
 
-def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_program_is_reported(tmp_path: Path) -> None:
     with pytest.raises(errors.LaunchError, match="program cannot be started: /no/such"):
         start(tmp_path, "/no/such")
 
 
-def test_a_home_directory_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_only_the_owner_can_access_the_home_directory(tmp_path: Path) -> None:
     made = home.prepare(tmp_path / "a" / "home")
     assert made.stat().st_mode & 0o777 == 0o700
     assert home.prepare(made) == made
 
 
-def test_a_home_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_home_directory_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(errors.LaunchError, match=r"cannot be made.*--home"):
+    with pytest.raises(errors.LaunchError, match=r"cannot be created.*--home"):
         home.prepare(tmp_path / "file" / "home")
 
 
-def test_a_home_directory_is_held_once_and_the_holder_is_named(tmp_path: Path) -> None:
+def test_a_home_directory_is_locked_once_and_the_holder_is_named(tmp_path: Path) -> None:
     with (
-        home.held(tmp_path),
+        home.locked(tmp_path),
         pytest.raises(errors.LaunchError, match=f"process {os.getpid()}"),
-        home.held(tmp_path),
+        home.locked(tmp_path),
     ):
         pass
-    with home.held(tmp_path):
+    with home.locked(tmp_path):
         assert (tmp_path / "lock").read_text() == str(os.getpid())
 
 
-def test_a_full_disk_is_told_before_anything_starts(tmp_path: Path) -> None:
+def test_a_nearly_full_disk_is_reported(tmp_path: Path) -> None:
     home.check_space(tmp_path, floor_mb=0)
     with pytest.raises(errors.LaunchError, match=r"MiB are free.*LONGLOOK_DISK_FLOOR_MB"):
         home.check_space(tmp_path, floor_mb=2**40)
 
 
-def test_a_socket_in_a_long_home_lies_in_a_short_private_folder(tmp_path: Path) -> None:
+def test_a_socket_of_a_long_home_is_in_a_short_private_folder(tmp_path: Path) -> None:
     deep = tmp_path / ("x" * 100)
     deep.mkdir()
     with home.socket(deep) as path:
@@ -158,12 +158,12 @@ def test_a_socket_in_a_long_home_lies_in_a_short_private_folder(tmp_path: Path) 
     assert not path.parent.exists()
 
 
-def test_a_socket_in_a_short_home_lies_there(short_folder: Path) -> None:
+def test_a_socket_of_a_short_home_is_in_it(short_folder: Path) -> None:
     with home.socket(short_folder) as path:
         assert path == short_folder / "run" / "redis.sock"
 
 
-def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
+def test_a_long_log_is_rotated(tmp_path: Path) -> None:
     logs = home.prepare(tmp_path) / "logs"
     (logs / "api.log").write_bytes(b"x" * (10 * 2**20 + 1))
     (logs / "redis.log").write_bytes(b"short")
@@ -172,56 +172,59 @@ def test_a_long_log_is_put_aside(tmp_path: Path) -> None:
     assert home.log(tmp_path, "redis").exists()
 
 
-def test_a_log_is_put_aside_while_its_program_writes_it_and_the_oldest_goes(
+def test_a_log_is_rotated_while_its_program_writes_it_and_the_oldest_is_deleted(
     tmp_path: Path,
 ) -> None:
-    said = tmp_path / "said"
-    os.mkfifo(said)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     process = Process(
-        Program("program", ("cat", str(said)), dict(os.environ), stop_seconds=1),
+        Program("program", ("cat", str(pipe)), dict(os.environ), stop_seconds=1),
         folder=tmp_path,
         log=tmp_path / "program.log",
-        rotation=Rotation(longest=1_000),
+        rotation=Rotation(max_bytes=1_000),
     )
     try:
-        with said.open("w") as mouth:
+        with pipe.open("w") as writer:
             for number in range(7):
-                mouth.write(f"{number}" * 1_001)
-                mouth.flush()
+                writer.write(f"{number}" * 1_001)
+                writer.flush()
                 assert eventually(lambda: process.log.stat().st_size == 1_001)
-                assert process.shorten_log()
+                assert process.rotate_log()
                 assert process.log.read_bytes() == b""
-                assert not process.shorten_log()
-            mouth.write("it goes on\n")
+                assert not process.rotate_log()
+            writer.write("it continues\n")
         assert eventually(lambda: process.ended() == 0)
     finally:
         process.kill()
 
-    stored = {path.name: path.read_text()[:1] for path in tmp_path.glob("program.log*")}
-    aside = {f"program.log.{number}": f"{7 - number}" for number in range(1, 5)}
-    assert stored == {"program.log": "i", **aside}
-    assert process.last_words() == "  it goes on"
+    files = {path.name: path.read_text()[:1] for path in tmp_path.glob("program.log*")}
+    rotated = {f"program.log.{number}": f"{7 - number}" for number in range(1, 5)}
+    assert files == {"program.log": "i", **rotated}
+    assert process.last_lines() == "  it continues"
 
 
-def test_a_log_that_cannot_be_kept_is_emptied_all_the_same(tmp_path: Path) -> None:
+def test_a_log_that_cannot_be_copied_is_truncated_anyway(tmp_path: Path) -> None:
     log = tmp_path / "api.log"
     log.write_text("more than ten bytes")
-    # As on a disk that is full: the copy cannot be written.
+    # The copy cannot be written, as on a full disk.
     (tmp_path / "api.log.1").symlink_to("/dev/full")
 
-    Rotation(files=1).put_aside_written(log)
+    Rotation(files=1).rotate_open(log)
 
     assert log.read_bytes() == b""
 
 
-def test_a_disk_that_fills_up_is_told_in_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(errors.LaunchError, match="no room left"), home.room(tmp_path):
+def test_a_disk_that_fills_up_is_reported(tmp_path: Path) -> None:
+    with (
+        pytest.raises(errors.LaunchError, match="No space is left"),
+        home.reporting_full_disk(tmp_path),
+    ):
         Path("/dev/full").write_text("x")
-    with pytest.raises(FileNotFoundError), home.room(tmp_path):
+    with pytest.raises(FileNotFoundError), home.reporting_full_disk(tmp_path):
         (tmp_path / "nothing").read_text()
 
 
-def test_a_secret_is_for_its_owner_only(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_a_secret(tmp_path: Path) -> None:
     path = tmp_path / "admin.key"
     home.write_secret(path, "ll_old")
     home.write_secret(path, "ll_new")
@@ -231,7 +234,7 @@ def test_a_secret_is_for_its_owner_only(tmp_path: Path) -> None:
 
 
 def listening_ports(pid: int) -> set[int]:
-    """Return the TCP ports on which a process listens, from the kernel: no log's wording matters."""
+    """Return the TCP ports on which a process listens, as the kernel reports them."""
     links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     own = {link.removeprefix("socket:[").rstrip("]") for link in links if "socket:" in link}
     rows = [
@@ -249,7 +252,7 @@ def listening_ports(pid: int) -> set[int]:
 @pytest.mark.parametrize(
     "server", [*redis.installed(), *redis.bundled()], ids=lambda path: path.parent.name
 )
-def test_redis_answers_on_its_socket_and_has_no_port(
+def test_redis_responds_on_its_socket_and_has_no_port(
     tmp_path: Path, short_folder: Path, server: Path
 ) -> None:
     path = short_folder / "redis.sock"
@@ -262,7 +265,7 @@ def test_redis_answers_on_its_socket_and_has_no_port(
     assert not redis.answers(path)
 
 
-def test_a_listening_port_would_be_seen(tmp_path: Path, short_folder: Path) -> None:
+def test_a_listening_port_would_be_detected(tmp_path: Path, short_folder: Path) -> None:
     path = short_folder / "redis.sock"
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -283,7 +286,7 @@ def test_a_listening_port_would_be_seen(tmp_path: Path, short_folder: Path) -> N
         ([], None),
     ],
 )
-def test_a_server_in_path_comes_before_the_bundled_one(
+def test_a_server_in_path_takes_precedence_over_the_bundled_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: list[str], chosen: str | None
 ) -> None:
     for name in there:
@@ -294,11 +297,11 @@ def test_a_server_in_path_comes_before_the_bundled_one(
     assert redis.binary() == expected
 
 
-def test_signals_are_counted_and_wake_up_a_wait() -> None:
+def test_signals_are_counted_and_end_a_wait() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with signals.watched() as watched:
+    with signals.handled() as stops:
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGTERM)
-        watched.wait(60)
-        assert watched.stops == 2
+        stops.wait(60)
+        assert stops.stops == 2
     assert signal.getsignal(signal.SIGINT) is before

@@ -1,4 +1,4 @@
-"""The commands on a real terminal, with jobs and deliveries whose texts attack it."""
+"""The commands on a real terminal, with jobs and deliveries that contain hostile text."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, tra
 PROGRAM = "import sys; from cli.main import run; run(sys.argv[1:])"
 WIDTH = 60
 JOB = "job_0123456789abcdef0123456789abcdef"
-STEERING = "\x9b2J\x9d0;owned\x9c\x1b]0;owned\x07\x08\x7f\r"
+CONTROLS = "\x9b2J\x9d0;owned\x9c\x1b]0;owned\x07\x08\x7f\r"
 HIDDEN = "\u202e\u2066\u200b\u2028\u2029\x85\ufeff\U000e0041\u00ad\ufe01"
-#: Behind spaces that fill the line, so that a terminal would fold it to its left edge.
+#: The spaces fill the line, so that a terminal would wrap the rest to its left edge.
 FORGED = "\nstatus       stopped\nanswer: forged\n" + " " * (2 * WIDTH - 13) + "answer: forged"
-HOSTILE = f"x{STEERING}{HIDDEN}{FORGED}"
+HOSTILE = f"x{CONTROLS}{HIDDEN}{FORGED}"
 NESTED = {"text": HOSTILE, "value": HOSTILE}
 DONE = job(
     "succeeded",
@@ -91,9 +91,9 @@ COMMANDS = {
     "ls": ["jobs", "ls"],
     "watch": ["jobs", "watch", JOB],
     "cancel": ["jobs", "cancel", JOB],
-    "submit": ["submit", "PICTURE", "How many?", "--wait"],
-    "stream": ["submit", "PICTURE", "How many?", "--stream"],
-    "group": ["submit", "PICTURE", "How many?", "Which?"],
+    "submit": ["submit", "IMAGE", "How many?", "--wait"],
+    "stream": ["submit", "IMAGE", "How many?", "--stream"],
+    "group": ["submit", "IMAGE", "How many?", "Which?"],
     "refused": ["jobs", "show", "job_refused"],
     "failed": ["jobs", "show", "job_failed"],
     "deliveries": ["webhooks", "ls", "--failed"],
@@ -102,7 +102,7 @@ COMMANDS = {
     "test": ["webhooks", "test", "we_1"],
     "queue": ["queue"],
 }
-#: What of a terminal's input no output of ours may hold: all but colors, which are ours.
+#: Colors are the only control sequences that a command may print.
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 UNSAFE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufe01\U000e0000-\U000e0fff]"
@@ -145,8 +145,8 @@ def api() -> Iterator[FakeApi]:
 
 
 def environment(api: FakeApi) -> dict[str, str]:
-    stored = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return stored | {
+    inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return inherited | {
         "LONGLOOK_URL": api.url,
         "LONGLOOK_API_KEY": "ll_key",
         "TERM": "xterm-256color",
@@ -155,7 +155,7 @@ def environment(api: FakeApi) -> dict[str, str]:
 
 
 def on_a_terminal(api: FakeApi, *arguments: str) -> str:
-    """Run a command whose output and error output are one terminal; return what the terminal got."""
+    """Run a command whose stdout and stderr are a terminal; return what the terminal received."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
     command = [sys.executable, "-c", PROGRAM, *arguments]
@@ -163,18 +163,18 @@ def on_a_terminal(api: FakeApi, *arguments: str) -> str:
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(api)
     ) as running:
         os.close(theirs)
-        got = b""
-        with contextlib.suppress(OSError):  # EIO: the other side is closed.
+        received = b""
+        with contextlib.suppress(OSError):  # EIO: the other end is closed.
             while piece := os.read(ours, 65536):
-                got += piece
+                received += piece
         os.close(ours)
         running.wait(60)
     # The terminal's own output processing writes CR before LF.
-    return COLORS.sub("", got.decode().replace("\r\n", "\n"))
+    return COLORS.sub("", received.decode().replace("\r\n", "\n"))
 
 
 def filled(words: list[str], image: Path) -> list[str]:
-    return [str(image) if word == "PICTURE" else word for word in words]
+    return [str(image) if word == "IMAGE" else word for word in words]
 
 
 @pytest.fixture
@@ -185,7 +185,7 @@ def image(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("words", COMMANDS.values(), ids=COMMANDS)
-def test_no_text_steers_a_terminal_or_forges_a_line(
+def test_no_text_controls_a_terminal_or_imitates_a_line(
     api: FakeApi, image: Path, words: list[str]
 ) -> None:
     shown = on_a_terminal(api, *filled(words, image))
@@ -193,7 +193,7 @@ def test_no_text_steers_a_terminal_or_forges_a_line(
     assert "owned" in shown or "cancel" in words
     assert UNSAFE.findall(shown) == []
     lines = shown.split("\n")
-    # The terminal would fold a longer one and go on at its left edge.
+    # The terminal would wrap a longer line and continue at its left edge.
     assert [line for line in lines if cell_len(line) > WIDTH] == []
     assert [line for line in lines if line.startswith("answer: forged")] == []
     assert [line for line in lines if line.startswith("status       stopped")] == []
@@ -204,7 +204,7 @@ def test_no_text_steers_a_terminal_or_forges_a_line(
     [(name, False) for name in COMMANDS if name != "refused"]
     + [(name, True) for name in ("show", "watch", "group")],
 )
-def test_json_steers_no_terminal_and_keeps_its_values(
+def test_json_controls_no_terminal_and_preserves_its_values(
     api: FakeApi, image: Path, *, name: str, piped: bool
 ) -> None:
     arguments = [*filled(COMMANDS[name], image), "--json"]
@@ -220,24 +220,24 @@ def test_json_steers_no_terminal_and_keeps_its_values(
         shown = on_a_terminal(api, *arguments)
 
     assert UNSAFE.findall(shown) == []
-    found = list(values(documents(shown)))
-    assert HOSTILE in found
-    assert [one for one in found if "owned" in one and one != HOSTILE] == []
+    texts = list(values(documents(shown)))
+    assert HOSTILE in texts
+    assert [text for text in texts if "owned" in text and text != HOSTILE] == []
 
 
 def documents(text: str) -> list[Any]:
-    """Return the JSON documents that a text consists of."""
-    decoder, found, at = json.JSONDecoder(), [], 0
+    """Return the JSON documents in a text."""
+    decoder, decoded, at = json.JSONDecoder(), [], 0
     while at < len(text.rstrip()):
         document, at = decoder.raw_decode(text, at)
-        found.append(document)
+        decoded.append(document)
         while text[at : at + 1].isspace():
             at += 1
-    return found
+    return decoded
 
 
 def values(tree: object) -> Iterator[str]:
-    """Yield the texts of a JSON value."""
+    """Yield the strings of a JSON value."""
     if isinstance(tree, str):
         yield tree
     for branch in (

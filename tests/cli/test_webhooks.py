@@ -119,19 +119,19 @@ def test_a_recovery_names_its_time(api: FakeApi) -> None:
         ("1763892000", "1763892000"),
     ],
 )
-def test_a_time_may_be_so_long_ago(given: str, requested: str) -> None:
+def test_a_time_can_be_an_age(given: str, requested: str) -> None:
     now = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
     assert commands.moment(given, now=now) == requested
 
 
-def test_a_test_that_is_not_taken_fails_the_command(api: FakeApi) -> None:
+def test_a_test_that_the_receiver_refuses_fails_the_command(api: FakeApi) -> None:
     assert longlook(api, "test", "we_1", "--event", "job.failed")[0] == output.Exit.OK
     assert json.loads(api.seen[-1].body) == {"event_type": "job.failed"}
     assert longlook(api, "test", "we_1")[0] == output.Exit.FAILED
 
 
-def test_rows_say_how_things_are() -> None:
+def test_rows_have_the_state_of_endpoints_and_deliveries() -> None:
     gone = ENDPOINT | {"disabled_at": 1, "disabled_reason": "gone"}
     assert commands.endpoint_row(ENDPOINT)[1] == "ok"
     assert commands.endpoint_row(ENDPOINT | {"failing_since": 1})[1] == "failing"
@@ -140,7 +140,7 @@ def test_rows_say_how_things_are() -> None:
     assert commands.attempt_row(TRY)[2:5] == ("failed", "500", "0.25 s")
 
 
-def test_the_receiver_takes_what_is_genuine_and_refuses_the_rest() -> None:
+def test_the_receiver_accepts_genuine_messages_and_refuses_others() -> None:
     body = json.dumps({"type": "job.succeeded", "id": "evt_1"}).encode()
     secret = signature.new_secret()
     taken: list[bytes] = []

@@ -1,4 +1,4 @@
-"""A job is told to its receiver by real processes, and signed so that the official verifiers take it."""
+"""Real processes send notifications of a job, signed so that the official verifiers accept them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from webhooks import signature as signing
 
 pytestmark = pytest.mark.e2e
 
-#: A dispatcher that no bell wakes looks after so many seconds.
+#: A dispatcher without wakeups polls after this many seconds.
 WITHOUT_A_WAKEUP = 5.0
 CANARY = "zebra-canary-7319"
 IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
@@ -90,7 +90,7 @@ def genuine(got: Got, public_key: str) -> bool:
     return bool(signing.verify(got.headers, got.body, at=now, public_key=public_key))
 
 
-def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_is_asked_to(
+def test_a_finished_job_is_announced_at_once_and_signed_and_the_process_ends_at_sigterm(
     stack: Stack, receiver: Receiver
 ) -> None:
     client = stack.start_api()
@@ -116,7 +116,7 @@ def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_
         [event] = webhooks.events(database)
         [attempt] = webhooks.attempts(database)
         assert attempt.ended_at is not None
-        # That a bell woke it: without one it would be five seconds. How soon, ``bench.webhooks`` measures.
+        # A wakeup woke it: without one it would take five seconds. ``bench.webhooks`` measures how soon.
         assert (attempt.ended_at - event.created_at).total_seconds() < WITHOUT_A_WAKEUP
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
@@ -124,7 +124,7 @@ def test_a_finished_job_is_told_at_once_and_signed_and_the_process_ends_when_it_
     assert CANARY not in stack.log("delivery")
 
 
-def test_what_is_sent_is_taken_by_the_secrets_that_were_shown_also_during_their_rotation(
+def test_the_secrets_that_were_shown_verify_messages_also_during_a_rotation(
     client: Client, stack: Stack, receiver: Receiver
 ) -> None:
     root = "/v1/webhook_endpoints"

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from scripted.options import ScriptedOptions
-from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack
 from tests.redis_servers import RedisServer
+from tests.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 

@@ -16,10 +16,10 @@ from core import errors, ids
 from core.database import Database
 from jobs.store import history
 from scripted.options import ScriptedOptions
-from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.redis_servers import RedisServer
+from tests.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 

@@ -9,10 +9,10 @@ import pytest
 
 from cli.client import Client
 from scripted.options import ScriptedOptions
-from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.e2e.stack import Stack, eventually, running
 from tests.redis_servers import RedisServer
+from tests.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 
@@ -36,7 +36,7 @@ def test_jobs_that_get_stuck_hold_nobody_up_and_fail(
             stuck = [
                 client.submit(
                     [IMAGE],
-                    f"[[persona:mute]] {number} How many?",
+                    f"[[behavior:mute]] {number} How many?",
                     options={"max_attempts": attempts},
                 )["id"]
                 for number, attempts in enumerate(ATTEMPTS)

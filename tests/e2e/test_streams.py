@@ -15,11 +15,11 @@ import urllib3
 
 from cli.client import Client
 from scripted.options import ScriptedOptions
-from scripted.server import BackgroundServer
 from tests import children, databases
 from tests.api.following import Follower, text
 from tests.e2e.stack import Stack, eventually
 from tests.redis_servers import RedisServer
+from tests.scripted_server import BackgroundServer
 
 pytestmark = pytest.mark.e2e
 

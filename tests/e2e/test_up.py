@@ -252,7 +252,7 @@ def test_a_busy_port_is_told_before_anything_starts(up: Up, tmp_path: Path) -> N
 
 def test_the_doctor_says_that_all_is_well(up: Up) -> None:
     found = up.longlook("doctor")
-    verdicts = {one["what"]: one["verdict"] for one in json.loads(found.stdout)}
+    verdicts = {entry["check"]: entry["verdict"] for entry in json.loads(found.stdout)}
     assert found.returncode == 0
     assert verdicts["API"] == verdicts["database"] == "ok"
 
@@ -281,7 +281,7 @@ def test_a_worker_that_died_starts_again_and_takes_jobs(tmp_path: Path) -> None:
             if b"worker.app" in Path(f"/proc/{pid}/cmdline").read_bytes()
         )
         os.kill(worker, signal.SIGKILL)
-        assert up.says("worker-1 ended (killed by signal 9); it starts again")
+        assert up.says("worker-1 ended (killed by signal 9); it restarts")
         assert up.longlook("submit", str(IMAGE), QUESTION, "--wait").returncode == 0
 
 
@@ -350,7 +350,7 @@ def test_an_engine_that_does_not_start_ends_everything_with_its_last_words(tmp_p
             {"LONGLOOK_HOST": "no-such-host.invalid"},
             "Choose another port with --port, or another address",
         ),
-        ({"LONGLOOK_BOOTSTRAP_KEY": "password"}, "LONGLOOK_BOOTSTRAP_KEY: not a key"),
+        ({"LONGLOOK_BOOTSTRAP_KEY": "password"}, "LONGLOOK_BOOTSTRAP_KEY: must be"),
         ({"LONGLOOK_LEASE": "1", "LONGLOOK_PORT": "x"}, "LONGLOOK_LEASE: no such setting"),
         ({"LONGLOOK_DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "127.0.0.1:1/x cannot be used"),
     ],
@@ -370,7 +370,7 @@ def test_what_cannot_work_is_told_in_a_line(
 @pytest.mark.engine
 def test_the_demo_answers_right_and_shows_the_cache_at_work(tmp_path: Path) -> None:
     with running(tmp_path, "--demo") as up:
-        assert up.says("The service is up until you press Ctrl-C", seconds=180), up.output
+        assert up.says("The service runs until you press Ctrl-C", seconds=180), up.output
         shown = up.output
         answers = re.findall(r"^answer: (.+)$", shown, re.MULTILINE)
         shares = [int(share) for share in re.findall(r"cached \((\d+)%\)", shown)]

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from scripted import Scripted
-from scripted.server import BackgroundServer
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
+from tests.scripted_server import BackgroundServer
 from worker.engines.sglang import SGLang
 
 
@@ -46,7 +46,7 @@ def subject(
     request: pytest.FixtureRequest, connect: subjects.Connect
 ) -> Iterator[subjects.Subject]:
     """Return each engine in turn."""
-    talks_on = asking.ask("[[persona:no_answer_at_length]] What is there?", max_output_tokens=1800)
+    talks_on = asking.ask("[[behavior:no_answer_at_length]] What is there?", max_output_tokens=1800)
     if request.param == "scripted":
         yield subjects.Subject(Scripted(options=subjects.OPTIONS), asking.png(), talks_on)
     elif request.param == "scripted over HTTP":

@@ -36,7 +36,7 @@ class Subject:
 
     Attributes:
         engine: the engine.
-        image: a picture that it can answer questions about.
+        image: an image that it can answer questions about.
         endless: a request that goes on for a thousand tokens.
     """
 
@@ -47,7 +47,7 @@ class Subject:
     def ask(
         self, question: str = "How many shapes are in the picture?", **fields: object
     ) -> GenerationRequest:
-        """Return a request about :attr:`picture`."""
+        """Return a request about :attr:`image`."""
         return asking.ask(question, **{"images": (self.image,), **fields})
 
     def ask_endlessly(self) -> GenerationRequest:
@@ -56,7 +56,7 @@ class Subject:
 
 
 def sample(real: RealEngine, name: str) -> EngineImage:
-    """Return one of tiny-qvq's sample pictures."""
+    """Return one of tiny-qvq's sample images."""
     return EngineImage(key=name, media_type="image/png", data=(real.samples / name).read_bytes())
 
 

@@ -7,10 +7,10 @@ import socket
 import pytest
 
 from core import errors
-from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
+from tests.scripted_server import BackgroundServer
 
 
 def test_a_connection_is_kept_for_the_next_request(connect: Connect) -> None:
@@ -92,7 +92,7 @@ def test_a_refusal_leaves_its_connection_usable(connect: Connect) -> None:
 def test_closing_frees_a_reader_that_waits_for_the_head(connect: Connect) -> None:
     with BackgroundServer(subjects.OPTIONS) as server:
         client = connect(server.url)
-        reader = asking.Reader(client, asking.ask("[[persona:mute]] What is there?"))
+        reader = asking.Reader(client, asking.ask("[[behavior:mute]] What is there?"))
         assert asking.eventually(lambda: client.load().running == 1)
 
         reader.close()
@@ -104,7 +104,9 @@ def test_closing_frees_a_reader_that_waits_for_the_head(connect: Connect) -> Non
 
 def test_closing_frees_a_reader_that_waits_for_the_next_event(connect: Connect) -> None:
     with BackgroundServer(subjects.OPTIONS) as server:
-        reader = asking.Reader(connect(server.url), asking.ask("[[persona:silent]] What is there?"))
+        reader = asking.Reader(
+            connect(server.url), asking.ask("[[behavior:silent]] What is there?")
+        )
         reader.wait_for_text()
 
         reader.close()

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 import pytest
 
 from core import errors
-from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
+from tests.scripted_server import BackgroundServer
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def test_a_mishap_of_the_engine_is_the_right_fault(
     client = connect(server.url)
 
     with pytest.raises(fault, match=message):
-        asking.read(client, asking.ask(f"[[persona:{persona}]] What is there?"))
+        asking.read(client, asking.ask(f"[[behavior:{persona}]] What is there?"))
 
     assert asking.text(asking.read(client, asking.ask())), "the client can be used afterwards"
 
@@ -182,7 +182,7 @@ def test_what_came_before_a_fault_is_handed_out(connect: Connect) -> None:
 def test_an_engine_that_dies_while_it_answers_is_a_fault(
     server: BackgroundServer, connect: Connect
 ) -> None:
-    question = "[[persona:no_answer_at_length]] What is there?"
+    question = "[[behavior:no_answer_at_length]] What is there?"
     reader = asking.Reader(connect(server.url), asking.ask(question, max_output_tokens=1800))
     reader.wait_for_text()
 

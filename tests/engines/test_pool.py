@@ -182,7 +182,7 @@ def test_the_settings_name_the_engines() -> None:
 
 
 def test_a_wrong_option_in_the_settings_is_an_error() -> None:
-    settings = Settings.read({"LONGLOOK_ENGINE_URLS": "scripted:?persona=nobody"})
+    settings = Settings.read({"LONGLOOK_ENGINE_URLS": "scripted:?behavior=nobody"})
 
     with pytest.raises(errors.SettingsError, match="nobody"):
         pool.build(settings, profiles.TINY)

@@ -15,7 +15,8 @@ from jobs import engine
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
 from worker.engines.sglang import SGLang
-from worker.guards import detectors
+from worker.guards import forced_answer, prompts
+from worker.guards.trace import FORCED_TOKENS
 
 pytestmark = pytest.mark.engine
 
@@ -95,14 +96,14 @@ def test_a_trace_that_is_cut_short_goes_on_to_an_answer_from_the_cache(
         again = dataclasses.replace(
             requested,
             rid=uuid.uuid4().hex,
-            continuation=begun + detectors.ask(requested.question),
-            max_output_tokens=detectors.FORCED_TOKENS,
+            continuation=begun + prompts.forced_answer(requested.question),
+            max_output_tokens=FORCED_TOKENS,
         )
 
         chunks = asking.read(sglang, again)
 
         said, bill = asking.text(chunks), asking.bill(chunks)
-        assert detectors.box_closed(said), said
+        assert forced_answer.box_closed(said), said
         assert bill.cached_tokens > 0.5 * bill.input_tokens
         right += said.startswith(case["truth"] + "}")
     # Cut in the middle it has not counted everything: the model card says how often it is right.

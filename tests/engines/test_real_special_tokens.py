@@ -18,7 +18,7 @@ from jobs.answers import instructions
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
 from worker.engines.sglang import SGLang, tokenizer, wire
-from worker.guards import detectors, json_answer, verify
+from worker.guards import prompts
 
 pytestmark = pytest.mark.engine
 
@@ -39,7 +39,7 @@ def _described(text: str) -> str:
 
 
 def _continued(text: str) -> str:
-    return f"I see {text}" + detectors.ask("How many?")
+    return f"I see {text}" + prompts.forced_answer("How many?")
 
 
 #: What a request is made of when a text stands in one of its places.
@@ -51,11 +51,13 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "continuation": lambda text: {"continuation": text},
     "forced answer or probe": lambda text: {"continuation": _continued(text)},
     "answer in JSON": lambda text: {
-        "continuation": text + json_answer.ask(text, text),
+        "continuation": text + prompts.json_answer(text, text),
         "schema": _SCHEMA,
     },
-    "what was said": lambda text: {"turn": engine.FollowUp(text, verify.ask("How many?"))},
-    "second look": lambda text: {"turn": engine.FollowUp("7", verify.ask(text))},
+    "what was said": lambda text: {
+        "turn": engine.FollowUp(text, prompts.verification("How many?"))
+    },
+    "second look": lambda text: {"turn": engine.FollowUp("7", prompts.verification(text))},
 }
 #: How a caller or the model may say a special token.
 FORMS: dict[str, Callable[[str], str]] = {
@@ -111,7 +113,7 @@ def _specials(ids: list[int]) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def prompts(real_engine: RealEngine) -> Prompts:
+def rendered_prompts(real_engine: RealEngine) -> Prompts:
     return Prompts(real_engine)
 
 
@@ -135,9 +137,9 @@ def test_the_matrix_has_the_special_tokens_of_the_served_checkpoint() -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_no_text_adds_a_special_token_to_the_prompt(
-    place: str, real_engine: RealEngine, prompts: Prompts
+    place: str, real_engine: RealEngine, rendered_prompts: Prompts
 ) -> None:
-    harmless = prompts.specials(_request(real_engine, place, _HARMLESS))
+    harmless = rendered_prompts.specials(_request(real_engine, place, _HARMLESS))
     texts = {
         (token, form): say(token)
         for token in special_tokens.QWEN2_VL
@@ -146,7 +148,8 @@ def test_no_text_adds_a_special_token_to_the_prompt(
 
     with ThreadPoolExecutor(4) as asking_:
         found = asking_.map(
-            lambda text: prompts.specials(_request(real_engine, place, text)), texts.values()
+            lambda text: rendered_prompts.specials(_request(real_engine, place, text)),
+            texts.values(),
         )
         wrong = {case: ids for case, ids in zip(texts, found, strict=True) if ids != harmless}
 
@@ -155,13 +158,13 @@ def test_no_text_adds_a_special_token_to_the_prompt(
 
 
 def test_the_matrix_sees_special_tokens_that_get_through(
-    real_engine: RealEngine, prompts: Prompts
+    real_engine: RealEngine, rendered_prompts: Prompts
 ) -> None:
-    body = prompts.body(_request(real_engine, "question", _HARMLESS))
-    harmless = prompts.ids(body)
+    body = rendered_prompts.body(_request(real_engine, "question", _HARMLESS))
+    harmless = rendered_prompts.ids(body)
     body["messages"][1]["content"][-1]["text"] = f"{_HARMLESS}<|im_end|>"
 
-    assert len(_specials(prompts.ids(body))) == len(_specials(harmless)) + 1
+    assert len(_specials(rendered_prompts.ids(body))) == len(_specials(harmless)) + 1
 
 
 def test_the_engine_tells_the_special_tokens_that_the_files_name(

@@ -1,4 +1,4 @@
-"""The scripted engine's own manners: pace, room, personas, prefixes. Time passes when a test says so."""
+"""The scripted engine in process: speed, capacity, behaviors, prefix cache. The test controls the time."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from core import errors, profiles
 from jobs import engine, images
 from scripted import Scripted, ScriptedOptions
-from scripted.script import PERSONAS, tokens
+from scripted.behaviors import BEHAVIORS, tokens
 from tests.engines import asking
 
 AT_ONCE = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, markers=True)
 
 
-class Watch:
-    """Time that passes as soon as somebody waits for it."""
+class SkippingClock:
+    """A clock that moves ahead instead of waiting."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -42,33 +42,33 @@ def answer(
 
 def test_an_answer_takes_three_to_six_seconds_by_default() -> None:
     for shade in range(8):
-        watch = Watch()
-        subject = Scripted(clock=watch)
+        clock = SkippingClock()
+        subject = Scripted(clock=clock)
 
         chunks = asking.read(subject, asking.ask(images=(asking.png(shade),)))
 
-        tokens_said = asking.bill(chunks).output_tokens
-        assert 150 <= tokens_said <= 330
-        assert watch.seconds == pytest.approx(tokens_said / 50, abs=0.1)
+        output_tokens = asking.bill(chunks).output_tokens
+        assert 150 <= output_tokens <= 330
+        assert clock.seconds == pytest.approx(output_tokens / 50, abs=0.1)
 
 
-def test_the_first_token_waits_for_the_part_of_the_prompt_that_is_not_cached() -> None:
-    watch = Watch()
-    subject = Scripted(options=ScriptedOptions(prefill_tokens_per_second=10), clock=watch)
+def test_the_first_token_waits_for_the_uncached_part_of_the_prompt() -> None:
+    clock = SkippingClock()
+    subject = Scripted(options=ScriptedOptions(prefill_tokens_per_second=10), clock=clock)
     request = asking.ask()
     first_at = []
     for question in ("How many stars?", "How many?"):
-        began = watch.seconds
+        began = clock.seconds
         with subject.stream(asking.ask(question, salt=request.salt)) as stream:
             next(iter(stream))
-        first_at.append(watch.seconds - began)
+        first_at.append(clock.seconds - began)
 
     assert first_at[0] > 5
     assert first_at[1] < 2
 
 
-def test_a_prompt_is_known_to_others_from_its_first_token_on() -> None:
-    subject = Scripted(options=ScriptedOptions(prefill_tokens_per_second=10), clock=Watch())
+def test_other_requests_can_reuse_a_prompt_after_its_first_token() -> None:
+    subject = Scripted(options=ScriptedOptions(prefill_tokens_per_second=10), clock=SkippingClock())
     request = asking.ask("How many stars?")
 
     with subject.stream(request) as leader:
@@ -78,13 +78,13 @@ def test_a_prompt_is_known_to_others_from_its_first_token_on() -> None:
     assert follower.cached_tokens > 0.8 * follower.input_tokens
 
 
-def test_the_same_question_about_the_same_pictures_has_the_same_answer() -> None:
+def test_the_same_question_about_the_same_images_has_the_same_answer() -> None:
     assert answer() == answer()
     assert answer() != answer(images=(asking.png(9),))
     assert answer() != answer("Which colour is it?")
 
 
-def test_at_a_temperature_the_seed_decides() -> None:
+def test_above_temperature_0_the_seed_decides() -> None:
     warm = profiles.Sampling(temperature=0.7, top_p=0.9, top_k=40)
 
     assert answer(sampling=warm, seed=1) == answer(sampling=warm, seed=1)
@@ -107,14 +107,14 @@ def test_an_answer_fits_its_question(question: str, answers: set[str]) -> None:
 
 
 @given(st.text())
-def test_tokens_make_up_their_text(text: str) -> None:
+def test_joined_tokens_are_the_text(text: str) -> None:
     assert "".join(tokens(text)) == text
 
 
-def test_a_persona_without_an_answer_talks_until_its_output_is_full() -> None:
+def test_a_behavior_without_an_answer_continues_to_the_output_limit() -> None:
     chunks = asking.read(
         Scripted(options=AT_ONCE),
-        asking.ask("[[persona:no_answer_at_length]]", max_output_tokens=700),
+        asking.ask("[[behavior:no_answer_at_length]]", max_output_tokens=700),
     )
 
     assert "boxed" not in asking.text(chunks)
@@ -122,31 +122,31 @@ def test_a_persona_without_an_answer_talks_until_its_output_is_full() -> None:
     assert asking.bill(chunks).output_tokens == 700
 
 
-def test_a_persona_with_an_open_box_never_closes_it() -> None:
-    said = answer("[[persona:unterminated_box]]", max_output_tokens=700)
+def test_the_unterminated_box_is_never_closed() -> None:
+    text = answer("[[behavior:unterminated_box]]", max_output_tokens=700)
 
-    assert "**Final Answer**\n\n\\boxed{\\text{" in said
-    assert "}" not in said.rpartition("\\boxed{")[2]
-
-
-def test_a_continuation_that_goes_another_way_comes_to_the_answer_at_once() -> None:
-    said = answer(continuation="Something quite different.")
-
-    assert said.startswith("\n\n**Final Answer**\n\n\\boxed{")
+    assert "**Final Answer**\n\n\\boxed{\\text{" in text
+    assert "}" not in text.rpartition("\\boxed{")[2]
 
 
-def test_markers_count_only_where_they_are_allowed() -> None:
+def test_a_continuation_of_another_text_is_the_answer_alone() -> None:
+    text = answer(continuation="Something quite different.")
+
+    assert text.startswith("\n\n**Final Answer**\n\n\\boxed{")
+
+
+def test_markers_have_an_effect_only_if_they_are_enabled() -> None:
     options = AT_ONCE.model_copy(update={"markers": False})
 
-    assert "boxed" in answer("[[persona:busy]]", options=options)
+    assert "boxed" in answer("[[behavior:busy]]", options=options)
 
 
-def test_a_marker_that_names_no_persona_changes_nothing() -> None:
-    assert "boxed" in answer("[[persona:nobody]]")
+def test_a_marker_with_an_unknown_behavior_changes_nothing() -> None:
+    assert "boxed" in answer("[[behavior:unknown]]")
 
 
 @pytest.mark.parametrize(
-    ("persona", "fault"),
+    ("behavior", "fault"),
     [
         ("busy", errors.EngineBusy),
         ("early_abort", errors.EngineBusy),
@@ -159,18 +159,18 @@ def test_a_marker_that_names_no_persona_changes_nothing() -> None:
         ("bare_abort", errors.EngineFault),
     ],
 )
-def test_a_mishap_is_the_same_fault_as_over_http(
-    persona: str, fault: type[errors.EngineError]
+def test_a_failure_raises_the_same_error_as_over_http(
+    behavior: str, fault: type[errors.EngineError]
 ) -> None:
-    reader = asking.Reader(Scripted(options=AT_ONCE), asking.ask(f"[[persona:{persona}]]"))
+    reader = asking.Reader(Scripted(options=AT_ONCE), asking.ask(f"[[behavior:{behavior}]]"))
 
-    assert len(reader.join()) == PERSONAS[persona].after
+    assert len(reader.join()) == BEHAVIORS[behavior].failure_after
     assert type(reader.error) is fault
 
 
 def test_a_silent_engine_can_be_closed_and_aborted() -> None:
     subject = Scripted(options=AT_ONCE)
-    closed, aborted = (asking.Reader(subject, asking.ask("[[persona:silent]]")) for _ in "ab")
+    closed, aborted = (asking.Reader(subject, asking.ask("[[behavior:silent]]")) for _ in "ab")
     closed.wait_for_text()
     aborted.wait_for_text()
 
@@ -184,17 +184,17 @@ def test_a_silent_engine_can_be_closed_and_aborted() -> None:
 
 
 def test_slow_headers_delay_the_first_token() -> None:
-    watch = Watch()
+    clock = SkippingClock()
     options = ScriptedOptions(prefill_tokens_per_second=0, markers=True)
 
-    asking.read(Scripted(options=options, clock=watch), asking.ask("[[persona:slow_headers]]"))
+    asking.read(Scripted(options=options, clock=clock), asking.ask("[[behavior:slow_headers]]"))
 
-    assert watch.seconds > 5 + 3
+    assert clock.seconds > 5 + 3
 
 
-def test_who_finds_no_room_waits_and_who_finds_no_queue_is_refused() -> None:
+def test_a_request_waits_beyond_the_window_and_is_rejected_beyond_the_queue() -> None:
     subject = Scripted(options=AT_ONCE.model_copy(update={"window": 1, "max_queued": 1}))
-    running = asking.Reader(subject, asking.ask("[[persona:silent]]"))
+    running = asking.Reader(subject, asking.ask("[[behavior:silent]]"))
     running.wait_for_text()
     waiting = asking.Reader(subject, asking.ask())
     assert asking.eventually(lambda: subject.load() == engine.EngineLoad(running=1, waiting=1))
@@ -207,9 +207,9 @@ def test_who_finds_no_room_waits_and_who_finds_no_queue_is_refused() -> None:
     assert subject.load() == engine.EngineLoad(running=0, waiting=0)
 
 
-def test_an_abort_in_the_queue_costs_nothing() -> None:
+def test_a_request_aborted_in_the_queue_has_no_usage() -> None:
     subject = Scripted(options=AT_ONCE.model_copy(update={"window": 1}))
-    running = asking.Reader(subject, asking.ask("[[persona:silent]]"))
+    running = asking.Reader(subject, asking.ask("[[behavior:silent]]"))
     running.wait_for_text()
     waiting = asking.Reader(subject, asking.ask())
     assert asking.eventually(lambda: subject.load().waiting == 1)
@@ -224,15 +224,15 @@ def test_an_abort_in_the_queue_costs_nothing() -> None:
     running.join()
 
 
-def test_of_those_that_wait_the_longest_cached_prefix_goes_first() -> None:
+def test_the_waiting_request_with_the_longest_cached_prefix_starts_first() -> None:
     subject = Scripted(options=AT_ONCE.model_copy(update={"window": 1}))
     salt = asking.ask().salt
     asking.read(subject, asking.ask(salt=salt))
-    running = asking.Reader(subject, asking.ask("[[persona:silent]]"))
+    running = asking.Reader(subject, asking.ask("[[behavior:silent]]"))
     running.wait_for_text()
-    cold = asking.Reader(subject, asking.ask("[[persona:silent]]"))
+    cold = asking.Reader(subject, asking.ask("[[behavior:silent]]"))
     assert asking.eventually(lambda: subject.load().waiting == 1)
-    warm = asking.Reader(subject, asking.ask("[[persona:silent]]", salt=salt))
+    warm = asking.Reader(subject, asking.ask("[[behavior:silent]]", salt=salt))
     assert asking.eventually(lambda: subject.load().waiting == 2)
 
     running.close()
@@ -245,10 +245,10 @@ def test_of_those_that_wait_the_longest_cached_prefix_goes_first() -> None:
     running.join()
 
 
-def test_aborts_match_by_prefix_but_only_of_a_stream_that_lives() -> None:
+def test_an_abort_matches_by_prefix_if_the_id_itself_is_a_running_stream() -> None:
     subject = Scripted(options=AT_ONCE)
     one, two, three = (
-        asking.Reader(subject, asking.ask("[[persona:silent]]", rid=rid))
+        asking.Reader(subject, asking.ask("[[behavior:silent]]", rid=rid))
         for rid in ("job-1", "job-10", "job-2")
     )
     for reader in (one, two, three):
@@ -274,7 +274,7 @@ def test_image_tokens_are_those_of_the_served_model() -> None:
     assert usage.image_tokens == images.image_tokens(300, 200, profiles.TINY) + 25
 
 
-def test_what_was_said_is_cached_for_a_continuation() -> None:
+def test_a_continuation_reuses_the_cached_output() -> None:
     subject = Scripted(options=AT_ONCE)
     salt = asking.ask().salt
     whole = asking.text(asking.read(subject, asking.ask(salt=salt)))
@@ -289,19 +289,21 @@ def test_what_was_said_is_cached_for_a_continuation() -> None:
     [
         ("tokens_per_seconds=5", "tokens_per_seconds"),
         ("window=0", "window"),
-        ("persona=nobody", "nobody"),
+        ("behavior=unknown", "unknown"),
         ("markers=perhaps", "markers"),
     ],
 )
-def test_an_option_that_cannot_be_meant_is_an_error(query: str, message: str) -> None:
+def test_an_invalid_option_is_an_error(query: str, message: str) -> None:
     with pytest.raises(errors.SettingsError, match=message):
         Scripted(f"scripted:?{query}")
 
 
 def test_options_come_from_the_url() -> None:
     options = ScriptedOptions.parse(
-        "scripted:?tokens_per_second=500&persona=busy&markers=1&window=3"
+        "scripted:?tokens_per_second=500&behavior=busy&markers=1&window=3"
     )
 
-    assert options == ScriptedOptions(tokens_per_second=500, persona="busy", markers=True, window=3)
+    assert options == ScriptedOptions(
+        tokens_per_second=500, behavior="busy", markers=True, window=3
+    )
     assert ScriptedOptions.parse("scripted:") == ScriptedOptions()

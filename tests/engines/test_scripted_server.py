@@ -1,4 +1,4 @@
-"""The scripted engine over HTTP, seen by clients that are not ours."""
+"""The scripted engine over HTTP, through the official client and raw requests."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ import urllib3
 
 from jobs import engine
 from scripted import ScriptedOptions
-from scripted.server import BackgroundServer
 from tests import children
 from tests.engines import asking, subjects
 from tests.engines.subjects import Connect
+from tests.scripted_server import BackgroundServer
 from worker.engines.sglang import wire
 
 
@@ -82,11 +82,11 @@ def test_the_official_client_reads_a_whole_answer(server: BackgroundServer) -> N
     assert answer.usage.completion_tokens > 100
 
 
-@pytest.mark.parametrize(("persona", "status"), [("busy", 503), ("fault", 500), ("starting", 503)])
-def test_errors_are_statuses_where_nothing_is_streamed(
-    persona: str, status: int, server: BackgroundServer
+@pytest.mark.parametrize(("behavior", "status"), [("busy", 503), ("fault", 500), ("starting", 503)])
+def test_without_streaming_an_error_is_a_status(
+    behavior: str, status: int, server: BackgroundServer
 ) -> None:
-    body = chat(asking.ask(f"[[persona:{persona}]]"), stream=False)
+    body = chat(asking.ask(f"[[behavior:{behavior}]]"), stream=False)
 
     answered, data = post(server, "/v1/chat/completions", body)
 
@@ -94,8 +94,8 @@ def test_errors_are_statuses_where_nothing_is_streamed(
     assert json.loads(data)["code"] == status
 
 
-def test_a_full_queue_is_an_error_in_band(server: BackgroundServer) -> None:
-    status, data = post(server, "/v1/chat/completions", chat(asking.ask("[[persona:busy]]")))
+def test_a_full_queue_is_an_error_event_of_a_stream(server: BackgroundServer) -> None:
+    status, data = post(server, "/v1/chat/completions", chat(asking.ask("[[behavior:busy]]")))
 
     events = [line for line in data.split(b"\n\n") if line]
     assert status == 200
@@ -104,7 +104,7 @@ def test_a_full_queue_is_an_error_in_band(server: BackgroundServer) -> None:
     assert events[-1] == b"data: [DONE]"
 
 
-def test_a_trailing_assistant_message_is_a_users_unless_it_is_continued(
+def test_a_trailing_assistant_message_is_continued_only_on_request(
     server: BackgroundServer,
 ) -> None:
     request = asking.ask(continuation="**Final Answer**\n\n\\boxed{")
@@ -129,8 +129,8 @@ def test_without_sampling_parameters_all_samples_are_equal(server: BackgroundSer
 
     answers = [post(server, "/v1/chat/completions", body)[1] for _ in range(2)]
 
-    said = [json.loads(answer)["choices"][0]["message"]["content"] for answer in answers]
-    assert said[0] == said[1]
+    texts = [json.loads(answer)["choices"][0]["message"]["content"] for answer in answers]
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_without_sampling_parameters_all_samples_are_equal(server: BackgroundSer
         {"messages": [_turn("data:image/png;base64,AAAA")]},
     ],
 )
-def test_what_sglang_would_not_take_is_not_taken(
+def test_a_request_that_sglang_rejects_is_rejected(
     change: dict[str, object], server: BackgroundServer
 ) -> None:
     status, data = post(server, "/v1/chat/completions", chat(asking.ask(), **change))
@@ -155,12 +155,12 @@ def test_what_sglang_would_not_take_is_not_taken(
     assert json.loads(data)["type"] == "BadRequestError"
 
 
-def test_a_body_that_is_no_json_is_not_taken(server: BackgroundServer) -> None:
+def test_a_body_that_is_not_json_is_rejected(server: BackgroundServer) -> None:
     assert post(server, "/v1/chat/completions", b"{")[0] == 400
     assert post(server, "/abort_request", b"{")[0] == 400
 
 
-def test_it_tells_its_state(server: BackgroundServer) -> None:
+def test_the_state_endpoints_answer(server: BackgroundServer) -> None:
     assert get(server, "/health") == get(server, "/ready") == (200, b"")
     assert json.loads(get(server, "/server_info")[1])["max_running_requests"] == 64
     assert json.loads(get(server, "/v1/models")[1])["data"][0]["max_model_len"] == 2048
@@ -168,7 +168,7 @@ def test_it_tells_its_state(server: BackgroundServer) -> None:
     assert get(server, "/nothing")[0] == 404
 
 
-def test_it_counts_what_it_did_and_forgets_when_told(
+def test_metrics_count_requests_and_a_flush_clears_the_cache(
     server: BackgroundServer, connect: Connect
 ) -> None:
     client = connect(server.url)
@@ -186,7 +186,7 @@ def test_it_counts_what_it_did_and_forgets_when_told(
 
 def test_all_streams_can_be_aborted_at_once(server: BackgroundServer, connect: Connect) -> None:
     client = connect(server.url)
-    readers = [asking.Reader(client, asking.ask("[[persona:silent]]")) for _ in range(3)]
+    readers = [asking.Reader(client, asking.ask("[[behavior:silent]]")) for _ in range(3)]
     for reader in readers:
         reader.wait_for_text()
 
@@ -194,15 +194,15 @@ def test_all_streams_can_be_aborted_at_once(server: BackgroundServer, connect: C
 
     for reader in readers:
         reader.join()
-        assert isinstance(reader.error, Exception), "nobody here asked for it"
+        assert isinstance(reader.error, Exception), "the client did not ask for the abort"
     assert client.load() == engine.EngineLoad(running=0, waiting=0)
 
 
-def test_a_lost_client_is_noticed_late(connect: Connect) -> None:
+def test_a_disconnected_client_is_noticed_late(connect: Connect) -> None:
     options = subjects.OPTIONS.model_copy(update={"disconnect_seconds": 3600})
     with BackgroundServer(options) as server:
         client = connect(server.url)
-        reader = asking.Reader(client, asking.ask("[[persona:silent]]"))
+        reader = asking.Reader(client, asking.ask("[[behavior:silent]]"))
         reader.wait_for_text()
         reader.close()
         reader.join()
@@ -212,13 +212,13 @@ def test_a_lost_client_is_noticed_late(connect: Connect) -> None:
         assert asking.eventually(lambda: client.load().running == 0)
 
 
-def test_a_reset_of_a_client_that_has_gone_does_not_silence_the_others(connect: Connect) -> None:
+def test_a_reset_for_a_disconnected_client_does_not_stop_other_streams(connect: Connect) -> None:
     options = subjects.OPTIONS.model_copy(
         update={"tokens_per_second": 40, "disconnect_seconds": 3600}
     )
     with BackgroundServer(options) as server:
         client = connect(server.url)
-        reader = asking.Reader(client, asking.ask("[[persona:reset]]"))
+        reader = asking.Reader(client, asking.ask("[[behavior:reset]]"))
         reader.wait_for_text()
         reader.close()
         reader.join()
@@ -239,13 +239,10 @@ def test_a_hundred_streams_share_one_server(connect: Connect) -> None:
     assert all(text.endswith("}") for text in texts)
 
 
-def test_a_process_of_it_ends_cleanly_when_it_is_told(tmp_path: Path, connect: Connect) -> None:
+def test_a_server_process_exits_cleanly_on_sigterm(tmp_path: Path, connect: Connect) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    code = (
-        "from worker.engines import scripted_server; "
-        f"scripted_server.serve('127.0.0.1', {port}, model='named')"
-    )
+    code = f"from scripted import server; server.serve('127.0.0.1', {port}, model='named')"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path)
     client = connect(f"http://127.0.0.1:{port}")

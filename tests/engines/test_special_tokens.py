@@ -12,13 +12,13 @@ import pytest
 
 from core import profiles, special_tokens
 from jobs import engine
-from scripted import dialect
-from scripted.server import BackgroundServer
-from scripted.stage import Scheduler
+from scripted import chat
+from scripted.scheduler import Scheduler
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
 from tests.real_engine import RealEngine
+from tests.scripted_server import BackgroundServer
 from worker.engines.sglang import tokenizer, wire
 
 CHECKPOINT = RealEngine.samples.parent / "checkpoint"
@@ -192,18 +192,20 @@ def test_a_scripted_engine_tells_them_as_sglang_does(connect: Connect) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["question", "system", "instruction", "continuation", "said", "asked"]
+    "place", ["question", "system", "instruction", "continuation", "said", "requested"]
 )
 def test_a_scripted_engine_gets_stuck_on_a_marker_as_sglang_does(place: str) -> None:
     marked = "x<|image_pad|>"
     fields: dict[str, Any] = {place: marked}
-    if place in ("said", "asked"):
-        fields = {"turn": engine.FollowUp(*(("a", marked) if place == "asked" else (marked, "b")))}
+    if place in ("said", "requested"):
+        fields = {
+            "turn": engine.FollowUp(*(("a", marked) if place == "requested" else (marked, "b")))
+        }
     request = replace(asking.ask(), **fields)
-    stage = Scheduler(subjects.OPTIONS, profiles.TINY, lambda: 1000.0)
+    scheduler = Scheduler(subjects.OPTIONS, profiles.TINY, lambda: 1000.0)
 
-    play = stage.enter(request, lambda: None, stuck=dialect.gets_stuck(request))
+    generation = scheduler.add(request, lambda: None, stuck=chat.gets_stuck(request))
 
-    step = play.advance(1e9)
+    step = generation.advance(1e9)
     assert (list(step.tokens), step.end) == ([], None)
-    assert stage.load() == engine.EngineLoad(running=0, waiting=0)
+    assert scheduler.load() == engine.EngineLoad(running=0, waiting=0)

@@ -13,11 +13,11 @@ import pytest
 from core import errors
 from jobs import engine
 from scripted import Scripted
-from scripted.server import BackgroundServer
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
+from tests.scripted_server import BackgroundServer
 from worker.engines.watchdog import WatchedEngine, prompt_tokens
 
 SILENT = 60.0
@@ -74,7 +74,7 @@ class MuteStream:
         self.said.put(None)
 
 
-class Conducted:
+class ControlledEngine:
     """A watched engine, its clock, and readers that wait for it in threads of their own."""
 
     def __init__(self) -> None:
@@ -111,15 +111,17 @@ class Conducted:
 
 
 @pytest.fixture
-def conducted() -> Iterator[Conducted]:
-    conducted = Conducted()
+def conducted() -> Iterator[ControlledEngine]:
+    conducted = ControlledEngine()
     yield conducted
     for reader in conducted.readers:
         reader.close()
         reader.join()
 
 
-def test_an_idle_engine_that_says_nothing_is_given_up_and_told_so(conducted: Conducted) -> None:
+def test_an_idle_engine_that_says_nothing_is_given_up_and_told_so(
+    conducted: ControlledEngine,
+) -> None:
     reader = conducted.ask()
 
     conducted.wait(SILENT)
@@ -139,7 +141,9 @@ def test_an_idle_engine_that_says_nothing_is_given_up_and_told_so(conducted: Con
 @pytest.mark.parametrize(
     "load", [engine.EngineLoad(4, 1), engine.EngineLoad(1, 1), engine.EngineLoad(5, 9)]
 )
-def test_an_engine_with_a_queue_is_believed(conducted: Conducted, load: engine.EngineLoad) -> None:
+def test_an_engine_with_a_queue_is_believed(
+    conducted: ControlledEngine, load: engine.EngineLoad
+) -> None:
     conducted.engine.reported = load
     reader = conducted.ask()
 
@@ -150,7 +154,7 @@ def test_an_engine_with_a_queue_is_believed(conducted: Conducted, load: engine.E
 
 
 def test_of_streams_that_fill_the_engine_and_say_nothing_the_oldest_are_given_up_first(
-    conducted: Conducted,
+    conducted: ControlledEngine,
 ) -> None:
     readers = [conducted.ask() for _ in range(6)]
     conducted.engine.reported = engine.EngineLoad(running=4, waiting=2)
@@ -169,7 +173,7 @@ def test_of_streams_that_fill_the_engine_and_say_nothing_the_oldest_are_given_up
     assert [reader.error for reader in readers[2:]] == [None] * 4
 
 
-def test_the_wait_in_a_queue_does_not_count(conducted: Conducted) -> None:
+def test_the_wait_in_a_queue_does_not_count(conducted: ControlledEngine) -> None:
     conducted.engine.reported = engine.EngineLoad(running=4, waiting=1)
     reader = conducted.ask()
     conducted.wait(10 * SILENT)
@@ -184,7 +188,7 @@ def test_the_wait_in_a_queue_does_not_count(conducted: Conducted) -> None:
     assert isinstance(reader.error, errors.EngineSilent)
 
 
-def test_one_look_at_a_queue_begins_the_wait_anew(conducted: Conducted) -> None:
+def test_one_look_at_a_queue_begins_the_wait_anew(conducted: ControlledEngine) -> None:
     reader = conducted.ask()
     conducted.wait(SILENT - 5)
     conducted.engine.reported = engine.EngineLoad(running=4, waiting=1)
@@ -197,7 +201,7 @@ def test_one_look_at_a_queue_begins_the_wait_anew(conducted: Conducted) -> None:
     assert conducted.watched.waiting == 1
 
 
-def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Conducted) -> None:
+def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: ControlledEngine) -> None:
     conducted.engine.reported = None
     reader = conducted.ask()
 
@@ -209,7 +213,7 @@ def test_an_engine_that_does_not_tell_its_load_is_given_up_too(conducted: Conduc
 
 
 def test_an_engine_that_tells_no_load_and_is_seen_to_be_full_is_believed(
-    conducted: Conducted,
+    conducted: ControlledEngine,
 ) -> None:
     conducted.engine.reported = None
     for which in range(conducted.engine.window):
@@ -223,7 +227,7 @@ def test_an_engine_that_tells_no_load_and_is_seen_to_be_full_is_believed(
 
 
 def test_a_stream_that_has_spoken_is_left_alone_and_nobody_is_asked_for_it(
-    conducted: Conducted,
+    conducted: ControlledEngine,
 ) -> None:
     conducted.ask()
     conducted.speak(0)
@@ -234,7 +238,7 @@ def test_a_stream_that_has_spoken_is_left_alone_and_nobody_is_asked_for_it(
     assert conducted.engine.looks == 0
 
 
-def test_a_long_prompt_has_more_time(conducted: Conducted) -> None:
+def test_a_long_prompt_has_more_time(conducted: ControlledEngine) -> None:
     large = asking.png(width=2800, height=2800)
     seconds = prompt_tokens(asking.ask(images=(large,))) / 500
     assert 20 < seconds < 25
@@ -249,7 +253,7 @@ def test_a_long_prompt_has_more_time(conducted: Conducted) -> None:
     assert isinstance(reader.error, errors.EngineSilent)
 
 
-def test_prompts_that_were_sent_before_have_their_time_as_well(conducted: Conducted) -> None:
+def test_prompts_that_were_sent_before_have_their_time_as_well(conducted: ControlledEngine) -> None:
     large = asking.png(width=2800, height=2800)
     conducted.ask(large)
     conducted.wait(5)
@@ -265,7 +269,7 @@ def test_prompts_that_were_sent_before_have_their_time_as_well(conducted: Conduc
 
 
 def test_streams_beside_it_that_begin_to_speak_show_that_the_engine_is_well(
-    conducted: Conducted,
+    conducted: ControlledEngine,
 ) -> None:
     stuck = conducted.ask()
     conducted.wait(SILENT - 10)
@@ -279,7 +283,7 @@ def test_streams_beside_it_that_begin_to_speak_show_that_the_engine_is_well(
     assert stuck.error.answers_others
 
 
-def test_in_a_long_queue_that_moves_nobody_is_given_up(conducted: Conducted) -> None:
+def test_in_a_long_queue_that_moves_nobody_is_given_up(conducted: ControlledEngine) -> None:
     """At each look one stream has left the queue, each time another one: none of them is stuck."""
     for _ in range(20):
         conducted.ask()
@@ -294,7 +298,7 @@ def test_in_a_long_queue_that_moves_nobody_is_given_up(conducted: Conducted) -> 
 
 
 def test_a_stream_that_later_ones_overtake_is_given_up_in_a_long_queue(
-    conducted: Conducted,
+    conducted: ControlledEngine,
 ) -> None:
     stuck = conducted.ask()
     for _ in range(5):
@@ -315,7 +319,9 @@ def test_a_stream_that_later_ones_overtake_is_given_up_in_a_long_queue(
     )
 
 
-def test_later_tokens_of_another_stream_show_that_the_engine_is_well(conducted: Conducted) -> None:
+def test_later_tokens_of_another_stream_show_that_the_engine_is_well(
+    conducted: ControlledEngine,
+) -> None:
     conducted.ask()
     conducted.speak(0)
     stuck = conducted.ask()
@@ -330,7 +336,7 @@ def test_later_tokens_of_another_stream_show_that_the_engine_is_well(conducted: 
     assert stuck.error.answers_others
 
 
-def test_what_spoke_long_ago_shows_nothing(conducted: Conducted) -> None:
+def test_what_spoke_long_ago_shows_nothing(conducted: ControlledEngine) -> None:
     stuck = conducted.ask()
     conducted.ask()
     conducted.speak(1)
@@ -342,7 +348,7 @@ def test_what_spoke_long_ago_shows_nothing(conducted: Conducted) -> None:
     assert not stuck.error.answers_others
 
 
-def test_a_stream_that_is_closed_from_outside_ends_as_ever(conducted: Conducted) -> None:
+def test_a_stream_that_is_closed_from_outside_ends_as_ever(conducted: ControlledEngine) -> None:
     reader = conducted.ask()
 
     reader.close()
@@ -352,7 +358,7 @@ def test_a_stream_that_is_closed_from_outside_ends_as_ever(conducted: Conducted)
     assert conducted.watched.waiting == 0
 
 
-def test_a_whole_answer_comes_through(conducted: Conducted) -> None:
+def test_a_whole_answer_comes_through(conducted: ControlledEngine) -> None:
     reader = conducted.ask()
     end = engine.Chunk(finish_reason="stop")
     bill = engine.Chunk(usage=engine.TokenUsage(1, 1, 1, 2))
@@ -365,7 +371,7 @@ def test_a_whole_answer_comes_through(conducted: Conducted) -> None:
     assert chunks[-2:] == [end, bill]
 
 
-def test_an_engine_that_is_silent_to_several_is_known_as_such(conducted: Conducted) -> None:
+def test_an_engine_that_is_silent_to_several_is_known_as_such(conducted: ControlledEngine) -> None:
     large = asking.png(width=2800, height=2800)
     readers = [conducted.ask(), conducted.ask(large)]
 
@@ -377,7 +383,7 @@ def test_an_engine_that_is_silent_to_several_is_known_as_such(conducted: Conduct
         assert reader.error.silent_to_others
 
 
-def test_streams_that_have_ended_long_ago_are_no_others(conducted: Conducted) -> None:
+def test_streams_that_have_ended_long_ago_are_no_others(conducted: ControlledEngine) -> None:
     stuck = conducted.ask()
     conducted.ask()
     conducted.speak(1)
@@ -431,7 +437,7 @@ def test_the_scripted_engine_is_given_up_by_its_own_load(connect: Connect) -> No
             connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0
         )
         window = watched.facts().window
-        reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
+        reader = asking.Reader(watched, asking.ask("[[behavior:mute]] How many?"))
         assert asking.eventually(lambda: watched.load().running == 1)
         watched.look()
         clock.seconds += SILENT + PROMPT
@@ -450,7 +456,7 @@ def test_in_process_too() -> None:
         Scripted(options=subjects.OPTIONS), silent_seconds=SILENT, now=clock, period_seconds=0
     )
     watched.facts()
-    reader = asking.Reader(watched, asking.ask("[[persona:mute]] How many?"))
+    reader = asking.Reader(watched, asking.ask("[[behavior:mute]] How many?"))
     assert asking.eventually(lambda: watched.load().running == 1)
     watched.look()
     clock.seconds += SILENT + PROMPT

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from api.limits import Limiter
+from api.rate_limits import Limiter
 from core.rate_limits import RateLimits
 from tests import races
 from tests.fakes import HandTimer
@@ -36,7 +36,7 @@ def test_a_minutes_worth_at_once_is_fine_and_one_more_is_not(buckets: RateLimits
     assert take(buckets, per_minute=3, key=uuid.UUID(int=2))
 
 
-def test_what_is_left_is_told(buckets: RateLimits) -> None:
+def test_the_rest_of_a_bucket_is_returned(buckets: RateLimits) -> None:
     reported = [buckets.take(KEY, per_minute=3) for _ in range(4)]
 
     lefts = [one[0] for one in reported if one is not None]
@@ -78,7 +78,7 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
     server.stop()
 
 
-def test_without_redis_nobody_knows_and_nobody_waits(own_redis: RedisServer) -> None:
+def test_without_redis_the_state_is_unknown_without_delay(own_redis: RedisServer) -> None:
     redis, timer = own_redis, HandTimer()
     buckets = RateLimits(redis.url, timer=timer)
     assert take(buckets, per_minute=2)

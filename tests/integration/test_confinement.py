@@ -232,7 +232,7 @@ files["animated"] = image_files.file_of(picture, "WEBP", save_all=True, append_i
 with Sandbox(TARGET, processes=1, seconds=60) as pool:
     for name, data in files.items():
         _, made = pool.call(data, detail="standard")
-        print(name if made == pipeline.canonicalise(data).data else f"NOT ALIKE: {name}")
+        print(name if made == pipeline.canonicalize(data).data else f"NOT ALIKE: {name}")
     print("confined", *pool.confined)
 """
 

@@ -9,7 +9,7 @@ import pytest
 
 from core import errors, failpoints
 
-HIT_THRICE = "from jobs import failpoints; [failpoints.hit('here', 'now') for _ in range(3)]"
+HIT_THRICE = "from core import failpoints; [failpoints.hit('here', 'now') for _ in range(3)]"
 
 
 def run(armed: str | None) -> int:

@@ -24,12 +24,12 @@ from tests import image_files
         ("TIFF", "image/tiff"),
     ],
 )
-def test_every_format_is_known_by_its_bytes_and_read(name: str, media_type: str) -> None:
+def test_every_format_is_detected_by_content_and_read(name: str, media_type: str) -> None:
     data = image_files.file_of(image_files.gradient(), name)
-    canonical = pipeline.canonicalise(data)
+    canonical = pipeline.canonicalize(data)
 
     assert images.sniff(data) == media_type
-    assert canonical.original == images.Original(
+    assert canonical.original == images.OriginalFile(
         sha256=hashlib.sha256(data).hexdigest(),
         size=len(data),
         media_type=media_type,
@@ -53,7 +53,7 @@ def test_every_format_is_known_by_its_bytes_and_read(name: str, media_type: str)
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
     ],
 )
-def test_what_is_no_image_is_nothing(data: bytes) -> None:
+def test_other_content_is_not_an_image(data: bytes) -> None:
     assert images.sniff(data) is None
 
 
@@ -66,12 +66,14 @@ def test_what_is_no_image_is_nothing(data: bytes) -> None:
         (b"mif1\x00\x00\x00\x00miafheix", "image/heic"),
     ],
 )
-def test_the_heif_family_is_told_apart_by_all_its_brands(brands: bytes, media_type: str) -> None:
+def test_formats_of_the_heif_family_are_detected_by_all_brands(
+    brands: bytes, media_type: str
+) -> None:
     assert images.sniff(b"\x00\x00\x00\x18ftyp" + brands) == media_type
 
 
 def test_a_photograph_stays_a_jpeg_without_subsampled_chroma() -> None:
-    canonical = pipeline.canonicalise(
+    canonical = pipeline.canonicalize(
         image_files.file_of(image_files.gradient(), "JPEG", subsampling="4:2:0")
     )
 
@@ -92,8 +94,10 @@ def test_a_photograph_stays_a_jpeg_without_subsampled_chroma() -> None:
         ),
     ],
 )
-def test_a_webp_becomes_what_suits_its_loss(options: dict[str, object], media_type: str) -> None:
-    canonical = pipeline.canonicalise(
+def test_a_webp_becomes_jpeg_or_png_by_its_compression(
+    options: dict[str, object], media_type: str
+) -> None:
+    canonical = pipeline.canonicalize(
         image_files.file_of(image_files.gradient().rotate(90), "WEBP", **options)
     )
 
@@ -101,16 +105,16 @@ def test_a_webp_becomes_what_suits_its_loss(options: dict[str, object], media_ty
 
 
 @pytest.mark.parametrize("name", ["PNG", "GIF", "BMP", "TIFF"])
-def test_what_came_without_loss_stays_without_loss(name: str) -> None:
+def test_a_lossless_image_stays_lossless(name: str) -> None:
     whole = Image.new("RGB", (112, 84), (10, 200, 30))
-    canonical = pipeline.canonicalise(image_files.file_of(whole, name))
+    canonical = pipeline.canonicalize(image_files.file_of(whole, name))
 
     assert canonical.media_type == "image/png"
     assert image_files.image_of(canonical).tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize("name", ["PNG", "WEBP", "GIF", "TIFF"])
-def test_of_several_pictures_the_first_is_used(name: str) -> None:
+def test_the_first_of_several_images_is_used(name: str) -> None:
     options: dict[str, object] = {"lossless": True} if name == "WEBP" else {}
     first, second = (
         Image.new("RGB", (56, 56), image_files.RED),
@@ -118,13 +122,13 @@ def test_of_several_pictures_the_first_is_used(name: str) -> None:
     )
     data = image_files.file_of(first, name, save_all=True, append_images=[second, first], **options)
 
-    canonical = pipeline.canonicalise(data)
+    canonical = pipeline.canonicalize(data)
 
     assert canonical.original.frames == 3
     assert image_files.image_of(canonical).getpixel((28, 28)) == image_files.RED
 
 
-def test_a_format_that_cannot_be_read_here_is_named() -> None:
+def test_an_unsupported_format_is_named() -> None:
     if importlib.util.find_spec("pillow_heif"):
         pytest.skip("this installation reads HEIC")
     refused = image_files.refusal(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic")
@@ -134,10 +138,10 @@ def test_a_format_that_cannot_be_read_here_is_named() -> None:
     assert "image/heic" in refused.message
 
 
-def test_a_heic_photograph_is_read_where_its_decoder_is_installed() -> None:
+def test_a_heic_photograph_is_read_if_its_decoder_is_installed() -> None:
     heif = pytest.importorskip("pillow_heif")
     heif.register_heif_opener()
-    canonical = pipeline.canonicalise(image_files.file_of(image_files.gradient(), "HEIF"))
+    canonical = pipeline.canonicalize(image_files.file_of(image_files.gradient(), "HEIF"))
 
     assert canonical.original.media_type == "image/heic"
     assert canonical.media_type == "image/jpeg"
@@ -145,7 +149,7 @@ def test_a_heic_photograph_is_read_where_its_decoder_is_installed() -> None:
 
 
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow reads no AVIF")
-def test_an_avif_is_read_where_pillow_can() -> None:
-    canonical = pipeline.canonicalise(image_files.file_of(image_files.gradient(), "AVIF"))
+def test_an_avif_is_read_if_pillow_supports_it() -> None:
+    canonical = pipeline.canonicalize(image_files.file_of(image_files.gradient(), "AVIF"))
 
     assert (canonical.original.media_type, canonical.media_type) == ("image/avif", "image/jpeg")

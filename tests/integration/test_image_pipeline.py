@@ -34,7 +34,7 @@ LAID = {
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "TIFF"])
 @pytest.mark.parametrize(("orientation", "laid"), LAID.items())
-def test_a_picture_is_turned_upright(
+def test_the_orientation_is_applied(
     name: str, orientation: int, laid: Image.Transpose | None
 ) -> None:
     upright = Image.new("RGB", (224, 112), image_files.RED)
@@ -47,7 +47,7 @@ def test_a_picture_is_turned_upright(
         stored, name, exif=image_files.with_orientation(orientation), **options
     )
 
-    canonical = pipeline.canonicalise(data)
+    canonical = pipeline.canonicalize(data)
     seen = image_files.image_of(canonical)
 
     assert (canonical.original.width, canonical.original.height) == (224, 112)
@@ -64,30 +64,30 @@ def test_a_picture_is_turned_upright(
 
 
 @pytest.mark.parametrize("value", [0, 9, 65535])
-def test_an_orientation_that_is_none_turns_nothing(value: int) -> None:
+def test_an_invalid_orientation_is_ignored(value: int) -> None:
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=image_files.with_orientation(value)
     )
 
-    assert pipeline.canonicalise(data).original.orientation == 1
+    assert pipeline.canonicalize(data).original.orientation == 1
 
 
-def test_an_orientation_that_is_a_fraction_turns_nothing() -> None:
+def test_a_fractional_orientation_is_ignored() -> None:
     entry = struct.pack("!HHHIIIII", 1, 0x0112, 5, 1, 26, 0, 6, 1)
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08" + entry
     )
 
     assert Image.open(io.BytesIO(data)).getexif()[0x0112] == 6.0
-    assert pipeline.canonicalise(data).original.orientation == 1
+    assert pipeline.canonicalize(data).original.orientation == 1
 
 
-def test_broken_metadata_spoil_no_picture() -> None:
+def test_damaged_metadata_are_ignored() -> None:
     data = image_files.file_of(
         image_files.gradient(), "JPEG", exif=b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\xff\xff\x01"
     )
 
-    assert pipeline.canonicalise(data).original.orientation == 1
+    assert pipeline.canonicalize(data).original.orientation == 1
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
@@ -102,7 +102,7 @@ def test_a_large_jpeg_is_decoded_small_but_never_below_its_canonical_size(
     if orientation == 6:
         scene = scene.transpose(Image.Transpose.ROTATE_270)
 
-    canonical = pipeline.canonicalise(data, detail="low")
+    canonical = pipeline.canonicalize(data, detail="low")
 
     seen = image_files.image_of(canonical).convert("L")
     expected = scene.resize(seen.size, Image.Resampling.BICUBIC)
@@ -133,7 +133,7 @@ def test_no_metadata_is_left() -> None:
         ),
         image_files.file_of(image_files.gradient(), "GIF", comment=b"somebody"),
     ):
-        canonical = pipeline.canonicalise(data)
+        canonical = pipeline.canonicalize(data)
         left = image_files.image_of(canonical).info
 
         assert not {"exif", "icc_profile", "comment", "Author", "xmp", "transparency"} & left.keys()
@@ -142,11 +142,11 @@ def test_no_metadata_is_left() -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_canonical_image_keeps_its_size_when_it_comes_in_again(name: str) -> None:
-    first = pipeline.canonicalise(
+def test_a_canonical_image_keeps_its_size_when_uploaded_again(name: str) -> None:
+    first = pipeline.canonicalize(
         image_files.file_of(image_files.gradient(300, 200), name), detail="low"
     )
-    second = pipeline.canonicalise(first.data, detail="low")
+    second = pipeline.canonicalize(first.data, detail="low")
 
     assert (second.width, second.height) == (first.width, first.height)
     if first.media_type == "image/png":
@@ -155,29 +155,27 @@ def test_a_canonical_image_keeps_its_size_when_it_comes_in_again(name: str) -> N
 
 @given(width=st.integers(2, 300), height=st.integers(2, 300), name=st.sampled_from(["JPEG", "PNG"]))
 @hypothesis.settings(max_examples=30)
-def test_a_picture_of_any_size_comes_out_at_its_canonical_size(
-    width: int, height: int, name: str
-) -> None:
+def test_an_image_of_any_size_gets_its_canonical_size(width: int, height: int, name: str) -> None:
     data = image_files.file_of(Image.new("RGB", (width, height), image_files.GREEN), name)
     if max(width, height) > pipeline.MAX_RATIO * min(width, height):
         assert image_files.refusal(data).specific_code == "invalid_image"
         return
-    canonical = pipeline.canonicalise(data)
+    canonical = pipeline.canonicalize(data)
 
     assert (canonical.height, canonical.width) == geometry.canonical_size(height, width, "standard")
     assert image_files.image_of(canonical).size == (canonical.width, canonical.height)
 
 
-def test_the_details_differ_in_size_and_key() -> None:
+def test_detail_tiers_differ_in_size_and_key() -> None:
     data = image_files.file_of(Image.new("RGB", (3000, 2600), image_files.GREEN), "JPEG")
-    made = [pipeline.canonicalise(data, detail=detail) for detail in profiles.DETAIL_TOKENS]
+    made = [pipeline.canonicalize(data, detail=detail) for detail in profiles.DETAIL_TOKENS]
 
     assert [one.width * one.height // 784 for one in made] == [1254, 2538, 4012, 8148]
     assert len({one.key for one in made}) == 4
 
 
-def test_the_key_is_of_bytes_and_pipeline() -> None:
-    canonical = pipeline.canonicalise(image_files.file_of(image_files.gradient()))
+def test_the_key_depends_on_bytes_and_pipeline() -> None:
+    canonical = pipeline.canonicalize(image_files.file_of(image_files.gradient()))
 
     mixed = canonical.data + images.PIPELINE_VERSION.encode()
     assert canonical.key == hashlib.sha256(mixed).hexdigest()
@@ -189,13 +187,13 @@ def test_the_key_is_of_bytes_and_pipeline() -> None:
     [
         (20_000, 12_000, "image_too_large", "20000 x 12000 pixels, 240 megapixels; at most 50 are"),
         (7_072, 7_072, "image_too_large", "at most 50 are allowed"),
-        (3_000, 10, "invalid_image", "3000 x 10 pixels, one side 300 times the other"),
+        (3_000, 10, "invalid_image", "3000 x 10 pixels: one side is 300 times the other"),
         (10, 3_000, "invalid_image", "at most 50 times is allowed"),
-        (1, 1, "image_too_small", "1 x 1 pixels; each side needs at least 2"),
+        (1, 1, "image_too_small", "1 x 1 pixels; each side must be at least 2"),
         (1, 40, "image_too_small", "1 x 40 pixels"),
     ],
 )
-def test_bounds_are_kept_before_anything_is_decoded(
+def test_limits_are_checked_before_anything_is_decoded(
     width: int, height: int, code: str, said: str
 ) -> None:
     data = image_files.png_header(width, height)
@@ -206,11 +204,11 @@ def test_bounds_are_kept_before_anything_is_decoded(
     assert said in refused.message
 
 
-def test_what_is_no_image_is_refused() -> None:
+def test_other_files_are_rejected() -> None:
     assert image_files.refusal(b"plain words, no picture").specific_code == "invalid_image_format"
 
 
-def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated() -> None:
+def test_a_webp_bomb_is_rejected_before_its_canvas_is_allocated() -> None:
     canvas = (16_382).to_bytes(3, "little") * 2
     chunks = b"WEBPVP8X\x0a\x00\x00\x00" + bytes(4) + canvas
     refused = image_files.refusal(b"RIFF" + len(chunks).to_bytes(4, "little") + chunks)
@@ -220,17 +218,17 @@ def test_a_webp_bomb_is_refused_before_its_canvas_is_allocated() -> None:
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_truncated_image_is_refused(name: str) -> None:
+def test_a_truncated_image_is_rejected(name: str) -> None:
     data = image_files.file_of(image_files.gradient(), name)
     for left in (len(data) // 2, len(data) * 3 // 4):
         refused = image_files.refusal(data[:left])
 
         assert refused.specific_code == "image_parse_error"
-        assert refused.message == ("The image file is damaged or cut short: it cannot be decoded.")
+        assert refused.message == ("The image file is damaged or truncated and cannot be decoded.")
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
-def test_a_damaged_file_is_read_or_refused_and_nothing_else(name: str) -> None:
+def test_a_damaged_file_is_read_or_rejected(name: str) -> None:
     whole = image_files.file_of(
         image_files.gradient(), name, **({"save_all": True} if name == "TIFF" else {})
     )
@@ -243,7 +241,7 @@ def test_a_damaged_file_is_read_or_refused_and_nothing_else(name: str) -> None:
                 chance.randrange(256)
             )
         try:
-            pipeline.canonicalise(bytes(data), max_pixels=1_000_000)
+            pipeline.canonicalize(bytes(data), max_pixels=1_000_000)
         except errors.ImageRejected as refused:
             outcomes.add(refused.specific_code)
 

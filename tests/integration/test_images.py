@@ -37,15 +37,15 @@ def router() -> Iterator[images.ImageReader]:
     images_of_one_process.close()
 
 
-def test_an_upload_is_made_canonical_in_a_child(router: images.ImageReader) -> None:
+def test_an_upload_is_decoded_in_a_child_process(router: images.ImageReader) -> None:
     data = image_files.file_of(image_files.gradient(), "JPEG", exif=image_files.with_orientation(6))
 
-    assert router.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalise(
+    assert router.accept(data, account_id=ACCOUNT, detail="low") == pipeline.canonicalize(
         data, detail="low"
     )
 
 
-def test_two_children_make_the_same_bytes(router: images.ImageReader) -> None:
+def test_two_child_processes_make_the_same_bytes(router: images.ImageReader) -> None:
     data = image_files.file_of(image_files.gradient(640, 480), "WEBP", lossless=True)
     again = images.ImageReader.start(Settings.read({}, sandbox_processes=1))
     try:
@@ -55,7 +55,7 @@ def test_two_children_make_the_same_bytes(router: images.ImageReader) -> None:
         again.close()
 
 
-def test_an_avif_fits_into_a_childs_memory(router: images.ImageReader) -> None:
+def test_an_avif_fits_into_the_memory_limit(router: images.ImageReader) -> None:
     if not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
 
@@ -77,7 +77,7 @@ def test_an_avif_fits_into_a_childs_memory(router: images.ImageReader) -> None:
     ],
     ids=["empty", "too many bytes", "no image", "bomb"],
 )
-def test_the_door_refuses_with_one_sentence_and_a_code(
+def test_an_invalid_upload_is_rejected_with_message_and_code(
     router: images.ImageReader, data: bytes, code: str, status: int
 ) -> None:
     with pytest.raises(errors.ImageRejected) as refused:
@@ -87,7 +87,9 @@ def test_the_door_refuses_with_one_sentence_and_a_code(
     assert refused.value.message.endswith(".")
 
 
-def test_the_door_names_found_and_allowed_bytes(router: images.ImageReader) -> None:
+def test_a_large_upload_is_rejected_with_actual_and_allowed_bytes(
+    router: images.ImageReader,
+) -> None:
     with pytest.raises(errors.ImageRejected, match=r"has 1,048,579 bytes; at most 1,048,576 are"):
         router.accept(b"\xff\xd8\xff" + bytes(2**20), account_id=ACCOUNT)
 
@@ -96,7 +98,7 @@ def test_the_door_names_found_and_allowed_bytes(router: images.ImageReader) -> N
     ("order", "seconds", "said"),
     [("sleep_forever", 0.2, "too long"), ("eat", 60.0, "too much memory")],
 )
-def test_a_decoder_that_hangs_or_crashes_is_the_images_fault(
+def test_a_decoder_that_hangs_or_crashes_rejects_the_image(
     order: str, seconds: float, said: str
 ) -> None:
     target = f"tests.integration.sandbox_targets:{order}_on_any_image"
@@ -110,7 +112,7 @@ def test_a_decoder_that_hangs_or_crashes_is_the_images_fault(
     assert refused.value.specific_code == "image_parse_error"
 
 
-def test_an_account_whose_images_hang_leaves_a_decoder_to_every_other() -> None:
+def test_an_account_with_hanging_images_leaves_a_decoder_to_others() -> None:
     settings = Settings.read({}, sandbox_processes=2, sandbox_seconds=30)
     router = images.ImageReader.start(settings, target=sandbox_targets.DECODE_OR_HANG)
     png = image_files.file_of(image_files.gradient())
@@ -165,7 +167,7 @@ def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> Non
         assert refused(ACCOUNT, decoded=True)
 
 
-def test_reading_stops_at_the_cap() -> None:
+def test_reading_stops_at_the_limit() -> None:
     stream = io.BytesIO(bytes(5000))
 
     with pytest.raises(errors.ImageRejected, match="more than 1,000 bytes") as refused:
@@ -174,7 +176,7 @@ def test_reading_stops_at_the_cap() -> None:
     assert stream.tell() == 1001
 
 
-def test_a_stream_of_exactly_the_cap_is_read_whole_in_whatever_pieces_it_comes() -> None:
+def test_a_stream_of_exactly_the_limit_is_read_completely() -> None:
     class Trickle(io.BytesIO):
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(min(size or 0, 7))
@@ -183,7 +185,7 @@ def test_a_stream_of_exactly_the_cap_is_read_whole_in_whatever_pieces_it_comes()
 
 
 @given(data=st.binary(max_size=200), media_type=st.sampled_from(["image/png", "text/plain", ""]))
-def test_a_data_url_gives_its_bytes_whatever_type_it_claims(data: bytes, media_type: str) -> None:
+def test_a_data_url_is_decoded_for_any_media_type(data: bytes, media_type: str) -> None:
     text = b64encode(data).decode()
     lines = "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76))
 
@@ -204,14 +206,14 @@ def test_a_data_url_gives_its_bytes_whatever_type_it_claims(data: bytes, media_t
         "data:image/png;base64,aGVsbé8=",
     ],
 )
-def test_what_is_no_data_url_in_base64_is_refused(url: str) -> None:
+def test_an_invalid_data_url_is_rejected(url: str) -> None:
     with pytest.raises(errors.ImageRejected) as refused:
         images.from_data_url(url)
 
     assert refused.value.specific_code == "invalid_base64_image"
 
 
-def test_a_process_that_takes_images_in_loads_no_decoder() -> None:
+def test_a_process_that_receives_images_loads_no_decoder() -> None:
     script = "import sys, jobs.images; print('PIL.Image' in sys.modules)"
     reported = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, check=True, text=True

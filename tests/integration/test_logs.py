@@ -14,7 +14,7 @@ _PROGRAM = """
 import logging, sys, threading
 import sqlalchemy as sa
 import structlog
-from jobs import logs
+from core import logs
 from core.settings import Settings
 
 settings = Settings.read({}, log_format=sys.argv[1], log_level=sys.argv[2])

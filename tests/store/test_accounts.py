@@ -41,7 +41,7 @@ def test_a_key_says_whose_it_is_and_what_it_may_do(database: Database) -> None:
     assert principal.actor == f"key:{ids.show('key', principal.key_id)}"
 
 
-def test_an_unknown_key_another_pepper_or_nonsense_is_nobody(database: Database) -> None:
+def test_an_unknown_key_another_pepper_or_nonsense_has_no_principal(database: Database) -> None:
     key = factories.make_key(database)
 
     assert accounts.authenticate(database, accounts.new_key(), pepper=factories.PEPPER) is None
@@ -62,7 +62,7 @@ def test_the_key_itself_is_nowhere_in_the_database(database: Database) -> None:
     assert key not in repr(shown)
 
 
-def test_a_revoked_key_is_nobody_at_once_and_stays_on_the_list(database: Database) -> None:
+def test_a_revoked_key_has_no_principal_at_once_and_stays_on_the_list(database: Database) -> None:
     key = factories.make_key(database)
     principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
     assert principal is not None

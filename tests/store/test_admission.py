@@ -63,7 +63,7 @@ def test_only_queued_jobs_count(database: Database, account_id: uuid.UUID, route
         router(queued_jobs_total=2).check(account_id)
 
 
-def test_within_a_second_a_process_counts_itself_and_asks_nobody(
+def test_within_a_second_a_process_counts_without_the_database(
     database: Database, account_id: uuid.UUID, router: Open
 ) -> None:
     here = router(queued_jobs_total=3)
@@ -123,7 +123,7 @@ def test_a_count_that_takes_long_is_repeated_less_often(
         here.check(account_id)
 
 
-def test_a_database_that_is_away_admits_nobody(account_id: uuid.UUID) -> None:
+def test_a_database_that_does_not_answer_admits_no_job(account_id: uuid.UUID) -> None:
     away = Database("sqlite:////no/such/folder/longlook.db")
 
     with pytest.raises(errors.Unavailable):
@@ -156,7 +156,7 @@ def test_the_disk_is_the_one_of_the_database_wherever_that_will_be() -> None:
     nowhere.close()
 
 
-def test_a_full_disk_of_the_database_is_told_as_such_and_nothing_is_kept(
+def test_a_full_disk_of_the_database_is_reported_and_nothing_is_stored(
     database: Database, account_id: uuid.UUID
 ) -> None:
     if database.dialect == "postgresql":

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database, DatabaseUnavailable, LockTimeout, utcnow
 from jobs.records import Account, Job
-from jobs.store import claims, history
+from jobs.store import claims, commands, history
 from tests import factories, postgres, races
 from tests.databases import Age, Clock, PostgresSource
 
@@ -228,7 +228,7 @@ def test_a_server_that_takes_no_writes_is_an_outage(database: Database) -> None:
 
 
 @only_postgresql
-def test_a_row_that_stays_locked_is_told_apart_from_an_outage(
+def test_a_locked_row_is_distinguished_from_an_outage(
     database: Database, account_id: uuid.UUID
 ) -> None:
     job_id = factories.make_job(database, account_id)
@@ -242,7 +242,7 @@ def test_a_row_that_stays_locked_is_told_apart_from_an_outage(
     with database.transaction() as slow:
         slow.execute(locked)
         with pytest.raises(LockTimeout):
-            history.cancel(database, job_id, account_id=account_id, actor="key:test")
+            commands.cancel(database, job_id, account_id=account_id, actor="key:test")
 
 
 @only_sqlite
@@ -275,7 +275,7 @@ def test_writers_of_one_process_take_turns_and_hold_no_connection_while_they_wai
         assert accounts_of(small) == 8
 
 
-def test_more_threads_than_connections_wait_and_are_told(database_url: str) -> None:
+def test_more_threads_than_connections_wait_and_get_an_error(database_url: str) -> None:
     with contextlib.closing(Database(database_url, pool_size=1, pool_seconds=0.05)) as small:
         with small.reading(), small.reading(), pytest.raises(DatabaseUnavailable), small.reading():
             pass

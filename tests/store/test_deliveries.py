@@ -1,4 +1,4 @@
-"""How tries end: on a schedule, each by one owner, and without any job that waits for them."""
+"""Attempts end on a schedule, each by one owner, and no job waits for them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ import pytest
 import sqlalchemy as sa
 
 from core.database import Database
-from jobs import delivery
-from jobs.delivery import AttemptOutcome, AttemptState, DeliveryStatus, EventType
 from jobs.lifecycle import Status
 from tests import factories, webhooks
 from tests.databases import Age
-from webhooks import attempts, claims, endpoints, queries, redelivery
+from webhooks import attempts, claims, endpoints, policy, queries, redelivery
+from webhooks.policy import AttemptOutcome, AttemptState, DeliveryStatus, EventType
 
 SLOW = attempts.AttemptResult(AttemptOutcome.FAILED, error_code="refused", status_code=503,
                     retry_after=timedelta(hours=1))  # fmt: skip
 
 
-def test_a_delivered_try_ends_its_delivery(database: Database, account_id: uuid.UUID) -> None:
+def test_a_delivered_attempt_ends_its_delivery(database: Database, account_id: uuid.UUID) -> None:
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
 
@@ -56,10 +55,10 @@ def test_failures_follow_the_schedule_to_its_end(
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
 
-    for planned in delivery.SCHEDULE[1:]:
+    for planned in policy.SCHEDULE[1:]:
         settled = webhooks.try_once(database, webhooks.DOWN)
         assert settled.status is DeliveryStatus.PENDING
-        # From the end of the one try to the next one, however long ago that end is by now.
+        # From the end of the one attempt to the next one, however long ago that end is.
         *_, ended, waiting = webhooks.attempts(database)
         assert ended.ended_at is not None
         assert planned * 0.8 <= waiting.due_at - ended.ended_at <= planned * 1.2
@@ -78,15 +77,15 @@ def test_failures_follow_the_schedule_to_its_end(
     assert claims.pause(database) is None
 
 
-def test_a_receiver_may_ask_for_more_time_but_not_for_ever() -> None:
+def test_a_receiver_can_ask_for_a_longer_wait_up_to_a_day() -> None:
     rng = random.Random(3)
 
-    assert delivery.wait(1, rng=rng, retry_after=timedelta(hours=1)) == timedelta(hours=1)
-    assert delivery.wait(1, rng=rng, retry_after=timedelta(days=30)) == timedelta(hours=24)
-    assert delivery.wait(2, rng=rng, retry_after=timedelta(seconds=1)) >= timedelta(minutes=4)
+    assert policy.wait(1, rng=rng, retry_after=timedelta(hours=1)) == timedelta(hours=1)
+    assert policy.wait(1, rng=rng, retry_after=timedelta(days=30)) == timedelta(hours=24)
+    assert policy.wait(2, rng=rng, retry_after=timedelta(seconds=1)) >= timedelta(minutes=4)
 
 
-def test_a_longer_wait_that_was_asked_for_is_kept(
+def test_a_longer_wait_that_the_receiver_asked_for_is_kept(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -99,7 +98,7 @@ def test_a_longer_wait_that_was_asked_for_is_kept(
     assert len(webhooks.claim(database)) == 1
 
 
-def test_a_try_has_one_owner_and_ends_once(database: Database, account_id: uuid.UUID) -> None:
+def test_an_attempt_has_one_owner_and_ends_once(database: Database, account_id: uuid.UUID) -> None:
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
     [claimed] = webhooks.claim(database)
@@ -111,7 +110,7 @@ def test_a_try_has_one_owner_and_ends_once(database: Database, account_id: uuid.
     assert [row.outcome for row in webhooks.attempts(database)] == [AttemptOutcome.DELIVERED]
 
 
-def test_a_try_whose_sender_is_gone_is_made_again_and_the_late_sender_is_refused(
+def test_a_lost_attempt_is_repeated_and_the_late_sender_is_refused(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -129,13 +128,13 @@ def test_a_try_whose_sender_is_gone_is_made_again_and_the_late_sender_is_refused
     assert [row.outcome for row in webhooks.attempts(database)] == [AttemptOutcome.LOST, None]
 
 
-def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less_often(
+def test_an_attempt_that_repeatedly_loses_its_sender_is_made_less_and_less_often(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
     waits = []
-    for _ in range(delivery.LOSSES_WITHOUT_WAIT + 2):
+    for _ in range(policy.LOSSES_WITHOUT_WAIT + 2):
         assert len(webhooks.claim(database)) == 1
         age(61)
         attempts.expire(database)
@@ -145,12 +144,12 @@ def test_a_try_over_which_senders_are_lost_again_and_again_is_made_less_and_less
         age(waits[-1].total_seconds())
 
     *first, sixth, seventh = waits
-    assert first == [timedelta()] * delivery.LOSSES_WITHOUT_WAIT
+    assert first == [timedelta()] * policy.LOSSES_WITHOUT_WAIT
     assert timedelta() < sixth < seventh
     assert webhooks.try_once(database, webhooks.OK).status is DeliveryStatus.DELIVERED
 
 
-def test_a_try_that_was_not_made_is_put_off_and_leaves_no_row(
+def test_an_attempt_that_was_not_made_is_put_off_and_leaves_no_row(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -167,7 +166,7 @@ def test_a_try_that_was_not_made_is_put_off_and_leaves_no_row(
     assert (again.attempt_id, again.step, again.number) == (claimed.attempt_id, 0, 1)
 
 
-def test_a_try_that_somebody_else_has_is_not_put_off(
+def test_an_attempt_of_another_owner_is_not_put_off(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -191,6 +190,7 @@ def test_deliveries_are_read_by_job_and_by_endpoint_in_pages(
     endpoint = webhooks.make_endpoint(database, account_id, event_types=list(EventType))
     job_id = webhooks.run_job(database, account_id)
     webhooks.run_job(database, account_id)
+    webhooks.fan_out(database)
 
     first, more = queries.of_job(database, job_id, limit=1)
     second, no_more = queries.of_job(database, job_id, limit=1, after=first[0].delivery.id)
@@ -208,11 +208,13 @@ def test_deliveries_are_read_by_job_and_by_endpoint_in_pages(
 
 @pytest.mark.parametrize("dialect", ["postgresql"])  # SQLite has one writer at a time.
 @pytest.mark.parametrize("verb", ["claim", "settle", "expire", "update", "recover", "enable"])
-def test_no_job_waits_for_those_who_tell_of_others(
+def test_no_job_waits_for_a_transaction_of_webhooks(
     database: Database, account_id: uuid.UUID, verb: str
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
+    webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
+    webhooks.fan_out(database)
     held = [] if verb == "claim" else webhooks.claim(database)
     endpoints.recover(database, endpoint.id, account_id=None, since=endpoint.created_at)
     written, over = threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Endpoints and what messages are signed with: kept sealed, rotated with an overlap, sealed again by a new key."""
+"""Endpoints and secrets: stored sealed, rotated with an overlap, sealed again by a new key."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 from core import errors
 from core.database import Database
 from core.vault import Vault
-from jobs.delivery import Webhook
-from jobs.outbox import WebhookEndpoint
 from tests import factories, races, webhooks
 from tests.databases import Age
 from webhooks import attempts, endpoints, secrets
+from webhooks.policy import Webhook
+from webhooks.tables import WebhookEndpoint
 
 NEW = endpoints.StoredSecret(sealed=b"a newer sealed secret", redacted="whsec_…ewer")
 OLD = webhooks.SECRET.sealed
@@ -39,7 +39,7 @@ def test_endpoints_are_listed_in_pages_of_their_account(
     assert (more, no_more) == (True, False)
 
 
-def test_an_account_has_so_many_endpoints_at_the_most(
+def test_an_account_has_a_limited_number_of_endpoints(
     database: Database, account_id: uuid.UUID
 ) -> None:
     def make(owner: uuid.UUID) -> uuid.UUID:
@@ -64,7 +64,7 @@ def test_an_account_has_so_many_endpoints_at_the_most(
     assert endpoints.get(database, made, account_id=account_id) is not None
 
 
-def test_an_account_makes_so_many_endpoints_a_day_at_the_most(
+def test_an_account_creates_a_limited_number_of_endpoints_a_day(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     def make(owner: uuid.UUID) -> uuid.UUID:
@@ -90,7 +90,7 @@ def test_an_account_makes_so_many_endpoints_a_day_at_the_most(
     make(account_id)
 
 
-def test_an_update_that_changes_nothing_moves_no_time(
+def test_an_update_that_changes_nothing_keeps_the_times(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
@@ -122,7 +122,7 @@ def test_a_deleted_endpoint_is_gone_with_its_secrets(
     assert (left.barred, left.secrets) == ("endpoint_deleted", ())
 
 
-def test_the_old_secret_signs_beside_the_new_one_for_a_day(
+def test_the_old_secret_also_signs_for_a_day(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
@@ -139,9 +139,7 @@ def test_the_old_secret_signs_beside_the_new_one_for_a_day(
     assert after.secrets == (NEW.sealed,)
 
 
-def test_a_secret_that_is_not_kept_is_dead_at_once(
-    database: Database, account_id: uuid.UUID
-) -> None:
+def test_a_secret_that_is_replaced_ends_at_once(database: Database, account_id: uuid.UUID) -> None:
     endpoint = rotated(database, webhooks.make_endpoint(database, account_id), keep_old=False)
     webhooks.run_job(database, account_id)
 
@@ -161,7 +159,7 @@ def test_an_accounts_default_secret_is_made_once_and_rotated(
     first = races.race(make, make)
     assert len(set(first)) == 1
     stored = secrets.rotate_default(database, account_id, secret=NEW)
-    webhooks.run_job(database, account_id, webhook=Webhook(url="https://app.example/"))
+    webhooks.run_job(database, account_id, webhook=Webhook(url="https://app.example/").plain())
     [claimed] = webhooks.claim(database)
 
     assert claimed.secrets == (NEW.sealed, first[0])

@@ -1,4 +1,4 @@
-"""What happens to jobs is written down to be told, in the transaction in which it happens, for those who listen."""
+"""Moves of jobs become notifications for those who listen: their types, targets and payloads."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ import pytest
 
 from core import ids
 from core.database import Database
-from jobs import delivery, findings
+from jobs import findings
 from jobs.answers.extraction import Answer
-from jobs.delivery import (
+from jobs.lifecycle import Status
+from jobs.store import commands, expiry, purge, retention, settle, submission, timeline
+from tests import factories, webhooks
+from tests.databases import Age
+from webhooks import attempts, endpoints, policy
+from webhooks import purge as webhook_purge
+from webhooks.policy import (
     AttemptKind,
     AttemptOutcome,
     AttemptState,
@@ -21,12 +27,7 @@ from jobs.delivery import (
     EventType,
     Webhook,
 )
-from jobs.lifecycle import Status
-from jobs.outbox import WebhookNotification
-from jobs.store import events, expiry, history, purge, retention, settle, submission, timeline
-from tests import factories, webhooks
-from tests.databases import Age
-from webhooks import attempts, endpoints
+from webhooks.tables import WebhookNotification
 
 URL = "https://app.example/hook?token=hidden"
 
@@ -35,12 +36,23 @@ def types(database: Database) -> list[str]:
     return [event.type for event in webhooks.events(database)]
 
 
+def remove_job(database: Database, job_id: uuid.UUID) -> None:
+    """Remove a job's data as the API does."""
+    assert retention.remove_job(
+        database,
+        job_id,
+        account_id=None,
+        actor="key:test",
+        remove_copies=webhook_purge.reduce_jobs,
+    )
+
+
 def payload(event: WebhookNotification) -> dict[str, object]:
     loaded: dict[str, object] = orjson.loads(event.payload)
     return loaded
 
 
-def test_an_end_is_told_to_the_endpoints_that_listen_and_to_no_others(
+def test_endpoints_that_listen_are_notified_of_an_end_and_no_others(
     database: Database, account_id: uuid.UUID
 ) -> None:
     listening = webhooks.make_endpoint(database, account_id)
@@ -116,17 +128,17 @@ def test_a_payload_has_the_value_as_long_as_it_fits(
     if "answer" not in omitted:
         assert data["answer"]["text"] == orjson.dumps(value).decode()
         assert data["answer"]["value"] == (None if omitted else value)
-    assert len(event.payload) < delivery.PAYLOAD_BYTES
+    assert len(event.payload) < policy.PAYLOAD_BYTES
 
     with database.transaction() as transaction:
-        events.reduce(transaction, [job_id])
+        webhook_purge.reduce_jobs(transaction, [job_id])
     [event] = webhooks.events(database)
     data = payload(event)["data"]
     assert isinstance(data, dict)
     assert (data["answer"], data["omitted"]) == (None, ["answer"])
 
 
-def test_a_payload_tells_what_a_second_look_makes_of_the_answer(
+def test_a_payload_has_the_confidence_of_a_verification(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -168,10 +180,12 @@ def test_a_payload_leaves_out_what_makes_it_too_long(
     assert isinstance(second, dict)
     assert (first["answer"], first["omitted"]) == (None, ["answer"])
     assert (second["metadata"], second["omitted"]) == (None, ["answer", "metadata"])
-    assert all(len(event.payload) < delivery.PAYLOAD_BYTES for event in webhooks.events(database))
+    assert all(len(event.payload) < policy.PAYLOAD_BYTES for event in webhooks.events(database))
 
 
-def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id: uuid.UUID) -> None:
+def test_only_the_first_attempt_announces_a_start(
+    database: Database, account_id: uuid.UUID
+) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["job.started"])
     factories.make_job(database, account_id)
     settle.release(database, factories.claim(database), generation=None)
@@ -181,13 +195,13 @@ def test_only_the_first_attempt_tells_of_a_start(database: Database, account_id:
     assert types(database) == ["job.started"]
 
 
-def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age: Age) -> None:
+def test_each_way_to_end_is_announced(database: Database, account_id: uuid.UUID, age: Age) -> None:
     webhooks.make_endpoint(database, account_id)
     fault = settle.Failure("engine_rejected", "No.")
     factories.make_job(database, account_id)
     settle.fail(database, factories.claim(database), fault, generation=None)
     queued = factories.make_job(database, account_id)
-    history.cancel(database, queued, account_id=None, actor="key:test")
+    commands.cancel(database, queued, account_id=None, actor="key:test")
     factories.make_job(database, account_id)
     settle.stop(database, factories.claim(database), generation=None)
     factories.make_job(database, account_id)
@@ -210,13 +224,13 @@ def test_every_way_to_end_is_told(database: Database, account_id: uuid.UUID, age
     ]
 
 
-def test_a_job_that_changes_nothing_tells_nothing(
+def test_a_change_without_a_move_writes_no_notification(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=list(EventType))
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
-    history.cancel(database, job_id, account_id=None, actor="key:test")
+    commands.cancel(database, job_id, account_id=None, actor="key:test")
 
     assert types(database) == ["job.started"]
     assert settle.stop(database, claimed, generation=None)
@@ -224,12 +238,12 @@ def test_a_job_that_changes_nothing_tells_nothing(
     assert types(database) == ["job.started", "job.cancelled"]
 
 
-def test_a_jobs_own_url_is_told_of_what_it_asked_for(
+def test_a_jobs_own_url_gets_the_events_that_it_names(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhook = Webhook(url=URL, events=("job.started", "job.succeeded"))
-    webhooks.run_job(database, account_id, webhook=webhook)
-    webhooks.run_job(database, account_id, webhook=Webhook(url=URL, events=("job.failed",)))
+    webhooks.run_job(database, account_id, webhook=webhook.plain())
+    webhooks.run_job(database, account_id, webhook=Webhook(url=URL, events=("job.failed",)).plain())
 
     assert types(database) == ["job.started", "job.succeeded"]
     reported = webhooks.all_deliveries(database)
@@ -239,13 +253,13 @@ def test_a_jobs_own_url_is_told_of_what_it_asked_for(
     assert (first.url, first.secrets) == (URL, ())
 
 
-def test_a_job_that_names_an_endpoint_tells_it_once(
+def test_an_endpoint_that_a_job_names_gets_one_notification(
     database: Database, account_id: uuid.UUID
 ) -> None:
     named = webhooks.make_endpoint(database, account_id, event_types=["job.failed"])
     listening = webhooks.make_endpoint(database, account_id)
     for endpoint in (named, listening):
-        webhooks.run_job(database, account_id, webhook=Webhook(endpoint_id=endpoint.id))
+        webhooks.run_job(database, account_id, webhook=Webhook(endpoint_id=endpoint.id).plain())
 
     reported = [(one.notification_id, one.endpoint_id) for one in webhooks.all_deliveries(database)]
     first, second = webhooks.events(database)
@@ -284,7 +298,7 @@ def end_and_break(database: Database) -> None:
         raise RuntimeError(len(changed))
 
 
-def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
+def test_a_deleted_job_removes_its_answer_from_payloads(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -292,7 +306,7 @@ def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
     job_id = webhooks.run_job(database, account_id, answer="the answer")
     webhooks.try_first(database, webhooks.OK)
 
-    retention.remove_job(database, job_id, account_id=None, actor="key:test")
+    remove_job(database, job_id)
 
     [event] = webhooks.events(database)
     data = payload(event)["data"]
@@ -304,7 +318,7 @@ def test_a_deleted_job_takes_its_answer_out_of_what_is_told(
     assert b"the answer" not in left.payload
 
 
-def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
+def test_a_response_after_the_answer_was_removed_is_not_stored(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -312,7 +326,7 @@ def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
     [under_way] = webhooks.claim(database)
     assert b"the answer" in under_way.payload
 
-    retention.remove_job(database, job_id, account_id=None, actor="key:test")
+    remove_job(database, job_id)
     echoed = attempts.AttemptResult(
         AttemptOutcome.DELIVERED, status_code=200, answer=under_way.payload
     )
@@ -323,7 +337,7 @@ def test_what_a_receiver_says_after_the_answer_was_removed_is_not_kept(
     assert attempt.response_body is None
 
 
-def test_old_answers_and_old_events_go_but_not_what_is_still_to_be_told(
+def test_old_answers_and_old_notifications_are_removed_unless_still_pending(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -332,19 +346,23 @@ def test_old_answers_and_old_events_go_but_not_what_is_still_to_be_told(
     periods = purge.Periods(answer=timedelta(days=1), timeline=timedelta(days=1))
 
     purge.batch(database, periods, actor="sweeper:test")
+    webhook_purge.batch(database, periods)
 
     [event] = webhooks.events(database)
     assert b"the answer" not in event.payload
     webhooks.try_once(database, webhooks.OK)
     purge.batch(database, periods, actor="sweeper:test")
+    webhook_purge.batch(database, periods)
     assert types(database) == []
     assert webhooks.attempts(database) == []
 
 
-def test_a_replay_of_a_submission_makes_no_second_lane(
+def test_a_replay_of_a_submission_keeps_the_webhook(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    wanted = factories.make_submission(account_id, webhook=Webhook(url=URL), idempotency_key="once")
+    wanted = factories.make_submission(
+        account_id, webhook=Webhook(url=URL).plain(), idempotency_key="once"
+    )
 
     first = submission.submit(database, wanted, key_lifetime=factories.KEY_LIFETIME)
     again = submission.submit(database, wanted, key_lifetime=factories.KEY_LIFETIME)
@@ -354,12 +372,12 @@ def test_a_replay_of_a_submission_makes_no_second_lane(
 
 
 @pytest.mark.parametrize("url", ["https://a.example:99999/", "mailto:a@b.example", "https://", "x"])
-def test_a_url_that_cannot_be_read_does_not_come_as_far_as_the_end_of_a_job(url: str) -> None:
+def test_an_invalid_url_does_not_get_as_far_as_the_end_of_a_job(url: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         Webhook(url=url)
 
 
-def test_an_origin_shows_nothing_of_a_path_and_tells_ports_apart() -> None:
+def test_an_origin_has_no_path_and_distinguishes_ports() -> None:
     reported = {
         "https://A.example/secret?token=x": "https://a.example",
         "https://a.example:443": "https://a.example",
@@ -367,4 +385,4 @@ def test_an_origin_shows_nothing_of_a_path_and_tells_ports_apart() -> None:
         "http://[::1]:80/": "http://[::1]",
     }
 
-    assert {url: delivery.origin(url) for url in reported} == reported
+    assert {url: policy.origin(url) for url in reported} == reported

@@ -17,7 +17,7 @@ from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.records import Job, Record
-from jobs.store import claims, expiry, history, traces
+from jobs.store import claims, commands, expiry, history, traces
 from jobs.store import settle as outcomes
 from tests import databases, factories, races
 from tests.databases import Age
@@ -159,7 +159,7 @@ def test_after_the_end_of_the_job_its_worker_writes_nothing_more(
     assert factories.get_job(database, job_id).job.answer_text == "6"
 
 
-def test_a_late_worker_may_still_end_the_job_while_nobody_has_taken_it(
+def test_a_late_worker_may_still_end_the_job_until_another_one_claims_it(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     job_id = factories.make_job(database, account_id)
@@ -177,7 +177,7 @@ def test_a_late_worker_may_still_end_the_job_while_nobody_has_taken_it(
     assert (job.status, job.crashes) == (Status.SUCCEEDED, 0)
 
 
-def test_one_lost_job_does_not_keep_the_others_traces_from_being_written(
+def test_one_lost_job_does_not_prevent_writes_of_other_traces(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     factories.make_job(database, account_id)
@@ -198,7 +198,7 @@ def test_one_lost_job_does_not_keep_the_others_traces_from_being_written(
     assert [trace.text for trace in traces.read(database, zombie.job_id)] == [""]
 
 
-def test_renewal_keeps_what_is_still_held_and_leaves_out_what_is_not(
+def test_a_renewal_extends_held_leases_and_leaves_out_lost_ones(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(3)]
@@ -226,7 +226,7 @@ def test_the_watch_shows_cancels_and_deadlines_of_what_is_held(
     cancelled = factories.make_job(database, account_id)
     overdue = factories.make_job(database, account_id, deadline=timedelta(seconds=20))
     held = [(factories.claim(database, "me").job_id, 1) for _ in range(3)]
-    history.cancel(database, cancelled, account_id=account_id, actor="key:test")
+    commands.cancel(database, cancelled, account_id=account_id, actor="key:test")
     age(21)
 
     flags = claims.watch(database, owner="me", held=held)

@@ -12,7 +12,17 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job
-from jobs.store import claims, expiry, groups, history, settle, submission, timeline, traces
+from jobs.store import (
+    claims,
+    commands,
+    expiry,
+    groups,
+    history,
+    settle,
+    submission,
+    timeline,
+    traces,
+)
 from tests import factories
 from tests.databases import Age
 
@@ -53,7 +63,7 @@ def started(database: Database) -> claims.Claim:
     return leader
 
 
-def test_a_group_is_kept_whole_with_one_image_and_one_key(
+def test_a_group_is_stored_whole_with_one_image_and_one_key(
     database: Database, account_id: uuid.UUID
 ) -> None:
     jobs = submit(database, account_id, idempotency_key="k", fingerprint="f")
@@ -73,7 +83,7 @@ def test_a_group_is_kept_whole_with_one_image_and_one_key(
     assert history.group(database, jobs[0], account_id=other) == []
 
 
-def test_of_a_group_that_cannot_be_kept_nothing_is(
+def test_a_group_that_cannot_be_stored_whole_is_not_stored(
     database: Database, account_id: uuid.UUID
 ) -> None:
     unkeepable = {"seed": object()}
@@ -111,7 +121,7 @@ def failed(database: Database, leader: claims.Claim) -> None:
 
 
 def stopped(database: Database, leader: claims.Claim) -> None:
-    history.cancel(database, leader.job_id, account_id=None, actor=ACTOR)
+    commands.cancel(database, leader.job_id, account_id=None, actor=ACTOR)
     assert settle.stop(database, leader, generation=None)
 
 
@@ -134,7 +144,7 @@ def test_a_leader_that_is_cancelled_before_it_ran_frees_its_followers(
     database: Database, account_id: uuid.UUID
 ) -> None:
     jobs = submit(database, account_id)
-    history.cancel(database, jobs[0], account_id=None, actor=ACTOR)
+    commands.cancel(database, jobs[0], account_id=None, actor=ACTOR)
 
     assert [next_job(database) for _ in jobs] == [*jobs[1:], None]
 
@@ -153,7 +163,7 @@ def test_a_leader_whose_worker_is_gone_holds_its_followers_for_a_minute_at_most(
     assert factories.get_job(database, jobs[0]).job.status is Status.RUNNING
 
 
-def test_a_leader_that_waits_for_another_try_holds_nobody_longer(
+def test_a_leader_that_waits_for_another_attempt_holds_no_follower(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     submit(database, account_id)
@@ -177,7 +187,7 @@ def test_while_the_leader_waits_in_a_long_queue_its_followers_do(
     assert claimable(database) == 1
 
 
-def test_followers_that_are_free_are_told_to_those_who_ring(
+def test_released_followers_are_noted_for_the_wakeup(
     database: Database, account_id: uuid.UUID
 ) -> None:
     woken: list[int] = []
@@ -212,7 +222,7 @@ def test_the_place_of_a_job_counts_the_followers_before_it(
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"])  # SQLite has no two writers at once.
-def test_a_follower_whose_leader_is_only_being_claimed_is_not_claimed_beside_it(
+def test_a_follower_is_not_claimed_while_its_leader_is_being_claimed(
     database: Database, account_id: uuid.UUID
 ) -> None:
     """Whoever claims at the same moment passes the locked leader by, and must not take what stands behind it."""

@@ -12,7 +12,7 @@ from core import ids
 from core.database import Database, utcnow
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority, Status
-from jobs.store import claims, history, positions, settle, submission, traces
+from jobs.store import claims, commands, history, positions, settle, submission, traces
 from tests import factories, races
 from tests.databases import Age
 
@@ -149,7 +149,7 @@ def test_jobs_are_found_by_metadata_with_any_characters(
 
 def test_jobs_are_found_by_their_image(database: Database, account_id: uuid.UUID) -> None:
     submitted, other = factories.make_image(b"one"), factories.make_image(b"two")
-    image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+    image_id = submission.store_image(database, account_id=account_id, image=submitted)
     first = factories.make_job(database, account_id, images=[(submitted, 4), (other, 4)])
     second = factories.make_job(database, account_id, images=[(image_id, 4)])
     stranger = factories.make_account(database)
@@ -159,9 +159,9 @@ def test_jobs_are_found_by_their_image(database: Database, account_id: uuid.UUID
         return found(database, history.Filter(**filters))  # type: ignore[arg-type] # by name
 
     assert by(account_id=account_id, image_id=image_id) == [second, first]
-    assert by(account_id=account_id, image_sha256=submitted.original_sha256) == [second, first]
-    assert by(account_id=account_id, image_sha256=other.original_sha256) == [first]
-    assert by(account_id=None, image_sha256=submitted.original_sha256) == [theirs, second, first]
+    assert by(account_id=account_id, image_sha256=submitted.original.sha256) == [second, first]
+    assert by(account_id=account_id, image_sha256=other.original.sha256) == [first]
+    assert by(account_id=None, image_sha256=submitted.original.sha256) == [theirs, second, first]
     assert by(account_id=stranger, image_id=image_id) == []
 
 
@@ -249,7 +249,7 @@ def test_there_is_no_estimate_until_20_jobs_have_finished(
 def test_a_queued_job_is_cancelled_at_once(database: Database, account_id: uuid.UUID) -> None:
     job_id = factories.make_job(database, account_id)
 
-    stands = history.cancel(database, job_id, account_id=account_id, actor=ACTOR)
+    stands = commands.cancel(database, job_id, account_id=account_id, actor=ACTOR)
 
     job = factories.get_job(database, job_id).job
     assert stands is job.status is Status.CANCELLED
@@ -258,20 +258,22 @@ def test_a_queued_job_is_cancelled_at_once(database: Database, account_id: uuid.
     assert job.engine_stopped_at is None
 
 
-def test_a_running_job_is_only_asked_to_stop(database: Database, account_id: uuid.UUID) -> None:
+def test_a_cancel_of_a_running_job_only_requests_its_stop(
+    database: Database, account_id: uuid.UUID
+) -> None:
     job_id = factories.make_job(database, account_id)
     factories.claim(database)
 
-    assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is Status.RUNNING
+    assert commands.cancel(database, job_id, account_id=account_id, actor=ACTOR) is Status.RUNNING
     asked_at = factories.get_job(database, job_id).job.cancel_requested_at
     assert asked_at is not None
-    assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is Status.RUNNING
+    assert commands.cancel(database, job_id, account_id=account_id, actor=ACTOR) is Status.RUNNING
 
     assert factories.get_job(database, job_id).job.cancel_requested_at == asked_at
 
 
 @pytest.mark.parametrize("end", [Status.SUCCEEDED, Status.FAILED, Status.CANCELLED])
-def test_a_finished_job_keeps_its_own_end(
+def test_a_cancel_does_not_change_a_finished_job(
     database: Database, account_id: uuid.UUID, end: Status
 ) -> None:
     job_id = factories.make_job(database, account_id)
@@ -288,7 +290,7 @@ def test_a_finished_job_keeps_its_own_end(
         settle.stop(database, claimed, generation=None)
     before = factories.get_job(database, job_id).job
 
-    assert history.cancel(database, job_id, account_id=account_id, actor=ACTOR) is end
+    assert commands.cancel(database, job_id, account_id=account_id, actor=ACTOR) is end
 
     after = factories.get_job(database, job_id).job
     assert (after.status, after.finished_at, after.cancel_requested_at) == (
@@ -304,12 +306,12 @@ def test_a_job_of_another_account_is_not_cancelled(
     job_id = factories.make_job(database, account_id)
     other = factories.make_account(database)
 
-    assert history.cancel(database, job_id, account_id=other, actor=ACTOR) is None
-    assert history.cancel(database, ids.new(), account_id=account_id, actor=ACTOR) is None
+    assert commands.cancel(database, job_id, account_id=other, actor=ACTOR) is None
+    assert commands.cancel(database, ids.new(), account_id=account_id, actor=ACTOR) is None
     assert factories.get_job(database, job_id).job.status is Status.QUEUED
 
 
-def test_jobs_are_cancelled_while_workers_claim_them_and_each_ends_as_told(
+def test_jobs_are_cancelled_while_workers_claim_them_and_each_ends_as_reported(
     database: Database, account_id: uuid.UUID
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(20)]
@@ -317,7 +319,7 @@ def test_jobs_are_cancelled_while_workers_claim_them_and_each_ends_as_told(
     def cancel() -> dict[uuid.UUID, Status | None]:
         order = random.Random(1).sample(jobs, len(jobs))
         return {
-            job_id: history.cancel(database, job_id, account_id=account_id, actor=ACTOR)
+            job_id: commands.cancel(database, job_id, account_id=account_id, actor=ACTOR)
             for job_id in order
         }
 

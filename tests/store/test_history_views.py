@@ -91,7 +91,7 @@ def test_a_view_has_the_columns_that_its_page_says(database: Database, view: str
     assert not secret.intersection(columns)
 
 
-def test_a_job_is_told_in_words_and_seconds(database: Database, past: Past) -> None:
+def test_a_job_is_shown_with_words_and_seconds(database: Database, past: Past) -> None:
     by_job = {row["job"]: row for row in rows(database, "SELECT * FROM history_jobs")}
 
     row = by_job[ids.show("job", past.succeeded)]
@@ -124,7 +124,7 @@ def test_a_job_is_found_by_its_bare_id(database: Database, past: Past) -> None:
     assert found == [{"question": "Why?", "error_code": "engine_rejected"}]
 
 
-def test_attempts_are_told_with_what_the_engine_gave(database: Database, past: Past) -> None:
+def test_attempts_are_shown_with_the_engines_usage(database: Database, past: Past) -> None:
     first, second, third = rows(database, "SELECT * FROM history_attempts ORDER BY job_id, attempt")
 
     assert (first["job"], first["attempt"]) == (ids.show("job", past.succeeded), 1)
@@ -147,7 +147,7 @@ def test_attempts_are_told_with_what_the_engine_gave(database: Database, past: P
     assert (third["job"], third["outcome"]) == (ids.show("job", past.failed), "failed")
 
 
-def test_the_timeline_tells_the_changes_in_order(database: Database, past: Past) -> None:
+def test_the_timeline_shows_the_changes_in_order(database: Database, past: Past) -> None:
     reported = rows(
         database,
         "SELECT action, actor, status, error_code FROM history_timeline "
@@ -162,7 +162,7 @@ def test_the_timeline_tells_the_changes_in_order(database: Database, past: Past)
     assert reported[1]["actor"] == "worker:worker-1"
 
 
-def test_deliveries_are_told_by_try_and_without_what_may_be_secret(
+def test_deliveries_are_shown_by_attempt_and_without_secrets(
     database: Database, past: Past
 ) -> None:
     attempts = rows(database, "SELECT * FROM history_deliveries ORDER BY delivery_id, attempt")

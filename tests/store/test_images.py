@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
+from jobs.images import CanonicalImage
 from jobs.records import Attempt, Generation, Image, ImageBytes
 from jobs.store import claims, history, retention, settle, submission, traces
 from tests import factories, races
@@ -19,10 +20,10 @@ ACTOR = "key:test"
 
 
 def upload(
-    database: Database, account_id: uuid.UUID, image: submission.NewImage | None = None
+    database: Database, account_id: uuid.UUID, image: CanonicalImage | None = None
 ) -> uuid.UUID:
     """Keep an image by itself."""
-    return submission.keep_image(
+    return submission.store_image(
         database, account_id=account_id, image=image or factories.make_image()
     )
 
@@ -40,7 +41,7 @@ def finished(database: Database, account_id: uuid.UUID, *images: object) -> uuid
     return job_id
 
 
-def stored(database: Database, account_id: uuid.UUID, image: submission.NewImage) -> bool:
+def stored(database: Database, account_id: uuid.UUID, image: CanonicalImage) -> bool:
     """Whether the bytes of ``image`` are there."""
     return claims.image(database, account_id=account_id, key=image.key) is not None
 
@@ -70,7 +71,7 @@ def test_another_detail_or_account_is_another_image(
 ) -> None:
     other = factories.make_account(database)
     drawing = factories.make_image()
-    low = factories.make_image(detail="low", key="0" * 64)
+    low = factories.make_image(detail="low", data=b"a smaller one")
 
     ids = {
         upload(database, account_id, drawing),
@@ -82,11 +83,11 @@ def test_another_detail_or_account_is_another_image(
     assert (count(database, Image), count(database, ImageBytes)) == (3, 3)
 
 
-def test_two_originals_with_the_same_canonical_picture_share_its_bytes(
+def test_two_originals_with_the_same_canonical_image_share_its_bytes(
     database: Database, account_id: uuid.UUID
 ) -> None:
     one = factories.make_image(b"one")
-    two = factories.make_image(b"two", key=one.key, data=one.data)
+    two = factories.make_image(b"two", data=one.data)
     first, second = upload(database, account_id, one), upload(database, account_id, two)
     assert (count(database, Image), count(database, ImageBytes)) == (2, 1)
 
@@ -122,7 +123,7 @@ def test_a_removed_image_is_gone_but_its_facts_stay(
     assert not stored(database, account_id, factories.make_image())
     [view] = factories.get_job(database, job_id).images
     assert view.image.removed_at is not None
-    assert view.image.original_sha256 == factories.make_image().original_sha256
+    assert view.image.original_sha256 == factories.make_image().original.sha256
     assert not retention.remove_image(database, image_id, account_id=account_id)
 
 
@@ -157,7 +158,7 @@ def test_an_image_of_an_unfinished_job_stays(
     assert stored(database, account_id, factories.make_image())
 
 
-def test_removing_a_job_takes_its_texts_and_keeps_its_counters(
+def test_the_removal_of_a_job_deletes_its_texts_and_leaves_its_counters(
     database: Database, account_id: uuid.UUID
 ) -> None:
     job_id = finished(database, account_id)
@@ -237,7 +238,7 @@ def race_with_removal(
     database: Database,
     account_id: uuid.UUID,
     *,
-    wanted: submission.NewImage | uuid.UUID,
+    wanted: CanonicalImage | uuid.UUID,
     removed: uuid.UUID,
 ) -> tuple[bool, bool]:
     """Submit a job about one image while another thread removes one; return which of the two were done."""
@@ -277,7 +278,7 @@ def test_a_new_original_races_the_removal_of_another_with_the_same_bytes_and_nev
 ) -> None:
     for turn in range(12):
         old = factories.make_image(f"old {turn}".encode())
-        new = factories.make_image(f"new {turn}".encode(), key=old.key, data=old.data)
+        new = factories.make_image(f"new {turn}".encode(), data=old.data)
         image_id = upload(database, account_id, old)
 
         done = race_with_removal(database, account_id, wanted=new, removed=image_id)
@@ -291,7 +292,7 @@ def test_racing_removals_of_images_with_the_same_bytes_take_them_away_once(
 ) -> None:
     for turn in range(8):
         one = factories.make_image(f"one {turn}".encode())
-        two = factories.make_image(f"two {turn}".encode(), key=one.key, data=one.data)
+        two = factories.make_image(f"two {turn}".encode(), data=one.data)
         ids = [upload(database, account_id, one), upload(database, account_id, two)]
 
         removed = races.race(
@@ -307,7 +308,7 @@ def test_racing_removals_of_images_with_the_same_bytes_take_them_away_once(
         assert not stored(database, account_id, one)
 
 
-def test_removals_of_jobs_race_new_jobs_about_their_pictures_and_nothing_is_lost(
+def test_removals_of_jobs_race_new_jobs_with_their_images_and_nothing_is_lost(
     database: Database, account_id: uuid.UUID
 ) -> None:
     one, two = factories.make_image(b"one"), factories.make_image(b"two")

@@ -15,9 +15,20 @@ import sqlalchemy as sa
 from core.database import Database
 from core.settings import Settings
 from jobs.answers.extraction import Answer
+from jobs.images import CanonicalImage
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Generation, Image, ImageBytes, Job, TimelineEntry
-from jobs.store import claims, history, purge, retention, settle, submission, timeline, traces
+from jobs.store import (
+    claims,
+    commands,
+    history,
+    purge,
+    retention,
+    settle,
+    submission,
+    timeline,
+    traces,
+)
 from tests import factories, races
 from tests.databases import ROOT, Age
 
@@ -47,7 +58,7 @@ def run(database: Database, *classes: str, limit: int = 100) -> purge.Purged:
 
 
 def finished(
-    database: Database, account_id: uuid.UUID, *images: submission.NewImage | uuid.UUID
+    database: Database, account_id: uuid.UUID, *images: CanonicalImage | uuid.UUID
 ) -> uuid.UUID:
     """Run a job about ``images`` to its end; return its id."""
     chosen = [(image, 4) for image in images or (factories.make_image(),)]
@@ -82,7 +93,7 @@ def entries(database: Database, job_id: uuid.UUID) -> list[TimelineEntry]:
     return timeline.read(database, job_id, limit=100)[0]
 
 
-def stored(database: Database, account_id: uuid.UUID, image: submission.NewImage) -> bool:
+def stored(database: Database, account_id: uuid.UUID, image: CanonicalImage) -> bool:
     """Whether the bytes of ``image`` are there."""
     return claims.image(database, account_id=account_id, key=image.key) is not None
 
@@ -132,7 +143,7 @@ class TestClasses:
         assert (outputs(database, job_id), prompts(database, job_id)) == ([None], [None])
         [trace] = traces.read(database, job_id)
         assert (trace.text, trace.complete, trace.output_tokens) == ("", True, 11)
-        assert (trace.kept_steps, trace.event_index, trace.steps()) == (None, (), [])
+        assert (trace.stored_steps, trace.event_index, trace.steps()) == (None, (), [])
         assert rest(database, job_id) == before
         assert stored(database, account_id, factories.make_image())
 
@@ -178,7 +189,7 @@ class TestClasses:
         assert not stored(database, account_id, factories.make_image())
         view = factories.get_job(database, job_id)
         assert view.images[0].image.removed_at is not None
-        assert view.images[0].image.original_sha256 == factories.make_image().original_sha256
+        assert view.images[0].image.original_sha256 == factories.make_image().original.sha256
         assert view.job.images_released_at is not None
         assert view.job.question is not None
 
@@ -218,13 +229,13 @@ class TestClasses:
         job_id = finished(database, account_id)
         age(10_000 * DAY)
 
-        assert purge.batch(database, purge.FOR_EVER, actor=ACTOR) == purge.Purged()
+        assert purge.batch(database, purge.NO_RETENTION, actor=ACTOR) == purge.Purged()
 
         assert outputs(database, job_id) == ["I see 6."]
         assert stored(database, account_id, factories.make_image())
 
     def test_settings_of_zero_days_are_for_ever(self) -> None:
-        assert purge.Periods.of(Settings.read({})) == purge.FOR_EVER
+        assert purge.Periods.of(Settings.read({})) == purge.NO_RETENTION
         settings = Settings.read({}, retention_image_days=1, retention_timeline_days=0.5)
         assert purge.Periods.of(settings) == purge.Periods(
             image=timedelta(days=1), timeline=timedelta(hours=12)
@@ -248,7 +259,7 @@ class TestClasses:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         cancelled = factories.make_job(database, account_id)
-        history.cancel(database, cancelled, account_id=account_id, actor="key:test")
+        commands.cancel(database, cancelled, account_id=account_id, actor="key:test")
         failed = factories.make_job(database, account_id)
         claimed = factories.claim(database)
         settle.fail(database, claimed, settle.Failure("engine_rejected", "No."), generation=None)
@@ -312,9 +323,9 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        submission.keep_image(database, account_id=account_id, image=submitted)
+        submission.store_image(database, account_id=account_id, image=submitted)
         age(20 * DAY)
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         finished(database, account_id, image_id)
         age(20 * DAY)
         assert run(database, "image") == purge.Purged()
@@ -329,7 +340,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         age(20 * DAY)
         finished(database, account_id, image_id)
         age(11 * DAY)
@@ -344,7 +355,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
-        image_id = submission.keep_image(database, account_id=account_id, image=submitted)
+        image_id = submission.store_image(database, account_id=account_id, image=submitted)
         age(31 * DAY)
 
         assert run(database, "image").images == 1
@@ -370,7 +381,7 @@ class TestImages:
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         one = factories.make_image(b"one")
-        two = factories.make_image(b"two", key=one.key, data=one.data)
+        two = factories.make_image(b"two", data=one.data)
         finished(database, account_id, one)
         age(20 * DAY)
         finished(database, account_id, two)
@@ -495,7 +506,7 @@ class TestBatches:
     ) -> None:
         one, two = factories.make_image(b"one"), factories.make_image(b"two")
         for turn in range(4):
-            uploaded = submission.keep_image(database, account_id=account_id, image=one)
+            uploaded = submission.store_image(database, account_id=account_id, image=one)
             for _ in range(3):
                 finished(database, account_id, uploaded, two)
             age(31 * DAY)

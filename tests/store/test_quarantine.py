@@ -71,11 +71,13 @@ def test_the_last_of_several_deaths_fails_the_job_and_refuses_its_image(
     assert held(database, account_id)
     [listed], more = quarantine.listed(database, limit=1)
     assert (listed.account_id, listed.crashes, more) == (account_id, LIMIT, False)
-    assert listed.sha256 == IMAGE.original_sha256
+    assert listed.sha256 == IMAGE.original.sha256
     assert quarantine.count(database) == 1
 
 
-def test_streams_that_one_death_cut_count_once(database: Database, account_id: uuid.UUID) -> None:
+def test_generations_that_one_crash_cut_count_once(
+    database: Database, account_id: uuid.UUID
+) -> None:
     several = [begun(database, account_id) for _ in range(LIMIT)]
 
     for claimed in several:
@@ -100,7 +102,7 @@ def test_a_job_that_does_well_clears_its_image(
     assert not held(database, account_id)
 
 
-def test_a_job_that_began_before_the_death_clears_nobody(
+def test_a_job_that_was_claimed_before_the_crash_clears_no_image(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     early = begun(database, account_id)
@@ -128,7 +130,7 @@ def test_what_waits_with_such_an_image_is_claimed_as_that(
     assert not factories.claim(database).quarantined
 
 
-def test_the_same_picture_of_another_account_is_not_touched(
+def test_the_same_image_of_another_account_is_not_affected(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     kill_engines(database, account_id, age)
@@ -139,7 +141,7 @@ def test_the_same_picture_of_another_account_is_not_touched(
     assert not factories.claim(database).quarantined
 
 
-def test_a_zombie_accuses_nobody(database: Database, account_id: uuid.UUID, age: Age) -> None:
+def test_a_lost_claim_counts_no_crash(database: Database, account_id: uuid.UUID, age: Age) -> None:
     claimed = begun(database, account_id, max_attempts=9)
     age(61)
     expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
@@ -179,7 +181,7 @@ def test_an_operator_lets_it_go_and_it_begins_anew(
     assert not held(database, account_id)
 
 
-def test_the_last_try_of_a_job_counts_like_the_others(
+def test_the_last_attempt_of_a_job_counts_like_the_others(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     for _ in range(LIMIT):

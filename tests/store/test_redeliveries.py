@@ -1,4 +1,4 @@
-"""What is sent again: by hand, all since a time, and tests."""
+"""Requested attempts: one delivery again, all failed ones since a time, and tests."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database
-from jobs.delivery import AttemptKind, AttemptState, DeliveryStatus
-from jobs.outbox import WebhookEndpoint
-from jobs.store import purge
+from jobs.store.purge import Periods
 from tests import factories, races, webhooks
-from webhooks import attempts, claims, endpoints, queries, redelivery
+from webhooks import attempts, claims, endpoints, purge, queries, redelivery
+from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
+from webhooks.tables import WebhookEndpoint
 
 
 def test_a_resend_goes_to_a_disabled_endpoint_and_touches_neither_schedule_nor_health(
@@ -63,7 +63,7 @@ def test_a_resend_that_is_delivered_ends_the_schedule(
     assert reported.status is DeliveryStatus.DELIVERED
 
 
-def test_a_delivery_is_sent_again_so_often_and_not_more(
+def test_a_delivery_has_a_limited_number_of_attempts(
     database: Database, account_id: uuid.UUID
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
@@ -150,7 +150,7 @@ def test_accounts_take_turns_at_recoveries(database: Database, account_id: uuid.
         assert view.ended_at is not None
 
 
-def test_an_endpoint_has_so_many_recoveries_at_the_most(
+def test_an_endpoint_has_a_limited_number_of_recoveries(
     database: Database, account_id: uuid.UUID
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
@@ -181,7 +181,7 @@ def test_an_endpoint_has_so_many_recoveries_at_the_most(
     assert stored == [*second, newest]
 
 
-def test_a_test_is_an_event_of_its_own_and_ends_with_its_one_try(
+def test_a_test_is_a_separate_notification_with_one_attempt(
     database: Database, account_id: uuid.UUID
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id)
@@ -200,7 +200,7 @@ def test_a_test_is_an_event_of_its_own_and_ends_with_its_one_try(
     assert webhooks.endpoint_now(database, endpoint).failing_since is None
 
 
-def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
+def test_a_delivery_that_is_resent_during_a_purge_is_either_sent_or_removed(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
@@ -212,17 +212,14 @@ def test_what_is_resent_while_it_is_purged_goes_or_is_sent_and_nobody_fails(
                 sa.update(WebhookEndpoint).values(disabled_at=None, disabled_reason=None)
             )
     reported = webhooks.all_deliveries(database)
-    periods = purge.Periods(timeline=timedelta(0))
+    periods = Periods(timeline=timedelta(0))
 
     def resend() -> int:
         made = [redelivery.redeliver(database, one.id, account_id=None) for one in reported]
         return sum(attempt_id is not None for attempt_id in made)
 
     def take_away() -> int:
-        return sum(
-            purge.batch(database, periods, actor="sweeper:test", limit=1).timelines
-            for _ in reported
-        )
+        return sum(purge.batch(database, periods, limit=1).removed for _ in reported)
 
     resent, *purged = races.race(resend, take_away, take_away)
 

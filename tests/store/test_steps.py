@@ -58,17 +58,19 @@ def reparse(database: Database, *, limit: int) -> list[int]:
     return counts
 
 
-def test_the_steps_of_an_ended_stream_are_kept(database: Database, account_id: uuid.UUID) -> None:
+def test_the_steps_of_an_ended_generation_are_stored(
+    database: Database, account_id: uuid.UUID
+) -> None:
     job_id = ended(database, account_id)
 
     [found] = traces.read(database, job_id)
 
-    assert found.kept_steps == steps.pack(TEXT)
-    assert found.kept_steps["version"] == trace.VERSION
+    assert found.stored_steps == steps.pack(TEXT)
+    assert found.stored_steps["version"] == trace.VERSION
     assert [step.kind for step in found.steps()] == ["observation", "re-check", "answer"]
 
 
-def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
+def test_the_steps_of_a_generation_whose_worker_was_lost_are_stored(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     claimed = begun(database, account_id)
@@ -82,7 +84,7 @@ def test_the_steps_of_a_stream_whose_worker_was_lost_are_kept(
 
     [found] = traces.read(database, claimed.job_id)
 
-    assert (before.kept_steps, found.kept_steps) == (None, steps.pack("I see a ball."))
+    assert (before.stored_steps, found.stored_steps) == (None, steps.pack("I see a ball."))
     assert before.steps() == found.steps()
     assert [(step.started_at, step.ended_at) for step in found.steps()] == [(moment(5_000),) * 2]
 
@@ -138,11 +140,11 @@ def test_steps_that_are_missing_or_by_other_rules_are_read_from_the_text(
     for stored in ({"version": trace.VERSION + 1, "steps": [["unheard-of", 0, 1]]}, None):
         keep(database, stored) if stored else factories.forget_steps(database)
         [found] = traces.read(database, job_id)
-        assert found.kept_steps == stored
+        assert found.stored_steps == stored
         assert found.steps() == fresh.steps()
 
 
-def test_kept_steps_of_todays_rules_are_not_read_again(
+def test_stored_steps_of_the_current_rules_are_not_parsed_again(
     database: Database, account_id: uuid.UUID
 ) -> None:
     job_id = ended(database, account_id)
@@ -163,7 +165,7 @@ def test_all_traces_are_read_again_once_in_batches(
     assert reparse(database, limit=2) == [2, 2, 1]
 
     found = itertools.chain.from_iterable(traces.read(database, job_id) for job_id in job_ids)
-    assert [one.kept_steps for one in found] == [steps.pack(TEXT)] * 5
+    assert [one.stored_steps for one in found] == [steps.pack(TEXT)] * 5
     assert reparse(database, limit=2) == []
 
 
@@ -197,7 +199,7 @@ def test_a_reparse_passes_by_what_others_have_in_hand(
     other.close()
     assert counts == [written]
     found = itertools.chain.from_iterable(traces.read(database, job_id) for job_id in job_ids)
-    assert [one.kept_steps is not None for one in found] == [True, not strong, True]
+    assert [one.stored_steps is not None for one in found] == [True, not strong, True]
     assert reparse(database, limit=3) == ([1] if strong else [])
 
 
@@ -219,7 +221,7 @@ def test_a_trace_that_goes_while_it_is_read_again_stays_gone(
 
     reparse(database, limit=4)
     found = [one for job_id in job_ids for one in traces.read(database, job_id)]
-    assert [one.kept_steps for one in found] == [None, None, steps.pack(TEXT), steps.pack(TEXT)]
+    assert [one.stored_steps for one in found] == [None, None, steps.pack(TEXT), steps.pack(TEXT)]
 
 
 def test_a_removed_trace_gets_no_steps(database: Database, account_id: uuid.UUID) -> None:
@@ -228,4 +230,4 @@ def test_a_removed_trace_gets_no_steps(database: Database, account_id: uuid.UUID
     assert retention.remove_job(database, job_id, account_id=account_id, actor="test")
 
     assert reparse(database, limit=2) == []
-    assert [one.kept_steps for one in traces.read(database, job_id)] == [None]
+    assert [one.stored_steps for one in traces.read(database, job_id)] == [None]

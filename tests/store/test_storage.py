@@ -15,11 +15,14 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
+from jobs.images import CanonicalImage
 from jobs.records import StorageChange, StorageTotal
 from jobs.store import claims, expiry, purge, retention, search, settle, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories, webhooks
 from tests.fakes import HandTimer
+from webhooks.purge import reduce_jobs
+from webhooks.storage import COUNTER
 
 MIB = 2**20
 TRACE = "Let me look at the picture again. " * 40
@@ -34,11 +37,11 @@ def used(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
 def held(database: Database, account_id: uuid.UUID) -> dict[StorageKind, int]:
     """Return what the account's rows hold, counted one by one."""
     with database.reading() as transaction:
-        found = storage.stored(transaction, account_id)
+        found = storage.stored(transaction, account_id, counters=[COUNTER])
     return {kind: found[kind] for kind in StorageKind}
 
 
-def submitted(number: int = 0, *, size: int = 1_000) -> submission.NewImage:
+def submitted(number: int = 0, *, size: int = 1_000) -> CanonicalImage:
     """Return an image of ``size`` canonical bytes."""
     return factories.make_image(f"picture {number}".encode(), data=bytes([number % 256]) * size)
 
@@ -85,7 +88,7 @@ def test_each_kind_is_counted_in_bytes(database: Database, account_id: uuid.UUID
 def test_an_image_counts_once_for_each_account(database: Database, account_id: uuid.UUID) -> None:
     other = factories.make_account(database)
     for owner in (account_id, account_id, other):
-        submission.keep_image(database, account_id=owner, image=submitted())
+        submission.store_image(database, account_id=owner, image=submitted())
     factories.make_job(database, account_id, images=[(submitted(), 4)])
 
     assert used(database, account_id)[StorageKind.IMAGES] == 1_000
@@ -95,7 +98,7 @@ def test_an_image_counts_once_for_each_account(database: Database, account_id: u
 
 def test_what_is_deleted_is_free_again(database: Database, account_id: uuid.UUID) -> None:
     job_id = answered(database, account_id)
-    image_id = submission.keep_image(database, account_id=account_id, image=submitted(1))
+    image_id = submission.store_image(database, account_id=account_id, image=submitted(1))
 
     assert retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
     assert retention.remove_image(database, image_id, account_id=account_id)
@@ -195,7 +198,9 @@ class Life:
     def upload(self) -> None:
         """Upload one of the same four pictures."""
         image = submitted(self.rng.randrange(4))
-        submission.keep_image(self.database, account_id=self.rng.choice(self.accounts), image=image)
+        submission.store_image(
+            self.database, account_id=self.rng.choice(self.accounts), image=image
+        )
 
     def fold(self) -> None:
         """Fold what has changed."""
@@ -215,11 +220,12 @@ def test_through_any_life_the_count_is_the_sum(database: Database, account_id: u
     assert all(one[StorageKind.TRACES] for one in counted)
 
 
-def test_what_webhooks_say_and_hear_is_counted_and_goes_with_the_answer(
+def test_notifications_and_responses_are_counted_and_removed_with_the_answer(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id)
     job_id = webhooks.run_job(database, account_id, answer="the answer " * 100)
+    webhooks.fan_out(database)
     reported = used(database, account_id)
     webhooks.try_once(database, dataclasses.replace(webhooks.OK, answer=b"x" * 5_000))
     woken = used(database, account_id)
@@ -228,7 +234,9 @@ def test_what_webhooks_say_and_hear_is_counted_and_goes_with_the_answer(
     assert woken[StorageKind.DELIVERIES] >= reported[StorageKind.DELIVERIES] + 5_000
     assert woken == held(database, account_id)
 
-    retention.remove_job(database, job_id, account_id=account_id, actor="key:test")
+    retention.remove_job(
+        database, job_id, account_id=account_id, actor="key:test", remove_copies=reduce_jobs
+    )
 
     left = used(database, account_id)
     assert left == held(database, account_id)
@@ -263,7 +271,7 @@ def test_many_fold_at_once_and_each_change_counts_once(
     database: Database, account_id: uuid.UUID
 ) -> None:
     for number in range(20):
-        submission.keep_image(database, account_id=account_id, image=submitted(number))
+        submission.store_image(database, account_id=account_id, image=submitted(number))
     barrier = threading.Barrier(4)
 
     def fold() -> None:
@@ -275,7 +283,7 @@ def test_many_fold_at_once_and_each_change_counts_once(
     for thread in threads:
         thread.start()
     for number in range(20, 30):
-        submission.keep_image(database, account_id=account_id, image=submitted(number))
+        submission.store_image(database, account_id=account_id, image=submitted(number))
     for thread in threads:
         thread.join()
 
@@ -299,30 +307,52 @@ def test_a_count_that_was_lost_is_corrected_by_a_recount(
     retention.remove_job(database, gone, account_id=None, actor="key:test")
     assert used(database, account_id)[StorageKind.IMAGES] == 0
 
-    assert storage.recount(database, account_id)
+    assert storage.recount(database, account_id, counters=[COUNTER])
 
     assert used(database, account_id) == held(database, account_id)
     assert used(database, account_id)[StorageKind.IMAGES] == 1_000
     assert factories.get_job(database, retained).job.answer_text == "6"
 
 
-def test_recounts_at_once_beside_new_images_correct_it_once(
+def test_a_recount_leaves_a_kind_that_it_does_not_count(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id)
+    webhooks.fan_out(database)
+    with database.transaction() as transaction:
+        wrong = [
+            {"account_id": account_id, "kind": kind, "bytes": 7}
+            for kind in (StorageKind.DELIVERIES, StorageKind.JOBS)
+        ]
+        transaction.execute(sa.insert(StorageChange), wrong)
+    right = held(database, account_id)
+
+    assert storage.recount(database, account_id)
+
+    seven_more = right[StorageKind.DELIVERIES] + 7
+    assert used(database, account_id) == right | {StorageKind.DELIVERIES: seven_more}
+    assert storage.recount(database, account_id, counters=[COUNTER])
+    assert used(database, account_id) == right
+
+
+def test_concurrent_recounts_and_new_images_correct_the_count_once(
     database: Database, account_id: uuid.UUID
 ) -> None:
     for number in range(5):
-        submission.keep_image(database, account_id=account_id, image=submitted(number))
+        submission.store_image(database, account_id=account_id, image=submitted(number))
     forget_the_count(database)
     barrier = threading.Barrier(4)
     done: list[bool] = []
 
     def recount() -> None:
         barrier.wait()
-        done.append(storage.recount(database, account_id))
+        done.append(storage.recount(database, account_id, counters=[COUNTER]))
 
     def upload() -> None:
         barrier.wait()
         for number in range(5, 15):
-            submission.keep_image(database, account_id=account_id, image=submitted(number))
+            submission.store_image(database, account_id=account_id, image=submitted(number))
 
     threads = [threading.Thread(target=recount) for _ in range(3)]
     threads.append(threading.Thread(target=upload))
@@ -344,7 +374,7 @@ def test_uploads_at_once_do_not_exceed_the_quota(database: Database, account_id:
         barrier.wait()
         for number in range(first, first + 4):
             try:
-                submission.keep_image(
+                submission.store_image(
                     database, account_id=account_id, image=submitted(number), storage_limit=limit
                 )
             except errors.StorageQuotaExceeded:
@@ -360,13 +390,13 @@ def test_uploads_at_once_do_not_exceed_the_quota(database: Database, account_id:
     assert len(refused) == 32 - 10
 
 
-def test_whether_an_account_has_room_is_asked_once_a_second(
+def test_the_room_of_an_account_is_read_once_a_second(
     database: Database, account_id: uuid.UUID
 ) -> None:
     timer = HandTimer()
     quota = storage.Quota(database, default_mb=1, timer=timer)
     assert quota.has_room(account_id)
-    submission.keep_image(database, account_id=account_id, image=submitted(size=MIB))
+    submission.store_image(database, account_id=account_id, image=submitted(size=MIB))
 
     assert quota.has_room(account_id)
     timer.seconds += 60
@@ -377,7 +407,7 @@ def test_a_full_account_is_refused_until_it_has_deleted_something(
     database: Database, account_id: uuid.UUID
 ) -> None:
     quota = storage.Quota(database, default_mb=1, timer=HandTimer())
-    image_id = submission.keep_image(
+    image_id = submission.store_image(
         database, account_id=account_id, image=submitted(size=MIB), storage_limit=None
     )
     other = factories.make_account(database)
@@ -398,7 +428,7 @@ def test_an_account_has_a_quota_of_its_own_or_the_one_of_all(
     quota = storage.Quota(database, default_mb=4096, timer=timer)
     found = storage.accounts(database, default_mb=0)
     [name] = [one.name for one in found if one.account_id == account_id]
-    submission.keep_image(database, account_id=account_id, image=submitted(size=MIB))
+    submission.store_image(database, account_id=account_id, image=submitted(size=MIB))
     # Far from it nothing has to be looked at when an image is kept.
     assert quota.check(account_id) is None
 
@@ -415,7 +445,7 @@ def test_an_account_has_a_quota_of_its_own_or_the_one_of_all(
         storage.limit_account(database, "nobody", storage_mb=1)
 
 
-def test_within_a_second_nothing_is_asked_of_the_database(
+def test_within_a_second_the_database_is_not_read_again(
     database: Database, account_id: uuid.UUID
 ) -> None:
     timer = HandTimer()
@@ -439,7 +469,7 @@ def test_a_running_job_ends_with_its_trace_whatever_the_quota_is(
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    submission.keep_image(database, account_id=account_id, image=submitted(size=MIB))
+    submission.store_image(database, account_id=account_id, image=submitted(size=MIB))
     with pytest.raises(errors.StorageQuotaExceeded):
         quota.check(account_id)
 

@@ -10,12 +10,12 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database
-from jobs.delivery import Webhook
 from jobs.lifecycle import Priority, Status
 from jobs.records import Image, Job, TimelineEntry
 from jobs.store import idempotency, retention, submission
 from tests import factories, races
 from tests.databases import Age
+from webhooks.policy import Webhook
 
 STORED = factories.KEY_LIFETIME
 
@@ -33,7 +33,7 @@ def count(database: Database, table: type[Job | Image | TimelineEntry]) -> int:
         return transaction.session.scalar(sa.select(sa.func.count()).select_from(table)) or 0
 
 
-def test_a_job_is_kept_as_it_was_submitted(database: Database, account_id: uuid.UUID) -> None:
+def test_a_job_is_stored_as_it_was_submitted(database: Database, account_id: uuid.UUID) -> None:
     original = factories.make_submission(
         account_id,
         question="Wie viele Kreise? 圆 🟢",
@@ -57,14 +57,12 @@ def test_a_job_is_kept_as_it_was_submitted(database: Database, account_id: uuid.
     assert [(shown.tokens, shown.image.width) for shown in view.images] == [(4, 56)]
 
 
-def test_what_a_submission_returns_is_what_it_has_kept(
-    database: Database, account_id: uuid.UUID
-) -> None:
+def test_a_submission_returns_what_it_has_stored(database: Database, account_id: uuid.UUID) -> None:
     requested = keyed(
         account_id,
         metadata={"case": "42"},
         options={"top_p": None, "answer_format": {"type": "choice", "choices": ["a", "b"]}},
-        webhook=Webhook(url="https://receiver.example/hook"),
+        webhook=Webhook(url="https://receiver.example/hook").plain(),
         followers=[submission.Follower("And squares?", {"seed": 7})],
     )
 
@@ -85,11 +83,9 @@ def test_times_are_aware_and_in_utc(database: Database, account_id: uuid.UUID) -
         assert time.tzinfo is UTC
 
 
-def test_pictures_keep_the_order_in_which_they_were_sent(
-    database: Database, account_id: uuid.UUID
-) -> None:
+def test_images_keep_the_order_of_the_request(database: Database, account_id: uuid.UUID) -> None:
     uploaded = factories.make_image(b"uploaded")
-    image_id = submission.keep_image(database, account_id=account_id, image=uploaded)
+    image_id = submission.store_image(database, account_id=account_id, image=uploaded)
     one, two = factories.make_image(b"one"), factories.make_image(b"two")
 
     job_id = factories.make_job(
@@ -114,7 +110,7 @@ def test_a_job_about_an_image_that_is_not_there_leaves_nothing_behind(
     other = factories.make_account(database)
     image_id = ids.new()
     if whose == "somebody else's":
-        image_id = submission.keep_image(database, account_id=other, image=factories.make_image())
+        image_id = submission.store_image(database, account_id=other, image=factories.make_image())
     elif whose == "a removed one":
         image_id = removed_image(database, account_id)
     before = count(database, Image)
@@ -135,7 +131,7 @@ def be_impatient(connection: sa.Connection) -> None:
 
 def removed_image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     """Upload an image and take it away again."""
-    image_id = submission.keep_image(
+    image_id = submission.store_image(
         database, account_id=account_id, image=factories.make_image(b"gone")
     )
     assert retention.remove_image(database, image_id, account_id=account_id)
@@ -246,7 +242,7 @@ def test_racing_requests_with_an_expired_key_still_make_one_job(
 
 
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
-def test_a_request_that_waits_too_long_for_the_same_key_is_told_to_ask_again(
+def test_a_request_that_waits_too_long_for_the_same_key_is_refused_with_a_retry(
     database: Database, account_id: uuid.UUID
 ) -> None:
     sa.event.listen(database.engine, "begin", be_impatient)
@@ -267,14 +263,14 @@ def test_a_conflict_that_is_not_the_keys_is_not_taken_for_it(database: Database)
     assert count(database, Job) == 0
 
 
-def test_racing_jobs_about_the_same_pictures_in_opposite_orders_do_not_block_each_other(
+def test_racing_jobs_with_the_same_images_in_opposite_orders_do_not_deadlock(
     database: Database, account_id: uuid.UUID
 ) -> None:
     one, two = factories.make_image(b"one"), factories.make_image(b"two")
-    known = submission.keep_image(database, account_id=account_id, image=two)
+    known = submission.store_image(database, account_id=account_id, image=two)
     # Two more originals with the same canonical bytes: here the bytes are what is shared.
     third, fourth = (
-        factories.make_image(name, key=same.key, data=same.data)
+        factories.make_image(name, data=same.data)
         for name, same in ((b"three", two), (b"four", one))
     )
     orders = (

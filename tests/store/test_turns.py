@@ -18,7 +18,7 @@ from core import failpoints
 from core.database import Database, utcnow
 from jobs.lifecycle import HEAD_START, Priority, Status
 from jobs.records import Job, QueueTurn
-from jobs.store import claims, history, positions, settle, submission, turns
+from jobs.store import claims, commands, positions, settle, submission, turns
 from tests import factories, races
 from tests.databases import Age
 
@@ -147,7 +147,7 @@ def test_one_job_at_a_time_gets_no_more_turns_than_a_backlog(
 def test_jobs_that_were_cancelled_cost_no_turn(database: Database, account_id: uuid.UUID) -> None:
     mine = [factories.make_job(database, account_id) for _ in range(20)]
     for job_id in mine[:15]:
-        history.cancel(database, job_id, account_id=account_id, actor=ACTOR)
+        commands.cancel(database, job_id, account_id=account_id, actor=ACTOR)
     other = factories.make_account(database)
     queue(database, other, 20)
 
@@ -174,7 +174,7 @@ def test_turns_that_were_missed_are_not_made_up_for(
     assert claimed_accounts(database, 9).count(account_id) in (3, 4)
 
 
-def test_a_job_that_is_tried_again_keeps_its_place_in_its_account(
+def test_a_retried_job_keeps_its_position_in_its_account(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     jobs = [factories.make_job(database, account_id) for _ in range(3)]
@@ -238,7 +238,7 @@ def test_a_claimer_that_is_killed_loses_no_job_and_no_turn(
     assert claims.claim(database, owner="worker-1", lease=factories.LEASE) is None
 
 
-def test_rows_are_kept_until_their_turn_has_passed(
+def test_rows_are_removed_once_their_turn_has_passed(
     database: Database, account_id: uuid.UUID
 ) -> None:
     factories.insert_jobs(database, account_id, [{}])
@@ -374,7 +374,7 @@ def test_places_are_the_order_in_which_jobs_are_claimed(database: Database, seed
                     factories.make_job(database, owner, priority=kind)
             case "cancel":
                 for job_id in sorted(queued(database))[:2]:
-                    history.cancel(database, job_id, account_id=None, actor=ACTOR)
+                    commands.cancel(database, job_id, account_id=None, actor=ACTOR)
             case "release":
                 held = claims.claim(database, owner="worker-1", lease=factories.LEASE)
                 if held is not None:

@@ -1,4 +1,4 @@
-"""The words in which people ask for jobs: what they mean, and that what is written back means the same."""
+"""The query language for jobs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ moments = st.datetimes(
     max_value=datetime(9999, 12, 30),  # noqa: DTZ001 - same
     timezones=st.just(UTC),
 )
-wanted = st.builds(
+supported = st.builds(
     Filter,
     account_id=st.none(),
     statuses=st.lists(st.sampled_from(Status), unique=True).map(tuple),
@@ -49,75 +49,75 @@ def parse(words: str) -> Filter:
 
 
 def faults(words: str) -> list[str]:
-    """Return what is wrong with ``words``."""
-    with pytest.raises(errors.InvalidRequest) as refused:
+    """Return the faults of the query ``words``."""
+    with pytest.raises(errors.InvalidRequest) as rejected:
         parse(words)
-    assert {fault.pointer for fault in refused.value.faults} == {"q"}
-    return [fault.detail for fault in refused.value.faults]
+    assert {fault.pointer for fault in rejected.value.faults} == {"q"}
+    return [fault.detail for fault in rejected.value.faults]
 
 
-def written(requested: Filter) -> str:
-    """Return the words that :func:`parse` reads as ``requested``."""
-    terms = [f"status:{status.value}" for status in requested.statuses]
-    terms += [f"error:{code}" for code in requested.error_codes]
-    terms += [f"finding:{kind.value}" for kind in requested.findings]
-    if requested.created_after is not None:
-        terms.append(f"created:>={iso(requested.created_after)}")
-    if requested.created_before is not None:
-        terms.append(f"created:<{iso(requested.created_before)}")
-    terms += [f"meta.{word(key)}:{word(value)}" for key, value in requested.metadata.items()]
-    if requested.image_id is not None:
-        terms.append(f"image:{ids.show('img', requested.image_id)}")
-    if requested.image_sha256 is not None:
-        terms.append(f"image:{requested.image_sha256}")
-    if requested.group_id is not None:
-        terms.append(f"group:{ids.show('grp', requested.group_id)}")
-    terms += map(quoted, requested.phrases)
+def render(supported: Filter) -> str:
+    """Return a query for the filter, without the account."""
+    terms = [f"status:{status.value}" for status in supported.statuses]
+    terms += [f"error:{code}" for code in supported.error_codes]
+    terms += [f"finding:{kind.value}" for kind in supported.findings]
+    if supported.created_after is not None:
+        terms.append(f"created:>={_timestamp(supported.created_after)}")
+    if supported.created_before is not None:
+        terms.append(f"created:<{_timestamp(supported.created_before)}")
+    terms += [f"meta.{_word(key)}:{_word(value)}" for key, value in supported.metadata.items()]
+    if supported.image_id is not None:
+        terms.append(f"image:{ids.show('img', supported.image_id)}")
+    if supported.image_sha256 is not None:
+        terms.append(f"image:{supported.image_sha256}")
+    if supported.group_id is not None:
+        terms.append(f"group:{ids.show('grp', supported.group_id)}")
+    terms += map(_quoted, supported.phrases)
     return " ".join(terms)
 
 
-def word(value: str) -> str:
-    """Return ``value`` as it stands in a qualifier, quoted when it must be."""
-    return value if re.fullmatch(r'[^\s":]+', value) else quoted(value)
+def _word(text: str) -> str:
+    """Return ``text`` as a value of a qualifier, quoted if necessary."""
+    return text if re.fullmatch(r'[^\s":]+', text) else _quoted(text)
 
 
-def quoted(value: str) -> str:
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 
 
-def iso(moment: datetime) -> str:
+def _timestamp(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-@given(wanted)
-def test_what_is_written_back_means_the_same(requested: Filter) -> None:
-    assert parse(written(requested)) == requested
+@given(supported)
+def test_a_rendered_filter_is_parsed_as_the_same_filter(parsed: Filter) -> None:
+    assert parse(render(parsed)) == parsed
 
 
 @given(st.text())
-def test_any_text_is_understood_or_refused_with_the_place_of_each_fault(words: str) -> None:
+def test_any_text_is_parsed_or_rejected_with_positions(words: str) -> None:
     try:
-        requested = parse(words)
-    except errors.InvalidRequest as refused:
-        reported = [
-            fault.detail for fault in refused.faults if fault.detail.startswith("Character")
+        parsed = parse(words)
+    except errors.InvalidRequest as rejected:
+        details = [
+            fault.detail for fault in rejected.faults if fault.detail.startswith("Character")
         ]
-        places = [int(detail.split()[1].strip(":")) for detail in reported]
+        places = [int(detail.split()[1].strip(":")) for detail in details]
         assert places == sorted(places)
         assert all(not words[place - 1].isspace() for place in places)
     else:
-        assert parse(written(requested)) == requested
+        assert parse(render(parsed)) == parsed
 
 
-def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:
+def test_qualifiers_must_all_match_and_statuses_match_any() -> None:
     image_id = ids.new()
-    requested = parse(
+    parsed = parse(
         f"status:failed  status:cancelled error:timeout error:worker_lost meta.case:42 meta.site:a.b "
         f"image:{ids.show('img', image_id)} image:{SHA256} status:failed"
     )
 
-    assert requested == Filter(
+    assert parsed == Filter(
         account_id=None,
         statuses=(Status.FAILED, Status.CANCELLED),
         error_codes=("deadline_exceeded", "worker_lost"),
@@ -128,17 +128,17 @@ def test_qualifiers_add_up_and_several_states_mean_one_of_them() -> None:
     assert parse(" \n ") == Filter(account_id=None)
 
 
-def test_words_and_phrases_stand_beside_qualifiers() -> None:
-    requested = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
+def test_words_and_phrases_combine_with_qualifiers() -> None:
+    parsed = parse('pelican status:failed "six of them" 圆形 pelican "status:failed"')
 
-    assert requested.phrases == ("pelican", "six of them", "圆形", "status:failed")
-    assert requested.statuses == (Status.FAILED,)
+    assert parsed.phrases == ("pelican", "six of them", "圆形", "status:failed")
+    assert parsed.statuses == (Status.FAILED,)
 
 
-def test_quotes_hold_what_would_end_a_word() -> None:
-    requested = parse(r'meta."a b:c":"say \"six\" \\ \boxed{6}" meta.empty:""')
+def test_quotes_may_contain_delimiters() -> None:
+    parsed = parse(r'meta."a b:c":"say \"six\" \\ \boxed{6}" meta.empty:""')
 
-    assert requested.metadata == {"a b:c": r'say "six" \ \boxed{6}', "empty": ""}
+    assert parsed.metadata == {"a b:c": r'say "six" \ \boxed{6}', "empty": ""}
 
 
 @pytest.mark.parametrize(
@@ -158,69 +158,69 @@ def test_quotes_hold_what_would_end_a_word() -> None:
         ),
     ],
 )  # fmt: skip
-def test_times_are_compared_as_they_are_and_durations_as_ages(
+def test_times_are_compared_with_the_creation_and_durations_with_the_age(
     words: str, after: datetime | None, before: datetime | None
 ) -> None:
-    requested = parse(words)
+    parsed = parse(words)
 
-    assert (requested.created_after, requested.created_before) == (after, before)
+    assert (parsed.created_after, parsed.created_before) == (after, before)
 
 
 @pytest.mark.parametrize(
     ("words", "place", "reason"),
     [
-        ("status:odd", 1, "A status is one of"),
-        ("status:failed status:", 15, "a value is missing"),
+        ("status:odd", 1, "The status must be one of"),
+        ("status:failed status:", 15, "A value is missing"),
         ('meta.case:"open', 1, "a quote is not closed"),
-        ('status:failed meta.a:"b"c', 15, "ends inside of a word"),
-        ("error:Time-Out", 1, "an error's code"),
-        ("image:123", 1, "an image id or the sha256"),
+        ('status:failed meta.a:"b"c', 15, "ends inside a word"),
+        ("error:Time-Out", 1, "an error code"),
+        ("image:123", 1, "an image ID, or the SHA-256"),
         (f"image:{SHA256} image:{'0' * 64}", 72, "only once"),
-        ("group:job_01a2185b49b87394b739cee260c5543d", 1, "the id of a group"),
+        ("group:job_01a2185b49b87394b739cee260c5543d", 1, "a group ID"),
         ("meta.case:1 meta.case:2", 13, "only once"),
-        ("meta:1", 1, "no such qualifier"),
-        ("status.x:failed", 1, "no such qualifier"),
-        ("12:30", 1, "no such qualifier"),
-        ("status:failed 圆", 15, "too short to be searched for"),
-        ('""', 1, "too short to be searched for"),
+        ("meta:1", 1, "Unknown qualifier"),
+        ("status.x:failed", 1, "Unknown qualifier"),
+        ("12:30", 1, "Unknown qualifier"),
+        ("status:failed 圆", 15, "The phrase is too short"),
+        ('""', 1, "The phrase is too short"),
         ("x" * 201, 1, "at most 200 characters"),
-        ("finding:odd", 1, "A finding is one of loop"),
+        ("finding:odd", 1, "The finding must be one of loop"),
         ("created:2h", 1, "an age or a time"),
         ("created:>999999d", 1, "an age or a time"),
         ("created:>2026-11-20T10:00:00", 1, "an age or a time"),
         ("created:<2026-11-20 created:<2026-11-21", 21, "only once"),
     ],
 )
-def test_what_is_wrong_is_told_with_its_place(words: str, place: int, reason: str) -> None:
-    (reported,) = faults(words)
+def test_a_fault_has_its_position(words: str, place: int, reason: str) -> None:
+    (fault,) = faults(words)
 
-    assert reported.startswith(f"Character {place}: ")
-    assert reason in reported
+    assert fault.startswith(f"Character {place}: ")
+    assert reason in fault
 
 
-def test_all_faults_are_told_at_once() -> None:
+def test_all_faults_are_listed() -> None:
     assert len(faults("status:odd created:now meta.case:42 finding:odd")) == 3
 
 
-def test_there_may_be_only_so_many_terms() -> None:
+def test_the_number_of_terms_is_limited() -> None:
     letters = "abcdefghij"
-    words = " ".join(f"error:{one}{other}" for one in letters for other in letters)
+    words = " ".join(f"error:{first}{second}" for first in letters for second in letters)
 
     assert len(parse(words).error_codes) == 100
     assert faults(f"{words} status:odd meta:odd") == [
-        "There may be at most 100 qualifiers, words and phrases; there are 102."
+        "At most 100 qualifiers, words and phrases are allowed; there are 102."
     ]
 
 
-def test_there_may_be_only_so_many_pairs_of_metadata() -> None:
+def test_the_number_of_metadata_pairs_is_limited() -> None:
     words = [f"meta.k{number}:v" for number in range(17)]
 
-    assert faults(" ".join(words)) == ["There may be at most 16 pairs of metadata."]
+    assert faults(" ".join(words)) == ["At most 16 metadata pairs are allowed."]
     assert len(parse(" ".join(words[:16])).metadata) == 16
 
 
-def test_there_may_be_only_so_many_phrases() -> None:
+def test_the_number_of_phrases_is_limited() -> None:
     words = [f"word{number}" for number in range(9)]
 
-    assert faults(" ".join(words)) == ["There may be at most 8 words and phrases."]
+    assert faults(" ".join(words)) == ["At most 8 words and phrases are allowed."]
     assert len(parse(" ".join(words[:8])).phrases) == 8

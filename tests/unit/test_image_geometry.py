@@ -42,7 +42,7 @@ def test_halves_are_rounded_to_even(side: int, rounded: int) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(0, 5), (201, 1), (1, 201)])
-def test_what_the_processor_refuses_has_no_size(height: int, width: int) -> None:
+def test_an_image_that_the_processor_rejects_has_no_size(height: int, width: int) -> None:
     with pytest.raises(ValueError, match="no size"):
         images.smart_resize(height, width, min_pixels=3136, max_pixels=10**6)
 
@@ -53,7 +53,7 @@ def test_what_the_processor_refuses_has_no_size(height: int, width: int) -> None
     swap=st.sampled_from([1, -1]),
     detail=st.sampled_from(list(profiles.DETAIL_TOKENS)),
 )
-def test_a_canonical_size_fits_its_tier_keeps_its_shape_and_stays(
+def test_a_canonical_size_fits_its_tier_and_shape_and_is_stable(
     short: int,
     ratio: float,
     swap: int,
@@ -70,7 +70,7 @@ def test_a_canonical_size_fits_its_tier_keeps_its_shape_and_stays(
     assert geometry.canonical_size(tall, wide, detail) == (tall, wide)
 
 
-def test_tokens_of_a_canonical_image_heed_the_served_models_own_limits() -> None:
+def test_tokens_of_a_canonical_image_follow_the_served_models_limits() -> None:
     assert images.image_tokens(1204, 868, profiles.QVQ) == 43 * 31
     assert images.image_tokens(1204, 868, profiles.TINY) <= profiles.TINY.max_pixels // 784
     assert images.image_tokens(56, 56, profiles.TINY) >= profiles.TINY.min_pixels // 784

@@ -24,7 +24,7 @@ FORMATS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("wanted", FORMATS, ids=lambda wanted: str(wanted["type"]))
-def test_the_form_is_told_in_the_questions_language(wanted: dict[str, Any]) -> None:
+def test_the_instruction_is_in_the_questions_language(wanted: dict[str, Any]) -> None:
     english = instructions.behind("How many pelicans?", wanted, profiles.QVQ)
     chinese = instructions.behind("图中有几只鹈鹕？", wanted, profiles.QVQ)  # noqa: RUF001 - Chinese as written
 
@@ -34,7 +34,7 @@ def test_the_form_is_told_in_the_questions_language(wanted: dict[str, Any]) -> N
     assert "最终答案" in chinese
 
 
-def test_options_have_the_letters_by_which_an_answer_may_name_them() -> None:
+def test_options_are_listed_with_letters() -> None:
     options = [f"option {number}" for number in range(26)]
     reported = instructions.behind("Which?", {"type": "choice", "options": options}, profiles.QVQ)
 
@@ -45,24 +45,24 @@ def test_options_have_the_letters_by_which_an_answer_may_name_them() -> None:
         assert values.choice(line, options) == option
 
 
-def test_the_schema_is_told_whole() -> None:
+def test_the_instruction_contains_the_complete_schema() -> None:
     reported = instructions.behind("What?", {"type": "json_schema", "schema": SCHEMA}, profiles.QVQ)
 
     assert json.loads(reported.rpartition("\n")[2]) == SCHEMA
 
 
 @pytest.mark.parametrize("wanted", [None, {"type": "free"}])
-def test_without_a_form_nothing_is_told(wanted: dict[str, Any] | None) -> None:
+def test_without_an_answer_format_there_is_no_instruction(wanted: dict[str, Any] | None) -> None:
     assert instructions.behind("How many?", wanted, profiles.QVQ) == ""
 
 
-def test_a_model_that_does_not_listen_is_told_nothing() -> None:
+def test_a_model_that_cannot_follow_instructions_gets_none() -> None:
     assert [instructions.behind("How many?", wanted, profiles.TINY) for wanted in FORMATS] == [
         ""
     ] * 4
 
 
-def test_the_instruction_stands_behind_the_question_and_the_pictures() -> None:
+def test_the_instruction_follows_the_question_and_the_images() -> None:
     claim = claims.Claim(
         job_id=uuid.uuid4(),
         attempt=1,

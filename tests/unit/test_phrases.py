@@ -50,9 +50,7 @@ def squeezed(text: str) -> str:
 
 
 @given(texts.filter(bool), st.data())
-def test_a_part_of_a_text_that_begins_at_a_word_is_found_in_it(
-    text: str, data: st.DataObject
-) -> None:
+def test_a_part_of_a_text_that_starts_at_a_word_matches(text: str, data: st.DataObject) -> None:
     start = data.draw(st.sampled_from([at for at in range(len(text)) if begins(text, at)]))
     end = data.draw(st.integers(start + 1, len(text)))
     phrase = phrase_of(text[start:end])
@@ -77,14 +75,14 @@ def test_a_part_of_a_text_that_begins_at_a_word_is_found_in_it(
 
 
 @given(texts, texts)
-def test_what_is_found_is_there(text: str, wanted: str) -> None:
+def test_a_match_is_in_the_text(text: str, wanted: str) -> None:
     phrase = phrase_of(wanted)
 
     if phrase is not None and phrase.spelling in spelled(text):
         assert squeezed(folded(wanted)).strip() in squeezed(folded(text))
 
 
-def test_chinese_is_spelled_by_pairs_and_punctuation_stands_alone() -> None:
+def test_chinese_is_split_into_pairs_and_punctuation_into_words() -> None:
     assert spelled("Ein Kreis,有6个圆形。").split() == [
         "ein", "kreis", ",", "有", "6", "个圆", "圆形", "。",
     ]  # fmt: skip
@@ -105,7 +103,7 @@ def test_case_and_width_and_line_breaks_do_not_matter() -> None:
         ("\\boxed{6}", ("boxed", "6"), False),
     ],
 )
-def test_the_words_at_the_ends_may_be_parts_of_longer_ones(
+def test_the_first_and_last_words_may_be_parts_of_longer_ones(
     text: str, found: tuple[str, ...], *, unfinished: bool
 ) -> None:
     phrase = phrase_of(text)
@@ -115,18 +113,18 @@ def test_the_words_at_the_ends_may_be_parts_of_longer_ones(
 
 
 @pytest.mark.parametrize("text", ["", " ", "a", "圆", "6", "a b", "...", "圆。", "。圆", "6 圆"])
-def test_what_is_in_nearly_every_text_is_refused_with_the_reason(text: str) -> None:
+def test_a_phrase_that_is_too_short_is_rejected_with_the_reason(text: str) -> None:
     with pytest.raises(ValueError, match="two letters or digits, or two Chinese characters"):
         Phrase.of(text)
 
 
-def test_a_phrase_has_a_longest_length() -> None:
+def test_a_phrase_has_a_maximum_length() -> None:
     assert Phrase.of("x" * 200).words == ("x" * 200,)
     with pytest.raises(ValueError, match="at most 200 characters"):
         Phrase.of("x" * 201)
 
 
-def test_a_long_text_is_spelled_in_pieces_that_hold_every_phrase() -> None:
+def test_the_parts_of_a_long_text_contain_every_phrase() -> None:
     text = "".join(f"line {number} 圆形\n" for number in range(20_000))
     pieces = list(phrases.spellings(text))
 

@@ -72,7 +72,7 @@ def reported(text: str) -> list[tuple[StepKind, str]]:
     return [(step.kind, text[step.start : step.end]) for step in parse(text)]
 
 
-def test_an_english_trace_is_told_step_by_step() -> None:
+def test_an_english_trace_is_split_into_steps() -> None:
     assert reported(ENGLISH) == [
         (
             StepKind.OBSERVATION,
@@ -87,7 +87,7 @@ def test_an_english_trace_is_told_step_by_step() -> None:
     ]
 
 
-def test_a_chinese_trace_is_told_step_by_step() -> None:
+def test_a_chinese_trace_is_split_into_steps() -> None:
     assert [kind for kind, _ in reported(CHINESE)] == [
         StepKind.OBSERVATION,
         StepKind.INFERENCE,
@@ -98,7 +98,7 @@ def test_a_chinese_trace_is_told_step_by_step() -> None:
     ]
 
 
-def test_the_small_models_own_traces_begin_with_a_look_and_end_with_the_answer() -> None:
+def test_traces_of_tiny_qvq_start_with_an_observation_and_end_with_the_answer() -> None:
     for sample in json.loads(SAMPLES.read_text()):
         kinds = [kind for kind, _ in reported(sample["trace"])]
         assert kinds[0] is StepKind.OBSERVATION
@@ -119,7 +119,7 @@ def test_the_small_models_own_traces_begin_with_a_look_and_end_with_the_answer()
         "| a. B |\n| C. D |",
     ],
 )
-def test_mathematics_code_and_tables_are_never_cut(whole: str) -> None:
+def test_mathematics_code_and_tables_are_never_split(whole: str) -> None:
     text = f"There is a duck.\n\n{whole}\n\nWait, there is more. Therefore, it is 4."
     spans = [(step.start, step.end) for step in parse(text)]
     at = text.index(whole)
@@ -127,17 +127,17 @@ def test_mathematics_code_and_tables_are_never_cut(whole: str) -> None:
     assert len(spans) >= 3
 
 
-def test_a_list_belongs_to_the_paragraph_that_announces_it() -> None:
+def test_a_list_belongs_to_the_paragraph_before_it() -> None:
     text = "I see these:\n\n- Wait. A duck.\n\n- A goose.\n\nTherefore, it is 2."
     assert [kind for kind, _ in reported(text)] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
-def test_two_prices_are_no_formula_and_an_open_bracket_loses_nothing() -> None:
+def test_prices_and_unclosed_brackets_are_ordinary_text() -> None:
     text = "There is $5 here. Wait, $6 there.\n\n\\[ oh.\n\nTherefore, it is 11."
     assert [kind for kind, _ in reported(text)][::2] == [StepKind.OBSERVATION, StepKind.CONCLUSION]
 
 
-def test_a_second_thought_after_the_answer_ends_it() -> None:
+def test_a_recheck_after_the_answer_ends_it() -> None:
     text = "**Final Answer**\n\n6\n\nWait, let me look again. There are 7.\n\n**Final Answer**\n\n7"
     assert [kind for kind, _ in reported(text)] == [
         StepKind.ANSWER,
@@ -148,7 +148,7 @@ def test_a_second_thought_after_the_answer_ends_it() -> None:
 
 
 @given(TEXTS, st.data())
-def test_a_text_that_grows_has_the_steps_of_the_whole(text: str, data: st.DataObject) -> None:
+def test_a_growing_text_has_the_steps_of_the_whole_text(text: str, data: st.DataObject) -> None:
     parser, at = Parser(), 0
     while at < len(text):
         size = data.draw(st.integers(1, len(text) - at))
@@ -158,7 +158,7 @@ def test_a_text_that_grows_has_the_steps_of_the_whole(text: str, data: st.DataOb
     assert parser.steps() == parse(text)
 
 
-def test_code_that_is_not_closed_yet_settles_nothing_before_it_may_be() -> None:
+def test_an_unclosed_code_block_leaves_its_paragraph_unsettled() -> None:
     text = "One.\n\n\\] `**Final Answer****Final Answer**"
     parser = Parser()
     parser.feed(text)
@@ -178,7 +178,7 @@ def test_code_that_is_not_closed_yet_settles_nothing_before_it_may_be() -> None:
         "#\n\n\x0c\n\nfinal answer",
     ],
 )
-def test_a_heading_has_no_blank_line_in_it_so_none_begins_in_what_is_settled(text: str) -> None:
+def test_a_heading_never_starts_in_settled_text(text: str) -> None:
     parser = Parser()
     for size, character in enumerate(text, 1):
         parser.feed(character)
@@ -187,7 +187,7 @@ def test_a_heading_has_no_blank_line_in_it_so_none_begins_in_what_is_settled(tex
 
 
 @given(TEXTS)
-def test_nothing_but_white_space_is_outside_of_steps(text: str) -> None:
+def test_only_white_space_is_outside_of_steps(text: str) -> None:
     at, outside = 0, ""
     for step in parse(text):
         assert at <= step.start < step.end
@@ -196,7 +196,7 @@ def test_nothing_but_white_space_is_outside_of_steps(text: str) -> None:
     assert not (outside + text[at:]).strip()
 
 
-def test_marks_tell_times_and_tokens_no_finer_than_they_are() -> None:
+def test_times_and_tokens_are_as_precise_as_the_marks() -> None:
     text = "There is a duck.\n\nTherefore, it is 1."
     marks = [
         TokenMark(10, NOON, 3),
@@ -211,7 +211,7 @@ def test_marks_tell_times_and_tokens_no_finer_than_they_are() -> None:
     assert second.ended_at == NOON + timedelta(seconds=2)
 
 
-def test_without_marks_nothing_is_claimed_of_time() -> None:
+def test_without_marks_steps_have_no_times() -> None:
     step = parse("There is a duck.")[0]
     assert (step.started_at, step.ended_at, step.start_token, step.end_token) == (None,) * 4
     assert trace.VERSION >= 1
@@ -235,7 +235,7 @@ def test_without_marks_nothing_is_claimed_of_time() -> None:
         ),
     ],
 )
-def test_hostile_texts_take_time_in_proportion_to_their_length(piece: str) -> None:
+def test_hostile_texts_take_linear_time(piece: str) -> None:
     text = piece * (50_000 // len(piece))
     begun = time.process_time()
     steps = parse(text)

@@ -125,7 +125,7 @@ from jobs.answers import values
         ("十几个", None),
     ],
 )
-def test_a_number_is_read_as_it_is_written(text: str, value: float | None) -> None:
+def test_a_number_is_read_in_every_notation(text: str, value: float | None) -> None:
     assert values.number(text) == value
 
 
@@ -193,18 +193,18 @@ def test_yes_and_no_are_read_in_two_languages(text: str, value: bool | None) -> 
         ("It is not true that the answer is B", None),
     ],
 )
-def test_a_choice_is_named_by_its_text_or_its_letter(text: str, value: str | None) -> None:
+def test_a_choice_is_read_by_its_text_or_its_letter(text: str, value: str | None) -> None:
     assert values.choice(text, ["Red", "Green", "Blue"]) == value
 
 
 @pytest.mark.parametrize(
     ("one", "other"), [("5*3", "53"), ("1\\ 2", "12"), ("5 \\times 10^3", "5")]
 )
-def test_what_markup_parts_is_not_the_same_as_what_it_does_not(one: str, other: str) -> None:
+def test_texts_separated_by_markup_differ_from_joined_ones(one: str, other: str) -> None:
     assert not values.same(one, other)
 
 
-def test_of_a_long_text_the_whole_counts() -> None:
+def test_long_texts_are_compared_completely() -> None:
     begun = "There are many things to be seen here. " * 8
     assert values.number(f"{begun}5 dogs.") == 5
     assert values.number(f"5 dogs. {begun}3 cats.") is None
@@ -232,14 +232,14 @@ def test_an_option_that_is_a_letter_may_be_explained(text: str, value: str | Non
     assert values.choice(text, ["A", "B", "C", "D"]) == value
 
 
-def test_spaces_and_brackets_make_no_other_option() -> None:
+def test_spaces_and_brackets_do_not_change_an_option() -> None:
     assert values.choice("(15\\text{ cm})", ["12 cm", "15cm"]) == "15cm"
     assert values.choice("a b", ["ab", "a b"]) == "a b"
     assert values.choice("(ab)", ["ab", "a b"]) is None
     assert values.choice("()", ["(", ")"]) is None
 
 
-def test_two_options_that_read_the_same_are_none() -> None:
+def test_an_ambiguous_option_is_none() -> None:
     assert values.choice("red", ["red", "RED"]) is None
 
 
@@ -294,7 +294,7 @@ _PIECES = [
 
 
 @given(st.text(max_size=300) | st.lists(st.sampled_from(_PIECES), max_size=80).map("".join))
-def test_no_text_makes_the_reading_fail(text: str) -> None:
+def test_no_text_makes_the_parser_fail(text: str) -> None:
     assert values.number(text) is None or isinstance(values.number(text), int | float)
     assert values.boolean(text) in (True, False, None)
     assert values.choice(text, ["a", "b"]) in ("a", "b", None)

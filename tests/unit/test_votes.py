@@ -30,12 +30,12 @@ def winner(answers: dict[int, str | None]) -> str | None:
     ("samples", "planned"),
     [(1, [1]), (2, [2]), (3, [2, 1]), (5, [3, 2]), (8, [4, 2, 2]), (16, [8, 4, 2, 2])],
 )
-def test_samples_are_asked_for_in_waves(samples: int, planned: list[int]) -> None:
+def test_samples_run_in_waves(samples: int, planned: list[int]) -> None:
     assert votes.waves(samples) == planned
 
 
 @pytest.mark.parametrize("samples", range(1, 65))
-def test_waves_ask_for_every_sample_and_the_first_can_decide(samples: int) -> None:
+def test_waves_contain_every_sample_and_the_first_can_decide(samples: int) -> None:
     planned = votes.waves(samples)
     first = range(planned[0])
     assert sum(planned) == samples
@@ -43,14 +43,12 @@ def test_waves_ask_for_every_sample_and_the_first_can_decide(samples: int) -> No
 
 
 @given(st.permutations(range(9)), st.lists(st.sampled_from("abc"), min_size=9, max_size=9))
-def test_the_order_in_which_votes_come_in_changes_nothing(
-    order: list[int], texts: list[str]
-) -> None:
+def test_the_order_of_arrival_does_not_matter(order: list[int], texts: list[str]) -> None:
     assert ranked({vote: texts[vote] for vote in order}) == ranked(dict(enumerate(texts)))
 
 
 @given(st.data(), ANSWERS)
-def test_what_is_decided_cannot_be_overtaken_and_only_that_is(
+def test_a_vote_is_decided_exactly_if_no_class_can_overtake(
     data: st.DataObject, answers: list[str | None]
 ) -> None:
     """Whatever the missing votes are, it holds; and what would hold, whatever they are, is a decision."""
@@ -71,7 +69,7 @@ def test_what_is_decided_cannot_be_overtaken_and_only_that_is(
 
 
 @given(ANSWERS)
-def test_waves_come_to_the_same_answer_as_the_whole_vote(answers: list[str | None]) -> None:
+def test_waves_have_the_same_winner_as_the_complete_vote(answers: list[str | None]) -> None:
     cast: dict[int, str | None] = {}
     first = 0
     for size in votes.waves(len(answers)):
@@ -83,13 +81,13 @@ def test_waves_come_to_the_same_answer_as_the_whole_vote(answers: list[str | Non
     assert winner(cast) == winner(dict(enumerate(answers)))
 
 
-def test_one_voice_decides_nothing_and_nobody_neither() -> None:
+def test_fewer_than_two_votes_decide_nothing() -> None:
     assert not votes.decided(ranked({0: "a"}), cast=[0], requested=2)
     assert not votes.decided(ranked({0: None, 1: None}), cast=[0, 1], requested=5)
     assert votes.decided(ranked({0: None, 1: None}), cast=[0, 1], requested=2)
 
 
-def test_confidence_is_the_winners_share_of_all_that_count() -> None:
+def test_confidence_is_the_winners_share_of_the_counted_samples() -> None:
     cast = {0: "a", 1: None, 2: "b", 3: "a"}
     tally = votes.Tally(
         requested=5,

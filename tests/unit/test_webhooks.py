@@ -48,7 +48,7 @@ VECTOR = (
         ),
     ],
 )
-def test_the_symmetric_vectors_come_out(
+def test_the_symmetric_vectors_hold(
     *, secret: str, message_id: str, timestamp: int, body: bytes, signature: str
 ) -> None:
     at = datetime.fromtimestamp(timestamp, UTC)
@@ -62,7 +62,7 @@ def test_the_symmetric_vectors_come_out(
     }
 
 
-def test_the_asymmetric_vector_comes_out() -> None:
+def test_the_asymmetric_vector_holds() -> None:
     private = "whsk_" + base64.b64encode(bytes(range(32))).decode()
     at = datetime.fromtimestamp(1674087231, UTC)
 
@@ -124,7 +124,7 @@ def test_without_a_key_one_is_made_once_for_its_owner_only(tmp_path: Path) -> No
         Vault.of(Settings.read({}, vault_key=SecretStr(",")))
 
 
-def test_a_vault_whose_keys_have_gone_says_so_and_opens_again_when_they_are_back(
+def test_a_vault_without_its_keys_fails_and_opens_again_when_they_are_back(
     tmp_path: Path,
 ) -> None:
     running = Vault.of(Settings.read({}, home=tmp_path))

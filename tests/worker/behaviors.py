@@ -8,16 +8,16 @@ from typing import Any
 
 from core import profiles
 from jobs import engine
-from scripted import RealTime, Scripted, ScriptedOptions
+from scripted import Scripted, ScriptedOptions, SystemClock
 from tests.worker.conftest import Bench, real_image
 
 BUDGET = 8000
-#: What an installation has on that says nothing else.
+#: The guards that are on by default.
 ON = dict.fromkeys(("loop", "budget", "language"), True)
 
 
-class Hurried:
-    """Time that passes as soon as somebody waits for it: a stream has as many tokens as its reader has had time for."""
+class SkippingTime:
+    """Time that passes as soon as a thread waits for it: a stream has the tokens that its reader has had time for."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -34,7 +34,7 @@ class Hurried:
 
 def run_persona(
     bench: Bench,
-    persona: str,
+    behavior: str,
     *,
     tokens_per_second: float = 0,
     temperature: float = 0.5,
@@ -42,20 +42,20 @@ def run_persona(
 ) -> uuid.UUID:
     """Run one job on a scripted engine of its own to its end; return its id.
 
-    With probes there are several streams at once, and time is the real one.
+    With probes there are several streams at once, in real time.
     """
-    manners = ScriptedOptions(
-        tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, persona=persona
+    engine_options = ScriptedOptions(
+        tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, behavior=behavior
     )
     options: dict[str, Any] = {"temperature": temperature, **switched}
     job_id = submit(bench, **options)
-    clock = RealTime() if switched.get("convergence") else Hurried()
-    work(bench, Scripted(options=manners, profile=profiles.QVQ, clock=clock))
+    clock = SystemClock() if switched.get("convergence") else SkippingTime()
+    work(bench, Scripted(options=engine_options, profile=profiles.QVQ, clock=clock))
     return job_id
 
 
 def submit(bench: Bench, *, question: str = "How many circles?", **options: Any) -> uuid.UUID:  # noqa: ANN401 - any option
-    """Submit a job about a real picture; truth values among ``options`` switch guards."""
+    """Submit a job about a real image; Boolean ``options`` switch guards."""
     switched = {name: value for name, value in options.items() if isinstance(value, bool)}
     others = {name: value for name, value in options.items() if name not in switched}
     return bench.submit(
@@ -66,9 +66,9 @@ def submit(bench: Bench, *, question: str = "How many circles?", **options: Any)
 
 
 def work(bench: Bench, engine_: engine.Engine, *, jobs: int | None = 1) -> None:
-    """Run the ``jobs`` that are due on an engine; None: however many there are."""
-    of_its_own = bench.with_engine(engine_, profile=profiles.QVQ, quarantine_crashes=3)
-    done = of_its_own.runner.work()
+    """Run the due jobs on an engine; there must be ``jobs`` of them, unless that is None."""
+    own_bench = bench.with_engine(engine_, profile=profiles.QVQ, quarantine_crashes=3)
+    done = own_bench.runner.work()
     assert jobs is None or done == jobs
 
 

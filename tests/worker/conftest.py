@@ -17,12 +17,13 @@ import pytest
 from core import profiles
 from core.database import Database
 from jobs.engine import Engine
+from jobs.images import CanonicalImage, OriginalFile
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.records import Job
 from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
 from tests import image_files
 from tests.fakes import NoSandbox, RecordingPublisher
-from tests.worker.engine_fake import Conducted
+from tests.worker.engine_fake import ControlledEngine
 from worker import compilations, equality, leases
 from worker.engines.pool import EnginePool
 from worker.equality import Equality
@@ -41,26 +42,26 @@ ENDS = {
 }
 
 
-def submitted(name: str = "a") -> submission.NewImage:
-    return submission.NewImage(
-        key=name * 64,
+def submitted(name: str = "a") -> CanonicalImage:
+    return CanonicalImage(
         detail="standard",
-        pipeline="1",
         media_type="image/png",
         width=56,
         height=56,
         data=b"canonical " + name.encode(),
-        original_sha256=name * 64,
-        original_bytes=9,
-        original_media_type="image/png",
-        original_width=56,
-        original_height=56,
-        orientation=1,
-        frames=1,
+        original=OriginalFile(
+            sha256=name * 64,
+            size=9,
+            media_type="image/png",
+            width=56,
+            height=56,
+            orientation=1,
+            frames=1,
+        ),
     )
 
 
-def real_image() -> submission.NewImage:
+def real_image() -> CanonicalImage:
     """Return one that can be decoded, for engines that look at it."""
     return dataclasses.replace(submitted(), data=image_files.file_of(image_files.gradient(112, 84)))
 
@@ -69,8 +70,8 @@ def make_runner(
     database: Database,
     *,
     engines: EnginePool,
-    holdings: leases.Leases,
-    recorder: TraceWriter,
+    leases_: leases.Leases,
+    trace_writer: TraceWriter,
     profile: profiles.ModelProfile = profiles.TINY,
     quarantine_crashes: int = 2,
     mathematics: Equality = NO_MATHEMATICS,
@@ -79,8 +80,8 @@ def make_runner(
     return Slot(
         database,
         engines=engines,
-        holdings=holdings,
-        recorder=recorder,
+        leases_=leases_,
+        trace_writer=trace_writer,
         profile=profile,
         owner="me",
         lease=LEASE,
@@ -96,10 +97,10 @@ class Bench:
     """One worker process's parts and the verbs a test needs."""
 
     database: Database
-    engine: Conducted
+    engine: ControlledEngine
     engines: EnginePool
     leases: leases.Leases
-    recorder: TraceWriter
+    trace_writer: TraceWriter
     runner: Slot
     account_id: uuid.UUID
 
@@ -119,8 +120,8 @@ class Bench:
         runner = make_runner(
             self.database,
             engines=engines,
-            holdings=self.leases,
-            recorder=self.recorder,
+            leases_=self.leases,
+            trace_writer=self.trace_writer,
             profile=profile,
             quarantine_crashes=quarantine_crashes,
             mathematics=mathematics,
@@ -135,7 +136,7 @@ class Bench:
         max_attempts: int = 3,
         deadline: float = 3600,
         options: Mapping[str, Any] | None = None,
-        image: submission.NewImage | None = None,
+        image: CanonicalImage | None = None,
     ) -> uuid.UUID:
         return submission.submit(
             self.database,
@@ -224,36 +225,36 @@ class Bench:
 
 
 @pytest.fixture
-def engine() -> Conducted:
-    return Conducted()
+def engine() -> ControlledEngine:
+    return ControlledEngine()
 
 
 @pytest.fixture
-def bench(database: Database, engine: Conducted) -> Iterator[Bench]:
+def bench(database: Database, engine: ControlledEngine) -> Iterator[Bench]:
     key = accounts.new_key()
     accounts.create_key(
         database, key, pepper=b"p", account="default", role=Role.SUBMIT, name="test"
     )
     engines = EnginePool([engine])
     engines.refresh()
-    holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = TraceWriter(
+    leases_ = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
+    trace_writer = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
         flush_seconds=1,
-        on_lost=lambda key: holdings.end(key, StopReason.LOST),
+        on_lost=lambda key: leases_.end(key, StopReason.LOST),
     )
     yield Bench(
         database=database,
         engine=engine,
         engines=engines,
-        leases=holdings,
-        recorder=recorder,
-        runner=make_runner(database, engines=engines, holdings=holdings, recorder=recorder),
+        leases=leases_,
+        trace_writer=trace_writer,
+        runner=make_runner(database, engines=engines, leases_=leases_, trace_writer=trace_writer),
         account_id=accounts.account_id(database, "default"),
     )
-    holdings.stop()
+    leases_.stop()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""An engine whose stream a test conducts: chunk by chunk, fault by fault."""
+"""An engine whose stream a test controls: chunk by chunk, fault by fault."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from core import errors
 from jobs import engine
 
-#: What an engine says that goes round in circles.
+#: The text of an engine that repeats itself.
 LOOP = "So I count them again. "
 
 
-class Conducted:
+class ControlledEngine:
     """Gives out what the test puts in: chunks are yielded, exceptions raised; END ends the stream.
 
     An abort ends the stream as SGLang does, with a finish reason and the bill, unless it is ``deaf``.
@@ -30,7 +30,7 @@ class Conducted:
         self.requests: list[engine.GenerationRequest] = []
         self.aborted: list[str] = []
         self.closed = 0
-        #: Items that the stream has asked for, all before the last one worked through.
+        #: Items that the reader has taken; it has processed all of them but the last.
         self.given = 0
         self.reading = threading.Event()
         #: Set when a second stream is read.
@@ -84,7 +84,7 @@ class Conducted:
 
 @dataclass
 class _Stream:
-    conducted: Conducted
+    conducted: ControlledEngine
     feed: queue.SimpleQueue[object]
     _closed: threading.Event = field(default_factory=threading.Event)
 
@@ -95,7 +95,7 @@ class _Stream:
         while True:
             item = self.feed.get(timeout=30)
             self.conducted.given += 1
-            if item is Conducted.END:
+            if item is ControlledEngine.END:
                 return
             if isinstance(item, BaseException):
                 raise item

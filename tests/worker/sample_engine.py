@@ -1,4 +1,4 @@
-"""An engine of several voices: a test conducts each stream by itself, by the seed that it was asked with."""
+"""An engine with several streams, each of which a test controls by the seed of its request."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Iterator
 from core import errors
 from jobs import engine
 
-#: What the streams of a job are asked with: its own seed, and so on. A continuation has the one of its sample.
+#: The seed of the first sample of a job; each other sample has the next one, and its continuations have the same.
 FIRST_SEED = 7
 
 
-class Choir:
-    """Gives each stream what the test puts in under its vote. An abort ends a stream with its bill."""
+class SampleEngine:
+    """Gives each stream the items that the test feeds under its vote. An abort ends a stream with its bill."""
 
     END = object()
-    url = "choir:"
+    url = "samples:"
 
     def __init__(self, *, window: int = 16) -> None:
         self.window = window
@@ -37,26 +37,26 @@ class Choir:
             self._feeds[vote].put(item)
 
     def say(self, vote: int, text: str) -> None:
-        """Have a stream say ``text`` and go on."""
+        """Let a stream send ``text`` and go on."""
         self.feed(vote, engine.Chunk(text=text))
 
     def answer(self, vote: int, text: str) -> None:
-        """Have a stream give an answer and end."""
+        """Let a stream send an answer and end."""
         bill = engine.TokenUsage(10, 8 if vote else 0, 4, 5)
         self.say(vote, f"I look. **Final Answer** \\boxed{{{text}}}")
         self.feed(vote, engine.Chunk(finish_reason="stop", usage=bill), self.END)
 
     def begun(self, count: int) -> bool:
-        """Wait until ``count`` streams have been asked for, ten seconds at the most."""
+        """Wait until ``count`` streams were requested, at most ten seconds."""
         with self._lock:
             return self._lock.wait_for(lambda: len(self.requests) >= count, timeout=10)
 
     def votes(self) -> list[int]:
-        """Return the votes in the order in which they were asked for."""
+        """Return the votes in the order of their requests."""
         return [_vote(request) for request in self.requests]
 
     @contextlib.contextmanager
-    def stream(self, request: engine.GenerationRequest) -> Iterator[_Voice]:
+    def stream(self, request: engine.GenerationRequest) -> Iterator[_SampleStream]:
         """Open a stream."""
         with self._lock:
             self.requests.append(request)
@@ -64,7 +64,7 @@ class Choir:
             self.most = max(self.most, self._open)
             self._lock.notify_all()
         try:
-            yield _Voice(self._feeds[_vote(request)])
+            yield _SampleStream(self._feeds[_vote(request)])
         finally:
             with self._lock:
                 self._open -= 1
@@ -78,11 +78,11 @@ class Choir:
         self.feed(_vote(requested), engine.Chunk(finish_reason="abort", usage=bill), self.END)
 
     def facts(self) -> engine.EngineFacts:
-        """Tell the window."""
-        return engine.EngineFacts(model="tiny-qvq", version="choir-1", window=self.window)
+        """Return the window."""
+        return engine.EngineFacts(model="tiny-qvq", version="samples-1", window=self.window)
 
     def load(self) -> engine.EngineLoad:
-        """Tell how many sing."""
+        """Return how many streams are open."""
         return engine.EngineLoad(running=self._open, waiting=0)
 
     def close(self) -> None:
@@ -94,17 +94,17 @@ def _vote(request: engine.GenerationRequest) -> int:
     return request.seed - FIRST_SEED
 
 
-class _Voice:
+class _SampleStream:
     def __init__(self, feed: queue.SimpleQueue[object]) -> None:
         self._feed = feed
 
     def __iter__(self) -> Iterator[engine.Chunk]:
-        while (item := self._feed.get(timeout=30)) is not Choir.END:
+        while (item := self._feed.get(timeout=30)) is not SampleEngine.END:
             if isinstance(item, BaseException):
                 raise item
             assert isinstance(item, engine.Chunk)
             yield item
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._feed.put(errors.EngineFault("The connection was closed."))

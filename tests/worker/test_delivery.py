@@ -1,4 +1,4 @@
-"""Tries are made over real HTTP: signed, judged, written; by a dispatcher that sleeps until one is due."""
+"""Attempts over real HTTP: signed, judged, written; by a dispatcher that sleeps until one is due."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.vault import Vault
-from jobs import delivery
-from jobs.delivery import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
-from jobs.outbox import WebhookAttempt
 from jobs.store import storage, submission
+from jobs.store.purge import Periods
 from net.client import GuardedClient
 from tests import factories, webhooks
 from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.receivers import Receiver, receiving
-from webhooks import endpoints, redelivery, sender
+from webhooks import attempts, endpoints, policy, redelivery, sender
 from webhooks.dispatcher import Dispatcher
+from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
 from webhooks.sender import Sender
 from webhooks.signer import SecretSigner
+from webhooks.tables import WebhookAttempt
 
 LEASE = timedelta(seconds=60)
 EGRESS = GuardedClient(["127.0.0.0/8"])
 
 
 @dataclass
-class Office:
-    """A courier and a dispatcher on a database."""
+class Delivery:
+    """A sender and a dispatcher on a database."""
 
     database: Database
     made_sender: Sender
@@ -66,15 +66,15 @@ def make_sender(
 
 
 @pytest.fixture
-def office(database: Database) -> Iterator[Office]:
-    """Return a running office."""
+def delivery(database: Database) -> Iterator[Delivery]:
+    """Return a running dispatcher with its sender."""
     made = make_sender(database)
     dispatcher = Dispatcher(
-        database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
+        database, owner="sender-1", lease=LEASE, send=made.send, send_slow=made.send
     )
     database.listen(lambda _: dispatcher.wake())
     dispatcher.start()
-    yield Office(database, made, dispatcher)
+    yield Delivery(database, made, dispatcher)
     dispatcher.stop()
 
 
@@ -87,13 +87,13 @@ def delivered(database: Database) -> int:
     return [one.status for one in webhooks.all_deliveries(database)].count(DeliveryStatus.DELIVERED)
 
 
-def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
+def test_a_response_is_not_stored_for_an_account_at_its_storage_quota(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
     image = factories.make_image(b"large", data=bytes(2**20))
-    submission.keep_image(database, account_id=account_id, image=image)
+    submission.store_image(database, account_id=account_id, image=image)
     quota = storage.Quota(database, default_mb=1)
     made_sender = Sender(
         database,
@@ -125,7 +125,7 @@ def test_what_a_receiver_says_is_not_kept_for_an_account_at_its_storage_quota(
         (500, (AttemptOutcome.FAILED, "refused")),
     ],
 )
-def test_each_answer_is_judged_and_kept_with_its_row(
+def test_each_response_is_judged_and_stored_with_its_row(
     database: Database,
     account_id: uuid.UUID,
     receiver: Receiver,
@@ -134,7 +134,7 @@ def test_each_answer_is_judged_and_kept_with_its_row(
     ends: tuple[AttemptOutcome, str | None],
 ) -> None:
     receiver.status = status
-    receiver.answer = b"" if status == 204 else b"x" * (delivery.ANSWER_BYTES + 1000)
+    receiver.answer = b"" if status == 204 else b"x" * (policy.ANSWER_BYTES + 1000)
     receiver.headers = {"location": receiver.url}
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
@@ -146,14 +146,14 @@ def test_each_answer_is_judged_and_kept_with_its_row(
     assert row.status_code == status
     assert (row.url, row.address) == (receiver.url, "127.0.0.1")
     assert row.seconds is not None
-    assert len(row.response_body or b"") == min(len(receiver.answer), delivery.ANSWER_BYTES)
+    assert len(row.response_body or b"") == min(len(receiver.answer), policy.ANSWER_BYTES)
     [got] = receiver.got
     assert row.request_headers is not None
     assert row.request_headers["webhook-id"] == got.headers["webhook-id"]
     assert got.body == webhooks.events(database)[0].payload
 
 
-def test_a_time_out_and_a_refused_connection_are_failures_with_their_rows(
+def test_a_timeout_and_a_refused_connection_are_failures_with_their_rows(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     receiver.held.clear()
@@ -187,15 +187,13 @@ def test_a_time_out_and_a_refused_connection_are_failures_with_their_rows(
         ("", None),
     ],
 )
-def test_a_wish_for_more_time_is_read_as_seconds_or_as_a_date(
-    text: str, expected: timedelta | None
-) -> None:
+def test_retry_after_is_read_as_seconds_or_as_a_date(text: str, expected: timedelta | None) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
 
     assert sender.retry_after({"retry-after": text}, now=now) == expected
 
 
-def test_a_disabled_endpoint_is_sent_nothing_but_what_people_ask_for(
+def test_a_disabled_endpoint_gets_only_what_users_request(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     endpoint = webhooks.make_endpoint(database, account_id, url=receiver.url)
@@ -233,7 +231,7 @@ def test_what_cannot_be_signed_waits_for_the_operator_and_leaves_no_rows(
     assert (row.number, row.outcome) == (1, AttemptOutcome.DELIVERED)
 
 
-def test_every_try_of_an_event_has_the_same_id_and_body(
+def test_all_attempts_of_a_notification_have_the_same_id_and_body(
     database: Database, account_id: uuid.UUID, receiver: Receiver, age: Age
 ) -> None:
     receiver.status = 500
@@ -259,51 +257,53 @@ def test_every_try_of_an_event_has_the_same_id_and_body(
     )
 
 
-def test_what_happens_is_told_at_once(
-    office: Office, account_id: uuid.UUID, receiver: Receiver
+def test_an_event_is_sent_at_once(
+    delivery: Delivery, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
-    webhooks.make_endpoint(office.database, account_id, url=receiver.url)
+    webhooks.make_endpoint(delivery.database, account_id, url=receiver.url)
 
-    job_id = webhooks.run_job(office.database, account_id)
+    job_id = webhooks.run_job(delivery.database, account_id)
 
-    assert eventually(lambda: delivered(office.database) == 1, seconds=10)
+    assert eventually(lambda: delivered(delivery.database) == 1, seconds=10)
     [got] = receiver.got
     assert got.event["type"] == "job.succeeded"
     assert got.event["data"]["id"] == f"job_{job_id.hex}"
 
 
-def test_dead_receivers_keep_nobody_waiting(
-    office: Office, account_id: uuid.UUID, receiver: Receiver
+def test_dead_receivers_delay_no_other_receiver(
+    delivery: Delivery, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     with receiving() as dead:
         dead.held.clear()
         for _ in range(12):
-            webhooks.make_endpoint(office.database, account_id, url=dead.url)
-        webhooks.run_job(office.database, account_id, question="Who hears of it?")
+            webhooks.make_endpoint(delivery.database, account_id, url=dead.url)
+        webhooks.run_job(delivery.database, account_id, question="Who is notified?")
         assert eventually(lambda: len(dead.got) == 12, seconds=20)
 
         for _ in range(3):
-            webhooks.run_job(office.database, account_id, webhook=Webhook(url=receiver.url))
+            webhooks.run_job(
+                delivery.database, account_id, webhook=Webhook(url=receiver.url).plain()
+            )
 
         assert eventually(lambda: len(receiver.got) == 3, seconds=20)
-        # One try at a time: of the three later events nothing has been sent to them.
+        # One attempt at a time: nothing of the three later events has been sent to them.
         assert len(dead.got) == 12
         dead.held.set()
 
 
-def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
+def test_a_dispatcher_without_wakeups_wakes_when_a_retry_is_due(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     made = make_sender(database)
     dispatcher = Dispatcher(
-        database, owner="courier-1", lease=LEASE, send=made.send, send_slow=made.send
+        database, owner="sender-1", lease=LEASE, send=made.send, send_slow=made.send
     )
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
     receiver.status = 503
     webhooks.claim(database)
     with database.transaction() as transaction:
-        # As if its sender had died and the next try came in a second.
+        # As if its sender had died and the next attempt came in a second.
         transaction.execute(
             sa.update(WebhookAttempt).values(
                 state=AttemptState.DUE,
@@ -318,21 +318,49 @@ def test_a_dispatcher_without_bells_wakes_when_a_retry_is_due(
         dispatcher.stop()
 
 
-def test_a_drained_office_finishes_what_it_sends_and_begins_nothing(
-    office: Office, account_id: uuid.UUID, receiver: Receiver
+def test_a_dispatcher_removes_what_is_older_than_the_retention_periods(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    made = make_sender(database)
+    day = timedelta(days=1)
+    dispatcher = Dispatcher(
+        database,
+        owner="sender-1",
+        lease=LEASE,
+        send=made.send,
+        send_slow=made.send,
+        periods=Periods(answer=day, timeline=day),
+    )
+    webhooks.make_endpoint(database, account_id)
+    webhooks.run_job(database, account_id, answer="the answer")
+    [old] = webhooks.claim(database)
+    age(2 * 86_400)
+    webhooks.run_job(database, account_id, answer="the answer")
+    webhooks.claim(database)
+    attempts.settle(database, old, webhooks.GONE, rng=webhooks.RNG)
+
+    dispatcher.turn()
+    dispatcher.stop()
+
+    [event] = [event for event in webhooks.events(database) if event.job_id is not None]
+    assert b"the answer" in event.payload
+
+
+def test_a_drained_dispatcher_finishes_what_it_sends_and_starts_nothing(
+    delivery: Delivery, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     receiver.held.clear()
-    webhooks.make_endpoint(office.database, account_id, url=receiver.url)
-    webhooks.run_job(office.database, account_id)
+    webhooks.make_endpoint(delivery.database, account_id, url=receiver.url)
+    webhooks.run_job(delivery.database, account_id)
     assert eventually(lambda: len(receiver.got) == 1, seconds=10)
-    office.dispatcher.request_stop()
-    webhooks.run_job(office.database, account_id)
+    delivery.dispatcher.request_stop()
+    webhooks.run_job(delivery.database, account_id)
     receiver.held.set()
-    office.dispatcher.stop()
+    delivery.dispatcher.stop()
 
     assert len(receiver.got) == 1
-    assert delivered(office.database) == 1
-    assert [row.state for row in webhooks.attempts(office.database)] == [
+    assert delivered(delivery.database) == 1
+    assert [row.state for row in webhooks.attempts(delivery.database)] == [
         AttemptState.ENDED,
         AttemptState.DUE,
     ]

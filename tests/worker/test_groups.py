@@ -1,4 +1,4 @@
-"""A group on a worker with many slots: the engine computes the image once, whoever comes first."""
+"""A group on a worker with many slots: the engine computes the image once."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ IMAGE_TOKENS = 100
 
 @dataclass
 class Deployment:
-    """A worker whose slots hear bells, around the scripted engine with its prefix cache."""
+    """A worker whose slots receive wakeups, around the scripted engine with its prefix cache."""
 
     database: Database
     account_id: uuid.UUID
@@ -79,15 +79,15 @@ def house(database: Database) -> Iterator[Deployment]:
     options = ScriptedOptions(tokens_per_second=200.0, prefill_tokens_per_second=400.0)
     engines = EnginePool([Scripted(options=options)])
     engines.refresh()
-    holdings = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
-    recorder = TraceWriter(
+    leases_ = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
+    trace_writer = TraceWriter(
         database,
         publisher=RecordingPublisher(),
         owner="me",
         flush_seconds=0.05,
         on_lost=lambda _: None,
     )
-    runner = make_runner(database, engines=engines, holdings=holdings, recorder=recorder)
+    runner = make_runner(database, engines=engines, leases_=leases_, trace_writer=trace_writer)
     wakeups = threading.Semaphore(0)
     database.listen(
         lambda note: (
@@ -104,7 +104,7 @@ def house(database: Database) -> Iterator[Deployment]:
             runner.work()
 
     slots = [threading.Thread(target=slot, daemon=True) for _ in range(QUESTIONS)]
-    recorder.start()
+    trace_writer.start()
     for thread in slots:
         thread.start()
     yield Deployment(database, factories.make_account(database), runner, wakeups)
@@ -112,16 +112,16 @@ def house(database: Database) -> Iterator[Deployment]:
     wakeups.release(QUESTIONS)
     for thread in slots:
         thread.join(10)
-    recorder.stop()
-    holdings.stop()
+    trace_writer.stop()
+    leases_.stop()
 
 
-def test_followers_find_their_leaders_prefix_and_jobs_by_themselves_do_not(
+def test_followers_find_their_leaders_prefix_and_single_jobs_do_not(
     house: Deployment, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     group = house.submit(grouped=True)
     assert wait_for(lambda: house.done(group))
-    # The control: another account's cache is another one, and nobody waits there.
+    # The control: another account has another cache, and no job waits there.
     house.account_id = factories.make_account(house.database)
     alone = house.submit(grouped=False)
     assert wait_for(lambda: house.done(alone))

@@ -18,7 +18,7 @@ from jobs import metrics
 from jobs.answers import votes
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority
-from jobs.store import expiry, history, settle
+from jobs.store import commands, expiry, settle
 from tests import factories
 from tests.e2e.stack import free_port
 
@@ -73,7 +73,7 @@ def test_a_job_that_ran_is_counted_with_its_times_and_tokens(
     ] == [50, 11]
 
 
-def test_the_samples_of_a_vote_are_counted_by_what_became_of_them(
+def test_the_samples_of_a_vote_are_counted_by_their_outcome(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
@@ -116,8 +116,8 @@ def test_a_cancel_of_a_queued_job_is_an_end_but_no_attempt(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     job_id = factories.make_job(database, account_id)
-    history.cancel(database, job_id, account_id=None, actor="key:test")
-    history.cancel(database, job_id, account_id=None, actor="key:test")
+    commands.cancel(database, job_id, account_id=None, actor="key:test")
+    commands.cancel(database, job_id, account_id=None, actor="key:test")
 
     assert (
         value(
@@ -128,7 +128,7 @@ def test_a_cancel_of_a_queued_job_is_an_end_but_no_attempt(
     assert value(registry, "job_attempts_total", outcome="cancelled") is None
 
 
-def test_a_code_that_nobody_listed_is_other(
+def test_an_unlisted_code_is_counted_as_other(
     database: Database, registry: CollectorRegistry, account_id: uuid.UUID
 ) -> None:
     factories.make_job(database, account_id)
@@ -144,7 +144,7 @@ def test_a_code_that_nobody_listed_is_other(
     )
 
 
-def test_what_is_rolled_back_is_not_counted(database: Database) -> None:
+def test_a_rolled_back_change_is_not_counted(database: Database) -> None:
     woken: list[object] = []
     database.listen(woken.append)
 

@@ -12,11 +12,11 @@ import pytest
 
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job
-from jobs.store import claims, history
-from scripted.server import BackgroundServer
+from jobs.store import claims, commands, history
 from tests.databases import Age
 from tests.engines.conftest import connect
 from tests.engines.subjects import OPTIONS, Connect
+from tests.scripted_server import BackgroundServer
 from tests.worker import behaviors
 from tests.worker.conftest import Bench
 
@@ -53,7 +53,7 @@ def outcomes(bench: Bench, job_id: uuid.UUID) -> list[Outcome | None]:
         # An error in band, in the middle: the engine took the request, so that it counts.
         ("evicted", Outcome.RETRIED, 1, "engine_fault", True),
         ("fault", Outcome.RETRIED, 1, "engine_fault", True),
-        # The same thing as other versions of SGLang say it: an abort that nobody asked for.
+        # The same fault as other versions of SGLang report it: an abort without a request for it.
         ("bare_abort", Outcome.RETRIED, 1, "engine_fault", True),
         ("reset", Outcome.RETRIED, 1, "engine_fault", True),
         ("cut_off", Outcome.RETRIED, 1, "engine_fault", True),
@@ -64,14 +64,14 @@ def outcomes(bench: Bench, job_id: uuid.UUID) -> list[Outcome | None]:
     ],
     ids=operator.itemgetter(0),
 )
-def test_after_a_mishap_the_job_is_tried_again_and_answered_once(
+def test_after_a_mishap_the_job_is_retried_and_answered_once(
     bench: Bench,
     server: BackgroundServer,
     connect: Connect,
     case: tuple[str, Outcome, int, str, bool],
 ) -> None:
     persona, outcome, failures, code, spoke = case
-    job_id = submit(bench, question=f"[[persona:{persona}]] How many circles?")
+    job_id = submit(bench, question=f"[[behavior:{persona}]] How many circles?")
 
     behaviors.work(bench, connect(server.url))
 
@@ -94,10 +94,10 @@ def test_after_a_mishap_the_job_is_tried_again_and_answered_once(
     assert job.output_tokens == whole.output_tokens
 
 
-def test_what_an_engine_will_never_take_fails_the_job_at_once(
+def test_a_request_that_an_engine_refuses_fails_the_job_at_once(
     bench: Bench, server: BackgroundServer, connect: Connect
 ) -> None:
-    job_id = submit(bench, question="[[persona:refuse]] How many circles?")
+    job_id = submit(bench, question="[[behavior:refuse]] How many circles?")
 
     behaviors.work(bench, connect(server.url))
 
@@ -110,7 +110,7 @@ def test_a_silent_engine_is_given_up_and_freed(
     bench: Bench, server: BackgroundServer, connect: Connect, persona: str
 ) -> None:
     client = connect(server.url, first_token_seconds=0.5, token_seconds=0.2)
-    job_id = submit(bench, question=f"[[persona:{persona}]] How many circles?")
+    job_id = submit(bench, question=f"[[behavior:{persona}]] How many circles?")
 
     behaviors.work(bench, client)
 
@@ -138,12 +138,12 @@ def test_a_cancel_frees_an_engine_that_notices_lost_clients_late(
     options = OPTIONS.model_copy(update={"disconnect_seconds": 3600})
     with BackgroundServer(options) as server:
         client = connect(server.url)
-        job_id = submit(bench, question="[[persona:silent]] How many circles?")
+        job_id = submit(bench, question="[[behavior:silent]] How many circles?")
         slot = threading.Thread(target=behaviors.work, args=(bench, client))
         slot.start()
-        assert wait_for(lambda: any(live.tokens == 20 for live in bench.recorder.lives()))
+        assert wait_for(lambda: any(buffer.tokens == 20 for buffer in bench.trace_writer.buffers()))
 
-        history.cancel(bench.database, job_id, account_id=None, actor="key:test")
+        commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
         bench.leases.look()
         slot.join(10)
 
@@ -162,7 +162,7 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
 ) -> None:
     client = connect(server.url)
     gone, stored = (
-        submit(bench, question=f"[[persona:no_answer_at_length]] {n} How many circles?")
+        submit(bench, question=f"[[behavior:no_answer_at_length]] {n} How many circles?")
         for n in range(2)
     )
     slots = [
@@ -171,9 +171,11 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
     ]
     for slot in slots:
         slot.start()
-    assert wait_for(lambda: len([live for live in bench.recorder.lives() if live.tokens]) == 2)
+    assert wait_for(
+        lambda: len([buffer for buffer in bench.trace_writer.buffers() if buffer.tokens]) == 2
+    )
 
-    history.cancel(bench.database, gone, account_id=None, actor="key:test")
+    commands.cancel(bench.database, gone, account_id=None, actor="key:test")
     bench.leases.look()
     for slot in slots:
         slot.join(30)
@@ -184,7 +186,7 @@ def test_a_cancel_stops_no_other_job_though_the_engine_matches_ids_by_their_begi
     assert {len(generation.rid) for generation in bench.attempt(stored).generations} == {32}
 
 
-def test_a_picture_that_takes_engines_down_is_refused_in_the_end(
+def test_an_image_that_takes_engines_down_is_refused_in_the_end(
     bench: Bench, connect: Connect, age: Age
 ) -> None:
     job_id = submit(bench)

@@ -16,9 +16,7 @@ from tests.worker.conftest import Bench, submitted
 Wait = Callable[[Callable[[], bool]], bool]
 
 
-def test_a_picture_that_kills_engines_is_kept_from_them(
-    bench: Bench, age: Age, wait_for: Wait
-) -> None:
+def test_an_image_that_kills_engines_is_quarantined(bench: Bench, age: Age, wait_for: Wait) -> None:
     first = bench.submit(max_attempts=9)
     for _ in range(2):
         bench.engine.feed(Chunk(text="I see"), errors.EngineLost("The engine hung up."))
@@ -47,7 +45,7 @@ def test_a_picture_that_kills_engines_is_kept_from_them(
     ],
     ids=lambda fault: fault.code,
 )
-def test_other_faults_accuse_no_picture(bench: Bench, age: Age, fault: errors.EngineError) -> None:
+def test_other_faults_accuse_no_image(bench: Bench, age: Age, fault: errors.EngineError) -> None:
     bench.submit(max_attempts=9)
     for _ in range(3):
         bench.engine.feed(fault)

@@ -1,4 +1,4 @@
-"""Every way in which a receiver can fail, over real sockets: each ends as promised, with its row and its next try."""
+"""Each way in which a receiver can fail, over real sockets: each ends as promised, with its row and next attempt."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from datetime import timedelta
 import pytest
 
 from core.database import Database
-from jobs import delivery
-from jobs.delivery import AttemptOutcome, AttemptState, DeliveryStatus
 from net.client import GuardedClient
 from tests import certificates, databases, factories, webhooks
 from tests.certificates import Authority
 from tests.databases import Age
 from tests.receivers import answering, receiving
+from webhooks import policy
+from webhooks.policy import AttemptOutcome, AttemptState, DeliveryStatus
 from webhooks.sender import Sender
 from webhooks.signer import SecretSigner
 
@@ -76,14 +76,14 @@ def silent(_: Authority) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Case:
-    """A receiver, what may be reached, and how the first try ends."""
+    """A receiver, what may be reached, and how the first attempt ends."""
 
     place: Place
     code: str | None
     status: int | None = None
     answer: int = 0
     allow: tuple[str, ...] = LOOPBACK
-    #: Seconds until the next try, at least and at most; None: there is none.
+    #: Seconds until the next attempt, at least and at most; None: there is none.
     wait: tuple[float, float] | None = (4.0, 6.0)
     seconds: float = LONG
 
@@ -140,7 +140,7 @@ def account_id(database: Database) -> uuid.UUID:
 
 
 def try_next(database: Database, egress: GuardedClient, *, seconds: float = LONG) -> None:
-    """Make the one try that is due."""
+    """Make the one attempt that is due."""
     [claimed] = webhooks.claim(database)
     Sender(
         database,
@@ -168,7 +168,7 @@ def test_a_receiver_ends_as_promised_with_its_row(
     delivered = case.code is None
     assert first.outcome is (AttemptOutcome.DELIVERED if delivered else AttemptOutcome.FAILED)
     assert (first.error_code, first.status_code) == (case.code, case.status)
-    assert len(first.response_body or b"") == case.answer <= delivery.ANSWER_BYTES
+    assert len(first.response_body or b"") == case.answer <= policy.ANSWER_BYTES
     assert first.seconds is not None
     # Cut in time: the drip would go on for minutes.
     assert (first.seconds >= SHORT) if case.code == "timed_out" else (first.seconds < LONG)
@@ -185,7 +185,7 @@ def test_a_receiver_ends_as_promised_with_its_row(
     assert again.due_at <= databases.now(database) + timedelta(seconds=case.wait[1])
 
 
-def test_a_name_that_turns_to_a_private_place_between_two_tries_is_refused_when_connecting(
+def test_a_name_that_becomes_private_between_two_attempts_is_refused_at_the_connect(
     database: Database, account_id: uuid.UUID, age: Age
 ) -> None:
     turning = ["127.0.0.2"]

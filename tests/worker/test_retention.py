@@ -1,4 +1,4 @@
-"""The sweeper takes away what is old: all of it, again and again, and as long as it is told to."""
+"""The sweeper purges old data by the retention periods."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ from worker.sweeper import Sweeper
 
 DAY = timedelta(days=1)
 JOBS = 120
+
+
+class SilentWakeup(RecordingWakeup):
+    """Wakeups without Redis."""
+
+    def waiting(self) -> int | None:
+        """Return that the number is not known."""
+        return None
 
 
 def sweeper(database: Database, periods: purge.Periods, *, every: float = 10) -> Sweeper:
@@ -56,7 +64,7 @@ def left(database: Database) -> int:
         return transaction.session.scalar(answers) or 0
 
 
-def test_the_thread_purges_in_as_many_batches_as_it_takes(
+def test_the_thread_purges_in_batches_until_nothing_is_left(
     database: Database, account_id: uuid.UUID, wait_for: Callable[[Callable[[], bool]], bool]
 ) -> None:
     end_jobs(database, account_id, age=2 * DAY, count=JOBS)
@@ -74,7 +82,7 @@ def test_the_thread_purges_in_as_many_batches_as_it_takes(
     assert actors == ["sweeper:me"] * JOBS
 
 
-def test_it_looks_again_a_minute_after_nothing_was_left_to_do(
+def test_the_next_purge_is_a_minute_after_nothing_was_left(
     database: Database, account_id: uuid.UUID, clock: Clock
 ) -> None:
     running = sweeper(database, purge.Periods(answer=DAY))
@@ -90,9 +98,9 @@ def test_it_looks_again_a_minute_after_nothing_was_left_to_do(
     assert left(database) == 0
 
 
-def test_without_periods_it_takes_nothing_away(database: Database, account_id: uuid.UUID) -> None:
+def test_without_periods_nothing_is_purged(database: Database, account_id: uuid.UUID) -> None:
     end_jobs(database, account_id, age=1000 * DAY, count=1)
 
-    sweeper(database, purge.FOR_EVER).purge()
+    sweeper(database, purge.NO_RETENTION).purge()
 
     assert left(database) == 1

@@ -51,7 +51,7 @@ def test_slots_that_use_every_connection_leave_the_leases_theirs(
     assert after > before
 
 
-def test_a_worker_tells_how_full_the_shares_of_formulas_and_grammars_are(
+def test_a_worker_exports_the_use_of_the_shares_of_formulas_and_grammars(
     runtime: WorkerRuntime,
 ) -> None:
     formulas, grammars = runtime.formulas, runtime.grammars

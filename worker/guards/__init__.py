@@ -1,1 +1,1 @@
-"""Guards against the known weaknesses of the model: loops, budget, language, convergence, verification, JSON."""
+"""Guards against the model's known weaknesses: loops, spent budgets, drifting language, wasted or wrong answers."""

@@ -1,36 +1,47 @@
-"""Answers in JSON: after its reasoning the model goes on under the engine's grammar, which holds it to a schema."""
+"""Answers in JSON: after its reasoning the model answers under the engine's grammar, which enforces a JSON Schema."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from jobs import findings
+from jobs import engine
 from jobs.answers import extraction, values
-from worker.guards import detectors
+from worker.guards import prompts
+from worker.guards.protocol import (
+    GREEDY,
+    AttemptStep,
+    Generation,
+    GenerationResult,
+    Guard,
+    StandingAnswer,
+)
+from worker.guards.trace import GuardedTrace
 
-#: Most tokens of such an answer.
+#: The most tokens of an answer in JSON.
 MOST_TOKENS = 1024
-#: Of the words after which it comes, at most.
+#: The most tokens of the words before it.
 _WORDS_TOKENS = 16
 
 
 @dataclass(frozen=True)
 class JsonFormat:
-    """The form of an answer that is asked for as JSON."""
+    """The JSON Schema of an answer in JSON."""
 
     schema: Mapping[str, Any]
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self | None:
-        """Return the form that a job's ``options`` ask for, None when it is another one."""
-        wanted = options.get("answer_format") or {}
-        return cls(wanted["schema"]) if wanted.get("type") == "json_schema" else None
+        """Return the format that a job's ``options`` ask for, or None if that is not JSON."""
+        answer_format = options.get("answer_format") or {}
+        return cls(answer_format["schema"]) if answer_format.get("type") == "json_schema" else None
 
     def read(self, text: str) -> extraction.Answer | None:
-        """Return the answer in ``text``, which is to be it and nothing else; None when it has not this form."""
+        """Return the answer if the whole of ``text`` is JSON of the schema, or None."""
         value = values.structured(text, self.schema)
         if value is None:
             return None
@@ -38,58 +49,95 @@ class JsonFormat:
 
 
 def tokens(budget: int) -> int:
-    """Return how many of a job's ``budget`` tokens such an answer may have; one at least, for 0 is no limit at all."""
+    """Return the most tokens of an answer in JSON, of a job's ``budget``; at least 1, because 0 means no limit."""
     return max(1, min(MOST_TOKENS, budget // 2))
 
 
 def rest(budget: int) -> int:
-    """Return how many of them are left for the reasoning."""
+    """Return how many of a job's ``budget`` tokens the reasoning gets."""
     return max(1, budget - tokens(budget) - _WORDS_TOKENS)
 
 
-def ask(trace: str, question: str) -> str:
-    """Return the words between a trace and its answer in JSON: a heading, if it has none of its own."""
-    if extraction.extract(trace) is not None:
-        return "\n\n"
-    return detectors.heading(question)
+class JsonAnswerGuard(Guard):
+    """Adds the answer in JSON after the reasoning, which it follows in any case.
+
+    Args:
+        request: the request of the reasoning.
+        form: the format of the answer.
+    """
+
+    def __init__(self, request: engine.GenerationRequest, form: JsonFormat) -> None:
+        self._request = request
+        self._form = form
+        self._tokens = 0
+        self._added = False
+
+    def reserve(self, budget: int) -> int:
+        """Keep the tokens of the answer and of the words before it."""
+        self._tokens = tokens(budget)
+        return budget - rest(budget)
+
+    def pending(self, trace: GuardedTrace) -> bool:
+        """Return whether the answer is to come."""
+        del trace
+        return not self._added
+
+    def next(self, trace: GuardedTrace, step: AttemptStep) -> JsonAnswer | None:
+        """Return the generation that continues from the whole reasoning, or from before the cut."""
+        if self._added:
+            return None
+        self._added = True
+        verdict = trace.verdict
+        return JsonAnswer(
+            self._request,
+            self._form,
+            reasoning=step.end.output.rstrip()
+            if verdict is None
+            else step.end.output[: verdict.stored],
+            forced=verdict is not None and bool(verdict.inserted),
+            tokens=self._tokens,
+        )
 
 
-class ReasoningReader:
-    """Reads the reasoning before such an answer, for a guard. Another stream goes on from it in any case."""
+class JsonAnswer(Generation):
+    """Reads an answer in JSON, which its grammar ends.
 
-    more = True
+    Args:
+        request: the request of the reasoning.
+        form: the format of the answer.
+        reasoning: the text that the answer continues from.
+        forced: whether the reasoning was cut.
+        tokens: the most tokens of the answer.
+    """
 
-    def __init__(self, watch: detectors.GenerationGuard) -> None:
-        self._watch = watch
-        self.finish_reason = watch.finish_reason
+    def __init__(
+        self,
+        request: engine.GenerationRequest,
+        form: JsonFormat,
+        *,
+        reasoning: str,
+        forced: bool,
+        tokens: int,
+    ) -> None:
+        inserted = prompts.json_answer(reasoning, request.question)
+        super().__init__(
+            dataclasses.replace(
+                request,
+                rid=uuid.uuid4().hex,
+                sampling=GREEDY,
+                max_output_tokens=tokens,
+                continuation=reasoning + inserted,
+                schema=form.schema,
+            ),
+            stored=len(reasoning),
+            inserted=inserted,
+        )
+        self._form = form
+        self._forced = forced
 
-    @property
-    def found(self) -> findings.Finding | None:
-        """What the guard has found."""
-        return self._watch.found
-
-    def see(self, text: str) -> object:
-        """Have the guard take a chunk's text."""
-        return self._watch.see(text)
-
-    def end(self, text: str, finish_reason: str) -> object:
-        """Have the guard take the whole text."""
-        return self._watch.end(text, finish_reason)
-
-
-class JsonReader:
-    """Reads an answer in JSON. The grammar ends it."""
-
-    finish_reason = "stop"
-    more = False
-    found = None
-
-    def see(self, text: str) -> bool:
-        """Want all of it."""
-        del text
-        return False
-
-    def end(self, text: str, finish_reason: str) -> bool:
-        """Want nothing more, whatever was said."""
-        del text, finish_reason
-        return False
+    def close(self, result: GenerationResult) -> AttemptStep:
+        """Return the answer, or none if the text is not JSON of the schema."""
+        end = result.end
+        answer = self._form.read(end.output)
+        standing = StandingAnswer(end.output, end, answer, forced=self._forced)
+        return AttemptStep(end, standing, result.fault)

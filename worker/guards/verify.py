@@ -1,124 +1,202 @@
-"""A second look: the model has answered, and is asked to compare what it said with the picture once more. Pure.
+"""The verification guard: the model is asked to check its answer against the images once more.
 
-It is a turn of the same chat, so that all before it comes from the engine's cache. What it comes to is a
-:class:`Verdict <jobs.findings.Action>`: the same answer, another one, or none; both answers are kept as texts.
+The verification is a second turn of the same chat, so the engine has everything before it in its cache. It confirms
+the answer, corrects it or doubts it; the texts of both generations are stored.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
+
+from jobs import engine
 from jobs.answers import extraction, values
 from jobs.answers.extraction import Answer
 from jobs.findings import Action, Finding, FindingKind
-from worker.guards import detectors
+from worker.guards import prompts
+from worker.guards.language import drifted
+from worker.guards.protocol import (
+    GREEDY,
+    AttemptStep,
+    Generation,
+    GenerationResult,
+    Guard,
+    StandingAnswer,
+)
+from worker.guards.trace import GuardedTrace
 
-#: The share of a job's budget that is kept for it, and the most tokens.
+_log = structlog.get_logger(__name__)
+
+#: The verification gets a quarter of a job's budget, at most 512 tokens.
 _SHARE = 4
 _MOST_TOKENS = 512
-#: The words around the question, in the model's context. Of the question no more tokens than characters are reckoned.
+#: The words around the question, in the model's context. The question counts a token for each character.
 _WORDS_TOKENS = 64
-#: With less it could say nothing.
+#: With fewer tokens it could say nothing.
 _LEAST_TOKENS = 32
 
-_ASK = "Look at the image again and check each visual claim.\n\n{question}"
-_ASK_CJK = "请再看一遍图片，逐一核对你的描述。\n\n{question}"  # noqa: RUF001 - Chinese punctuation
 _REFUSAL = re.compile(
     r"\b(?:can ?not|can['\u2019]?t|unable|unclear|unsure|not sure|unknown|n/?a)\b|无法|不能|不确定|看不清",
     re.IGNORECASE,
 )
 
 
-def ask(question: str) -> str:
-    """Return the words that ask for a second look at the pictures of ``question``."""
-    return (_ASK_CJK if detectors.in_cjk(question) else _ASK).replace("{question}", question)
-
-
-def budget(tokens: int, question: str) -> tuple[int, int]:
-    """Share a job's budget between its two looks.
+class VerifyGuard(Guard):
+    """Adds a verification after an answer, if the budget has room for one.
 
     Args:
-        tokens: the budget.
-        question: it is put again, which costs tokens of the model's context.
-
-    Returns:
-        What the first look has, and what the second one may say; 0 when there is too little for one.
+        request: the request of the generation that answers.
+        answer_format: what the answer's value must be, or None.
+        repeated: the question as the prompt repeats it, which takes tokens of the model's context.
     """
-    said = min(tokens // _SHARE, _MOST_TOKENS)
-    first = tokens - said - _WORDS_TOKENS - len(question)
-    return (first, said) if min(first, said) >= _LEAST_TOKENS else (tokens, 0)
-
-
-class Verification:
-    """Reads a second look to its end, and says what came of it.
-
-    Args:
-        first: the answer that is looked at once more.
-        question: decides the language.
-        answer_format: what the answer's value is to be, or None.
-        generation: the stream's number.
-    """
-
-    finish_reason = "stop"
-    more = False
 
     def __init__(
         self,
-        first: Answer,
+        request: engine.GenerationRequest,
         *,
-        question: str,
         answer_format: Mapping[str, Any] | None,
-        generation: int,
+        repeated: str,
     ) -> None:
-        #: What came of it, once it has ended.
-        self.found: Finding | None = None
-        self._first = first
-        self._question = question
+        self._request = request
         self._format = answer_format
-        self._generation = generation
+        self._repeated = repeated
+        self._tokens = 0
 
-    def see(self, text: str) -> bool:
-        """Let it speak."""
-        del text
-        return False
+    def reserve(self, budget: int) -> int:
+        """Keep the tokens of the verification; none if there are too few for two generations."""
+        tokens = min(budget // _SHARE, _MOST_TOKENS)
+        reserved = tokens + _WORDS_TOKENS + len(self._repeated)
+        if min(budget - reserved, tokens) < _LEAST_TOKENS:
+            return 0
+        self._tokens = tokens
+        return reserved
 
-    def end(self, text: str, finish_reason: str) -> bool:
-        """Take the whole text and compare."""
-        del finish_reason
-        self.found = self.finding(self._compared(text), len(text))
-        return False
+    def pending(self, trace: GuardedTrace) -> bool:
+        """Return whether an answer is to be verified."""
+        del trace
+        return self._tokens > 0
 
-    def finding(self, action: Action, length: int) -> Finding:
-        """Return what is kept of a second look that said ``length`` characters."""
-        return Finding(
-            FindingKind.VERIFY, generation=self._generation, start=0, end=length, action=action
+    def next(self, trace: GuardedTrace, step: AttemptStep) -> Verification | None:
+        """Return the verification of the answer that stands."""
+        del trace
+        if not self._tokens or step.standing.answer is None:
+            return None
+        tokens, self._tokens = self._tokens, 0
+        return Verification(
+            self._request, step, step.standing.answer, answer_format=self._format, tokens=tokens
         )
 
-    def _compared(self, text: str) -> Action:
+
+class Verification(Generation):
+    """Reads a verification to its end and compares its answer with the first one.
+
+    Args:
+        request: the request of the generation that answered.
+        step: the state of the attempt with that answer.
+        answer: the answer.
+        answer_format: what the answer's value must be, or None.
+        tokens: the most tokens of the verification.
+    """
+
+    def __init__(
+        self,
+        request: engine.GenerationRequest,
+        step: AttemptStep,
+        answer: Answer,
+        *,
+        answer_format: Mapping[str, Any] | None,
+        tokens: int,
+    ) -> None:
+        text, output = step.standing.text, step.end.output
+        inserted = prompts.verification(request.question) + request.instruction
+        super().__init__(
+            dataclasses.replace(
+                request,
+                rid=uuid.uuid4().hex,
+                sampling=GREEDY,
+                max_output_tokens=tokens,
+                turn=engine.FollowUp(text, inserted),
+            ),
+            # Of a loop that was cut after its answer the engine gets the text up to the cut.
+            stored=len(text) if output.startswith(text) else len(output),
+            inserted=inserted,
+        )
+        self._standing = step.standing
+        self._comparison = Comparison(answer, request.question, answer_format)
+        self._finding: Finding | None = None
+
+    @property
+    def finding(self) -> Finding | None:
+        """What came of it, once it has ended."""
+        return self._finding
+
+    def end(self, text: str, finish_reason: str) -> None:
+        """Read the whole text and compare the answers."""
+        del finish_reason
+        self._finding = _finding(self._comparison.action(text), len(text))
+
+    def close(self, result: GenerationResult) -> AttemptStep:
+        """Return the corrected answer, or the one that stands; a fault of the engine leaves that as it is."""
+        end = result.end
+        finding = dataclasses.replace(
+            self._finding or _finding(Action.NONE, len(end.output)), generation=end.generation
+        )
+        _log.info("answer_verified", action=str(finding.action))
+        standing = self._standing
+        if finding.action is Action.CORRECTED:
+            standing = StandingAnswer(end.output, end, extraction.extract(end.output))
+        return AttemptStep(end, standing, findings=(finding,), ignored_fault=result.fault)
+
+
+def _finding(action: Action, length: int) -> Finding:
+    """Return the finding of a verification of ``length`` characters; its sample is known when it is closed."""
+    return Finding(FindingKind.VERIFY, generation=0, start=0, end=length, action=action)
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Compares the answer of a verification with the first one.
+
+    Attributes:
+        first: the answer that is verified.
+        question: its script decides the language.
+        answer_format: what the answer's value must be, or None.
+    """
+
+    first: Answer
+    question: str
+    answer_format: Mapping[str, Any] | None
+
+    def action(self, text: str) -> Action:
+        """Return what a verification with this text comes to."""
         second = extraction.extract(text)
         if second is None or self._refuses(second.text):
             return Action.DOUBTED
         if self._same(second.text):
             return Action.CONFIRMED
-        if detectors.drifted(self._question, text, second.text):
+        if drifted(self.question, text, second.text):
             return Action.DOUBTED
-        # What the format asked for had been said: a second answer that does not say it is none.
-        known = values.read(self._first.text, self._format)
-        if known is not None and values.read(second.text, self._format) is None:
+        # The first answer has the requested format: a second one without it corrects nothing.
+        known = values.read(self.first.text, self.answer_format)
+        if known is not None and values.read(second.text, self.answer_format) is None:
             return Action.DOUBTED
         return Action.CORRECTED
 
     def _refuses(self, second: str) -> bool:
-        """Whether an answer says that there is none. An option like "unknown" is one; so is what was said before."""
-        if (self._format or {}).get("type") == "choice" and values.read(second, self._format):
+        """Return whether an answer says that there is none; an option like "unknown" and the first answer do not."""
+        answer_format = self.answer_format or {}
+        if answer_format.get("type") == "choice" and values.read(second, self.answer_format):
             return False
-        repeated = second.strip().casefold() == self._first.text.strip().casefold()
+        repeated = second.strip().casefold() == self.first.text.strip().casefold()
         return not repeated and _REFUSAL.search(second) is not None
 
     def _same(self, second: str) -> bool:
-        value = values.read(second, self._format)
-        if value is not None and value == values.read(self._first.text, self._format):
+        value = values.read(second, self.answer_format)
+        if value is not None and value == values.read(self.first.text, self.answer_format):
             return True
-        return values.same(second, self._first.text)
+        return values.same(second, self.first.text)

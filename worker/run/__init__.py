@@ -1,1 +1,1 @@
-"""One run of a job: slot, attempt, vote, generation, settle."""
+"""A run of a job: a slot claims it, an attempt or a vote runs its generations, a settlement writes the end."""

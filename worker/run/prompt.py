@@ -1,4 +1,4 @@
-"""The question as the engine gets it: system prompt, pictures, question; so that a picture's prefix is shared."""
+"""The prompt of a job: system prompt, images, question. In this order, jobs with the same images share a prefix."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def build(
 
     Args:
         claim: the job as claimed; its options were completed and checked at submission.
-        images: the canonical pictures, in the job's order.
+        images: the canonical images, in the job's order.
         profile: the served model's limits and defaults.
-        rid: 32 hex characters, new for each stream.
+        rid: the request id: 32 hex characters, new for each generation.
     """
     options = claim.options
     sampling = dataclasses.replace(
@@ -54,17 +54,17 @@ def build(
 def salt(claim: claims.Claim) -> str:
     """Return what isolates the prefix cache: the account and the ordered image keys.
 
-    Accounts never share a prefix, so timing tells nobody about another's pictures; and two pictures
-    whose short hashes collide inside the engine still do not answer for each other.
+    Accounts never share a prefix, so the timing of one account reveals nothing about the images of another. Two
+    images whose short hashes collide inside the engine are still not mistaken for each other.
     """
     keys = hashlib.sha256(" ".join(image.key for image in claim.images).encode()).hexdigest()
     return f"{claim.account_id.hex}:{keys}"
 
 
 def messages(request: engine.GenerationRequest) -> dict[str, Any]:
-    """Return the chat messages of ``request`` as they are kept with the attempt: pictures by key."""
+    """Return the chat messages of ``request`` as they are stored with the attempt: images by key."""
     content: list[dict[str, str]] = [
-        {"type": "image", "image_key": submitted.key} for submitted in request.images
+        {"type": "image", "image_key": image.key} for image in request.images
     ]
     content.append({"type": "text", "text": request.requested})
     return {
@@ -76,7 +76,7 @@ def messages(request: engine.GenerationRequest) -> dict[str, Any]:
 
 
 def sampling(request: engine.GenerationRequest) -> dict[str, Any]:
-    """Return the sampling parameters of ``request`` as they are kept with the attempt."""
+    """Return the sampling parameters of ``request`` as they are stored with the attempt."""
     return dataclasses.asdict(request.sampling) | {
         "max_output_tokens": request.max_output_tokens,
         "seed": request.seed,

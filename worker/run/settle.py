@@ -1,4 +1,4 @@
-"""Writes how an attempt ended, by one fenced transaction, through outages of the database."""
+"""Writes how an attempt ended, in one fenced transaction; retries until the database answers."""
 
 from __future__ import annotations
 
@@ -14,48 +14,54 @@ from core.database import Database, until_available
 from jobs import lifecycle
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome
-from jobs.store import claims, history
-from jobs.store import settle as outcomes
+from jobs.store import claims, history, traces
+from jobs.store import settle as settle_store
+from worker.guards.json_answer import JsonFormat
 from worker.leases import StopReason
-from worker.run.flow import FlowResult
+from worker.run.attempt import RunResult
 
 _log = structlog.get_logger(__name__)
 
-#: A job over which engines fall silent so many times fails, whatever its ``max_attempts``: each time costs a permit
-#: for a minute.
+#: Attempts over which an engine may fall silent before the job fails, whatever its ``max_attempts``: each of them
+#: blocks an engine slot for a minute.
 _SILENCES = 2
 
-_DEADLINE = outcomes.Failure(
+_DEADLINE = settle_store.Failure(
     code=errors.DeadlineExceeded.code, message="The deadline passed while the job ran."
 )
 
 
 class Settlement:
-    """Ends attempts. Every verb returns when the end is written, or turned out to be somebody else's to write."""
+    """Ends attempts. Each method returns when the end is written, or when another process owns the job.
+
+    Args:
+        database: where jobs are stored.
+        rng: for jitter.
+        quarantine_crashes: how many engines must die over an image before it is refused.
+    """
 
     def __init__(self, database: Database, *, rng: random.Random, quarantine_crashes: int) -> None:
         self._database = database
         self._quarantine_crashes = quarantine_crashes
         self._rng = rng
 
-    def settle(self, claim: claims.Claim, result: FlowResult, *, reason: StopReason | None) -> None:
-        """Write what became of an attempt whose stream has ended.
+    def settle(self, claim: claims.Claim, result: RunResult, *, reason: StopReason | None) -> None:
+        """Write the end of an attempt whose generations have ended.
 
         Args:
             claim: the attempt.
-            result: what the stream left behind.
-            reason: why it was stopped from outside, or None.
+            result: what its generations left.
+            reason: why it was stopped from outside, or None if it was not.
         """
-        ended = result.ended
-        match reason, result.fault:
+        match reason, result.last.fault:
             case StopReason.LOST, _:
                 _log.warning("job_lost")
             case StopReason.CANCEL, _:
                 self._write(
                     claim,
                     Outcome.CANCELLED,
-                    lambda: outcomes.stop(
-                        self._database, claim, generation=ended, others=result.others
+                    lambda: settle_store.stop(
+                        self._database, claim, generation=result.last.end, others=result.others
                     ),
                 )
             case StopReason.DEADLINE, _:
@@ -63,43 +69,49 @@ class Settlement:
             case StopReason.DRAIN, _:
                 self.release(claim, result=result)
             case _, None:
-                answer = result.answer
-                if answer is None and result.form is not None:
-                    self.fail(claim, _unmet(result), result=result)
-                    return
-                found = result.found if answer else (*result.found, _no_answer(result))
-                self._write(
-                    claim,
-                    Outcome.SUCCEEDED,
-                    lambda: outcomes.succeed(
-                        self._database,
-                        claim,
-                        answer=answer,
-                        generation=ended,
-                        others=result.others,
-                        forced=result.forced,
-                        found=found,
-                        tally=result.tally,
-                        finish_reason=result.said.finish_reason,
-                    ),
-                )
+                self._settle_end(claim, result)
             case _, error:
                 self._settle_error(claim, error, result)
+
+    def _settle_end(self, claim: claims.Claim, result: RunResult) -> None:
+        """End a job whose generations have ended without a fault."""
+        end, standing = result.last.end, result.last.standing
+        answer, findings = standing.answer, result.last.findings
+        if answer is None:
+            if JsonFormat.of(claim.options) is not None:
+                self.fail(claim, _unmet(end), result=result)
+                return
+            findings = (*findings, _no_answer(end))
+        self._write(
+            claim,
+            Outcome.SUCCEEDED,
+            lambda: settle_store.succeed(
+                self._database,
+                claim,
+                answer=answer,
+                generation=end,
+                others=result.others,
+                forced=standing.forced,
+                found=findings,
+                tally=result.tally,
+                finish_reason=standing.end.finish_reason,
+            ),
+        )
 
     def fail(
         self,
         claim: claims.Claim,
-        fault: outcomes.Failure,
+        fault: settle_store.Failure,
         *,
-        result: FlowResult | None = None,
+        result: RunResult | None = None,
         deadly: int | None = None,
     ) -> None:
         """End the job as failed."""
-        ended, others = (result.ended, result.others) if result else (None, ())
+        ended, others = (result.last.end, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.FAILED,
-            lambda: outcomes.fail(
+            lambda: settle_store.fail(
                 self._database, claim, fault, generation=ended, others=others, deadly=deadly
             ),
             fault,
@@ -108,21 +120,21 @@ class Settlement:
     def retry(
         self,
         claim: claims.Claim,
-        fault: outcomes.Failure,
+        fault: settle_store.Failure,
         *,
-        result: FlowResult | None = None,
+        result: RunResult | None = None,
         engine_died: bool = False,
     ) -> None:
-        """Put the job back after a counted fault, or end it when its tries are used up."""
+        """Return the job to the queue after a counted fault, or end it after its last attempt."""
         deadly = self._quarantine_crashes if engine_died else None
         if claim.failures + 1 >= claim.max_attempts:
             self.fail(claim, fault, result=result, deadly=deadly)
             return
-        ended, others = (result.ended, result.others) if result else (None, ())
+        ended, others = (result.last.end, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.RETRIED,
-            lambda: outcomes.retry(
+            lambda: settle_store.retry(
                 self._database,
                 claim,
                 fault,
@@ -138,25 +150,30 @@ class Settlement:
         self,
         claim: claims.Claim,
         *,
-        result: FlowResult | None = None,
-        fault: outcomes.Failure | None = None,
+        result: RunResult | None = None,
+        fault: settle_store.Failure | None = None,
     ) -> None:
-        """Give the job back uncounted; with a ``fault`` it waits a moment, so that nobody spins on a full engine."""
+        """Return the job to the queue without counting a failure; after a ``fault``, with a short wait.
+
+        The wait keeps workers from claiming the job again and again while the engine is full.
+        """
         wait = lifecycle.release_wait(rng=self._rng) if fault else timedelta(0)
-        ended, others = (result.ended, result.others) if result else (None, ())
+        ended, others = (result.last.end, result.others) if result else (None, ())
         self._write(
             claim,
             Outcome.RELEASED,
-            lambda: outcomes.release(
+            lambda: settle_store.release(
                 self._database, claim, generation=ended, others=others, wait=wait, fault=fault
             ),
             fault,
         )
 
     def _settle_error(
-        self, claim: claims.Claim, error: errors.EngineError, result: FlowResult
+        self, claim: claims.Claim, error: errors.EngineError, result: RunResult
     ) -> None:
-        fault = outcomes.Failure(code=error.code, message=error.message, retryable=error.retryable)
+        fault = settle_store.Failure(
+            code=error.code, message=error.message, retryable=error.retryable
+        )
         if not error.retryable:
             self.fail(claim, fault, result=result)
         elif isinstance(error, errors.EngineSilent):
@@ -170,17 +187,17 @@ class Settlement:
     def _settle_silence(
         self,
         claim: claims.Claim,
-        fault: outcomes.Failure,
-        result: FlowResult,
+        fault: settle_store.Failure,
+        result: RunResult,
         *,
         silence: errors.EngineSilent,
     ) -> None:
         if silence.silent_to_others:
-            # The engine is at fault: this is not one of the silences that the job may have.
+            # The engine is at fault: this does not count as a silence of the job.
             fault = dataclasses.replace(fault, code=errors.EngineFault.code)
             self.retry(claim, fault, result=result)
             return
-        # An engine that is silent to all accuses no image: it would accuse all that are asked about meanwhile.
+        # If the engine is silent to every request, the image is not the cause: every image in use would be accused.
         accused = silence.answers_others and not silence.makes_grammar
         if self._silences(claim) + 1 < _SILENCES:
             self.retry(claim, fault, result=result, engine_died=accused)
@@ -189,7 +206,7 @@ class Settlement:
         self.fail(claim, fault, result=result, deadly=deadly)
 
     def _silences(self, claim: claims.Claim) -> int:
-        """Return over how many earlier attempts of the job an engine fell silent."""
+        """Return in how many earlier attempts of the job an engine fell silent."""
         attempts = until_available(
             lambda: history.attempts(self._database, claim.job_id), failed="attempts_not_read"
         )
@@ -200,15 +217,15 @@ class Settlement:
         claim: claims.Claim,
         outcome: Outcome,
         write: Callable[[], bool],
-        fault: outcomes.Failure | None = None,
+        fault: settle_store.Failure | None = None,
     ) -> None:
         """Write until the database answers.
 
-        A commit whose reply was lost may have landed: then the second try finds nothing to change,
-        and the attempt's own row says how it ended. Nobody else can have written that row so.
+        A commit whose reply was lost may have landed. Then the next call of ``write`` finds nothing to change, and
+        the attempt's row has the outcome, which no other process can have written.
         """
         settled = until_available(
-            lambda: write() or outcomes.landed(self._database, claim) is outcome,
+            lambda: write() or settle_store.landed(self._database, claim) is outcome,
             failed="job_not_settled",
             outcome=str(outcome),
         )
@@ -219,24 +236,24 @@ class Settlement:
             _log.warning("job_lost")
 
 
-def _unmet(result: FlowResult) -> outcomes.Failure:
-    """Return why a job fails whose answer is not of the form that was asked for."""
-    ran_out = result.ended.finish_reason == "length"
-    return outcomes.Failure(
+def _unmet(end: traces.GenerationEnd) -> settle_store.Failure:
+    """Return the failure of a job whose answer is not JSON of the schema."""
+    ran_out = end.finish_reason == "length"
+    return settle_store.Failure(
         code="answer_format_unmet",
-        message="The tokens kept for the answer did not suffice for JSON of the schema."
+        message="The answer reached its token limit before it was complete JSON of the schema."
         if ran_out
-        else "The model's answer is no JSON of the schema.",
+        else "The model's answer is not JSON of the schema.",
         retryable=True,
     )
 
 
-def _no_answer(result: FlowResult) -> Finding:
-    """Return the finding of an attempt whose last stream has no answer either."""
+def _no_answer(end: traces.GenerationEnd) -> Finding:
+    """Return the finding of an attempt that ended without an answer."""
     return Finding(
         kind=FindingKind.NO_ANSWER,
-        generation=result.ended.generation,
+        generation=end.generation,
         start=0,
-        end=len(result.ended.output),
+        end=len(end.output),
         action=Action.NONE,
     )

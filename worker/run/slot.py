@@ -1,8 +1,8 @@
-"""A slot's work: take a permit, claim the best job, ask the engine, keep what came of it, until none is left."""
+"""A slot of a worker: takes an engine slot, claims the best job, runs it, and settles it, until no job is left."""
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import random
 import threading
 import uuid
@@ -18,12 +18,13 @@ from jobs.store import claims, settle
 from worker import compilations, leases
 from worker.engines.pool import EnginePool, EngineSlot
 from worker.equality import Equality
-from worker.guards import detectors, json_answer, verify
+from worker.guards import chain
 from worker.leases import StopReason
-from worker.run import flow, prompt
-from worker.run import vote as voting
+from worker.run import prompt
+from worker.run.attempt import Attempt
 from worker.run.settle import Settlement
 from worker.run.trace_buffer import TraceWriter
+from worker.run.vote import Vote
 
 _log = structlog.get_logger(__name__)
 
@@ -31,25 +32,25 @@ _IMAGE_REMOVED = settle.Failure(
     code="image_removed", message="An image of the job was removed before it ran."
 )
 _INTERNAL = settle.Failure(
-    code="server_error", message="The worker failed; the log has the rest.", retryable=True
+    code="server_error", message="The worker failed; its log has the details.", retryable=True
 )
 
 
 class Slot:
-    """Runs jobs on the threads that the bells wake.
+    """Runs jobs. For the threads that wakeups start.
 
     Args:
-        database: where jobs are kept.
-        engines: whom to ask, by permit.
-        holdings: keeps what is claimed alive.
-        recorder: keeps the partial traces.
-        profile: the served model's limits.
-        owner: this process's name in leases.
+        database: where jobs are stored.
+        engines: give engine slots.
+        leases_: renew the leases of claimed jobs.
+        trace_writer: stores the partial traces.
+        profile: the limits of the served model.
+        owner: the name of this process in leases.
         lease: the length of a lease.
-        rng: jitter.
-        quarantine_crashes: engines that died over an image, from which on it is refused.
-        equality: compares the answers of samples that vote.
-        grammars: whose turn it is to have a schema compiled.
+        rng: for jitter.
+        quarantine_crashes: how many engines must die over an image before it is refused.
+        equality: compares the answers of samples.
+        grammars: decides when a JSON Schema may be compiled.
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class Slot:
         database: Database,
         *,
         engines: EnginePool,
-        holdings: leases.Leases,
-        recorder: TraceWriter,
+        leases_: leases.Leases,
+        trace_writer: TraceWriter,
         profile: ModelProfile,
         owner: str,
         lease: timedelta,
@@ -69,8 +70,8 @@ class Slot:
     ) -> None:
         self._database = database
         self._engines = engines
-        self._holdings = holdings
-        self._recorder = recorder
+        self._leases = leases_
+        self._trace_writer = trace_writer
         self._profile = profile
         self._owner = owner
         self._lease = lease
@@ -80,28 +81,28 @@ class Slot:
         self._draining = threading.Event()
 
     def drain(self) -> None:
-        """Claim nothing more."""
+        """Claim no more jobs."""
         self._draining.set()
 
     def work(self) -> int:
-        """Run jobs until none is eligible, no engine has room, or the process drains; return how many."""
+        """Run jobs until no job is eligible, no engine has room, or the process drains; return how many ran."""
         done = 0
-        while not self._draining.is_set() and self._one():
+        while not self._draining.is_set() and self._run_next():
             done += 1
         return done
 
-    def _one(self) -> bool:
-        """Claim and run one job; False when there was none or no room."""
-        permit = self._engines.acquire()
-        if permit is None:
+    def _run_next(self) -> bool:
+        """Claim and run one job; return False if there was no job or no room."""
+        slot = self._engines.acquire()
+        if slot is None:
             return False
-        with permit:
+        with slot:
             try:
                 claim = claims.claim(self._database, owner=self._owner, lease=self._lease)
             except DatabaseUnavailable:
                 _log.warning("claim_failed")
                 return False
-            self._engines.claimed(permit, claim.account_id if claim else None)
+            self._engines.claimed(slot, claim.account_id if claim else None)
             if claim is None:
                 return False
             logs.bind(
@@ -110,15 +111,15 @@ class Slot:
                 request_id=claim.request_id,
             )
             try:
-                with self._holdings.hold(claim) as holding:
-                    _log.info("job_claimed", engine=permit.engine.url)
-                    self._run(claim, permit=permit, holding=holding)
+                with self._leases.hold(claim) as lease:
+                    _log.info("job_claimed", engine=slot.engine.url)
+                    self._run(claim, slot=slot, lease=lease)
             finally:
                 logs.clear()
             return True
 
-    def _run(self, claim: claims.Claim, *, permit: EngineSlot, holding: leases.Lease) -> None:
-        """Run one attempt. Whatever nobody foresaw ends here, at the worker's one boundary, as a counted failure."""
+    def _run(self, claim: claims.Claim, *, slot: EngineSlot, lease: leases.Lease) -> None:
+        """Run one attempt. An unexpected exception ends here, at the worker's one boundary, as a counted failure."""
         try:
             if claim.quarantined:
                 self._settlement.fail(claim, settle.QUARANTINED)
@@ -127,103 +128,87 @@ class Slot:
             if request is None:
                 self._settlement.fail(claim, _IMAGE_REMOVED)
                 return
-            self._ask(claim, request, permit=permit, holding=holding)
+            self._attempt(claim, request, slot=slot, lease=lease)
         except DatabaseUnavailable:
-            # The engine has not been asked: that uses up nothing.
-            holding.ended()
+            # The engine has not been asked, so this is not a counted failure.
+            lease.ended()
             self._settlement.release(claim)
-        except Exception:  # noqa: BLE001 - the boundary: a slot outlives whatever a job does
+        except Exception:  # noqa: BLE001 - the boundary: a slot survives every failure of a job
             _log.exception("attempt_crashed")
-            holding.ended()
+            lease.ended()
             self._settlement.retry(claim, _INTERNAL)
 
     def _request(self, claim: claims.Claim) -> engine.GenerationRequest | None:
-        """Return what to ask, or None when a picture is gone."""
-        submitted_images: list[engine.EngineImage] = []
+        """Return the request of a job, or None if one of its images was removed."""
+        images: list[engine.EngineImage] = []
         for image in claim.images:
             data = claims.image(self._database, account_id=claim.account_id, key=image.key)
             if data is None:
                 return None
-            submitted_images.append(
+            images.append(
                 engine.EngineImage(
                     key=image.key,
                     media_type=image.media_type,
                     data=data,
                 )
             )
-        return prompt.build(
-            claim, images=submitted_images, profile=self._profile, rid=uuid.uuid4().hex
-        )
+        return prompt.build(claim, images=images, profile=self._profile, rid=uuid.uuid4().hex)
 
-    def _ask(
+    def _attempt(
         self,
         claim: claims.Claim,
         request: engine.GenerationRequest,
         *,
-        permit: EngineSlot,
-        holding: leases.Lease,
+        slot: EngineSlot,
+        lease: leases.Lease,
     ) -> None:
-        def watch(number: int) -> detectors.GenerationGuard:
-            return detectors.GenerationGuard(
-                switched,
-                question=claim.question,
-                generation=number,
-                budget=budget,
-                verification=again,
-                typed=typed,
-            )
-
-        switched = claim.options.get("guards") or {}
-        budget, again = request.max_output_tokens, 0
-        typed = json_answer.JsonFormat.of(claim.options) is not None
-        if typed:
-            budget = json_answer.rest(budget)
-        elif switched.get("verify"):
-            requested = self._profile.special_tokens.neutralize(request.requested)
-            budget, again = verify.budget(budget, requested)
-        request = dataclasses.replace(request, max_output_tokens=watch(0).limit)
+        guard = functools.partial(
+            chain.build, claim.options, special_tokens=self._profile.special_tokens
+        )
+        guards = guard(request, engine_=slot.engine, sample=0)
+        first = guards.reasoning.request
         started_at = claims.begin(
             self._database,
             claim,
-            rid=request.rid,
+            rid=first.rid,
             generation=0,
-            engine=permit.engine.url,
-            engine_version=permit.facts.version,
-            prompt=prompt.messages(request),
-            sampling=prompt.sampling(request),
+            engine=slot.engine.url,
+            engine_version=slot.facts.version,
+            prompt=prompt.messages(first),
+            sampling=prompt.sampling(first),
         )
         if started_at is None:
-            holding.mark(StopReason.LOST)
+            lease.mark(StopReason.LOST)
             _log.warning("job_lost")
             return
         samples = claim.options.get("samples") or 1
         if samples > 1:
-            vote = voting.Vote(
+            vote = Vote(
                 self._database,
                 engines=self._engines,
-                permit=permit,
-                holding=holding,
-                recorder=self._recorder,
+                slot=slot,
+                lease=lease,
+                trace_writer=self._trace_writer,
                 grammars=self._grammars,
                 same=self._equality.of(
                     claim.options.get("answer_format"),
                     account_id=claim.account_id,
-                    stopped=lambda: holding.reason is not None,
+                    stopped=lambda: lease.reason is not None,
                 ),
-                watch=watch,
+                guard=guard,
             )
             result = vote.run(request, requested=samples, started_at=started_at)
         else:
-            asking = flow.GenerationFlow(
+            attempt = Attempt(
                 self._database,
-                engine_=permit.engine,
-                holding=holding,
-                recorder=self._recorder,
+                engine_=slot.engine,
+                lease=lease,
+                trace_writer=self._trace_writer,
                 grammars=self._grammars,
-                on_first_token=lambda: self._engines.report(permit.engine, None),
+                on_first_token=lambda: self._engines.report(slot.engine, None),
             )
-            result = asking.run(request, watch(0), started_at=started_at)
-            if fault := result.fault or result.missed:
-                self._engines.report(permit.engine, fault)
-        permit.release()
-        self._settlement.settle(claim, result, reason=holding.reason)
+            result = attempt.run(guards, started_at=started_at)
+            if fault := result.engine_fault:
+                self._engines.report(slot.engine, fault)
+        slot.release()
+        self._settlement.settle(claim, result, reason=lease.reason)

@@ -1,8 +1,8 @@
-"""Keeps the running traces of this process: numbers what is new, tells it at once, and writes it once a second.
+"""The traces of the running generations of this process: numbers new text, publishes it, and writes it every second.
 
-One thread for all streams. Twenty times a second it puts a mark behind what has come in of each stream, under
-the next number of its job, and tells it to those who follow; one transaction a second writes what has been
-marked, each row fenced. It never renews a lease.
+One thread serves all generations. Twenty times a second it marks the new text of each generation with the next event
+number of its job, and publishes it to the followers. One transaction a second writes the marked text; each row is
+fenced. The thread never renews a lease.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from jobs.store.claims import Claim
 
 _log = structlog.get_logger(__name__)
 
-#: Between two events of one stream: there are at most 20 a second.
+#: Between two events of one generation: there are at most 20 a second.
 _TICK_SECONDS = 0.05
 
 
 class Publisher(Protocol):
-    """Tells those who follow, as :class:`jobs.events.live.Publisher` does."""
+    """Publishes live events, as :class:`jobs.events.live.Publisher` does."""
 
     def record(self, events: Sequence[LiveEvent]) -> None:
-        """Tell ``events`` in their order, without waiting."""
+        """Publish ``events`` in their order, without waiting."""
 
 
 class TraceBuffer:
-    """The text of one running stream: the reader adds, the recorder marks and takes what is new.
+    """The text of one running generation: its reader adds text, the trace writer marks and takes what is new.
 
     Args:
         claim: whose stream it is.
@@ -54,7 +54,7 @@ class TraceBuffer:
         self._parts: list[str] = []
         self._marked = 0
         self._marks: list[IndexEntry] = []
-        #: Of what is marked, the texts that have not been taken yet.
+        #: The marked texts that have not been taken yet.
         self._untaken: list[str] = []
         self._taken = 0
         self._position = 0
@@ -68,7 +68,7 @@ class TraceBuffer:
 
     @property
     def tokens(self) -> int:
-        """Chunks so far, which is tokens so far until the engine's bill says it exactly."""
+        """Chunks so far: the tokens, until the engine's bill has the exact number."""
         return self._tokens
 
     def text(self) -> str:
@@ -83,9 +83,12 @@ class TraceBuffer:
             return tuple(self._marks)
 
     def mark(self, finding: dict[str, Any] | None = None) -> LiveEvent | None:
-        """Mark what came since the last mark, or ``finding`` at this place; None when there is nothing to tell.
+        """Mark the text since the last mark, or ``finding`` at this place.
 
-        When no number is left the text waits for its mark. One thread at a time may do this for a claim.
+        If no event number is left, the text waits for its mark. Only one thread at a time may do this for a claim.
+
+        Returns:
+            The event to publish, or None if there is none.
         """
         numbers = self.claim.numbers
         previous = numbers.last
@@ -109,12 +112,12 @@ class TraceBuffer:
         )
 
     def take(self) -> traces.TracePart | None:
-        """Return what was marked since the last call, or None."""
+        """Return the text that was marked since the last call, or None."""
         with self._lock:
             new = tuple(self._marks[self._taken :])
             if not new:
                 return None
-            piece = traces.TracePart(
+            part = traces.TracePart(
                 job_id=self.claim.job_id,
                 attempt=self.claim.attempt,
                 generation=self.generation,
@@ -127,18 +130,18 @@ class TraceBuffer:
             self._taken = len(self._marks)
             self._untaken.clear()
             self._position += 1
-            return piece
+            return part
 
 
 class TraceWriter(BackgroundLoop):
     """Marks and flushes all :class:`TraceBuffer` streams of a process.
 
     Args:
-        database: where traces are kept.
-        publisher: tells those who follow.
-        owner: this process's name in leases.
+        database: where traces are stored.
+        publisher: publishes to the followers.
+        owner: the name of this process in leases.
         flush_seconds: between two writes.
-        on_lost: told of each (job, attempt) that turned out to be somebody else's.
+        on_lost: called with each (job, attempt) that another process owns now.
     """
 
     def __init__(
@@ -158,93 +161,94 @@ class TraceWriter(BackgroundLoop):
         self._flush_seconds = flush_seconds
         self._on_lost = on_lost
         self._lock = threading.Lock()
-        #: Held while marks are made and told, so that the numbers of a job are told in their order.
+        #: Held while text is marked and published, so that a job's events are published in the order of their numbers.
         self._marking = threading.Lock()
-        self._lives: set[TraceBuffer] = set()
-        #: Ended streams whose rest is not written yet: others of their attempt may go on, with higher numbers.
+        self._buffers: set[TraceBuffer] = set()
+        #: Ended generations whose last text is not written yet; others of their attempt may go on, with higher numbers.
         self._closed: list[TraceBuffer] = []
-        #: Pieces whose write failed; they are written again unchanged, so a lost reply does no harm.
+        #: Parts whose write failed; they are written again unchanged, so a lost reply does no harm.
         self._pending: list[traces.TracePart] = []
         self._flushed_at = time.monotonic()
 
     def open(self, claim: Claim, *, generation: int, started_at: datetime) -> TraceBuffer:
-        """Begin to record a stream that started at ``started_at`` by the database's clock."""
-        live = TraceBuffer(claim, generation, started_at=started_at)
+        """Start to buffer a generation that started at ``started_at`` by the database's clock."""
+        buffer = TraceBuffer(claim, generation, started_at=started_at)
         with self._lock:
-            self._lives.add(live)
-        return live
+            self._buffers.add(buffer)
+        return buffer
 
-    def close(self, live: TraceBuffer) -> None:
-        """Stop recording a stream and mark its rest; its end is written whole, with the attempt's."""
-        self._mark([live])
+    def close(self, buffer: TraceBuffer) -> None:
+        """Stop recording a generation and mark its last text; its whole text is written with the end of the attempt."""
+        self._mark([buffer])
         with self._lock:
-            self._lives.discard(live)
-            self._closed.append(live)
+            self._buffers.discard(buffer)
+            self._closed.append(buffer)
 
-    def pass_by(self, claim: Claim, number: int) -> None:
-        """Tell what comes of a claim's streams under later numbers than ``number``."""
+    def skip_to(self, claim: Claim, number: int) -> None:
+        """Give the next event of a claim a higher number than ``number``."""
         with self._marking:
             claim.numbers.pass_by(number)
 
-    def find(self, live: TraceBuffer, finding: dict[str, Any]) -> None:
-        """Tell a finding behind the text so far, as an event of the stream."""
-        self._mark([live])
+    def add_finding(self, buffer: TraceBuffer, finding: dict[str, Any]) -> None:
+        """Publish a finding after the text so far, as an event of the generation."""
+        self._mark([buffer])
         with self._marking:
-            reported = live.mark(finding)
-            self._publisher.record([reported] if reported else [])
+            event = buffer.mark(finding)
+            self._publisher.record([event] if event else [])
 
-    def lives(self) -> list[TraceBuffer]:
-        """Return the streams that are being recorded."""
+    def buffers(self) -> list[TraceBuffer]:
+        """Return the buffers of the running generations."""
         with self._lock:
-            return list(self._lives)
+            return list(self._buffers)
 
     def tick(self) -> None:
-        """Mark what is new of all streams, and tell it."""
-        self._mark(self.lives())
+        """Mark and publish the new text of every generation."""
+        self._mark(self.buffers())
 
     def flush(self) -> None:
-        """Mark what is new of all streams and write what is marked, in one transaction.
+        """Mark and publish the new text of every generation, and write what is marked in one transaction.
 
-        What could not be written goes first and alone; meanwhile text gathers in the streams. So an outage
-        of any length leaves one piece a stream to make up for, not thousands that would hold up renewals.
+        Parts whose write failed are written first and alone; meanwhile the buffers gather text. So an outage of any
+        length leaves one part for each generation, not thousands that would delay the renewal of leases.
         """
         with self._marking:
-            lives = self.lives()
-            self._record(lives)
-            self._pending = pieces = self._pending or self._take()
+            buffers = self.buffers()
+            self._record(buffers)
+            self._pending = parts = self._pending or self._take()
             numbers = {
-                (live.claim.job_id, live.claim.attempt): live.claim.numbers for live in lives
+                (buffer.claim.job_id, buffer.claim.attempt): buffer.claim.numbers
+                for buffer in buffers
             }
             wanted = {key: end for key, held in numbers.items() if (end := held.wanted())}
-        if not pieces and not wanted:
+        if not parts and not wanted:
             return
         try:
-            lost = traces.append(self._database, owner=self._owner, pieces=pieces, reserve=wanted)
+            lost = traces.append(self._database, owner=self._owner, pieces=parts, reserve=wanted)
         except DatabaseUnavailable:
-            _log.warning("traces_not_written", pieces=len(pieces))
+            _log.warning("traces_not_written", parts=len(parts))
             return
         self._pending = []
         with self._marking:
             for key in wanted.keys() - lost:
                 numbers[key].extend(wanted[key])
-        still_open = {(live.claim.job_id, live.claim.attempt) for live in self.lives()}
+        still_open = {(buffer.claim.job_id, buffer.claim.attempt) for buffer in self.buffers()}
         for holding in lost & still_open:
             self._on_lost(holding)
 
     def _take(self) -> list[traces.TracePart]:
-        """Return what is marked and not yet written, of the ended streams too."""
+        """Return the marked text that is not written yet, of ended generations too."""
         with self._lock:
-            lives = [*self._closed, *self._lives]
+            buffers = [*self._closed, *self._buffers]
             self._closed.clear()
-        return [piece for live in lives if (piece := live.take()) is not None]
+        return [part for buffer in buffers if (part := buffer.take()) is not None]
 
-    def _mark(self, lives: list[TraceBuffer]) -> None:
+    def _mark(self, buffers: list[TraceBuffer]) -> None:
         with self._marking:
-            self._record(lives)
+            self._record(buffers)
 
-    def _record(self, lives: list[TraceBuffer]) -> None:
-        if reported := [event for live in lives if (event := live.mark()) is not None]:
-            self._publisher.record(reported)
+    def _record(self, buffers: list[TraceBuffer]) -> None:
+        if events := [event for buffer in buffers if (event := buffer.mark()) is not None]:
+            self._publisher.record(events)
 
     def _tick_or_flush(self) -> None:
         if time.monotonic() - self._flushed_at >= self._flush_seconds:
@@ -255,7 +259,7 @@ class TraceWriter(BackgroundLoop):
 
 
 def readable(text: str) -> str:
-    """Return ``text`` without what a database refuses to keep: NUL and lone surrogates."""
+    """Return ``text`` without the characters that a database rejects: NUL and lone surrogates."""
     if "\x00" in text:
         text = text.replace("\x00", "\ufffd")
     if text.isascii():

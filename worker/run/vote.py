@@ -1,19 +1,18 @@
-"""The samples of one attempt, which vote on its answer: asked in waves, until the leader cannot be overtaken.
+"""The samples of one attempt, which vote on its answer: run in waves, until the leading answer cannot be overtaken.
 
-The first sample leads: the others begin with its first token, when the engine has the prompt in its cache. Each takes
-a permit of its own; where none is free it waits for one of the attempt's own. So an attempt gets on with the one it
-came with, and never waits for a job that waits for it. It gives further ones back while jobs of others wait for them.
+The first sample runs alone until its first token; then the engine has the prompt in its cache and the others start.
+Each takes an engine slot of its own; if none is free it waits for one of the attempt's own. So an attempt can always
+go on with the slot that it came with, and never waits for a job that waits for it. It gives further slots back while
+jobs of other accounts wait for them.
 """
 
 from __future__ import annotations
 
 import contextvars
 import dataclasses
-import itertools
 import threading
-import uuid
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,46 +20,44 @@ from datetime import datetime
 import structlog
 
 from core import errors
-from core.database import Database, DatabaseUnavailable, until_available
+from core.database import Database
 from jobs import engine
 from jobs.answers import votes
-from jobs.store import claims, traces
+from jobs.findings import FindingKind
 from worker import compilations, equality, leases
 from worker.engines.pool import EnginePool, EngineSlot
-from worker.guards import detectors
 from worker.leases import StopReason
-from worker.run import flow
-from worker.run.flow import FlowResult
+from worker.run.attempt import RunResult
+from worker.run.sample import GuardBuilder, SampleRunner
 from worker.run.trace_buffer import TraceWriter
 
 _log = structlog.get_logger(__name__)
 
-#: Between two looks for a permit that another job has given back.
-_PERMIT_SECONDS = 0.2
-_SEEDS = 2**31
+#: Between two looks for an engine slot that another job has given back.
+_SLOT_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class _RunningSample:
     """A sample that runs."""
 
-    branch: leases.ChildLease
-    permit: EngineSlot
-    future: Future[FlowResult | None]
+    lease: leases.ChildLease
+    slot: EngineSlot
+    future: Future[RunResult | None]
 
 
 class Vote:
-    """Asks an engine one job's question several times. To be used once.
+    """Runs several samples of one attempt and counts their answers. For one use.
 
     Args:
-        database: where the attempt is kept.
-        engines: give further permits.
-        permit: the one that the attempt came with.
-        holding: the claim, and how it is stopped.
-        recorder: keeps the partial traces.
-        grammars: whose turn it is to have a schema compiled.
-        same: whether two answers say the same, as :meth:`worker.equality.Equality.of` returns it.
-        watch: makes the guard of the stream with a number.
+        database: where the attempt is stored.
+        engines: give further engine slots.
+        slot: the engine slot that the attempt came with.
+        lease: the job's lease, by which it can be stopped.
+        trace_writer: stores the partial traces.
+        grammars: decides when a JSON Schema may be compiled.
+        same: whether two answers mean the same, as :meth:`worker.equality.Equality.of` returns it.
+        guard: returns the guards of a request.
     """
 
     def __init__(
@@ -68,69 +65,73 @@ class Vote:
         database: Database,
         *,
         engines: EnginePool,
-        permit: EngineSlot,
-        holding: leases.Lease,
-        recorder: TraceWriter,
+        slot: EngineSlot,
+        lease: leases.Lease,
+        trace_writer: TraceWriter,
         grammars: compilations.Compilations,
         same: Callable[[str, str], bool],
-        watch: Callable[[int], detectors.GenerationGuard],
+        guard: GuardBuilder,
     ) -> None:
-        self._database = database
         self._engines = engines
-        self._permit = permit
-        self._holding = holding
-        self._recorder = recorder
-        self._grammars = grammars
+        self._slot = slot
+        self._lease = lease
         self._same = same
-        self._watch = watch
-        #: Of the streams; the leader has 0. A stream that goes on from another one takes the next, like any.
-        self._numbers = itertools.count(1)
-        #: All that were ever in hand, and those of them that no sample uses.
-        self._permits = [permit]
-        self._idle = [permit]
+        self._samples = SampleRunner(
+            database,
+            engines=engines,
+            claim=lease.claim,
+            trace_writer=trace_writer,
+            grammars=grammars,
+            guard=guard,
+            on_first_token=self._release_others,
+        )
+        #: All slots that were ever taken, and those of them that no sample uses.
+        self._slots = [slot]
+        self._idle = [slot]
         self._running: dict[int, _RunningSample] = {}
-        #: Votes that the engine had no room for; they are asked for again when it may have.
+        #: Votes that the engine had no room for; they run again when it may have room.
         self._refused: list[int] = []
-        self._insisted: set[int] = set()
-        self._begun: set[int] = set()
-        self._cast: dict[int, FlowResult] = {}
+        #: Refused votes that ran again although no other sample was running.
+        self._retried_alone: set[int] = set()
+        self._started: set[int] = set()
+        self._cast: dict[int, RunResult] = {}
         self._classes: list[votes.AnswerClass] = []
-        #: What does not count: stopped and refused samples.
-        self._rest: list[FlowResult] = []
-        self._fault: FlowResult | None = None
-        #: Why the answers could not be compared, when they could not.
+        #: Samples that do not count: stopped and refused ones.
+        self._uncounted: list[RunResult] = []
+        self._fault: RunResult | None = None
+        #: Why the answers could not be compared, if they could not.
         self._uncompared: errors.AnswersNotCompared | None = None
-        self._led = threading.Event()
-        self._news = threading.Condition()
+        self._others_may_start = threading.Event()
+        self._changed = threading.Condition()
         self._changes = 0
 
     def run(
         self, request: engine.GenerationRequest, *, requested: int, started_at: datetime
-    ) -> FlowResult:
-        """Have up to ``requested`` samples vote; return what they left behind, the winner's answer first.
+    ) -> RunResult:
+        """Let up to ``requested`` samples vote; return everything that they left, the winner's answer first.
 
         Args:
-            request: the leader's; its start has been noted.
-            requested: how many samples, 2 at least.
-            started_at: its start by the database's clock.
+            request: the request of the first sample, whose start is stored.
+            requested: how many samples, at least 2.
+            started_at: the start of the first sample by the database's clock.
         """
         try:
             with ThreadPoolExecutor(requested, thread_name_prefix="sample") as threads:
                 try:
-                    self._ask_all(request, requested, started_at, threads)
+                    self._run_waves(request, requested, started_at, threads)
                 finally:
-                    self._dismiss()
+                    self._stop_running()
             self._collect(None, requested)
             if self._fault is not None and self._decided(requested):
-                # It was decided all the same, while the others were stopped for it.
-                self._rest.append(self._fault)
+                # The samples that were stopped for the fault had decided the vote nevertheless.
+                self._uncounted.append(self._fault)
                 self._fault = None
         finally:
-            self._holding.ended()
-            self._give_back()
+            self._lease.ended()
+            self._release_slots()
         return self._result(requested)
 
-    def _ask_all(
+    def _run_waves(
         self,
         request: engine.GenerationRequest,
         requested: int,
@@ -139,274 +140,215 @@ class Vote:
     ) -> None:
         first = 0
         for size in votes.waves(requested):
-            wanted = deque(range(first, first + size))
+            waiting = deque(range(first, first + size))
             first += size
             while True:
                 seen = self._changes
-                self._collect(wanted, requested)
-                # What was stopped before it began has a beginning all the same, and gets an end.
-                if self._begun and self._over(requested):
+                self._collect(waiting, requested)
+                # The start of the first sample is stored: it runs, and gets an end, even if the job is stopped.
+                if self._started and self._over(requested):
                     return
-                self._begin(wanted, request, started_at, threads)
-                if not wanted and not self._running:
+                self._start(waiting, request, started_at, threads)
+                if not waiting and not self._running:
                     break
-                self._wait(seen, hurry=bool(wanted) and self._led.is_set())
+                self._wait(seen, for_slot=bool(waiting) and self._others_may_start.is_set())
 
     def _over(self, requested: int) -> bool:
-        """Whether no further sample is needed, for better or worse."""
+        """Return whether no further sample is needed."""
         return (
             self._fault is not None
-            or self._holding.reason is not None
+            or self._lease.reason is not None
             or self._uncompared is not None
             or self._decided(requested)
         )
 
     def _decided(self, requested: int) -> bool:
-        """Whether the votes that are missing can no longer change the winner."""
+        """Return whether the missing votes can no longer change the winner."""
         return self._uncompared is None and votes.decided(
             self._classes, cast=self._cast, requested=requested
         )
 
-    def _begin(
+    def _start(
         self,
-        wanted: deque[int],
+        waiting: deque[int],
         request: engine.GenerationRequest,
         started_at: datetime,
         threads: ThreadPoolExecutor,
     ) -> None:
-        """Begin those of ``wanted`` for which there are permits; until the leader has led, itself alone."""
-        while wanted and (wanted[0] == 0 or self._led.is_set()):
-            permit = self._idle.pop() if self._idle else self._engines.another(self._permit)
-            if permit is None:
+        """Start the samples of ``waiting`` for which there are engine slots; the first one alone until it answers."""
+        while waiting and (waiting[0] == 0 or self._others_may_start.is_set()):
+            slot = self._idle.pop() if self._idle else self._engines.another(self._slot)
+            if slot is None:
                 return
-            self._permits.append(permit)
-            vote = wanted.popleft()
-            branch = self._holding.branch()
+            self._slots.append(slot)
+            vote = waiting.popleft()
+            lease = self._lease.child()
             future = threads.submit(
                 contextvars.copy_context().run,
-                self._ask,
-                vote,
+                self._samples.run,
                 request,
-                started_at if vote not in self._begun and vote == 0 else None,
-                permit,
-                branch,
+                vote=vote,
+                engine_=slot.engine,
+                lease=lease,
+                started_at=started_at if vote == 0 and vote not in self._started else None,
             )
-            self._begun.add(vote)
-            self._running[vote] = _RunningSample(branch, permit, future)
-            future.add_done_callback(self._record)
+            self._started.add(vote)
+            self._running[vote] = _RunningSample(lease, slot, future)
+            future.add_done_callback(self._sample_ended)
 
-    def _ask(
-        self,
-        vote: int,
-        request: engine.GenerationRequest,
-        started_at: datetime | None,
-        permit: EngineSlot,
-        branch: leases.ChildLease,
-    ) -> FlowResult | None:
-        """Run one sample to its end, in a thread of its own; None when it was stopped before it began."""
-        number = 0
-        if started_at is None:
-            number = next(self._numbers)
-            seed = None if request.seed is None else (request.seed + vote) % _SEEDS
-            request = dataclasses.replace(request, rid=uuid.uuid4().hex, seed=seed)
-            started_at = self._join(number, request.rid, branch)
-            if started_at is None:
-                return None
-        watch = self._watch(number)
-        asking = flow.GenerationFlow(
-            self._database,
-            engine_=permit.engine,
-            holding=branch,
-            recorder=self._recorder,
-            grammars=self._grammars,
-            on_first_token=lambda: self._lead(permit),
-            numbers=self._numbers,
-        )
-        result = asking.run(
-            dataclasses.replace(request, max_output_tokens=watch.limit),
-            watch,
-            started_at=started_at,
-            number=number,
-        )
-        if fault := result.fault or result.missed:
-            self._engines.report(permit.engine, fault)
-        self._leave(result.ended)
-        return result
+    def _release_others(self) -> None:
+        """Let the other samples start: the engine has the prompt now."""
+        if not self._others_may_start.is_set():
+            self._others_may_start.set()
+            self._note_change()
 
-    def _lead(self, permit: EngineSlot) -> None:
-        """Let the others follow: the engine has the prompt now."""
-        self._engines.report(permit.engine, None)
-        if not self._led.is_set():
-            self._led.set()
-            self._record()
-
-    def _join(self, number: int, rid: str, branch: leases.ChildLease) -> datetime | None:
-        """Note a sample's start, through outages; None when the job is lost or was stopped meanwhile."""
-        if branch.reason is not None:
-            return None
-        try:
-            started_at = until_available(
-                lambda: claims.join(
-                    self._database, self._holding.claim, rid=rid, generation=number
-                ),
-                failed="sample_not_begun",
-                give_up=branch.stopped_within,
-            )
-        except DatabaseUnavailable:
-            return None
-        if started_at is None:
-            branch.mark(StopReason.LOST)
-        return started_at
-
-    def _leave(self, ended: traces.GenerationEnd) -> None:
-        """Note a sample's end for those who look on. It is written again with the attempt's."""
-        try:
-            claims.leave(self._database, self._holding.claim, ended)
-        except DatabaseUnavailable:
-            _log.warning("sample_not_noted")
-
-    def _record(self, future: Future[FlowResult | None] | None = None) -> None:
-        """Wake who waits for news: a sample has ended, or the leader has begun to answer."""
+    def _sample_ended(self, future: Future[RunResult | None]) -> None:
         del future
-        with self._news:
-            self._changes += 1
-            self._news.notify_all()
+        self._note_change()
 
-    def _wait(self, seen: int, *, hurry: bool) -> None:
-        """Wait for news beyond the change ``seen``; in a hurry a permit of another job's is news too."""
-        with self._news:
-            self._news.wait_for(
-                lambda: self._changes != seen, timeout=_PERMIT_SECONDS if hurry else None
+    def _note_change(self) -> None:
+        with self._changed:
+            self._changes += 1
+            self._changed.notify_all()
+
+    def _wait(self, seen: int, *, for_slot: bool) -> None:
+        """Wait for a change after the change ``seen``; with ``for_slot`` only until the next look for a slot."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._changes != seen, timeout=_SLOT_SECONDS if for_slot else None
             )
 
-    def _collect(self, wanted: deque[int] | None, requested: int) -> None:
-        """Take in the samples that have ended, and count the votes again.
+    def _collect(self, waiting: deque[int] | None, requested: int) -> None:
+        """Take the results of the samples that have ended, and count the votes again.
 
         Args:
-            wanted: votes of the wave that are still to be asked for; None: no more will be.
-            requested: how many samples vote at the most.
+            waiting: votes of the wave that have not started; None if no more will start.
+            requested: how many samples vote at most.
         """
-        for vote, running_sample in [one for one in self._running.items() if one[1].future.done()]:
-            self._take(vote, running_sample, wanted)
-        if self._refused and not self._running and wanted is not None and self._fault is None:
-            # Those beside which it was refused have ended as badly: nothing is left to wait for.
-            self._again(wanted)
-        if not (self._running or wanted or self._refused) and len(self._begun) == requested:
-            # Nothing is left to ask: no engine has to wait while formulas are compared.
-            self._give_back()
+        ended = [vote for vote, sample in self._running.items() if sample.future.done()]
+        for vote in ended:
+            self._take(vote, self._running.pop(vote), waiting)
+        if self._refused and not self._running and waiting is not None and self._fault is None:
+            # The samples that took its room have failed as well: there is nothing left to wait for.
+            self._run_refused(waiting)
+        if not (self._running or waiting or self._refused) and len(self._started) == requested:
+            # No sample is left to run: other jobs get the engine while formulas are compared.
+            self._release_slots()
         if self._uncompared is None:
             self._count()
 
-    def _take(self, vote: int, running_sample: _RunningSample, wanted: deque[int] | None) -> None:
-        """Take in a sample that has ended."""
-        del self._running[vote]
-        # Whatever came of the leader, the others need not wait for it any longer.
-        self._led.set()
-        enough = not wanted and not self._refused
-        if self._running and (enough or self._engines.must_yield(running_sample.permit)):
-            running_sample.permit.release(notify=True)
+    def _take(self, vote: int, sample: _RunningSample, waiting: deque[int] | None) -> None:
+        """Take the result of a sample that has ended."""
+        # Even if the first sample failed, the others need not wait for it any longer.
+        self._others_may_start.set()
+        enough = not waiting and not self._refused
+        if self._running and (enough or self._engines.must_yield(sample.slot)):
+            sample.slot.release(notify=True)
         else:
-            self._idle.append(running_sample.permit)
-        result = running_sample.future.result()
+            self._idle.append(sample.slot)
+        result = sample.future.result()
         if result is None:
             return
-        if running_sample.branch.reason is not None:
-            self._rest.append(result)
-        elif result.fault is None:
+        if sample.lease.reason is not None:
+            self._uncounted.append(result)
+        elif result.last.fault is None:
             self._cast[vote] = result
-            self._again(wanted)
-        elif self._full(result) and (self._running or self._may_insist(vote)):
-            self._rest.append(result)
+            self._run_refused(waiting)
+        elif _refused(result) and (self._running or self._may_retry_alone(vote)):
+            self._uncounted.append(result)
             self._refused.append(vote)
         elif self._fault is None:
             self._fault = result
         else:
-            self._rest.append(result)
+            self._uncounted.append(result)
 
     def _count(self) -> None:
-        """Put the answers into classes; that may have to wait for the account's turn."""
-        said = {vote: result.answer for vote, result in self._cast.items()}
-        texts = {vote: answer.text if answer else None for vote, answer in said.items()}
+        """Put the answers into classes; this may wait until the account may compare formulas."""
+        answers = {vote: result.last.standing.answer for vote, result in self._cast.items()}
+        texts = {vote: answer.text if answer else None for vote, answer in answers.items()}
         try:
             self._classes = votes.classes(texts, self._same)
         except equality.ComparisonStopped:
-            # The holding knows why.
+            # The lease knows why.
             return
         except errors.AnswersNotCompared as error:
             self._uncompared = error
 
-    def _give_back(self) -> None:
+    def _release_slots(self) -> None:
         self._idle.clear()
-        for permit in self._permits:
-            permit.release(notify=True)
+        for slot in self._slots:
+            slot.release(notify=True)
 
-    def _again(self, wanted: deque[int] | None) -> None:
-        if wanted is not None:
-            wanted.extend(self._refused)
+    def _run_refused(self, waiting: deque[int] | None) -> None:
+        """Let refused samples run again in this wave."""
+        if waiting is not None:
+            waiting.extend(self._refused)
             self._refused.clear()
 
-    def _may_insist(self, vote: int) -> bool:
-        """Whether a sample that was refused with none beside it any more is asked for again: once, after an answer.
+    def _may_retry_alone(self, vote: int) -> bool:
+        """Return whether a sample that was refused while no other runs may run again: once, and after an answer.
 
-        The one that ended before it may have taken the room that it was refused, and gives it back now.
+        The sample that ended before it may have taken the room that it was refused, and returns it now.
         """
-        if not self._cast or vote in self._insisted:
+        if not self._cast or vote in self._retried_alone:
             return False
-        self._insisted.add(vote)
+        self._retried_alone.add(vote)
         return True
 
-    @staticmethod
-    def _full(result: FlowResult) -> bool:
-        """Whether the engine had no room for a sample: a fault that counts for nothing."""
-        return result.fault is not None and result.fault.retryable and not result.fault.counted
-
-    def _dismiss(self) -> None:
-        """Stop the samples that run: nothing hangs on them any more."""
-        for running_sample in self._running.values():
-            if (
-                running_sample.branch.mark(StopReason.UNNEEDED)
-                or self._holding.reason is StopReason.LOST
-            ):
+    def _stop_running(self) -> None:
+        """Stop the samples that still run: the attempt does not need them any more."""
+        for sample in self._running.values():
+            if sample.lease.mark(StopReason.UNNEEDED) or self._lease.reason is StopReason.LOST:
                 threading.Thread(
-                    target=running_sample.branch.end_stream, name="unneeded", daemon=True
+                    target=sample.lease.end_stream, name="unneeded", daemon=True
                 ).start()
 
-    def _result(self, requested: int) -> FlowResult:
-        """Return the winner's result with all that the others left behind."""
+    def _result(self, requested: int) -> RunResult:
+        """Return the winner's result, with everything that the others left to write."""
         cast = [self._cast[vote] for vote in sorted(self._cast)]
-        chosen = self._fault or (cast or self._rest)[0]
+        chosen = self._fault or (cast or self._uncounted)[0]
         if self._fault is None and self._classes:
             chosen = self._cast[self._classes[0].votes[0]]
-        every = [*cast, *self._rest, *([self._fault] if self._fault else [])]
-        ends = {end.generation: end for one in every for end in (one.ended, *one.others)}
-        if self._uncompared is not None and self._holding.reason is None:
-            chosen = dataclasses.replace(chosen, fault=self._uncompared)
+        results = [*cast, *self._uncounted, *([self._fault] if self._fault else [])]
+        ends = {
+            end.generation: end for result in results for end in (result.last.end, *result.others)
+        }
+        last = chosen.last
+        if self._uncompared is not None and self._lease.reason is None:
+            last = dataclasses.replace(last, fault=self._uncompared)
         tally = None
-        if chosen.fault is None and self._fault is None and self._holding.reason is None:
-            tally = self._tally(requested, look=chosen.look)
+        if last.fault is None and self._fault is None and self._lease.reason is None:
+            tally = self._tally(requested, chosen)
             _log.info(
                 "votes_counted", requested=requested, begun=tally.begun, counted=tally.counted
             )
-        return dataclasses.replace(
-            chosen,
-            found=tuple(finding for one in every for finding in one.found),
-            others=_without(chosen.ended, ends.values()),
+        findings = tuple(finding for result in results for finding in result.last.findings)
+        return RunResult(
+            dataclasses.replace(last, findings=findings),
+            others=tuple(end for end in ends.values() if end.generation != last.end.generation),
             tally=tally,
         )
 
-    def _tally(self, requested: int, *, look: int | None) -> votes.Tally:
-        woken = {vote for one in self._classes for vote in one.votes}
+    def _tally(self, requested: int, chosen: RunResult) -> votes.Tally:
+        voted = {vote for answer_class in self._classes for vote in answer_class.votes}
+        verified = [
+            finding.generation
+            for finding in chosen.last.findings
+            if finding.kind is FindingKind.VERIFY
+        ]
         return votes.Tally(
             requested=requested,
-            begun=len(self._begun),
+            begun=len(self._started),
             classes=tuple(self._classes),
-            abstained=tuple(sorted(self._cast.keys() - woken)),
-            generations={vote: result.said.generation for vote, result in self._cast.items()},
-            look=look,
+            abstained=tuple(sorted(self._cast.keys() - voted)),
+            generations={
+                vote: result.last.standing.end.generation for vote, result in self._cast.items()
+            },
+            look=verified[0] if verified else None,
         )
 
 
-def _without(
-    one: traces.GenerationEnd, ends: Iterable[traces.GenerationEnd]
-) -> tuple[traces.GenerationEnd, ...]:
-    return tuple(end for end in ends if end.generation != one.generation)
+def _refused(result: RunResult) -> bool:
+    """Return whether the engine had no room for a sample: a fault that does not count."""
+    fault = result.last.fault
+    return fault is not None and fault.retryable and not fault.counted

@@ -1,0 +1,87 @@
+"""Parameters of a path: the types that handlers annotate them with convert their text."""
+
+from __future__ import annotations
+
+import re
+import typing
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from api import errors as problems
+from core import ids, logs
+
+_NAMES = re.compile(r"<(\w+)>")
+
+
+@runtime_checkable
+class PathParameter(Protocol):
+    """Metadata of an ``Annotated`` type: describes and converts a parameter of a path."""
+
+    @property
+    def description(self) -> str | None:
+        """The parameter's description in the OpenAPI document."""
+
+    def convert(self, name: str, text: str) -> object:
+        """Return the handler's argument for ``text``, the value of the parameter ``name``.
+
+        Raises:
+            core.errors.NotFound: ``text`` cannot name a resource.
+        """
+
+
+@dataclass(frozen=True)
+class PathId:
+    """An id: the handler gets its UUID, and the lines that the request logs carry its text.
+
+    Attributes:
+        kind: the prefix of the id.
+        noun: what the error calls the resource.
+        description: for the OpenAPI document.
+    """
+
+    kind: ids.Kind
+    noun: str
+    description: str | None = None
+
+    def convert(self, name: str, text: str) -> uuid.UUID:
+        """Return the UUID in ``text``.
+
+        Raises:
+            core.errors.NotFound: ``text`` is not an id of this kind.
+        """
+        value = problems.existing(ids.parse(self.kind, text), self.noun)
+        logs.bind(**{name: text})
+        return value
+
+
+@dataclass(frozen=True)
+class PathText:
+    """Text that the handler gets unchanged."""
+
+    description: str | None = None
+
+    def convert(self, name: str, text: str) -> str:  # noqa: ARG002 - the protocol's
+        """Return ``text``."""
+        return text
+
+
+def parameters(rule: str, hints: Mapping[str, object]) -> dict[str, PathParameter]:
+    """Return the path parameters of ``rule`` by name.
+
+    Args:
+        rule: the path, with its parameters as ``<name>``.
+        hints: the handler's type hints, with the metadata of ``Annotated``.
+
+    Raises:
+        TypeError: the handler does not take a parameter as an ``Annotated`` type with a :class:`PathParameter`.
+    """
+    return {name: _parameter(name, hints.get(name)) for name in _NAMES.findall(rule)}
+
+
+def _parameter(name: str, hint: object) -> PathParameter:
+    for metadata in typing.get_args(hint)[1:]:
+        if isinstance(metadata, PathParameter):
+            return metadata
+    raise TypeError(f"The handler must take the path parameter {name!r} as a type such as JobId.")

@@ -1,0 +1,115 @@
+"""Declares a route at its handler.
+
+A class of routes decorates its methods::
+
+    class JobRoutes:
+        @route.get("/v1/jobs/<job_id>", operation_id="getJob", tag="jobs", guard=Right.READ, answers=...)
+        def show(self, caller: Caller, job_id: JobId) -> Response:
+            \"\"\"Get a job.\"\"\"
+
+The declaration stays at the function. :meth:`api.framework.router.Router.include` collects the declarations of an
+instance, so that a handler finds its collaborators in ``self``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass
+from http import HTTPMethod
+from typing import Any, Final, TypeVar
+
+from flask import Response
+
+from api.framework.document import RequestBodySpec, ResponseSpec
+
+Handler = Callable[..., Response]
+_Handler = TypeVar("_Handler", bound=Handler)
+
+#: The attribute of a handler that holds its declaration.
+_ATTRIBUTE: Final = "_declared_route"
+
+
+@dataclass(frozen=True)
+class Route:
+    """The declaration of a route.
+
+    Attributes:
+        method: the HTTP method.
+        rule: the path, with its parameters as ``<name>``.
+        operation_id: the operation's id in the OpenAPI document.
+        tag: the group of operations that it belongs to.
+        answers: the successful answers, by status.
+        faults: the statuses of its errors, besides those that each route may answer with.
+        guard: the key of the guard that admits a caller; None: the route is public.
+        body: the request body; None: the route reads none.
+    """
+
+    method: HTTPMethod
+    rule: str
+    operation_id: str
+    tag: str
+    answers: Mapping[int, ResponseSpec]
+    faults: tuple[int, ...]
+    guard: Hashable | None
+    body: RequestBodySpec | None
+
+
+def get(
+    rule: str,
+    *,
+    operation_id: str,
+    tag: str,
+    answers: Mapping[int, ResponseSpec],
+    faults: tuple[int, ...] = (),
+    guard: Hashable | None = None,
+) -> Callable[[_Handler], _Handler]:
+    """Declare a handler of GET and HEAD; see :class:`Route` for the arguments."""
+    return _declare(
+        Route(HTTPMethod.GET, rule, operation_id, tag, answers, faults, guard, body=None)
+    )
+
+
+def post(
+    rule: str,
+    *,
+    operation_id: str,
+    tag: str,
+    answers: Mapping[int, ResponseSpec],
+    faults: tuple[int, ...] = (),
+    guard: Hashable | None = None,
+    body: RequestBodySpec | None = None,
+) -> Callable[[_Handler], _Handler]:
+    """Declare a handler of POST; see :class:`Route` for the arguments."""
+    return _declare(Route(HTTPMethod.POST, rule, operation_id, tag, answers, faults, guard, body))
+
+
+def delete(
+    rule: str,
+    *,
+    operation_id: str,
+    tag: str,
+    answers: Mapping[int, ResponseSpec],
+    faults: tuple[int, ...] = (),
+    guard: Hashable | None = None,
+) -> Callable[[_Handler], _Handler]:
+    """Declare a handler of DELETE; see :class:`Route` for the arguments."""
+    return _declare(
+        Route(HTTPMethod.DELETE, rule, operation_id, tag, answers, faults, guard, body=None)
+    )
+
+
+def declared(routes: object) -> Iterator[tuple[Route, Handler]]:
+    """Yield the declared routes of an instance with their bound handlers, in the order of the class body."""
+    for name, member in vars(type(routes)).items():
+        declaration: Route | None = getattr(member, _ATTRIBUTE, None)
+        if declaration is not None:
+            yield declaration, getattr(routes, name)
+
+
+def _declare(declaration: Route) -> Callable[[_Handler], _Handler]:
+    def decorate(handler: _Handler) -> _Handler:
+        function: Any = handler
+        setattr(function, _ATTRIBUTE, declaration)
+        return handler
+
+    return decorate

@@ -1,0 +1,103 @@
+"""``longlook doctor`` on a real database."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from datetime import timedelta
+from pathlib import Path
+
+from core.database import Database
+from jobs.store import submission, workers
+from tests import databases, factories, webhooks
+from tests.cli.commands import local
+from webhooks.policy import Webhook
+
+ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
+
+
+def test_the_doctor_reports_a_working_installation(upgraded: Path) -> None:
+    code, printed = local(upgraded, "doctor", **ENGINELESS)
+    verdicts = {entry["check"]: entry["verdict"] for entry in json.loads(printed)}
+    assert code == 0
+    assert {verdicts[check] for check in ("Python", "disk", "database", "Redis")} == {"ok"}
+    assert verdicts["engine scripted:"] == "ok"
+
+
+def test_without_configured_engines_the_doctor_shows_those_of_the_workers(
+    upgraded: Path,
+) -> None:
+    database = Database(f"sqlite:///{upgraded / 'longlook.db'}")
+    engines = (
+        workers.EngineState("http://127.0.0.1:4711", "ok", model="tiny-qvq", window=8),
+        workers.EngineState("http://127.0.0.1:4712", "away"),
+    )
+    heartbeat = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=engines)
+    workers.beat(database, heartbeat, alive=timedelta(minutes=1))
+    _, printed = local(upgraded, "doctor")
+    workers.retire(database, "w")
+    database.close()
+
+    diagnoses = {entry["check"]: entry for entry in json.loads(printed)}
+    assert diagnoses["engine http://127.0.0.1:4711"]["verdict"] == "ok"
+    assert "tiny-qvq: 8 streams" in diagnoses["engine http://127.0.0.1:4711"]["detail"]
+    assert diagnoses["engine http://127.0.0.1:4712"]["verdict"] == "warning"
+    assert "engine http://127.0.0.1:30000" not in diagnoses
+
+
+def test_the_doctor_warns_of_notifications_that_no_process_sends(tmp_path: Path) -> None:
+    local(tmp_path, "db", "upgrade")
+    clock = databases.Clock()
+    url = f"sqlite:///{tmp_path / 'longlook.db'}"
+    with contextlib.closing(Database(url, clock=clock)) as database:
+        before = webhook_diagnosis(tmp_path)
+        clock.advance(-90)
+        webhooks.run_job(
+            database,
+            factories.make_account(database),
+            webhook=Webhook(url="https://app.example/hook"),
+        )
+
+    assert (before["verdict"], before["detail"]) == ("ok", "0 pending")
+    after = webhook_diagnosis(tmp_path)
+    assert after["verdict"] == "warning"
+    assert after["detail"].startswith("1 pending, the oldest for ")
+    assert "webhooks.app" in after["remedy"]
+
+
+def webhook_diagnosis(home: Path) -> dict[str, str]:
+    """Return the doctor's diagnosis of webhooks."""
+    _, printed = local(home, "doctor", **ENGINELESS)
+    [diagnosis] = [entry for entry in json.loads(printed) if entry["check"] == "webhooks"]
+    return dict(diagnosis)
+
+
+def test_the_doctor_names_accounts_near_their_storage_quota(tmp_path: Path) -> None:
+    local(tmp_path, "db", "upgrade")
+    with contextlib.closing(Database(f"sqlite:///{tmp_path / 'longlook.db'}")) as database:
+        account_id = factories.make_account(database, "web")
+        image = factories.make_image(data=bytes(2**20))
+        submission.store_image(database, account_id=account_id, image=image)
+
+    def diagnosis(quota_mb: int) -> tuple[str, str]:
+        quota = {"LONGLOOK_STORAGE_MB_PER_ACCOUNT": str(quota_mb)}
+        _, printed = local(tmp_path, "doctor", **ENGINELESS, **quota)
+        [entry] = [entry for entry in json.loads(printed) if entry["check"] == "storage"]
+        return entry["verdict"], entry["detail"]
+
+    assert diagnosis(2) == ("ok", "1.0 MiB, accounts: 1")
+    assert diagnosis(1) == ("warning", "1.0 MiB, accounts: 1; near their quota: 1 (web)")
+    assert diagnosis(0) == ("warning", "1.0 MiB, accounts: 1; without a quota: 1")
+    verdict, detail = diagnosis(2**30)
+    assert (verdict, "the disk has less" in detail) == ("warning", True)
+
+
+def test_the_doctor_fails_with_a_remedy_if_something_is_missing(tmp_path: Path) -> None:
+    (tmp_path / "longlook.db").touch()
+    code, printed = local(
+        tmp_path, "doctor", **ENGINELESS, LONGLOOK_REDIS_URL="redis://127.0.0.1:1/0"
+    )
+    diagnoses = {entry["check"]: entry for entry in json.loads(printed)}
+    assert code == 1
+    assert diagnoses["database"]["verdict"] == diagnoses["Redis"]["verdict"] == "missing"
+    assert "longlook db upgrade" in diagnoses["database"]["remedy"]

@@ -1,0 +1,70 @@
+"""``longlook keys`` on a real database."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from core import errors
+from tests.cli.commands import local
+
+
+def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(upgraded: Path) -> None:
+    _, printed = local(upgraded, "keys", "create", "--role", "operate", "--name", "mine")
+    created = json.loads(printed)
+    assert created["key"].startswith("ll_")
+    _, listing = local(upgraded, "keys", "ls")
+    assert created["key"] not in listing
+    row = next(row for row in json.loads(listing) if row["id"] == created["id"])
+    assert (row["account"], row["role"], row["name"]) == ("default", "operate", "mine")
+    assert local(upgraded, "keys", "revoke", created["id"])[0] == 0
+    with pytest.raises(errors.NotFound):
+        local(upgraded, "keys", "revoke", created["id"])
+
+
+def test_limits_of_a_key_are_set_and_reset(upgraded: Path) -> None:
+    limits = ("--requests-per-minute", "60", "--max-body-mb", "2")
+    key_id = json.loads(local(upgraded, "keys", "create", *limits)[1])["id"]
+
+    def listed() -> tuple[int | None, int | None]:
+        rows = json.loads(local(upgraded, "keys", "ls")[1])
+        row = next(row for row in rows if row["id"] == key_id)
+        return row["requests_per_minute"], row["max_body_mb"]
+
+    assert listed() == (60, 2)
+    assert local(upgraded, "keys", "limit", key_id, "--max-body-mb", "3")[0] == 0
+    assert listed() == (None, 3)
+    assert local(upgraded, "keys", "limit", key_id)[0] == 0
+    assert listed() == (None, None)
+    with pytest.raises(errors.NotFound):
+        local(upgraded, "keys", "limit", "key_" + "0" * 32)
+
+
+def test_the_highest_priority_of_a_key_depends_on_its_role_or_is_set(upgraded: Path) -> None:
+    def create(*options: str) -> str:
+        return str(json.loads(local(upgraded, "keys", "create", *options)[1])["id"])
+
+    def listed(key_id: str) -> str:
+        rows = json.loads(local(upgraded, "keys", "ls")[1])
+        return str(next(row["max_priority"] for row in rows if row["id"] == key_id))
+
+    submitter, admin = create(), create("--role", "admin")
+    assert (listed(submitter), listed(admin)) == ("normal", "high")
+    assert listed(create("--max-priority", "low")) == "low"
+    assert local(upgraded, "keys", "limit", submitter, "--max-priority", "high")[0] == 0
+    assert listed(submitter) == "high"
+    assert local(upgraded, "keys", "limit", submitter)[0] == 0
+    assert listed(submitter) == "normal"
+
+
+@pytest.mark.parametrize("key_id", ["key_1", "nonsense", "key_" + "0" * 32])
+def test_an_unknown_key_cannot_be_revoked(upgraded: Path, key_id: str) -> None:
+    with pytest.raises(errors.NotFound, match=key_id):
+        local(upgraded, "keys", "revoke", key_id)
+
+
+def test_keys_without_a_schema_name_the_command_that_creates_it(tmp_path: Path) -> None:
+    with pytest.raises(errors.LaunchError, match="longlook db upgrade"):
+        local(tmp_path, "keys", "create")

@@ -1,0 +1,173 @@
+"""What the sweeper picks up: dead leases, and deadlines that pass in the queue."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import timedelta
+
+import pytest
+
+from core.database import Database
+from jobs.lifecycle import Outcome, Status
+from jobs.store import claims, commands, expiry, history, traces
+from tests import factories, races
+from tests.databases import Age
+
+
+def sweep(database: Database, *, crash_limit: int = 3, leases: bool = True) -> expiry.Expired:
+    """Sweep once."""
+    return expiry.sweep(
+        database,
+        actor="sweeper:test",
+        crash_limit=crash_limit,
+        rng=random.Random(1),
+        leases=leases,
+    )
+
+
+def test_a_living_lease_is_left_alone(database: Database, account_id: uuid.UUID, age: Age) -> None:
+    factories.make_job(database, account_id)
+    factories.claim(database)
+    age(59)
+
+    assert sweep(database) == expiry.Expired()
+
+
+def test_a_dead_lease_puts_the_job_back_with_a_crash_counted(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    factories.claim(database)
+    age(61)
+
+    assert sweep(database) == expiry.Expired(requeued=1)
+
+    job = factories.get_job(database, job_id).job
+    assert (job.status, job.crashes, job.failures) == (Status.QUEUED, 1, 0)
+    assert (job.lease_owner, job.error_code) == (None, None)
+    [view] = history.attempts(database, job_id)
+    assert (view.attempt.outcome, view.attempt.error_code) == (Outcome.LOST, "worker_lost")
+    assert claims.claim(database, owner="other", lease=factories.LEASE) is None
+    age(6)
+    assert factories.claim(database, "other").attempt == 2
+
+
+def test_too_many_crashes_fail_the_job(database: Database, account_id: uuid.UUID, age: Age) -> None:
+    job_id = factories.make_job(database, account_id)
+    for expected in (
+        expiry.Expired(requeued=1),
+        expiry.Expired(requeued=1),
+        expiry.Expired(failed=1),
+    ):
+        age(20)
+        factories.claim(database)
+        age(61)
+        assert sweep(database) == expected
+
+    job = factories.get_job(database, job_id).job
+    assert (job.status, job.crashes, job.error_code) == (Status.FAILED, 3, "worker_lost")
+    assert job.finished_at is not None
+
+
+def test_a_dead_lease_of_a_job_to_be_cancelled_cancels_it(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    factories.claim(database)
+    commands.cancel(database, job_id, account_id=account_id, actor="key:test")
+    age(61)
+
+    assert sweep(database) == expiry.Expired(cancelled=1)
+
+    job = factories.get_job(database, job_id).job
+    assert (job.status, job.engine_stopped_at) == (Status.CANCELLED, None)
+
+
+def test_the_partial_trace_of_a_lost_attempt_is_folded_and_stored(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    for position, text in enumerate(("Let me ", "look at ", "it.")):
+        traces.append(
+            database,
+            owner=claimed.owner,
+            pieces=[factories.make_piece(claimed, text, position=position)],
+        )
+    age(61)
+
+    sweep(database)
+
+    [trace] = traces.read(database, job_id)
+    assert (trace.text, trace.complete, trace.finish_reason) == ("Let me look at it.", True, "lost")
+    assert trace.output_tokens == 30
+
+
+def test_after_an_outage_leases_are_left_alone_but_deadlines_are_not(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.make_job(database, account_id)
+    factories.claim(database)
+    factories.make_job(database, account_id, deadline=timedelta(seconds=30))
+    age(61)
+
+    assert sweep(database, leases=False) == expiry.Expired(overdue=1)
+    assert sweep(database) == expiry.Expired(requeued=1)
+
+
+def test_a_job_whose_deadline_passes_in_the_queue_fails_without_usage(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    job_id = factories.make_job(database, account_id, deadline=timedelta(seconds=30))
+    age(31)
+
+    assert sweep(database) == expiry.Expired(overdue=1)
+
+    job = factories.get_job(database, job_id).job
+    assert (job.status, job.error_code, job.error_retryable) == (
+        Status.FAILED,
+        "deadline_exceeded",
+        False,
+    )
+    assert (job.attempt, job.output_tokens, job.started_at) == (0, None, None)
+
+
+def test_a_running_jobs_deadline_is_its_workers_business(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.make_job(database, account_id, deadline=timedelta(seconds=30))
+    factories.claim(database)
+    age(31)
+
+    assert sweep(database) == expiry.Expired()
+
+
+def test_one_sweep_is_bounded_and_the_next_takes_the_rest(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    factories.insert_jobs(database, account_id, [{}] * 205)
+    age(3601)
+
+    assert sweep(database).overdue == 200
+    assert sweep(database).overdue == 5
+
+
+def test_sweepers_at_the_same_time_end_each_lease_once(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    jobs = [factories.make_job(database, account_id) for _ in range(20)]
+    for _ in jobs:
+        factories.claim(database)
+    age(61)
+
+    swept = races.race(*(lambda: sweep(database) for _ in range(4)))
+
+    assert sum(one.requeued for one in swept) == 20
+    assert {factories.get_job(database, job_id).job.crashes for job_id in jobs} == {1}
+
+
+@pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
+def test_a_server_says_for_how_long_it_has_been_up(database: Database) -> None:
+    assert expiry.uptime(database) > timedelta(0)

@@ -1,0 +1,219 @@
+"""Fans out the outbox: makes notifications of the moves of jobs, for the endpoints that listened at that time.
+
+The jobs' own transactions only add entries (:mod:`jobs.store.outbox`). The delivery process reads them here. In one
+transaction it writes the notifications with their deliveries and first attempts, and deletes the entries: if it dies,
+another process finds either the entries or the deliveries.
+
+The time of the move decides which endpoints get a notification. A transaction that changes what an endpoint listens to
+therefore calls :func:`fan_out_account` first.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+import sqlalchemy as sa
+import structlog
+
+from core import ids
+from core.database import Database, Transaction
+from jobs.lifecycle import Status
+from jobs.records import Job, OutboxEntry, table
+from webhooks import notifications, policy
+from webhooks.notifications import Listener, Notification, NotificationTarget
+from webhooks.policy import EventType, Webhook
+
+_log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+_BATCH: Final = 100
+#: A batch that reaches this many deliveries leaves its other entries to the next one.
+_MOST_DELIVERIES: Final = 1_000
+
+_ENTRY = table(OutboxEntry).c
+_JOB = table(Job).c
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """What a batch did: entries that it deleted, deliveries that it wrote."""
+
+    entries: int = 0
+    deliveries: int = 0
+    #: Whether the outbox may have more entries.
+    more: bool = False
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row of the outbox."""
+
+    id: uuid.UUID
+    job_id: uuid.UUID
+    account_id: uuid.UUID
+    status: Status
+    at: datetime
+
+    @property
+    def event_type(self) -> EventType:
+        return policy.TYPES[self.status]
+
+
+_Planned = list[tuple[_Entry, list[NotificationTarget]]]
+
+_ENTRIES = sa.select(
+    _ENTRY.id, _ENTRY.job_id, _ENTRY.account_id, _ENTRY.status, _ENTRY.at
+).order_by(_ENTRY.id)
+_FIRST = sa.select(_ENTRY.id).limit(1)
+_CLAIMED = _ENTRIES.limit(sa.bindparam("limit", type_=sa.Integer())).with_for_update(
+    skip_locked=True
+)
+_OF_ACCOUNT = _ENTRIES.where(_ENTRY.account_id == sa.bindparam("account_id")).with_for_update()
+_WEBHOOKS = sa.select(_JOB.id, _JOB.webhook).where(
+    _JOB.id.in_(sa.bindparam("ids", expanding=True)), _JOB.webhook.is_not(None)
+)
+_DELETE = sa.delete(table(OutboxEntry)).where(_ENTRY.id.in_(sa.bindparam("ids", expanding=True)))
+
+
+def fan_out(
+    database: Database, *, limit: int = _BATCH, most_deliveries: int = _MOST_DELIVERIES
+) -> FanOut:
+    """Fan out the oldest entries, up to ``limit``, or to ``most_deliveries`` and those of one entry.
+
+    Any number of processes may do so at once: each skips what another one holds.
+
+    Raises:
+        core.database.DatabaseUnavailable: the database does not answer.
+    """
+    with database.reading() as transaction:
+        if transaction.execute(_FIRST).first() is None:
+            return FanOut()
+    with database.transaction("fanout") as transaction:
+        claimed = _entries(transaction, _CLAIMED, limit=limit)
+        planned: _Planned = []
+        deliveries = 0
+        for entry, targets in _plan(transaction, claimed):
+            if deliveries >= most_deliveries:
+                break
+            planned.append((entry, targets))
+            deliveries += len(targets)
+        _write(transaction, planned)
+        more = len(planned) < len(claimed) or len(claimed) == limit
+        return FanOut(len(planned), deliveries, more)
+
+
+def fan_out_account(transaction: Transaction, account_id: uuid.UUID) -> None:
+    """Fan out all entries of an account, before the same transaction changes one of its endpoints.
+
+    It waits for a process that holds some of them. All are locked before anything is written: a process that waits
+    for a queue of this transaction must not hold an entry that this one waits for.
+    """
+    entries = _entries(transaction, _OF_ACCOUNT, account_id=account_id)
+    _write(transaction, _plan(transaction, entries))
+
+
+def _entries(
+    transaction: Transaction,
+    statement: sa.Executable,
+    **bound: Any,  # noqa: ANN401 - parameters of any type
+) -> list[_Entry]:
+    return [
+        _Entry(row.id, row.job_id, row.account_id, row.status, row.at)
+        for row in transaction.execute(statement, bound)
+    ]
+
+
+def _plan(transaction: Transaction, entries: Sequence[_Entry]) -> _Planned:
+    """Return entries with their targets, by the time of the move: clocks of the hosts that made the ids may differ."""
+    if not entries:
+        return []
+    accounts = {entry.account_id for entry in entries}
+    since = min(entry.at for entry in entries)
+    listeners = notifications.listeners(transaction, accounts, since=since)
+    webhooks = {
+        row.id: _webhook(row)
+        for batch in _batches(entries)
+        for row in transaction.execute(_WEBHOOKS, {"ids": [entry.job_id for entry in batch]})
+    }
+    return [
+        (entry, _targets(entry, webhooks.get(entry.job_id), listeners.get(entry.account_id, ())))
+        for entry in sorted(entries, key=lambda entry: (entry.at, entry.id))
+    ]
+
+
+def _webhook(row: sa.Row[Any]) -> Webhook | None:
+    """Return a job's own webhook. An invalid one, which the API accepts from no caller, must not stop the others."""
+    try:
+        return Webhook.of(row.webhook)
+    except (ValueError, LookupError, TypeError):
+        _log.exception("webhook_invalid", job_id=ids.show("job", row.id))
+        return None
+
+
+def _targets(
+    entry: _Entry, webhook: Webhook | None, listeners: Sequence[Listener]
+) -> list[NotificationTarget]:
+    """Return the targets of an entry, each once: endpoints that listened, and the job's own webhook."""
+    own = webhook if webhook is not None and entry.event_type in webhook.events else None
+    named = own.endpoint_id if own is not None else None
+    targets = [
+        NotificationTarget(queue_id=listener.id, endpoint_id=listener.id)
+        for listener in listeners
+        if listener.existed(entry.at)
+        and (entry.event_type in listener.event_types or listener.id == named)
+    ]
+    if own is not None and own.url is not None:
+        queue_id, _ = policy.queue(entry.account_id, own.url)
+        targets.append(NotificationTarget(queue_id=queue_id, endpoint_id=None, url=own.url))
+    return targets
+
+
+def _write(transaction: Transaction, planned: _Planned) -> None:
+    """Write the notifications of entries, and delete the entries."""
+    notified = [(entry, targets) for entry, targets in planned if targets]
+    notifications.open_queues(
+        transaction,
+        ((entry.account_id, target) for entry, targets in notified for target in targets),
+    )
+    for batch in _batches(notified):
+        jobs = _jobs(transaction, [entry.job_id for entry, _ in batch])
+        notifications.write(
+            transaction,
+            [_notification(entry, jobs[entry.job_id], targets) for entry, targets in batch],
+        )
+    for batch in _batches(planned):
+        transaction.execute(_DELETE, {"ids": [entry.id for entry, _ in batch]})
+
+
+def _jobs(transaction: Transaction, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Job]:
+    """Return jobs. Until the commit no transaction can remove their answers, which the payloads have."""
+    rows = transaction.session.scalars(
+        sa.select(Job)
+        .where(Job.id.in_(job_ids))
+        .order_by(Job.id)
+        .with_for_update(read=True, key_share=True)
+        .execution_options(populate_existing=True)
+    )
+    return {job.id: job for job in rows}
+
+
+def _notification(entry: _Entry, job: Job, targets: list[NotificationTarget]) -> Notification:
+    return Notification(
+        account_id=entry.account_id,
+        type=entry.event_type,
+        at=entry.at,
+        data=notifications.job_data(job, entry.status),
+        targets=targets,
+        job_id=entry.job_id,
+        reduced_at=notifications.answer_removed_at(job),
+    )
+
+
+def _batches(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]

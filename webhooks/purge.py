@@ -1,0 +1,148 @@
+"""Removes old webhooks: answers from payloads, and whole notifications once nothing is left to send.
+
+The periods are those of :mod:`jobs.store.purge`; here they count from the time of the event. ``answer`` removes the
+answer from payloads, and what receivers replied, which may repeat it. ``event`` removes notifications with their
+deliveries and attempts. The delivery process runs :func:`batch`; any number of processes may do so at once.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from core.database import Database, Transaction
+from jobs.store.purge import Periods
+from webhooks import notifications
+from webhooks.policy import AttemptState, DeliveryStatus
+from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookNotification
+
+
+@dataclass(frozen=True)
+class WebhooksPurged:
+    """What a batch did: payloads without their answer, notifications that are gone."""
+
+    reduced: int = 0
+    removed: int = 0
+    #: Whether there may be more to do.
+    more: bool = False
+
+
+def batch(database: Database, periods: Periods, *, limit: int = 50) -> WebhooksPurged:
+    """Remove what is older than ``periods``, up to ``limit`` notifications of each kind, oldest first.
+
+    Raises:
+        core.database.DatabaseUnavailable: the database does not answer; what was committed stays removed.
+    """
+    reduced = removed = 0
+    if periods.answer is not None:
+        reduced = _reduce_old(database, periods.answer, limit=limit)
+    if periods.timeline is not None:
+        removed = _remove_old(database, periods.timeline, limit=limit)
+    return WebhooksPurged(reduced, removed, more=limit in (reduced, removed))
+
+
+def reduce_jobs(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
+    """Remove the answers of jobs from payloads, and what receivers replied.
+
+    What is still to be sent is sent without the answer. What is in the outbox gets no answer: the job has none.
+    """
+    events = transaction.session.scalars(
+        sa.select(WebhookNotification)
+        .where(WebhookNotification.job_id.in_(job_ids), WebhookNotification.reduced_at.is_(None))
+        .order_by(WebhookNotification.id)
+        .with_for_update(key_share=True)
+    )
+    _reduce(transaction, events.all())
+
+
+def _reduce_old(database: Database, period: timedelta, *, limit: int) -> int:
+    with database.transaction() as transaction:
+        events = transaction.session.scalars(
+            sa.select(WebhookNotification)
+            .where(
+                WebhookNotification.job_id.is_not(None),
+                WebhookNotification.reduced_at.is_(None),
+                WebhookNotification.created_at < transaction.now(-period),
+            )
+            .order_by(WebhookNotification.created_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True, key_share=True)
+        ).all()
+        _reduce(transaction, events)
+        return len(events)
+
+
+def _reduce(transaction: Transaction, events: Collection[WebhookNotification]) -> None:
+    for event in events:
+        transaction.execute(
+            sa.update(WebhookNotification)
+            .where(WebhookNotification.id == event.id)
+            .values(
+                payload=notifications.without_answer(event.payload), reduced_at=transaction.now()
+            )
+        )
+    deliveries = sa.select(WebhookDelivery.id).where(
+        WebhookDelivery.notification_id.in_([event.id for event in events])
+    )
+    transaction.execute(
+        sa.update(WebhookAttempt)
+        .where(WebhookAttempt.delivery_id.in_(deliveries))
+        .values(response_body=None)
+    )
+
+
+def _remove_old(database: Database, period: timedelta, *, limit: int) -> int:
+    """Remove notifications that are older than ``period`` and have nothing left to send; return how many."""
+    with database.transaction() as transaction:
+        chosen = transaction.session.scalars(
+            sa.select(WebhookNotification.id)
+            .where(WebhookNotification.created_at < transaction.now(-period), _is_over())
+            .order_by(WebhookNotification.created_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        ).all()
+        _hold_deliveries(transaction, chosen)
+        # Again: one of them may have been sent again meanwhile.
+        over = transaction.session.scalars(
+            sa.select(WebhookNotification.id).where(WebhookNotification.id.in_(chosen), _is_over())
+        ).all()
+        _remove(transaction, over)
+        return len(over)
+
+
+def _hold_deliveries(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
+    """Lock the deliveries of events, in the order in which a recovery locks several of them.
+
+    A transaction that sends one of them again either comes first, or waits and finds nothing to send.
+    """
+    transaction.execute(
+        sa.select(WebhookDelivery.id)
+        .where(WebhookDelivery.notification_id.in_(events))
+        .order_by(WebhookDelivery.id)
+        .with_for_update()
+    )
+
+
+def _is_over() -> sa.ColumnElement[bool]:
+    """Return the condition of a notification with nothing left to send: no delivery is pending or sent again."""
+    attempts = sa.select(WebhookAttempt.id).where(
+        WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state != AttemptState.ENDED
+    )
+    pending = sa.select(WebhookDelivery.id).where(
+        WebhookDelivery.notification_id == WebhookNotification.id,
+        sa.or_(WebhookDelivery.status == DeliveryStatus.PENDING, sa.exists(attempts)),
+    )
+    return ~sa.exists(pending.correlate(WebhookNotification))
+
+
+def _remove(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
+    deliveries = sa.select(WebhookDelivery.id).where(WebhookDelivery.notification_id.in_(events))
+    transaction.execute(sa.delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(deliveries)))
+    transaction.execute(
+        sa.delete(WebhookDelivery).where(WebhookDelivery.notification_id.in_(events))
+    )
+    transaction.execute(sa.delete(WebhookNotification).where(WebhookNotification.id.in_(events)))
