@@ -113,7 +113,7 @@ def test_a_list_reads_no_answers_from_the_database(caller: Caller, database: Dat
     assert listed["status"] == DeliveryStatus.PENDING
 
     caller("GET", f"/v1/deliveries/{listed['id']}")
-    assert [text for text in read if WebhookAttempt.__tablename__ + ".answer" in text]
+    assert [text for text in read if WebhookAttempt.__tablename__ + ".response_body" in text]
 
 
 @pytest.mark.parametrize("dialect", ["sqlite", "postgresql"], indirect=True)

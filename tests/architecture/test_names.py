@@ -48,8 +48,8 @@ GONE = {
     "lane": "queue",
     "lanes": "queues",
     "lifeline": "exit on thread death",
-    "behavior": "behavior",
-    "behaviors": "behaviors",
+    "persona": "behavior",
+    "personas": "behaviors",
     "picture": "image",
     "pictures": "images",
     "presence": "heartbeat",
@@ -75,19 +75,12 @@ ALLOWED = {
 #: Words and class names that still have hits. One leaves with its last hit; the tuples go when they are empty.
 PENDING: tuple[str, ...] = (
     "asked",
-    "desk",
-    "doors",
     "found",
     "kept",
-    "lane",
-    "behavior",
-    "behaviors",
     "stage",
 )
 PENDING_CLASSES: tuple[str, ...] = (
-    "Device",
     "JobEvent",
-    "Plan",
     "Publisher",
     "Wakeup",
 )
