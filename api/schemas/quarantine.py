@@ -27,8 +27,8 @@ class QuarantinedImage(ResponseModel):
     image_id: str
     account_id: str
     sha256: str = Field(description="Of the file as sent.")
-    deaths: int = Field(description="Engine crashes with this image.")
-    died_at: Time
+    crashes: int = Field(description="Engine crashes with this image.")
+    last_crashed_at: Time
     quarantined_at: Time
 
     @classmethod
@@ -38,8 +38,8 @@ class QuarantinedImage(ResponseModel):
             image_id=ids.show("img", image.image_id),
             account_id=ids.show("acct", image.account_id),
             sha256=image.sha256,
-            deaths=image.crashes,
-            died_at=image.last_crashed_at,
+            crashes=image.crashes,
+            last_crashed_at=image.last_crashed_at,
             quarantined_at=image.quarantined_at,
         )
 

@@ -51,7 +51,7 @@ class _Started:
     started_at: datetime
 
 
-class Attempt:
+class AttemptRun:
     """Runs the generations of one attempt, or of one of its samples.
 
     Args:

@@ -18,7 +18,7 @@ from worker import compilations, leases
 from worker.engines.pool import EnginePool
 from worker.guards.chain import GuardChain
 from worker.leases import StopReason
-from worker.run.attempt import Attempt, RunResult
+from worker.run.attempt import AttemptRun, RunResult
 from worker.run.trace_buffer import TraceWriter
 
 _log = structlog.get_logger(__name__)
@@ -98,7 +98,7 @@ class SampleRunner:
             started_at = self._join(number, request.rid, lease)
             if started_at is None:
                 return None
-        attempt = Attempt(
+        attempt = AttemptRun(
             self._database,
             engine_=engine_,
             lease=lease,

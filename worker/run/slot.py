@@ -21,7 +21,7 @@ from worker.equality import Equality
 from worker.guards import chain
 from worker.leases import StopReason
 from worker.run import prompt
-from worker.run.attempt import Attempt
+from worker.run.attempt import AttemptRun
 from worker.run.settle import Settlement
 from worker.run.trace_buffer import TraceWriter
 from worker.run.vote import Vote
@@ -199,7 +199,7 @@ class Slot:
             )
             result = vote.run(request, requested=samples, started_at=started_at)
         else:
-            attempt = Attempt(
+            attempt = AttemptRun(
                 self._database,
                 engine_=slot.engine,
                 lease=lease,
