@@ -69,7 +69,7 @@ class LiveText:
         elif event["type"] == "finding":
             self._break()
             output.note(f"({finding(event['finding'])})")
-        elif event["type"] == "trace.delta" and event["sample"] == 0:
+        elif event["type"] == "trace.delta" and event["generation"] == 0:
             self._grow(str(event["delta"]))
             self._shown = True
 

@@ -26,8 +26,8 @@ GROUP = f"/v1/groups/{GROUP_ID}"
 QUARANTINED = {
     "image_id": "img_1",
     "account_id": "acct_1",
-    "deaths": 3,
-    "died_at": "2026-11-23T10:00:00.000Z",
+    "crashes": 3,
+    "last_crashed_at": "2026-11-23T10:00:00.000Z",
     "quarantined_at": "2026-11-23T10:00:01.000Z",
 }
 

@@ -55,7 +55,7 @@ def test_the_doctor_warns_of_notifications_that_no_process_sends(tmp_path: Path)
         webhooks.run_job(
             database,
             factories.make_account(database),
-            webhook=Webhook(url="https://app.example/hook"),
+            webhook=Webhook(url="https://app.example/hook").plain(),
         )
 
     assert (before["verdict"], before["detail"]) == ("ok", "0 pending")

@@ -72,7 +72,7 @@ def test_findings_are_shown_live_and_with_the_result(
     entry = {"kind": "loop", "action": "forced", "tokens_saved": 7012}
     live = job_output.LiveText()
     live.show(delta("Again "))
-    live.show({"type": "finding", "attempt": 1, "sample": 0, "finding": entry})
+    live.show({"type": "finding", "attempt": 1, "generation": 0, "finding": entry})
     job_output.result(
         job("succeeded") | {"findings": [entry, {"kind": "verify", "action": "doubted"}]}
     )
@@ -83,7 +83,7 @@ def test_findings_are_shown_live_and_with_the_result(
 
 
 def test_votes_are_shown_as_text() -> None:
-    classes = [{"text": "6", "samples": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
+    classes = [{"text": "6", "generations": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
     count = {"requested": 8, "counted": 5, "classes": classes, "abstained": [3]}
 
     assert (
