@@ -61,7 +61,7 @@ def test_the_doctor_warns_of_notifications_that_no_process_sends(tmp_path: Path)
     assert (before["verdict"], before["detail"]) == ("ok", "0 pending")
     after = webhook_diagnosis(tmp_path)
     assert after["verdict"] == "warning"
-    assert after["detail"].startswith("1 pending, the oldest for ")
+    assert after["detail"].startswith("2 pending, the oldest for ")
     assert "webhooks.app" in after["remedy"]
 
 

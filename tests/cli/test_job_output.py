@@ -83,7 +83,7 @@ def test_findings_are_shown_live_and_with_the_result(
 
 
 def test_votes_are_shown_as_text() -> None:
-    classes = [{"text": "6", "generations": [0, 1, 4]}, {"text": "7\x1b", "samples": [2]}]
+    classes = [{"text": "6", "generations": [0, 1, 4]}, {"text": "7\x1b", "generations": [2]}]
     count = {"requested": 8, "counted": 5, "classes": classes, "abstained": [3]}
 
     assert (
