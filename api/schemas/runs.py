@@ -25,14 +25,18 @@ class TraceStep(ResponseModel):
     start_token: int | None = Field(
         description="Tokens before the step, to the precision of the chunks that the engine sent; null if unknown."
     )
-    end_token: int | None = Field(description="Tokens up to the end of the step, to the same precision.")
+    end_token: int | None = Field(
+        description="Tokens up to the end of the step, to the same precision."
+    )
     cjk_share: float | None = Field(
         description="The share of Chinese, Japanese and Korean in its words, from 0 to 1; null without words."
     )
     started_at: Time | None = Field(
         description="When its first character arrived, to the precision of the chunks."
     )
-    ended_at: Time | None = Field(description="When its last character arrived, to the same precision.")
+    ended_at: Time | None = Field(
+        description="When its last character arrived, to the same precision."
+    )
 
     @classmethod
     def of(cls, step: steps.Step, text: str) -> Self:
