@@ -196,7 +196,7 @@ class TestRates:
         assert answer.status_code == 429
         problem = answer.get_json()
         assert problem["error"]["code"] == "rate_limit_exceeded"
-        assert problem["detail"] == "This key may send 30 requests a minute."
+        assert problem["detail"] == "This key may send at most 30 requests a minute."
         assert answer.headers["RateLimit"] == '"default";r=0;t=2'
         assert answer.headers["Retry-After"] == "2"
         assert answer.headers["x-should-retry"] == "true"
@@ -225,7 +225,7 @@ class TestRates:
         assert [answer.status_code for answer in answers] == [200, 200, 429]
         assert answers[0].headers["RateLimit-Policy"] == '"default";q=2;w=60'
         assert answers[2].headers["RateLimit"] == '"default";r=0;t=30'
-        assert answers[2].get_json()["detail"] == "This key may send 2 requests a minute."
+        assert answers[2].get_json()["detail"] == "This key may send at most 2 requests a minute."
         principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
         assert principal is not None
         accounts.limit_key(database, principal.key_id, requests_per_minute=None, max_body_mb=None)

@@ -107,7 +107,7 @@ class TestImages:
         assert ask(caller, images=[{"image_id": image, "detail": "low"}]).status_code == 202
         answer = ask(caller, images=[{"image_id": image, "detail": "high"}])
         assert answer.status_code == 422
-        assert "uploaded with the detail `low`" in answer.get_json()["detail"]
+        assert "The detail must be `low`" in answer.get_json()["detail"]
 
 
 def test_a_refusal_names_no_library(caller: Caller) -> None:
