@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 _PEER = """
 import sys
-from jobs import profiles
+from core import profiles
 from scripted import ScriptedOptions, server
 server.serve("127.0.0.1", int(sys.argv[1]), options=ScriptedOptions.parse(sys.argv[2]), profile=profiles.QVQ)
 """

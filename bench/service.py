@@ -44,7 +44,7 @@ _START_SECONDS: Final = 60
 _PEPPER: Final = "the pepper of the benchmarks"
 _ENGINE: Final = """
 import sys
-from jobs import profiles
+from core import profiles
 from scripted import ScriptedOptions, server
 options = ScriptedOptions.parse(sys.argv[2])
 server.serve("127.0.0.1", int(sys.argv[1]), options=options, profile=profiles.QVQ)
