@@ -1,4 +1,4 @@
-"""Ends what a key holds open once the key is revoked: streams and waits. One query a second looks for all of them."""
+"""Ends the streams and waits of a key once the key is revoked. One query per second checks all keys in use."""
 
 from __future__ import annotations
 

@@ -483,10 +483,10 @@ class Generation(Record):
     started_at: Mapped[datetime]
     first_token_at: Mapped[datetime | None]
     ended_at: Mapped[datetime | None]
-    #: The generation of the same attempt that this one continues: after the first ``kept_chars`` characters of its
+    #: The generation of the same attempt that this one continues: after the first ``valid_chars`` characters of its
     #: text, followed by the text ``inserted``.
     continues: Mapped[int | None]
-    kept_chars: Mapped[int | None]
+    valid_chars: Mapped[int | None]
     inserted: Mapped[str | None]
 
 

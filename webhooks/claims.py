@@ -96,7 +96,7 @@ def claim(
 def pause(database: Database) -> timedelta | None:
     """Return how long it is until there is work: an attempt that is due, or an entry of the outbox.
 
-    It is 0 or negative when there is some, and None when there is none to wait for.
+    It is 0 or negative when there is some, and None if nothing is pending.
     """
     with database.reading() as transaction:
         due = sa.select(sa.func.min(WebhookAttempt.due_at)).where(_DUE).scalar_subquery()

@@ -248,7 +248,7 @@ def without_answer(message: bytes) -> bytes:
 
 
 def _omit(data: dict[str, Any], name: str) -> bool:
-    """Remove a member, or a member of a member, from ``data`` and add it to ``omitted``; False if there is none."""
+    """Remove a (nested) member of ``data`` and add it to ``omitted``; return False if it does not exist."""
     whole, _, part = name.partition(".")
     value = data.get(whole)
     if not value or (part and value.get(part) is None):

@@ -53,7 +53,7 @@ class Post(Protocol):
         seconds: float,
         party: uuid.UUID,
     ) -> Reply:
-        """Send for an account; return the response, whatever its status. Raises GuardedClientError: there is none."""
+        """Send for an account; return the response with any status. Raises GuardedClientError without a response."""
 
 
 class Sender:

@@ -34,7 +34,7 @@ class Router(flask.Flask):
     Args:
         document: what the OpenAPI document says besides its operations.
         guards: returns the guard of the routes that are declared with this key.
-        max_body_bytes: the application stops reading a request body after so many bytes and refuses it.
+        max_body_bytes: the application refuses a request body that has more bytes.
     """
 
     def __init__(

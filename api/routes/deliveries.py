@@ -41,7 +41,7 @@ class DeliveryRoutes:
         faults=(404, 422),
     )
     def of_job(self, caller: Caller, job_id: JobId, query: schemas.JobDeliveriesQuery) -> Response:
-        """List who was told of a job, oldest first, with the newest tries of each."""
+        """List the deliveries of a job, oldest first, with the newest delivery attempts of each."""
         if not history.exists(self._database, job_id, account_id=caller.scope):
             raise problems.not_found("job")
         page = cursors.page("dlv", query.after, limit=query.limit, order="asc")
@@ -59,7 +59,7 @@ class DeliveryRoutes:
     def of_endpoint(
         self, caller: Caller, endpoint_id: EndpointId, query: schemas.DeliveriesQuery
     ) -> Response:
-        """List what an endpoint was told, newest first, with the newest tries of each."""
+        """List the deliveries of an endpoint, newest first, with the newest delivery attempts of each."""
         if not endpoints.exists(self._database, endpoint_id, account_id=caller.scope):
             raise problems.not_found("webhook endpoint")
         page = cursors.page("dlv", query.after, limit=query.limit, order="desc")

@@ -289,17 +289,17 @@ class EndpointRoutes:
         operation_id="getWebhookRecovery",
         tag="webhooks",
         guard=Right.READ,
-        answers={200: ResponseSpec(schemas.Recovery, "How far it is.")},
+        answers={200: ResponseSpec(schemas.Recovery, "The recovery and its progress.")},
         faults=(404,),
     )
     def recovery(
         self, caller: Caller, endpoint_id: EndpointId, recovery_id: RecoveryId
     ) -> Response:
-        """Get how far a recovery is."""
-        found = queries.recovery(self._database, recovery_id, account_id=caller.scope)
-        if found is None or found.endpoint_id != endpoint_id:
+        """Get a recovery and its progress."""
+        recovery = queries.recovery(self._database, recovery_id, account_id=caller.scope)
+        if recovery is None or recovery.endpoint_id != endpoint_id:
             raise problems.not_found("recovery")
-        return reply(schemas.Recovery.of(found))
+        return reply(schemas.Recovery.of(recovery))
 
     def _check(self, endpoint_id: uuid.UUID, caller: Caller) -> None:
         """Raise not found before the body is read: what is not there has no faults."""

@@ -55,7 +55,7 @@ class SecretRoutes:
         answers={200: ResponseSpec(schemas.EventTypes, "All types.")},
     )
     def types(self) -> Response:
-        """List what webhook endpoints can be told of."""
+        """List the event types that webhook endpoints can subscribe to."""
         return reply(schemas.EventTypes())
 
     @route.get(

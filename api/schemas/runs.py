@@ -60,17 +60,17 @@ class Continued(ResponseModel):
     """
 
     generation: int = Field(description="The `index` of the stream that it goes on from.")
-    kept_chars: int = Field(description="So many characters of its text stand.")
+    valid_chars: int = Field(description="The number of characters of its text that remain valid.")
     inserted: str
 
     @classmethod
     def of(cls, generation: records.Generation | traces.GenerationTrace) -> Self | None:
-        """Return where ``generation`` goes on from, or None when it began by itself."""
-        if generation.continues is None or generation.kept_chars is None:
+        """Return where ``generation`` goes on from, or None if it continues no other generation."""
+        if generation.continues is None or generation.valid_chars is None:
             return None
         return cls(
             generation=generation.continues,
-            kept_chars=generation.kept_chars,
+            valid_chars=generation.valid_chars,
             inserted=generation.inserted or "",
         )
 

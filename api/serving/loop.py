@@ -299,7 +299,7 @@ class Loop:
             self._guarded(connection, self._read_head)
 
     def _make_room(self) -> None:
-        """Close a connection without a request; if there is none, stop accepting for a moment."""
+        """Close a connection without a request; without such a connection, stop accepting for a moment."""
         victim = self._idle.evict() or self._lingering.evict() or self._heads.evict()
         if victim is None:
             self._accept_no_more()
@@ -596,7 +596,7 @@ class Loop:
 
 
 def _receive(connection: ClientConnection, size: int = _BYTES) -> bytes | None:
-    """Return received bytes, empty at the end, or None if there are none now."""
+    """Return received bytes, empty at the end, or None if nothing has arrived."""
     try:
         return connection.socket.recv(min(size, _BODY_BYTES))
     except BlockingIOError:

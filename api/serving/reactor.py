@@ -54,7 +54,7 @@ class Reactor:
         self._selector.unregister(listener)
 
     def watch(self, connection: ClientConnection, events: int) -> None:
-        """Set the events of a connection to wait for; 0 is none."""
+        """Set the events of a connection to wait for; 0 waits for nothing."""
         if events == connection.events:
             return
         if not connection.events:

@@ -105,9 +105,9 @@ class Tail:
 
     def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
         try:
-            found = event_log.standings(self._database, list(feeds))
+            positions = event_log.standings(self._database, list(feeds))
             for job_id, feed in feeds.items():
-                standing = found.get(job_id)
+                standing = positions.get(job_id)
                 if standing is None:
                     feed.end()
                 elif feed.stale(standing):
@@ -117,7 +117,7 @@ class Tail:
             _log.warning("events_not_looked_at", jobs=len(feeds))
 
     def _bring(self, job_id: uuid.UUID, feed: Feed) -> None:
-        """Give a feed what SQL has. A job that cannot be told, such as a later version's, ends its own streams only."""
+        """Give a feed the events in SQL. A job that cannot be read (a later version's) ends only its own streams."""
         try:
             self._read(job_id, feed)
         except DatabaseUnavailable:

@@ -25,7 +25,7 @@ class Waits:
 
     Args:
         database: where to look.
-        shares: of those who may be held open; without a place nobody is let in.
+        shares: the places of open requests; a wait without a place is refused.
         check_seconds: the time between two looks, each one query for all who wait.
     """
 
@@ -63,7 +63,7 @@ class Waits:
             job_id: what is waited for.
             account_id: who waits.
             seconds: for how long at most.
-            ended: set by whoever ends this wait sooner.
+            ended: set to end this wait early.
 
         Returns:
             False, at once, when there was no place for the account.
@@ -82,7 +82,7 @@ class Waits:
         return True
 
     def close(self) -> None:
-        """Let all who wait go, and nobody wait any more. A signal handler may call it: no lock is taken here."""
+        """End all waits and refuse new ones. A signal handler may call it: it takes no lock."""
         self._loop.request_stop()
 
     def _enter(self, job_id: uuid.UUID, finished: threading.Event) -> None:
@@ -113,12 +113,12 @@ class Waits:
 
     def _finished(self, job_ids: list[uuid.UUID]) -> list[uuid.UUID]:
         try:
-            found = history.status(self._database, job_ids)
+            statuses = history.status(self._database, job_ids)
         except errors.Unavailable:
-            # Who waits is not harmed by a look that failed; the next one may not.
-            _log.warning("waits_not_looked_at", jobs=len(job_ids))
+            # A failed check harms no wait: the next one may succeed.
+            _log.warning("waits_not_checked", jobs=len(job_ids))
             return []
-        return [job_id for job_id, status in found.items() if status.terminal]
+        return [job_id for job_id, status in statuses.items() if status.terminal]
 
     def _record(self, job_ids: list[uuid.UUID]) -> None:
         with self._lock:

@@ -121,8 +121,8 @@ def refuse_missing(python: Path | None, options: settings.Settings) -> None:
                 "LONGLOOK_ENGINE_PYTHON to a Python that has it."
             )
         return
-    found = shutil.which(python)
-    if found is None or not build.is_whole(Path(found)):
+    executable = shutil.which(python)
+    if executable is None or not build.is_whole(Path(executable)):
         remedy = (
             "LONGLOOK_ENGINE_PYTHON names it."
             if options.engine_python

@@ -23,7 +23,7 @@ class Device:
 def find(environ: Mapping[str, str]) -> tuple[Device, ...]:
     """Return the GPUs that a process with this environment can use, in the driver's order.
 
-    Without ``nvidia-smi``, or if it finds no driver, there are none.
+    Without ``nvidia-smi``, or if it finds no driver, the list is empty.
     """
     program = shutil.which("nvidia-smi", path=environ.get("PATH"))
     if program is None:

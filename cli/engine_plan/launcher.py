@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def take(environ: MutableMapping[str, str]) -> str:
-    """Remove the key from an environment and return it. Exits with a message if there is none."""
+    """Remove the key from an environment and return it. Exits with a message if the key is missing."""
     key = environ.pop(VARIABLE, "")
     path = environ.pop(f"{VARIABLE}_FILE", "")
     if not key and path:

@@ -1,7 +1,7 @@
 """Makes virtual environments: each from a recipe, again only when the recipe changes, and whole after a kill.
 
 A stamp in the environment keeps the hash of what it was made from. An environment that is being changed carries a
-marker, and one that is found with it is made anew (pip keeps what it has downloaded).
+marker, and an environment with that marker is made again (pip keeps what it has downloaded).
 
 It must load under Pythons older than the one that Longlook needs: ``deploy/environments.py`` refuses those with a
 sentence.
@@ -56,7 +56,7 @@ class Environment:
     """One environment in one state: where it is, what it is made from, how.
 
     Attributes:
-        inputs: files whose content decides whether it has to be made again.
+        inputs: files whose content decides whether the environment must be made again.
         gigabytes: free disk space that making it from nothing takes, rounded up.
         contains: others in the same place that this one is more than.
     """
@@ -150,7 +150,7 @@ def call(command: Command) -> str:
 
 
 def wait(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a process, drawing a dot a second on a terminal so that nobody thinks it hangs."""
+    """Wait for a process, drawing a dot a second on a terminal to show that it does not hang."""
     while True:
         try:
             return process.wait(timeout=1)

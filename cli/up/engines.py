@@ -48,7 +48,7 @@ def choose(requested: str | None, settings: Settings) -> EngineProcesses:
     Without the option, ``LONGLOOK_ENGINE_URLS`` decides; without that setting, the engine is ``tiny``.
 
     Raises:
-        core.errors.SettingsError: the value is none of these.
+        core.errors.SettingsError: the value is not one of these.
         core.errors.LaunchError: the environment of ``tiny`` is missing.
     """
     if requested is None and "engine_urls" in settings.model_fields_set:

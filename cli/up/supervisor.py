@@ -65,21 +65,21 @@ class Supervisor:
         self._signals = signals
         self._verbose = verbose
         self._restart_seconds = restart_seconds
-        self._stages: list[list[_Member]] = []
+        self._groups: list[list[_Member]] = []
 
     def start(self, *programs: Program) -> None:
-        """Start ``programs`` as one stage. They stop together, before all earlier stages.
+        """Start ``programs`` as one group. They stop together, before all earlier groups.
 
         Raises:
             core.errors.LaunchError: a program cannot be started.
         """
-        stage: list[_Member] = []
-        self._stages.append(stage)
+        group: list[_Member] = []
+        self._groups.append(group)
         for program in programs:
             log = home.log(self._folder, program.name)
             shown = log.stat().st_size if log.exists() else 0
             process = Process(program, folder=self._working, log=log)
-            stage.append(_Member(program, process, time.monotonic(), shown=shown))
+            group.append(_Member(program, process, time.monotonic(), shown=shown))
 
     def mark_ready(self, *, except_for: str | None = None) -> None:
         """Mark all programs (except one) as ready: from now on they are restarted when they end."""
@@ -106,26 +106,26 @@ class Supervisor:
             self._signals.wait(min(left, _TICK_SECONDS))
 
     def stop(self) -> bool:
-        """Stop all programs, stage by stage; return whether they had their time to stop.
+        """Stop all programs, group by group; return whether they had their time to stop.
 
         Another signal kills all of them at once.
         """
         stops = self._signals.stops
-        for stage in reversed(self._stages):
-            for member in stage:
+        for group in reversed(self._groups):
+            for member in group:
                 member.process.terminate()
-            until = time.monotonic() + max((m.program.stop_seconds for m in stage), default=0.0)
+            until = time.monotonic() + max((m.program.stop_seconds for m in group), default=0.0)
             while self._signals.stops == stops and time.monotonic() < until:
-                if all(member.process.ended() is not None for member in stage):
+                if all(member.process.ended() is not None for member in group):
                     break
                 self._signals.wait(min(_TICK_SECONDS, until - time.monotonic()))
-            for member in stage:
+            for member in group:
                 member.process.kill()
                 self._show_log(member)
         return self._signals.stops == stops
 
     def _members(self) -> list[_Member]:
-        return [member for stage in self._stages for member in stage]
+        return [member for group in self._groups for member in group]
 
     def _check(self, member: _Member) -> None:
         self._show_log(member)

@@ -225,9 +225,10 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     if min(width, height) < MIN_SIDE:
         raise _rejected(f"{shape}; each side needs at least {MIN_SIDE}.", "image_too_small")
     if width * height > max_pixels:
-        found, allowed = width * height / 1e6, max_pixels / 1e6
+        megapixels, allowed = width * height / 1e6, max_pixels / 1e6
         raise _rejected(
-            f"{shape}, {found:.4g} megapixels; at most {allowed:g} are allowed.", "image_too_large"
+            f"{shape}, {megapixels:.4g} megapixels; at most {allowed:g} are allowed.",
+            "image_too_large",
         )
     ratio = max(width, height) / min(width, height)
     if ratio > MAX_RATIO:

@@ -115,7 +115,7 @@ def pepper(settings: Settings) -> bytes:
 
 
 def ensure_pepper(settings: Settings) -> bytes:
-    """Return :func:`pepper`; if there is none, first generate one in the home directory, readable by its owner only."""
+    """Return :func:`pepper`; if it is missing, first generate one in the home directory, readable by its owner only."""
     path = settings.home / PEPPER_FILE
     if settings.pepper is None and not path.exists():
         handle, draft = tempfile.mkstemp(dir=settings.home, prefix=f".{PEPPER_FILE}-")

@@ -108,7 +108,7 @@ def claim(
     lease: timedelta,
     pauses_seconds: Iterable[float] = _PAUSES_SECONDS,
 ) -> Claim | None:
-    """Claim the best eligible job for ``owner``; return None when there is none.
+    """Claim the best eligible job for ``owner``; return None if no job is eligible.
 
     It is the best job of the account that has the next turn. On PostgreSQL other claims may be taking all turns at this
     moment; then the claim is repeated a few times. If the other claims take too long, or a turn is missing, the job
@@ -156,7 +156,7 @@ def by_turn(transaction: Transaction, owner: str, lease: timedelta) -> timeline.
 
 
 def by_rank(transaction: Transaction, owner: str, lease: timedelta) -> timeline.Changed | None:
-    """Claim the best eligible job of all accounts, without a turn; return None when there is none."""
+    """Claim the best eligible job of all accounts, without a turn; return None if no job is eligible."""
     return _change(transaction, _CLAIMED_OF_ALL, owner, lease, {})
 
 
@@ -350,7 +350,7 @@ def follow(
         end(transaction, claim.job_id, claim.attempt, ended)
         findings.store(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
         new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
-        after = {"continues": ended.generation, "kept_chars": stored, "inserted": inserted}
+        after = {"continues": ended.generation, "valid_chars": stored, "inserted": inserted}
         transaction.execute(_GENERATION, new | after)
         return _followed(transaction, claim, number)
 

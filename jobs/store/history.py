@@ -128,7 +128,7 @@ def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | Non
 
 
 def job(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) -> Job | None:
-    """Return a job's row alone, or None when there is none (in this account; None: in any)."""
+    """Return a job's row alone, or None if it does not exist (in this account; None: in any)."""
     with database.reading() as transaction:
         row = transaction.session.get(Job, job_id)
         return row if row is not None and account_id in (None, row.account_id) else None

@@ -55,7 +55,7 @@ def succeed(
     generation: traces.GenerationEnd,
     others: Sequence[traces.GenerationEnd] = (),
     forced: bool = False,
-    found: Iterable[Finding] = (),
+    guard_findings: Iterable[Finding] = (),
     tally: Tally | None = None,
     finish_reason: str | None = None,
 ) -> bool:
@@ -68,12 +68,12 @@ def succeed(
         generation: the generation that ended last.
         others: the attempt's other generations whose end is not stored yet.
         forced: whether a guard made the model answer.
-        found: the guards' findings in these generations.
+        guard_findings: the guards' findings in these generations.
         tally: how the samples voted, if they did.
         finish_reason: that of the generation with the answer, when it is another one.
     """
     value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
-    found = tuple(found)
+    guard_findings = tuple(guard_findings)
     _read(generation, *others)
     firsts = [end.first_token_at for end in (generation, *others) if end.first_token_at is not None]
     with database.transaction("succeed") as transaction:
@@ -89,7 +89,7 @@ def succeed(
                 "answer_value": value,
                 "answer_forced": forced if answer else None,
                 "votes": tally.plain() if tally else None,
-                "confidence": tally.confidence if tally else guarded.confidence(found),
+                "confidence": tally.confidence if tally else guarded.confidence(guard_findings),
                 "finish_reason": finish_reason or generation.finish_reason,
                 "first_token_at": min(firsts, default=None),
             },
@@ -102,7 +102,7 @@ def succeed(
                 job_id=claim.job_id,
                 attempt=claim.attempt,
             )
-            findings.store(transaction, claim.job_id, claim.attempt, found)
+            findings.store(transaction, claim.job_id, claim.attempt, guard_findings)
             if tally is not None:
                 transaction.notes.append(tally)
         return settled

@@ -27,7 +27,7 @@ class QueueStatistics:
     Attributes:
         depth: queued jobs, including those that wait for another attempt.
         due: queued jobs that could be claimed.
-        oldest: how long the first of those has been due; None when there is none.
+        oldest: how long the first of those has been due; None without such a job.
         running: jobs that a worker holds.
         submitted: jobs that were submitted within :data:`RECENT`.
         finished: jobs that ended within it, with any status.
@@ -48,7 +48,7 @@ class QueuedByPriority:
     Attributes:
         due: jobs that could be claimed.
         later: jobs that wait for another attempt.
-        oldest: how long the first due job has been due; None when there is none.
+        oldest: how long the first due job has been due; None without such a job.
     """
 
     due: int = 0

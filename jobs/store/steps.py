@@ -72,7 +72,7 @@ def reparse(
     another process has locked at that moment is about to be removed, and is skipped.
 
     Returns:
-        The last trace and how many were written; None when there are none.
+        The last trace and how many were written; None without any.
     """
     wanted = (
         sa.select(*_PLACE, Generation.output)

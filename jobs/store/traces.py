@@ -115,7 +115,7 @@ class GenerationTrace:
     first_token_at: datetime | None
     ended_at: datetime | None
     continues: int | None = None
-    kept_chars: int | None = None
+    valid_chars: int | None = None
     inserted: str | None = None
     #: The index of the text.
     event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
@@ -491,6 +491,6 @@ def _trace(generation: Generation, pieces: Sequence[TraceChunk]) -> GenerationTr
         event_index=tuple(entry for index in indexes for entry in event_index.unpack(index)),
         stored_steps=generation.steps,
         continues=generation.continues,
-        kept_chars=generation.kept_chars,
+        valid_chars=generation.valid_chars,
         inserted=generation.inserted,
     )

@@ -446,7 +446,7 @@ def _create_runs() -> None:
         sa.Column("first_token_at", _TIME, nullable=True),
         sa.Column("ended_at", _TIME, nullable=True),
         sa.Column("continues", sa.Integer(), nullable=True),
-        sa.Column("kept_chars", sa.Integer(), nullable=True),
+        sa.Column("valid_chars", sa.Integer(), nullable=True),
         sa.Column("inserted", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["job_id", "attempt", "continues"],

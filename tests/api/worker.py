@@ -39,7 +39,7 @@ def end(
         answer=Answer(text=answer, rule="heading"),
         generation=factories.make_ended(text),
         forced=forced,
-        found=found,
+        guard_findings=found,
         tally=tally,
     )
     webhooks.fan_out(database)

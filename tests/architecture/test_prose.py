@@ -24,7 +24,20 @@ DOCUMENTS: Final = (
     "models",
 )
 #: Packages whose docstrings and string literals are checked as well.
-PACKAGES: Final[tuple[str, ...]] = ("bench", "core", "deploy", "net", "tools")
+PACKAGES: Final[tuple[str, ...]] = (
+    "api",
+    "bench",
+    "cli",
+    "core",
+    "deploy",
+    "jobs",
+    "migrations",
+    "net",
+    "scripted",
+    "tools",
+    "webhooks",
+    "worker",
+)
 
 #: A phrase as a regular expression, and what to write instead. Case does not matter.
 PHRASES: Final = {
@@ -37,7 +50,8 @@ PHRASES: Final = {
     r"so many .{0,30} as|as so many|so many": "the number, the limit",
     r"as may(?: be)?": "as allowed, up to the limit",
     r"goes by|go by|going by": "uses",
-    r"(?:is|are|was|were) none": "does not exist, is not a …",
+    # Not Python's None.
+    r"(?:is|are|was|were) (?-i:none)": "does not exist, is not a …",
     r"for ever": "forever, or say until when",
     r"who asks|who follows|those who": "the client, the caller",
     r"nobody|somebody|everybody|anybody": "no process, a process; no user, a user",

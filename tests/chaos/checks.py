@@ -269,7 +269,7 @@ def _whole(streams: list[Generation]) -> str:
     text = ""
     for generation in streams:
         text = (
-            text[: generation.kept_chars] + (generation.inserted or "") + (generation.output or "")
+            text[: generation.valid_chars] + (generation.inserted or "") + (generation.output or "")
         )
     return text
 

@@ -57,9 +57,9 @@ def test_only_queued_jobs_count(database: Database, account_id: uuid.UUID, route
     factories.claim(database)
 
     router(queued_jobs_per_account=3).check(account_id)
-    with pytest.raises(errors.QueueFull, match="account's queue is full: 2 of its jobs"):
+    with pytest.raises(errors.QueueFull, match="account's queue is full: it has 2 jobs"):
         router(queued_jobs_per_account=2).check(account_id)
-    with pytest.raises(errors.QueueFull, match="The queue is full: 2 jobs wait"):
+    with pytest.raises(errors.QueueFull, match="The queue is full: it has 2 jobs"):
         router(queued_jobs_total=2).check(account_id)
 
 
@@ -144,7 +144,7 @@ def test_the_disk_matters_only_to_sqlite_and_is_looked_at_once_a_second(
         assert narrow.has_room
         return
     assert not narrow.has_room
-    with pytest.raises(DiskFull, match="too little disk space"):
+    with pytest.raises(DiskFull, match="too little free disk space"):
         narrow.check()
 
 

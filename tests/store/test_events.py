@@ -150,7 +150,7 @@ def test_a_payload_has_the_confidence_of_a_verification(
         claimed,
         answer=Answer("6", "boxed"),
         generation=factories.make_ended(),
-        found=[
+        guard_findings=[
             findings.Finding(
                 findings.FindingKind.VERIFY,
                 generation=0,

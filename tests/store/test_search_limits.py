@@ -43,7 +43,7 @@ def hasty(database_url: str) -> Iterator[Database]:
 
 def test_a_search_is_ended_at_its_deadline_and_its_connection_serves_on(hasty: Database) -> None:
     with (
-        pytest.raises(errors.SearchTooSlow, match=r"more than 0\.2 s") as caught,
+        pytest.raises(errors.SearchTooSlow, match=r"longer than 0\.2 s") as caught,
         hasty.searching(OTHER) as transaction,
     ):
         transaction.execute(sa.text(_ENDLESS[hasty.dialect]))

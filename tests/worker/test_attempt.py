@@ -85,7 +85,7 @@ def test_an_answer_that_drifted_into_chinese_is_requested_again(bench: Bench) ->
     assert (job.answer_forced, found(bench, job_id)) == (True, [("language", "forced")])
     look, forced = bench.trace(job_id)
     assert "一共五个" in look.text
-    assert forced.kept_chars == look.text.index("\n\n**最终答案**")
+    assert forced.valid_chars == look.text.index("\n\n**最终答案**")
 
 
 @pytest.mark.parametrize("behavior", ["no_answer_at_length", "verbatim_loop", "unterminated_box"])

@@ -1,4 +1,4 @@
-"""The convergence guard: short forced answers on the way; if two in a row agree, the trace is cut.
+"""The convergence guard: short forced answers while it grows; if two in a row agree, the trace is cut.
 
 At a sixteenth, an eighth, a quarter and half of the budget, the engine gets the text so far once more, with words
 after which it can only answer. The generation goes on meanwhile: a probe is a request of its own, at the same time,
@@ -37,7 +37,7 @@ _ABORT_GRACE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class _ProbeAnswer:
-    """The answer of a probe after ``chars`` characters of ``tokens`` tokens; None if there was none in time."""
+    """The answer of a probe after ``chars`` characters of ``tokens`` tokens; None if it did not come in time."""
 
     chars: int
     tokens: int

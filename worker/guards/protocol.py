@@ -42,7 +42,7 @@ class StandingAnswer:
     Attributes:
         text: the text that holds the answer.
         end: the generation that gave it.
-        answer: the answer in the text, or None if there is none.
+        answer: the answer in the text, or None without an answer.
         forced: whether the model was made to give it.
     """
 

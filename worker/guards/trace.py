@@ -1,4 +1,4 @@
-"""The growing text of a guarded generation, and the token budget of the answer that may have to be forced. Pure."""
+"""The growing text of a guarded generation, and the token budget of an answer that a guard forces. Pure."""
 
 from __future__ import annotations
 

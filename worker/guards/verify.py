@@ -188,7 +188,7 @@ class Comparison:
         return Action.CORRECTED
 
     def _refuses(self, second: str) -> bool:
-        """Return whether an answer says that there is none; an option like "unknown" and the first answer do not."""
+        """Return whether an answer says that no object exists; an option like "unknown" and the first answer do not."""
         answer_format = self.answer_format or {}
         if answer_format.get("type") == "choice" and values.read(second, self.answer_format):
             return False

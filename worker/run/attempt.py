@@ -104,7 +104,7 @@ class AttemptRun:
         return RunResult(step, others=() if self._numbers is None else tuple(ends[:-1]))
 
     def _next(self, guards: GuardChain, step: AttemptStep) -> _Started | None:
-        """Start the generation that follows ``step``; return None if there is none, or if the job was stopped."""
+        """Start the generation after ``step``; return None if no generation follows, or if the job was stopped."""
         if step.fault is not None or self._lease.reason is not None:
             return None
         following = guards.next(step)
@@ -159,7 +159,7 @@ class AttemptRun:
             try:
                 self._grammars.check(self._engine.url, later_schema)
             except errors.SchemaTimedOut as error:
-                return self._not_asked(started, error)
+                return self._not_started(started, error)
         return self._stream(started, guards)
 
     def _generate_json(
@@ -180,14 +180,14 @@ class AttemptRun:
                     fault = turn.failed(fault)
                 return dataclasses.replace(result, fault=fault)
         except compilations.CompilationStopped:
-            return self._not_asked(started, None)
+            return self._not_started(started, None)
         except errors.SchemaTimedOut as error:
-            return self._not_asked(started, error)
+            return self._not_started(started, error)
 
-    def _not_asked(self, started: _Started, fault: errors.EngineError | None) -> GenerationResult:
-        """Return the result of a generation that no engine was asked for."""
+    def _not_started(self, started: _Started, fault: errors.EngineError | None) -> GenerationResult:
+        """Return the result of a generation that was never sent to an engine."""
         self._lease.ended()
-        return generation.not_asked(
+        return generation.not_started(
             number=started.number,
             started_at=started.started_at,
             reason=self._lease.reason,

@@ -88,7 +88,7 @@ def run(
     )
 
 
-def not_asked(
+def not_started(
     *,
     number: int,
     started_at: datetime,
@@ -133,7 +133,7 @@ class _Ending:
 
     @property
     def overdue(self) -> bool:
-        """Whether the engine still streams though it was told to stop: only the bill should come after an abort."""
+        """Whether the engine still streams after an abort, which only token counts should follow."""
         return self.cut_at is not None and time.monotonic() - self.cut_at > _ABORT_GRACE_SECONDS
 
     @property

@@ -139,7 +139,7 @@ class SampleRunner:
         return started_at
 
     def _leave(self, end: traces.GenerationEnd) -> None:
-        """Store a sample's end for those who follow the job. It is written again with the attempt's end."""
+        """Store a sample's end for the clients that follow the job. It is written again with the attempt's end."""
         try:
             claims.leave(self._database, self._claim, end)
         except DatabaseUnavailable:

@@ -92,7 +92,7 @@ class Settlement:
                 generation=end,
                 others=result.others,
                 forced=standing.forced,
-                found=findings,
+                guard_findings=findings,
                 tally=result.tally,
                 finish_reason=standing.end.finish_reason,
             ),

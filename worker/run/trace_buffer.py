@@ -88,7 +88,7 @@ class TraceBuffer:
         If no event number is left, the text waits for its mark. Only one thread at a time may do this for a claim.
 
         Returns:
-            The event to publish, or None if there is none.
+            The event to publish, or None without one.
         """
         numbers = self.claim.numbers
         previous = numbers.last

@@ -59,7 +59,7 @@ def test_two_probes_that_agree_end_a_trace_that_would_reach_its_limit(bench: Ben
     assert finding.evidence["probes"] == 2
     assert finding.evidence["tokens"] < 2.1 * finding.evidence["earlier_tokens"]
     look, forced = bench.trace(job_id)
-    assert (look.finish_reason, forced.continues, forced.kept_chars) == (
+    assert (look.finish_reason, forced.continues, forced.valid_chars) == (
         "cut",
         0,
         finding.start_char,

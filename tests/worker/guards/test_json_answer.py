@@ -92,7 +92,7 @@ def test_reasoning_is_unconstrained_and_the_answer_follows_under_the_grammar(
     look, typed = bench.trace(job_id)
     assert (look.finish_reason, typed.text) == ("stop", '{"count":6,\t"sure":true}')
     assert (typed.continues, typed.inserted) == (0, "\n\n")
-    assert look.text[: typed.kept_chars] == look.text.rstrip()
+    assert look.text[: typed.valid_chars] == look.text.rstrip()
 
 
 def test_a_trace_without_an_answer_gets_a_heading_in_the_script_of_the_question(

@@ -132,8 +132,8 @@ def test_a_drift_is_answered_in_the_language_of_the_question_from_the_cache(
     assert (job.answer_text, job.answer_forced) == ("I cannot tell", True)
     assert forced.text.startswith(f"{job.answer_text}}}")
     # What is thrown away is the Chinese answer alone; all that stood before it the engine still has.
-    assert look.text[: forced.kept_chars].endswith(CHINESE)
-    assert look.text[forced.kept_chars or 0 :].startswith("**最终答案**")
+    assert look.text[: forced.valid_chars].endswith(CHINESE)
+    assert look.text[forced.valid_chars or 0 :].startswith("**最终答案**")
     assert forced.inserted == prompts.forced_answer(SAMPLES[0]["question"])
     assert (forced.cached_tokens or 0) > 0.9 * (forced.input_tokens or 0)
     assert forced.output_tokens < 0.2 * look.output_tokens

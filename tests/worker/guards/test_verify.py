@@ -35,7 +35,7 @@ def test_a_verification_confirms_corrects_or_doubts(
     job = bench.view(job_id).job
     first, second = bench.trace(job_id)
     assert found(bench, job_id) == [("verify", action)]
-    assert (second.continues, second.kept_chars) == (0, len(first.text))
+    assert (second.continues, second.valid_chars) == (0, len(first.text))
     assert second.inserted == prompts.verification("How many circles?")
     before = first.text.rpartition("\\boxed{")[2].removesuffix("}")
     after = second.text.rpartition("\\boxed{")[2].removesuffix("}")
@@ -162,7 +162,7 @@ def test_a_verification_does_not_get_a_loop_after_the_answer(bench: Bench) -> No
     turn = bench.engine.requests[1].turn
     first, second = bench.trace(job_id)
     assert turn is not None
-    assert first.text[: second.kept_chars] == turn.said
+    assert first.text[: second.valid_chars] == turn.said
     assert len(turn.said) < len(first.text)
     assert found(bench, job_id) == [("loop", "stopped"), ("verify", "confirmed")]
 
