@@ -24,10 +24,10 @@ def main(folder: Path) -> None:
         make(folder / name, secrets.token_hex(32))
     # For models that are not public: put a token of the hub into this file.
     make(folder / "hf_token", "")
-    password, doorbell = read(folder / "postgres_password"), read(folder / "redis_password")
+    password, broker = read(folder / "postgres_password"), read(folder / "redis_password")
     make(folder / "database_url", f"postgresql://longlook:{password}@postgres/longlook")
-    make(folder / "redis_url", f"redis://:{doorbell}@redis:6379/0")
-    make(folder / "redis.conf", f"requirepass {doorbell}")
+    make(folder / "redis_url", f"redis://:{broker}@redis:6379/0")
+    make(folder / "redis.conf", f"requirepass {broker}")
 
 
 def make(path: Path, content: str) -> None:

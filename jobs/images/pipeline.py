@@ -176,7 +176,7 @@ def _damage_refused() -> Iterator[None]:
         yield
     except _DAMAGED:
         raise _rejected(
-            "The image file is damaged or cut short: it cannot be decoded.", "image_parse_error"
+            "The image file is damaged or truncated and cannot be decoded.", "image_parse_error"
         ) from None
 
 
@@ -223,7 +223,7 @@ def _plugin(media_type: formats.MediaType) -> str:
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     shape = f"The image is {width} x {height} pixels"
     if min(width, height) < MIN_SIDE:
-        raise _rejected(f"{shape}; each side needs at least {MIN_SIDE}.", "image_too_small")
+        raise _rejected(f"{shape}; each side must be at least {MIN_SIDE}.", "image_too_small")
     if width * height > max_pixels:
         megapixels, allowed = width * height / 1e6, max_pixels / 1e6
         raise _rejected(
@@ -233,7 +233,7 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
     ratio = max(width, height) / min(width, height)
     if ratio > MAX_RATIO:
         raise _rejected(
-            f"{shape}, one side {ratio:.4g} times the other; at most {MAX_RATIO} times is allowed.",
+            f"{shape}: one side is {ratio:.4g} times the other; at most {MAX_RATIO} times is allowed.",
             "invalid_image",
         )
 

@@ -207,5 +207,5 @@ def test_under_a_grammar_all_that_is_said_is_of_the_schema(
 def test_a_schema_that_no_grammar_can_be_made_of_is_rejected(subject: Subject) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "number", "multipleOf": 2}}}
 
-    with pytest.raises(errors.EngineRejected, match="schema of the answer"):
+    with pytest.raises(errors.EngineRejected, match="JSON Schema of the answer"):
         asking.read(subject.engine, subject.ask(schema=schema))

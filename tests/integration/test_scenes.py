@@ -116,7 +116,7 @@ def test_the_model_card_states_consistent_results_for_every_kind() -> None:
 
     assert set(marks) == set(questions.KINDS)
     correct, total = (
-        sum(getattr(mark, name) for mark in marks.values()) for name in ("correct", "total")
+        sum(getattr(mark, name) for mark in marks.values()) for name in ("right", "requested")
     )
     assert f"({correct})" in bench.CARD.read_text()
     assert total == 1300
