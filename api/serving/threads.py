@@ -5,7 +5,7 @@ from __future__ import annotations
 import collections
 import threading
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from api.serving.shares import Group, Share
 from core.shares import has_share
@@ -20,6 +20,8 @@ class Task(Protocol):
 
 
 AnyTask = TypeVar("AnyTask", bound=Task)
+#: From this number of running tasks on, they compete for the interpreter.
+_CROWD: Final = 2
 
 
 class Threads(Generic[AnyTask]):
@@ -30,15 +32,24 @@ class Threads(Generic[AnyTask]):
         waiting: maximum number of waiting tasks; a group has at most three quarters of them.
         run: runs a task; it must not raise.
         name: the prefix of the threads' names.
+        crowded: called with True when a second task begins to run, and with False when only one is left. It must
+            return at once.
     """
 
     def __init__(
-        self, places: int, *, waiting: int, run: Callable[[AnyTask], None], name: str
+        self,
+        places: int,
+        *,
+        waiting: int,
+        run: Callable[[AnyTask], None],
+        name: str,
+        crowded: Callable[[bool], None] = lambda _: None,
     ) -> None:
         self._run_task = run
         self._name = name
         self._changed = threading.Condition()
-        self._free = places
+        self._places = self._free = places
+        self._crowded = crowded
         self._running: collections.Counter[Group] = collections.Counter()
         self._waiting: collections.OrderedDict[Group, collections.deque[AnyTask]] = (
             collections.OrderedDict()
@@ -79,8 +90,7 @@ class Threads(Generic[AnyTask]):
         """Take a place for a task again, immediately: the number of places may be exceeded for a moment."""
         with self._changed:
             self._aside.discard(id(task))
-            self._free -= 1
-            self._running[task.group] += 1
+            self._enter(task.group)
 
     def overdue(self, now: float) -> list[AnyTask]:
         """Remove and return the tasks whose wait has ended."""
@@ -120,8 +130,7 @@ class Threads(Generic[AnyTask]):
         task = self._waiting[group].popleft()
         self._waiting.move_to_end(group)
         self._taken(task)
-        self._free -= 1
-        self._running[group] += 1
+        self._enter(group)
         return task
 
     def _next_group(self) -> Group | None:
@@ -135,8 +144,16 @@ class Threads(Generic[AnyTask]):
         if not self._waiting[task.group]:
             del self._waiting[task.group]
 
+    def _enter(self, group: Group) -> None:
+        self._free -= 1
+        self._running[group] += 1
+        if self._places - self._free == _CROWD:
+            self._crowded(True)
+
     def _leave(self, group: Group) -> None:
         self._free += 1
+        if self._places - self._free == _CROWD - 1:
+            self._crowded(False)
         self._running[group] -= 1
         if not self._running[group]:
             del self._running[group]

@@ -18,9 +18,6 @@ from core.settings import Settings
 _log = structlog.get_logger(__name__)
 
 _BAD_SETTINGS: Final = 2
-#: How long a computing thread may hold the interpreter lock. With CPython's default of 5 ms, a short request waits for
-#: all running threads after each of its reads.
-_SWITCH_SECONDS: Final = 0.0005
 #: Paths with threads of their own: orchestrators kill processes that do not answer them.
 _APART: Final = ("/livez", "/readyz")
 
@@ -40,7 +37,6 @@ class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
     def run(self) -> None:
         """Serve until a signal arrives or gunicorn's main process ends."""
         settings = Settings.read()
-        sys.setswitchinterval(_SWITCH_SECONDS)
         connections = limits.connections(settings.max_connections)
         if connections < settings.max_connections:
             _log.warning("too_few_files", connections=connections, wanted=settings.max_connections)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from typing import Any
 
 import orjson
@@ -353,6 +354,19 @@ def test_requests_that_wait_for_something_shared_take_no_place_until_they_go_on(
         served.application.gate.set()
         assert [client.answer().status for client in waiting] == [200] * 5
         assert served.get("/again").status == 200
+
+
+def test_threads_take_turns_more_often_only_while_several_requests_run() -> None:
+    with wire.running(threads=2) as served:
+        default = sys.getswitchinterval()
+        running = [served.client().ask(f"/wait/{number}") for number in range(2)]
+        assert eventually(lambda: sys.getswitchinterval() < default / 5)
+        served.application.gate.set()
+        assert [client.answer().status for client in running] == [200] * 2
+        assert eventually(lambda: sys.getswitchinterval() == default)
+        aside = [served.client().ask(f"/aside/{number}") for number in range(2)]
+        assert [client.answer().status for client in aside] == [200] * 2
+        assert eventually(lambda: sys.getswitchinterval() == default)
 
 
 def test_health_is_answered_while_all_threads_and_all_places_to_wait_are_taken() -> None:
