@@ -15,7 +15,7 @@ class BackgroundLoop:
     Args:
         name: the thread's name.
         round_: one round of work. It may return the seconds until the next round, which replace ``every``. What it
-            raises ends the thread, and with :func:`core.process.tie` the process.
+            raises ends the thread, and with :func:`core.process.exit_on_thread_death` the process.
         every: seconds between two rounds; a function returns them each time; None waits for :meth:`wake`.
         first: seconds before the first round; None waits for :meth:`wake`.
         after: called in the thread after the last round.

@@ -24,7 +24,7 @@ from jobs.answers import json_schema
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 MAX_WAIT_SECONDS = 60
-#: The notification types of a job, as in :class:`jobs.delivery.EventType`.
+#: The notification types of a job, as in :class:`webhooks.policy.EventType`.
 JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
 #: Maximum length of a list of notification types, which may contain duplicates.
 MAX_EVENTS = 16

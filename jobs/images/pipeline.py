@@ -121,7 +121,7 @@ def canonicalize(
         max_pixels: most pixels of the file's picture.
 
     Raises:
-        core.errors.ImageRejected: as :meth:`jobs.images.Images.accept` says.
+        core.errors.ImageRejected: as :meth:`jobs.images.ImageReader.accept` says.
         MemoryError: the picture needs more than there is.
     """
     media_type = formats.sniff(data)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import sqlalchemy as sa
 
 from core import ids
 from core.database import Transaction
+from core.wakeup import Wakeup
 from jobs.lifecycle import Status
 from jobs.records import OutboxEntry, table
 
@@ -21,13 +21,6 @@ from jobs.records import OutboxEntry, table
 @dataclass(frozen=True)
 class NotificationsDue:
     """A note that the delivery process has work to do, once the transaction is committed."""
-
-
-class Wakeup(Protocol):
-    """Wakes the delivery process, as :class:`jobs.queue.Wakeup` does."""
-
-    def notify(self) -> None:
-        """Ask for a wakeup and return at once."""
 
 
 class WakeupOnCommit:

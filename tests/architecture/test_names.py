@@ -77,7 +77,6 @@ PENDING: tuple[str, ...] = ()
 PENDING_CLASSES: tuple[str, ...] = (
     "JobEvent",
     "Publisher",
-    "Wakeup",
 )
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")

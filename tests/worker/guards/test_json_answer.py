@@ -9,53 +9,16 @@ import pytest
 
 from core import errors
 from jobs.answers import json_schema, values
-from jobs.engine import Chunk, TokenUsage
+from jobs.engine import Chunk
 from jobs.lifecycle import Status
 from jobs.store import claims, event_log
 from scripted import Scripted, ScriptedOptions
 from tests import factories
 from tests.worker.conftest import ENDS, Bench, real_image
 from tests.worker.engine_fake import LOOP
-from worker.guards import chain, json_answer, prompts
+from tests.worker.json_jobs import BUDGET, OPTIONS, PROPERTIES, SCHEMA, answer, reason, submit
+from worker.guards import json_answer, prompts
 from worker.leases import StopReason
-
-BUDGET = 1000
-PROPERTIES: dict[str, object] = {
-    "count": {"type": "integer", "minimum": 0, "maximum": 9},
-    "sure": {"type": "boolean"},
-}
-SCHEMA = {"type": "object", "properties": PROPERTIES, "required": ["count"]}
-OPTIONS = {
-    "max_output_tokens": BUDGET,
-    "answer_format": {"type": "json_schema", "schema": SCHEMA},
-    "guards": dict.fromkeys(chain.NAMES, True),
-}
-
-
-def one(part: object) -> dict[str, Any]:
-    """Return a schema with one property, ``a``."""
-    return {"type": "object", "properties": {"a": part}, "required": ["a"]}
-
-
-def submit(bench: Bench, **options: Any) -> uuid.UUID:  # noqa: ANN401 - any option
-    return bench.submit(options=OPTIONS | options)
-
-
-def bill(tokens: int) -> Chunk:
-    return Chunk(usage=TokenUsage(10, 5, 1, tokens))
-
-
-def reason(bench: Bench, text: str = "I see six.", finish_reason: Any = "stop") -> None:  # noqa: ANN401 - its literal
-    """Have the engine reason to an end."""
-    bench.engine.feed(Chunk(text=text), Chunk(finish_reason=finish_reason), bill(7))
-    bench.engine.feed(bench.engine.END)
-
-
-def answer(bench: Bench, text: str, finish_reason: Any = "stop") -> None:  # noqa: ANN401 - its literal
-    """Have the engine go on with ``text``."""
-    for character in text:
-        bench.engine.feed(Chunk(text=character))
-    bench.engine.feed(Chunk(finish_reason=finish_reason), bill(5), bench.engine.END)
 
 
 def test_reasoning_is_unconstrained_and_the_answer_follows_under_the_grammar(
