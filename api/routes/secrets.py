@@ -11,7 +11,7 @@ from api import framework
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, WebhookSpec, reply, route
 from api.schemas import webhooks as schemas
-from api.schemas.notifications import EndpointEvent, JobEvent
+from api.schemas.notifications import EndpointNotification, JobNotification
 from core.database import Database
 from core.vault import Vault
 from webhooks import secrets
@@ -29,7 +29,7 @@ _SUMMARIES = {
 #: What the service sends, for the OpenAPI document.
 NOTIFICATIONS = {
     str(event): WebhookSpec(
-        EndpointEvent if event is EventType.ENDPOINT_DISABLED else JobEvent, summary
+        EndpointNotification if event is EventType.ENDPOINT_DISABLED else JobNotification, summary
     )
     for event, summary in _SUMMARIES.items()
 }

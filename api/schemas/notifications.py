@@ -42,7 +42,7 @@ class EventUrls(ResponseModel):
     trace: str
 
 
-class JobEventData(ResponseModel):
+class JobNotificationData(ResponseModel):
     """A job at the time of the event. A message is smaller than 20 kB."""
 
     id: str
@@ -72,14 +72,14 @@ class _Event(ResponseModel):
     timestamp: Time
 
 
-class JobEvent(_Event):
+class JobNotification(_Event):
     """An event of a job."""
 
     type: Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
-    data: JobEventData
+    data: JobNotificationData
 
 
-class EndpointEventData(ResponseModel):
+class EndpointNotificationData(ResponseModel):
     """The disabled endpoint."""
 
     id: str
@@ -90,8 +90,8 @@ class EndpointEventData(ResponseModel):
     omitted: list[Any]
 
 
-class EndpointEvent(_Event):
+class EndpointNotification(_Event):
     """A webhook endpoint was disabled; the account's others get this event."""
 
     type: Literal["endpoint.disabled"]
-    data: EndpointEventData
+    data: EndpointNotificationData

@@ -79,7 +79,7 @@ def test_the_messages_of_webhooks_have_the_members_that_are_sent(
     schemas = document["components"]["schemas"]
     for name, shown in (
         ("JobEvent", event),
-        ("JobEventData", event["data"]),
+        ("JobNotificationData", event["data"]),
         ("EventAnswer", event["data"]["answer"]),
         ("EventUsage", event["data"]["usage"]),
         ("EventUrls", event["data"]["urls"]),

@@ -34,7 +34,7 @@ from tests.api.conftest import Caller
 from tests.api.following import Follower
 from tests.e2e.stack import eventually
 from tests.fakes import RecordingPublisher, RecordingWakeup
-from worker.run.trace_buffer import Publisher as Tells
+from worker.run.trace_buffer import EventSink as Tells
 from worker.run.trace_buffer import TraceBuffer, TraceWriter
 
 Follow = Callable[..., Follower]

@@ -72,12 +72,6 @@ ALLOWED = {
     "found_at",
     "not_found",
 }
-#: Words and class names that still have hits. One leaves with its last hit; the tuples go when they are empty.
-PENDING: tuple[str, ...] = ()
-PENDING_CLASSES: tuple[str, ...] = (
-    "JobEvent",
-    "Publisher",
-)
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 
@@ -91,9 +85,8 @@ def test_a_class_name_means_one_class() -> None:
 
     shared = {name: modules for name, modules in places.items() if len(modules) > 1}
 
-    pending = set(PENDING_CLASSES)
-    assert {name: shared[name] for name in shared.keys() - ROWS_AND_VIEWS - pending} == {}
-    assert shared.keys() >= ROWS_AND_VIEWS | pending, "take them out of PENDING_CLASSES"
+    assert {name: shared[name] for name in shared.keys() - ROWS_AND_VIEWS} == {}
+    assert shared.keys() >= ROWS_AND_VIEWS
     for name in ROWS_AND_VIEWS:
         [view] = (module for module in shared[name] if module.startswith("api/schemas/"))
         assert len(shared[name] - {view}) == 1
@@ -117,8 +110,7 @@ def test_words_that_are_gone_stay_gone() -> None:
                 if name not in ALLOWED:
                     hits[word].add(f"{source.name(path)}:{line} {name}")
 
-    assert {word: places for word, places in hits.items() if word not in PENDING} == {}
-    assert {word for word in PENDING if word not in hits} == set(), "take them out of PENDING"
+    assert hits == {}
 
 
 def test_the_allowed_names_are_in_use() -> None:

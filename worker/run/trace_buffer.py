@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.05
 
 
-class Publisher(Protocol):
+class EventSink(Protocol):
     """Publishes live events, as :class:`jobs.events.live.Publisher` does."""
 
     def record(self, events: Sequence[LiveEvent]) -> None:
@@ -148,7 +148,7 @@ class TraceWriter(BackgroundLoop):
         self,
         database: Database,
         *,
-        publisher: Publisher,
+        publisher: EventSink,
         owner: str,
         flush_seconds: float,
         on_lost: Callable[[traces.Holding], None],
