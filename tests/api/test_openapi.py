@@ -78,7 +78,7 @@ def test_the_messages_of_webhooks_have_the_members_that_are_sent(
 
     schemas = document["components"]["schemas"]
     for name, shown in (
-        ("JobEvent", event),
+        ("JobNotification", event),
         ("JobNotificationData", event["data"]),
         ("EventAnswer", event["data"]["answer"]),
         ("EventUsage", event["data"]["usage"]),
