@@ -116,6 +116,8 @@ class Dispatcher(BackgroundLoop):
         self._periods = periods
         self._swept_at = float("-inf")
         self._purge_due = float("-inf")
+        #: The account whose entries of the outbox were read last.
+        self._fanned_out_for: uuid.UUID | None = None
         #: The account whose recovery was served last.
         self._recovered_for: uuid.UUID | None = None
 
@@ -131,7 +133,9 @@ class Dispatcher(BackgroundLoop):
         Raises:
             core.database.DatabaseUnavailable: the database does not answer.
         """
-        if outbox.fan_out(self._database).more:
+        fanned_out = outbox.fan_out(self._database, after=self._fanned_out_for)
+        self._fanned_out_for = fanned_out.account_id
+        if fanned_out.more:
             self.wake()
         self._sweep()
         self._purge()

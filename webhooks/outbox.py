@@ -10,9 +10,11 @@ therefore calls :func:`fan_out_account` first.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import uuid
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
@@ -32,8 +34,10 @@ _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 _BATCH: Final = 100
-#: A batch that reaches this many deliveries leaves its other entries to the next one.
+#: Deliveries of a batch: an account that reaches its share leaves its other entries to a later batch.
 _MOST_DELIVERIES: Final = 1_000
+#: Accounts that share a batch.
+_MOST_ACCOUNTS: Final = 20
 
 _ENTRY = table(OutboxEntry).c
 _JOB = table(Job).c
@@ -47,6 +51,8 @@ class FanOut:
     deliveries: int = 0
     #: Whether the outbox may have more entries.
     more: bool = False
+    #: The last account of the batch: the next batch starts after it.
+    account_id: uuid.UUID | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -69,9 +75,10 @@ _Planned = list[tuple[_Entry, list[NotificationTarget]]]
 _ENTRIES = sa.select(
     _ENTRY.id, _ENTRY.job_id, _ENTRY.account_id, _ENTRY.status, _ENTRY.at
 ).order_by(_ENTRY.id)
-_FIRST = sa.select(_ENTRY.id).limit(1)
-_CLAIMED = _ENTRIES.limit(sa.bindparam("limit", type_=sa.Integer())).with_for_update(
-    skip_locked=True
+_CLAIMED = (
+    _ENTRIES.where(_ENTRY.account_id == sa.bindparam("account_id"))
+    .limit(sa.bindparam("limit", type_=sa.Integer()))
+    .with_for_update(skip_locked=True)
 )
 _OF_ACCOUNT = _ENTRIES.where(_ENTRY.account_id == sa.bindparam("account_id")).with_for_update()
 _WEBHOOKS = sa.select(_JOB.id, _JOB.webhook).where(
@@ -81,30 +88,81 @@ _DELETE = sa.delete(table(OutboxEntry)).where(_ENTRY.id.in_(sa.bindparam("ids", 
 
 
 def fan_out(
-    database: Database, *, limit: int = _BATCH, most_deliveries: int = _MOST_DELIVERIES
+    database: Database,
+    *,
+    after: uuid.UUID | None = None,
+    limit: int = _BATCH,
+    most_deliveries: int = _MOST_DELIVERIES,
 ) -> FanOut:
-    """Fan out the oldest entries, up to ``limit``, or to ``most_deliveries`` and those of one entry.
+    """Fan out a batch: the oldest entries of a few accounts, which share it equally.
 
     Any number of processes may do so at once: each skips what another one holds.
+
+    Args:
+        database: where the outbox is.
+        after: the last account of the previous batch; the accounts take turns.
+        limit: the entries of the batch; each account has one at least.
+        most_deliveries: the deliveries of the batch; each account may exceed its share by those of one entry.
 
     Raises:
         core.database.DatabaseUnavailable: the database does not answer.
     """
     with database.reading() as transaction:
-        if transaction.execute(_FIRST).first() is None:
-            return FanOut()
+        accounts = _accounts(transaction, after)
+    if not accounts:
+        return FanOut()
+    share, most = max(1, limit // len(accounts)), most_deliveries // len(accounts)
     with database.transaction("fanout") as transaction:
-        claimed = _entries(transaction, _CLAIMED, limit=limit)
+        claimed = {
+            account_id: _entries(transaction, _CLAIMED, account_id=account_id, limit=share)
+            for account_id in accounts
+        }
         planned: _Planned = []
-        deliveries = 0
-        for entry, targets in _plan(transaction, claimed):
-            if deliveries >= most_deliveries:
-                break
-            planned.append((entry, targets))
-            deliveries += len(targets)
+        deliveries: collections.Counter[uuid.UUID] = collections.Counter()
+        for entry, targets in _plan(transaction, list(itertools.chain(*claimed.values()))):
+            if deliveries[entry.account_id] < max(1, most):
+                planned.append((entry, targets))
+                deliveries[entry.account_id] += len(targets)
         _write(transaction, planned)
-        more = len(planned) < len(claimed) or len(claimed) == limit
-        return FanOut(len(planned), deliveries, more)
+        more = (
+            len(planned) < sum(map(len, claimed.values()))
+            or any(len(entries) == share for entries in claimed.values())
+            or len(accounts) == _MOST_ACCOUNTS
+        )
+        return FanOut(len(planned), deliveries.total(), more, accounts[-1])
+
+
+def _accounts(transaction: Transaction, after: uuid.UUID | None) -> list[uuid.UUID]:
+    """Return the next few accounts with entries, from the one after ``after`` on and then from the first one."""
+    accounts: list[uuid.UUID] = []
+    for bound in (after, uuid.UUID(int=0)) if after is not None else (uuid.UUID(int=0),):
+        rows = transaction.execute(_ACCOUNTS, {"after": bound}).scalars()
+        accounts += [account_id for account_id in rows if account_id not in accounts]
+    return accounts[:_MOST_ACCOUNTS]
+
+
+def _next_account(after: sa.ColumnElement[uuid.UUID]) -> sa.Select[uuid.UUID]:
+    return (
+        sa.select(_ENTRY.account_id)
+        .where(_ENTRY.account_id > after)
+        .order_by(_ENTRY.account_id)
+        .limit(1)
+    )
+
+
+def _accounts_after() -> sa.Select[uuid.UUID]:
+    """Return the accounts with entries, by skipping from one to the next in the index.
+
+    A DISTINCT would read the whole backlog.
+    """
+    first = _next_account(sa.bindparam("after", type_=_ENTRY.account_id.type)).subquery("first")
+    busy = sa.select(first.c.account_id).cte("busy", recursive=True)
+    following = _next_account(busy.c.account_id).correlate(busy).scalar_subquery()
+    busy = busy.union_all(sa.select(following).where(busy.c.account_id.is_not(None)))
+    return sa.select(busy.c.account_id).where(busy.c.account_id.is_not(None)).limit(_MOST_ACCOUNTS)
+
+
+_ACCOUNTS = _accounts_after()
 
 
 def fan_out_account(transaction: Transaction, account_id: uuid.UUID) -> None:

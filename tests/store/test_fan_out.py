@@ -201,6 +201,42 @@ def test_a_batch_ends_after_its_entries_or_its_deliveries(
     assert outbox.fan_out(database) == outbox.FanOut(entries=4, deliveries=6)
 
 
+def test_the_backlog_of_an_account_delays_no_other_account(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    other = factories.make_account(database)
+    for owner, jobs in ((account_id, 6), (other, 1)):
+        for _ in range(3):
+            webhooks.make_endpoint(database, owner, event_types=ALL)
+        for _ in range(jobs):
+            job_id = factories.make_job(database, owner)
+            commands.cancel(database, job_id, account_id=owner, actor="key:1")
+
+    batch = outbox.fan_out(database, limit=4, most_deliveries=2)
+
+    assert (batch.entries, batch.deliveries, batch.more) == (2, 6, True)
+    assert {event.account_id for event in written(database)} == {account_id, other}
+
+
+def test_accounts_take_turns_in_batches(database: Database) -> None:
+    accounts = [factories.make_account(database, f"account {number}") for number in range(25)]
+    for owner in accounts:
+        job_id = factories.make_job(database, owner)
+        commands.cancel(database, job_id, account_id=owner, actor="key:1")
+    first = outbox.fan_out(database)
+    for owner in accounts:
+        job_id = factories.make_job(database, owner)
+        commands.cancel(database, job_id, account_id=owner, actor="key:1")
+
+    second = outbox.fan_out(database, after=first.account_id)
+
+    with database.reading() as transaction:
+        left = transaction.session.scalars(sa.select(OutboxEntry.account_id)).all()
+    assert (first.entries, second.entries) == (20, 25)
+    # Each of the five that were left out first has had its turn.
+    assert {left.count(owner) for owner in sorted(accounts)[20:]} == {0}
+
+
 def test_what_fails_leaves_the_outbox_as_it_was(database: Database, account_id: uuid.UUID) -> None:
     webhooks.make_endpoint(database, account_id)
     webhooks.run_job(database, account_id)
