@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 import pytest
+import sqlalchemy as sa
 
 from core import errors
 from jobs import engine
@@ -277,6 +278,35 @@ def test_without_room_at_the_engine_nothing_is_claimed(bench: Bench) -> None:
     permits[0].release()
     bench.engine.answer(TRACE)
     assert bench.runner.work() == 1
+
+
+def test_the_threads_of_a_worker_claim_one_after_the_other(bench: Bench) -> None:
+    claiming: list[object] = []
+    together = threading.Event()
+
+    def begun(connection: sa.Connection, _cursor: object, statement: str, *_: object) -> None:
+        if "queue_turns" not in statement or connection in claiming:
+            return
+        claiming.append(connection)
+        if len(claiming) > 1:
+            together.set()
+        # The first claim stays open until another one has begun, or has had the time to.
+        together.wait(0.2)
+
+    def ended(connection: sa.Connection) -> None:
+        if connection in claiming:
+            claiming.remove(connection)
+
+    for name, hear in (("before_cursor_execute", begun), ("rollback", ended), ("commit", ended)):
+        sa.event.listen(bench.database.engine, name, hear)
+    threads = [threading.Thread(target=bench.runner.work) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+
+    assert not together.is_set()
+    assert not claiming
 
 
 def test_an_engine_that_refused_sends_no_bill(bench: Bench) -> None:

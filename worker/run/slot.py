@@ -79,6 +79,9 @@ class Slot:
         self._grammars = grammars
         self._settlement = Settlement(database, rng=rng, quarantine_crashes=quarantine_crashes)
         self._draining = threading.Event()
+        # Claims of one account follow each other in any case, because each moves the account's turn. A thread that
+        # waits here costs nothing; one that finds the turn locked repeats its transaction.
+        self._claiming = threading.Lock()
 
     def drain(self) -> None:
         """Claim no more jobs."""
@@ -98,7 +101,8 @@ class Slot:
             return False
         with slot:
             try:
-                claim = claims.claim(self._database, owner=self._owner, lease=self._lease)
+                with self._claiming:
+                    claim = claims.claim(self._database, owner=self._owner, lease=self._lease)
             except DatabaseUnavailable:
                 _log.warning("claim_failed")
                 return False
