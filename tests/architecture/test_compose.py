@@ -146,7 +146,7 @@ def test_secrets_are_made_once_and_fit_together(secrets: Path) -> None:
     assert secrets.stat().st_mode & 0o777 == 0o700
 
 
-def test_the_doorbell_takes_nobody_without_its_password(
+def test_redis_refuses_clients_without_its_password(
     services: dict[str, Any], secrets: Path, short_folder: Path
 ) -> None:
     _, *arguments = [part.replace(MOUNTED, f"{secrets}/") for part in services["redis"]["command"]]
@@ -343,7 +343,7 @@ def test_commands_are_installed_or_named_by_the_image(services: dict[str, Any]) 
 @pytest.mark.parametrize(
     ("name", "wakeup"), [("worker", queue.REASON), ("delivery", queue.DELIVER)]
 )
-def test_who_hears_bells_hears_those_that_are_rung(
+def test_a_subscriber_receives_the_wakeups_that_are_sent(
     services: dict[str, Any], secrets: Path, name: str, wakeup: str
 ) -> None:
     command = services[name]["command"]

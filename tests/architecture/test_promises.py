@@ -34,7 +34,7 @@ def test_each_promise_names_its_test() -> None:
     assert [row for row in rows if not re.search(r"`tests/[\w/]+\.py::\w+`", row)] == []
 
 
-def test_each_failpoint_is_told_and_hit() -> None:
+def test_each_failpoint_is_listed_and_hit() -> None:
     tests = (source.ROOT / "tests" / "chaos").glob("test_*failpoints.py")
     tried = "".join(path.read_text(encoding="utf-8") for path in tests)
 

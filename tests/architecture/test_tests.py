@@ -65,7 +65,7 @@ def test_no_name_is_patched() -> None:
     assert patched == []
 
 
-def test_nobody_sleeps_but_between_two_looks() -> None:
+def test_no_thread_sleeps_except_between_two_checks() -> None:
     sleepers = []
     for path in source.modules("tests"):
         tree = source.tree(path)

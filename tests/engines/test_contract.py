@@ -88,7 +88,7 @@ def test_leaving_a_stream_half_read_frees_the_engine(subject: Subject) -> None:
     assert asking.eventually(lambda: subject.engine.load().running == 0)
 
 
-def test_a_second_question_about_a_picture_reuses_its_prefix(subject: Subject) -> None:
+def test_a_second_question_about_an_image_reuses_its_prefix(subject: Subject) -> None:
     salt = asking.ask().salt
     asking.read(subject.engine, subject.ask(salt=salt))
 

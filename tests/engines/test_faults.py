@@ -192,7 +192,7 @@ def test_an_engine_that_dies_while_it_answers_is_a_fault(
     assert isinstance(reader.error, errors.EngineFault)
 
 
-def test_a_wrong_key_is_told_from_a_right_one(connect: Connect) -> None:
+def test_a_wrong_key_differs_from_a_right_one(connect: Connect) -> None:
     with BackgroundServer(subjects.OPTIONS, api_key="right") as server:
         wrong = connect(server.url, api_key="wrong")
         with pytest.raises(errors.EngineUnavailable, match="LONGLOOK_ENGINE_API_KEY"):

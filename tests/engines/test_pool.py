@@ -85,7 +85,7 @@ def test_the_engine_with_the_most_room_in_proportion_is_next() -> None:
     assert given[:10].count("small") == 2
 
 
-def test_nobody_is_asked_before_the_facts_are_read() -> None:
+def test_no_engine_is_asked_before_its_facts_are_read() -> None:
     engines = EnginePool([Quiet()])
     assert engines.acquire() is None
 
@@ -236,7 +236,7 @@ def test_an_account_with_less_than_its_share_gets_further_permits_before_jobs_of
     assert not engines.must_yield(one)
 
 
-def test_room_for_a_claim_that_found_none_is_told_once_it_is_there() -> None:
+def test_room_for_a_waiting_claim_is_announced_once() -> None:
     rung: list[str] = []
     engines = exactly(2)
     engines.listen(lambda: rung.append("bell"))

@@ -43,7 +43,7 @@ def test_a_sample_scene_is_answered_right(
     assert answer.endswith(f"\\boxed{{{case['truth']}}}")
 
 
-def test_one_question_on_two_pictures_of_one_size_gets_two_answers(
+def test_one_question_about_two_images_of_one_size_gets_two_answers(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
     # The canary for colliding image hashes (SGLang issues #2151, #2256): one salt, cache on, both ways.
@@ -59,7 +59,7 @@ def test_one_question_on_two_pictures_of_one_size_gets_two_answers(
     assert answers[:2] == answers[2:]
 
 
-def test_more_pictures_than_the_engine_takes_are_rejected(
+def test_more_images_than_the_engine_accepts_are_rejected(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
     submitted = subjects.sample(real_engine, "s03.png")
@@ -68,7 +68,7 @@ def test_more_pictures_than_the_engine_takes_are_rejected(
         asking.read(sglang, asking.ask(images=(submitted,) * 9))
 
 
-def test_bytes_that_are_no_picture_are_rejected(sglang: SGLang) -> None:
+def test_bytes_that_are_no_image_are_rejected(sglang: SGLang) -> None:
     nothing = engine.EngineImage(key="x", media_type="image/png", data=b"no picture")
 
     with pytest.raises(errors.EngineRejected, match="cannot read the image"):
@@ -110,7 +110,7 @@ def test_a_trace_that_is_cut_short_goes_on_to_an_answer_from_the_cache(
     assert right >= len(SAMPLES) // 2
 
 
-def test_a_stream_that_is_aborted_goes_on_where_it_is_told_to(
+def test_an_aborted_stream_continues_at_the_given_place(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
     requested = asking.ask(images=(subjects.sample(real_engine, "s07.png"),))

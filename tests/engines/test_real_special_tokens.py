@@ -181,7 +181,7 @@ def test_the_engine_tells_the_special_tokens_that_the_files_name(
     assert sglang.facts().model == real_engine.model
 
 
-def test_a_question_with_a_pictures_marker_is_answered(
+def test_a_question_with_an_image_marker_is_answered(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
     image = subjects.sample(real_engine, "s07.png")
@@ -195,7 +195,7 @@ def test_a_question_with_a_pictures_marker_is_answered(
         assert asking.text(asking.read(sglang, request))
 
 
-def test_a_picture_in_text_changes_nothing_of_what_the_cache_shares(
+def test_the_text_of_an_image_marker_does_not_change_the_shared_prefix(
     sglang: SGLang, real_engine: RealEngine
 ) -> None:
     """What grows is broken up as it was before: the engine finds it in its cache."""

@@ -62,5 +62,5 @@ def test_a_full_cache_forgets_what_was_used_longest_ago_from_its_end() -> None:
         (b"", None),
     ],
 )
-def test_a_picture_tells_its_size(data: bytes, size: tuple[int, int] | None) -> None:
+def test_an_image_has_its_size(data: bytes, size: tuple[int, int] | None) -> None:
     assert dimensions(data) == size

@@ -119,7 +119,7 @@ def conducted() -> Iterator[ControlledEngine]:
         reader.join()
 
 
-def test_an_idle_engine_that_says_nothing_is_given_up_and_told_so(
+def test_a_silent_idle_engine_is_given_up_with_its_reason(
     conducted: ControlledEngine,
 ) -> None:
     reader = conducted.ask()
@@ -226,7 +226,7 @@ def test_an_engine_that_tells_no_load_and_is_seen_to_be_full_is_believed(
     assert reader.error is None
 
 
-def test_a_stream_that_has_spoken_is_left_alone_and_nobody_is_asked_for_it(
+def test_a_stream_with_a_first_token_is_not_checked(
     conducted: ControlledEngine,
 ) -> None:
     conducted.ask()
@@ -268,7 +268,7 @@ def test_prompts_that_were_sent_before_have_their_time_as_well(conducted: Contro
     assert isinstance(small.error, errors.EngineSilent)
 
 
-def test_streams_beside_it_that_begin_to_speak_show_that_the_engine_is_well(
+def test_other_streams_that_start_show_that_the_engine_works(
     conducted: ControlledEngine,
 ) -> None:
     stuck = conducted.ask()
@@ -283,7 +283,7 @@ def test_streams_beside_it_that_begin_to_speak_show_that_the_engine_is_well(
     assert stuck.error.answers_others
 
 
-def test_in_a_long_queue_that_moves_nobody_is_given_up(conducted: ControlledEngine) -> None:
+def test_a_long_queue_that_moves_gives_up_no_stream(conducted: ControlledEngine) -> None:
     """At each look one stream has left the queue, each time another one: none of them is stuck."""
     for _ in range(20):
         conducted.ask()
@@ -505,7 +505,7 @@ def test_a_load_that_was_reported_long_ago_is_none(
             assert client.load() == engine.EngineLoad(running=4, waiting=7)
 
 
-def test_the_watchdog_looks_by_itself() -> None:
+def test_the_watchdog_checks_on_its_own() -> None:
     clock = Watch()
     mute = Mute()
     watched = WatchedEngine(mute, silent_seconds=SILENT, now=clock, period_seconds=0.01)

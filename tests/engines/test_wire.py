@@ -33,7 +33,7 @@ def sent(request: engine.GenerationRequest) -> dict[str, Any]:
     return body
 
 
-def test_a_request_goes_system_then_pictures_then_question() -> None:
+def test_a_request_has_system_then_images_then_question() -> None:
     request = asking.ask("What?", images=(asking.png(1), asking.png(2)))
 
     messages = sent(request)["messages"]
@@ -99,7 +99,7 @@ def test_a_schema_is_what_the_grammar_is_made_of() -> None:
     assert "response_format" not in sent(asking.ask())
 
 
-def test_a_picture_is_encoded_once_while_there_is_room() -> None:
+def test_an_image_is_encoded_once_while_there_is_room() -> None:
     images = wire.EncodedImages(budget=10_000)
     first = asking.png(1)
 
@@ -111,7 +111,7 @@ def test_a_picture_is_encoded_once_while_there_is_room() -> None:
 
 
 @pytest.mark.parametrize("size", [100, 20_000])
-def test_a_picture_is_sent_whole_whether_or_not_it_is_kept(size: int) -> None:
+def test_an_image_is_sent_whole_with_and_without_a_cached_encoding(size: int) -> None:
     images = wire.EncodedImages(budget=10_000)
 
     for key in "abababa" * 20:

@@ -93,7 +93,9 @@ def test_an_answer_that_is_only_announced_is_waited_for(egress: GuardedClient) -
     assert (reply.status, reply.body) == (200, b"ok")
 
 
-def test_what_comes_unasked_on_a_kept_connection_is_nobodys_answer(egress: GuardedClient) -> None:
+def test_bytes_without_a_request_on_a_kept_connection_are_no_response(
+    egress: GuardedClient,
+) -> None:
     answered, sent = threading.Event(), threading.Event()
 
     def serve() -> None:

@@ -223,7 +223,7 @@ def test_the_image_goes_with_the_last_job_that_has_it(
     assert not stored(database, account_id, factories.make_image())
 
 
-def test_an_image_that_was_uploaded_by_itself_outlives_its_jobs(
+def test_an_image_that_was_uploaded_alone_outlives_its_jobs(
     database: Database, account_id: uuid.UUID
 ) -> None:
     job_id = finished(database, account_id)

@@ -193,7 +193,7 @@ class TestClasses:
         assert view.job.images_released_at is not None
         assert view.job.question is not None
 
-    def test_each_removal_is_told_by_whom_it_was(
+    def test_each_removal_names_its_actor(
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         job_id = finished(database, account_id)
@@ -351,7 +351,7 @@ class TestImages:
         assert run(database, "image").images == 1
         assert not stored(database, account_id, submitted)
 
-    def test_an_upload_that_nobody_asked_about_goes(
+    def test_an_upload_without_a_job_is_removed(
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         submitted = factories.make_image()
@@ -501,7 +501,7 @@ class TestBatches:
             reported = [entry.action for entry in entries(database, job_id)]
             assert reported.count("timeline_removed") == 1
 
-    def test_purges_race_new_jobs_about_the_same_pictures_and_nothing_is_lost(
+    def test_purges_race_new_jobs_about_the_same_images_and_nothing_is_lost(
         self, database: Database, account_id: uuid.UUID, age: Age
     ) -> None:
         one, two = factories.make_image(b"one"), factories.make_image(b"two")

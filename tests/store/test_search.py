@@ -331,9 +331,7 @@ def test_a_job_that_ends_after_its_texts_were_written_anew_is_found_by_all_of_th
     assert stored(database) == [Part.ANSWER, Part.QUESTION, Part.TRACE]
 
 
-def test_each_question_of_a_group_is_found_by_itself(
-    database: Database, account_id: uuid.UUID
-) -> None:
+def test_each_question_of_a_group_is_found_alone(database: Database, account_id: uuid.UUID) -> None:
     followers = [submission.Follower("Which zebras?", {})]
     leader = factories.make_job(database, account_id, followers=followers)
 

@@ -190,7 +190,7 @@ def test_torch_comes_from_its_own_index_when_the_configured_one_lacks_it(tmp_pat
     assert [engine.TORCH_INDEX in call for call in calls(tmp_path)] == [False, True]
 
 
-def test_torch_that_is_nowhere_is_told_in_a_sentence(tmp_path: Path) -> None:
+def test_a_missing_torch_is_reported_in_one_sentence(tmp_path: Path) -> None:
     python = fake_python(tmp_path, f"echo 'ERROR: {engine.NO_TORCH}==2.13.0+cpu'; exit 1")
 
     with pytest.raises(SetUpError, match="is missing: neither pip's configured index nor"):
@@ -215,14 +215,14 @@ def test_the_stand_ins_are_not_put_over_a_cuda_build(tmp_path: Path) -> None:
     assert len(calls(tmp_path)) == 1
 
 
-def test_a_disk_that_is_too_full_is_told_before_anything_is_made(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_before_anything_is_created(tmp_path: Path) -> None:
     environment = Environment("huge", tmp_path / "env", (), 10**9, lambda _python: iter(()))
 
     with pytest.raises(SetUpError, match="are free on its disk"):
         build.make(environment)
 
 
-def test_a_python_that_cannot_make_environments_is_told_with_debians_package_in_the_first_line(
+def test_the_first_line_names_the_debian_package_when_python_cannot_create_environments(
     tmp_path: Path,
 ) -> None:
     """As on a Debian without python3-venv: the module that a new environment's pip comes from is not there."""
