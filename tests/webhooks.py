@@ -30,7 +30,7 @@ SECRET = endpoints.StoredSecret(
 )
 RNG = random.Random(7)
 OK = delivery_attempts.AttemptResult(
-    AttemptOutcome.DELIVERED, status_code=200, answer=b"thanks", seconds=0.1
+    AttemptOutcome.DELIVERED, status_code=200, response_body=b"thanks", seconds=0.1
 )
 DOWN = delivery_attempts.AttemptResult(
     AttemptOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1

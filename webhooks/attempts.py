@@ -39,7 +39,7 @@ class AttemptResult:
 
     Attributes:
         headers: of the request, as sent; None when nothing was sent.
-        answer: up to 16 KiB of the response body.
+        response_body: up to 16 KiB of the response body.
         seconds: from the connect to the end of the response.
         address: what the name resolved to.
         retry_after: the wait that the receiver asked for.
@@ -49,7 +49,7 @@ class AttemptResult:
     error_code: str | None = None
     headers: Mapping[str, str] | None = None
     status_code: int | None = None
-    answer: bytes | None = field(default=None, repr=False)
+    response_body: bytes | None = field(default=None, repr=False)
     seconds: float | None = None
     address: str | None = None
     retry_after: timedelta | None = None
@@ -78,8 +78,8 @@ def settle(
 ) -> AttemptSettled | None:
     """End an attempt and do what follows. None: the claim has lost it, and nothing was written."""
     with database.transaction("settle") as transaction:
-        if result.answer and _is_reduced(transaction, claim.event_id):
-            result = dataclasses.replace(result, answer=None)
+        if result.response_body and _is_reduced(transaction, claim.event_id):
+            result = dataclasses.replace(result, response_body=None)
         attempt = _end(transaction, claim, result)
         if attempt is None:
             return None
@@ -221,7 +221,7 @@ def _end(
             url=claim.url,
             request_headers=None if result.headers is None else dict(result.headers),
             status_code=result.status_code,
-            response_body=result.answer,
+            response_body=result.response_body,
             error_code=result.error_code,
             seconds=result.seconds,
             address=result.address,

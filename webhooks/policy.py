@@ -121,7 +121,7 @@ PROVEN_EACH: Final = 40
 #: Attempts of one account's slow queues.
 SLOW_EACH: Final = 8
 #: Bytes of a response that are stored.
-ANSWER_BYTES: Final = 16 * 1024
+RESPONSE_BYTES: Final = 16 * 1024
 #: A payload must be smaller.
 PAYLOAD_BYTES: Final = 20_000
 

@@ -138,13 +138,13 @@ class Sender:
         finally:
             failpoints.hit("deliver", "posted")
         outcome, code = policy.judge(reply.status)
-        stored = reply.body[: policy.ANSWER_BYTES] if self._keeps(claim.account_id) else None
+        stored = reply.body[: policy.RESPONSE_BYTES] if self._keeps(claim.account_id) else None
         return attempts.AttemptResult(
             outcome,
             error_code=code,
             headers=headers,
             status_code=reply.status,
-            answer=stored,
+            response_body=stored,
             seconds=time.monotonic() - began,
             address=reply.address,
             retry_after=retry_after(reply.headers, now=datetime.now(UTC)),

@@ -101,7 +101,7 @@ class DeliveryRoutes:
         faults=(404,),
     )
     def get(self, caller: Caller, delivery_id: DeliveryId) -> Response:
-        """Get a delivery with every try, what receivers answered, and what is sent."""
+        """Get a delivery with each attempt, the responses of the receiver, and the body that is sent."""
         return reply(_shown(self._find(delivery_id, caller), caller))
 
     @route.post(

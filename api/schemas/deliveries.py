@@ -20,7 +20,7 @@ from webhooks.policy import DeliveryStatus
 
 Status = Literal["pending", "delivered", "failed"]
 #: Characters of the responses in one delivery, of all attempts together.
-MAX_ANSWER_CHARS = 2**17
+MAX_RESPONSE_CHARS = 2**17
 
 
 class DeliveryPath(ParameterModel):
@@ -67,11 +67,11 @@ class DeliveryAttempt(ResponseModel):
         description="As sent. Null in lists: see `GET /v1/deliveries/{delivery_id}`."
     )
     status_code: int | None
-    answer: str | None = Field(
+    response_body: str | None = Field(
         description="Up to 16 KiB of the response, as text. Null in lists. All attempts of a delivery together have at "
-        f"most {MAX_ANSWER_CHARS:,} characters, the newest first."
+        f"most {MAX_RESPONSE_CHARS:,} characters, the newest first."
     )
-    answer_cut: bool = Field(
+    response_truncated: bool = Field(
         description="Whether the responses to newer attempts left no room for all of this one."
     )
     error_code: str | None = Field(
@@ -106,8 +106,8 @@ class DeliveryAttempt(ResponseModel):
             outcome=None if attempt.outcome is None else attempt.outcome.value,
             request_headers=None,
             status_code=attempt.status_code,
-            answer=None,
-            answer_cut=False,
+            response_body=None,
+            response_truncated=False,
             error_code=code,
             seconds=round(attempt.seconds, 3)
             if connected and attempt.seconds is not None
@@ -120,7 +120,7 @@ class DeliveryAttempt(ResponseModel):
     def whole(cls, attempts: Sequence[tables.WebhookAttempt], *, everywhere: bool) -> list[Self]:
         """Return all attempts of a delivery as callers see them: with headers, and responses while there is room."""
         delivery_attempts: list[Self] = []
-        room = MAX_ANSWER_CHARS
+        room = MAX_RESPONSE_CHARS
         for attempt in reversed(attempts):
             text = (
                 None
@@ -133,8 +133,8 @@ class DeliveryAttempt(ResponseModel):
                 cls.of(attempt, everywhere=everywhere).model_copy(
                     update={
                         "request_headers": attempt.request_headers,
-                        "answer": shown,
-                        "answer_cut": shown != text,
+                        "response_body": shown,
+                        "response_truncated": shown != text,
                     }
                 )
             )

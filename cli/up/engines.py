@@ -93,7 +93,7 @@ def _remedy(python: Path, settings: Settings) -> str:
 
 def _model(urls: tuple[str, ...], settings: Settings) -> str:
     """Return the model's name: the configured one, or else the one that the first responding engine serves."""
-    served = [url for url in urls if url != SCRIPTED_URL]
+    served = [url for url in urls if not url.startswith(SCRIPTED_URL)]
     if "model" in settings.model_fields_set or not served:
         return settings.model
     for url in served:
@@ -137,7 +137,7 @@ class Readiness:
     def check(self) -> None:
         """Check the engines that are not ready yet."""
         for url in tuple(self._waiting):
-            if url == SCRIPTED_URL:
+            if url.startswith(SCRIPTED_URL):
                 self._waiting.remove(url)
                 output.event("engine ready", "scripted: generates answers without a model")
             elif self._healthy(url):

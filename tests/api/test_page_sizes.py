@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.routes import runs
-from api.schemas.deliveries import MAX_ANSWER_CHARS
+from api.schemas.deliveries import MAX_RESPONSE_CHARS
 from cli import webhooks as commands
 from core import ids
 from core.database import Database
@@ -19,13 +19,13 @@ from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from webhooks import attempts, queries, redelivery
-from webhooks.policy import ANSWER_BYTES, DeliveryStatus
+from webhooks.policy import RESPONSE_BYTES, DeliveryStatus
 from webhooks.tables import WebhookAttempt
 
 ROOT = "/v1/webhook_endpoints"
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 #: Each of its characters takes six in JSON.
-LOUD = dataclasses.replace(reported.DOWN, answer=b"\x01" * ANSWER_BYTES)
+LOUD = dataclasses.replace(reported.DOWN, response_body=b"\x01" * RESPONSE_BYTES)
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_lists_of_deliveries_are_small_whatever_receivers_say(
         numbers = [attempt["number"] for attempt in one["attempts"]]
         # The next automatic attempt is older than the newest requested one.
         assert numbers == [2, *range(33 - queries.LISTED_ATTEMPTS, 33)]
-        assert {attempt["answer"] for attempt in one["attempts"]} == {None}
+        assert {attempt["response_body"] for attempt in one["attempts"]} == {None}
         assert {attempt["request_headers"] for attempt in one["attempts"]} == {None}
         assert one["next_at"] == one["attempts"][0]["due_at"]
     assert commands.delivery_row(listed)[4] == "31"
@@ -88,13 +88,13 @@ def test_one_delivery_shows_the_newest_answers_and_says_what_is_cut(
 
     shown = caller("GET", f"/v1/deliveries/{listed['id']}").get_json()
 
-    answers = [one["answer"] for one in shown["attempts"]]
-    whole = MAX_ANSWER_CHARS // ANSWER_BYTES
+    answers = [one["response_body"] for one in shown["attempts"]]
+    whole = MAX_RESPONSE_CHARS // RESPONSE_BYTES
     assert len(answers) == shown["attempt_count"] == 14
-    assert sum(len(answer or "") for answer in answers) == MAX_ANSWER_CHARS
-    assert [len(answer) for answer in answers[-whole:]] == [ANSWER_BYTES] * whole
+    assert sum(len(answer or "") for answer in answers) == MAX_RESPONSE_CHARS
+    assert [len(answer) for answer in answers[-whole:]] == [RESPONSE_BYTES] * whole
     ended = [one for one in shown["attempts"] if one["outcome"]]
-    assert [one["answer_cut"] for one in ended] == [True] * (13 - whole) + [False] * whole
+    assert [one["response_truncated"] for one in ended] == [True] * (13 - whole) + [False] * whole
     assert shown["payload"]["type"] == "job.succeeded"
 
 
@@ -109,7 +109,7 @@ def test_a_list_reads_no_answers_from_the_database(caller: Caller, database: Dat
 
     caller("GET", "/v1/deliveries")
     assert [text for text in read if "webhook_attempts.number" in text]
-    assert [text for text in read if "webhook_attempts.answer" in text or ".payload" in text] == []
+    assert [text for text in read if "webhook_attempts.response_body" in text or ".payload" in text] == []
     assert listed["status"] == DeliveryStatus.PENDING
 
     caller("GET", f"/v1/deliveries/{listed['id']}")

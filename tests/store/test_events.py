@@ -328,7 +328,7 @@ def test_a_response_after_the_answer_was_removed_is_not_stored(
 
     remove_job(database, job_id)
     echoed = attempts.AttemptResult(
-        AttemptOutcome.DELIVERED, status_code=200, answer=under_way.payload
+        AttemptOutcome.DELIVERED, status_code=200, response_body=under_way.payload
     )
     assert attempts.settle(database, under_way, echoed, rng=webhooks.RNG) is not None
 

@@ -227,7 +227,7 @@ def test_notifications_and_responses_are_counted_and_removed_with_the_answer(
     job_id = webhooks.run_job(database, account_id, answer="the answer " * 100)
     webhooks.fan_out(database)
     reported = used(database, account_id)
-    webhooks.try_once(database, dataclasses.replace(webhooks.OK, answer=b"x" * 5_000))
+    webhooks.try_once(database, dataclasses.replace(webhooks.OK, response_body=b"x" * 5_000))
     woken = used(database, account_id)
 
     assert reported[StorageKind.DELIVERIES] > 1_000

@@ -134,7 +134,7 @@ def test_each_response_is_judged_and_stored_with_its_row(
     ends: tuple[AttemptOutcome, str | None],
 ) -> None:
     receiver.status = status
-    receiver.answer = b"" if status == 204 else b"x" * (policy.ANSWER_BYTES + 1000)
+    receiver.answer = b"" if status == 204 else b"x" * (policy.RESPONSE_BYTES + 1000)
     receiver.headers = {"location": receiver.url}
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
@@ -146,7 +146,7 @@ def test_each_response_is_judged_and_stored_with_its_row(
     assert row.status_code == status
     assert (row.url, row.address) == (receiver.url, "127.0.0.1")
     assert row.seconds is not None
-    assert len(row.response_body or b"") == min(len(receiver.answer), policy.ANSWER_BYTES)
+    assert len(row.response_body or b"") == min(len(receiver.answer), policy.RESPONSE_BYTES)
     [got] = receiver.got
     assert row.request_headers is not None
     assert row.request_headers["webhook-id"] == got.headers["webhook-id"]

@@ -168,7 +168,7 @@ def test_a_receiver_ends_as_promised_with_its_row(
     delivered = case.code is None
     assert first.outcome is (AttemptOutcome.DELIVERED if delivered else AttemptOutcome.FAILED)
     assert (first.error_code, first.status_code) == (case.code, case.status)
-    assert len(first.response_body or b"") == case.answer <= policy.ANSWER_BYTES
+    assert len(first.response_body or b"") == case.answer <= policy.RESPONSE_BYTES
     assert first.seconds is not None
     # Cut in time: the drip would go on for minutes.
     assert (first.seconds >= SHORT) if case.code == "timed_out" else (first.seconds < LONG)
