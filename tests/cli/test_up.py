@@ -81,7 +81,9 @@ def test_engines_that_do_not_respond_cause_only_a_warning(
 def test_each_engine_is_reported_ready_once(capsys: pytest.CaptureFixture[str]) -> None:
     answers = {"GET /health": [Canned(503), Canned(200)]}
     with serving(answers) as engine:
-        chosen = engines.EngineProcesses(urls=(engine.url, "scripted:"), model="tiny-qvq")
+        chosen = engines.EngineProcesses(
+            urls=(engine.url, "scripted:", "scripted:?window=8"), model="tiny-qvq"
+        )
         readiness = engines.Readiness(chosen, Settings.read({}))
         readiness.check()
         assert (readiness.any_ready, readiness.all_ready) == (True, False)
@@ -89,7 +91,7 @@ def test_each_engine_is_reported_ready_once(capsys: pytest.CaptureFixture[str]) 
         readiness.check()
         assert readiness.all_ready
     printed = capsys.readouterr().out
-    assert printed.count("engine ready") == 2
+    assert printed.count("engine ready") == 3
     assert f"tiny-qvq at {engine.url}" in printed
 
 
