@@ -93,6 +93,7 @@ class HealthRoutes:
 
     def _check_database(self) -> dict[str, State]:
         try:
+            self._database.check()
             if not self._fits(schema.current(self._database)):
                 return {"database": "unavailable"}
             live = workers.workforce(self._database, alive=self._alive)

@@ -14,12 +14,14 @@ import psycopg
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import event, orm
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
+from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from core import errors, failpoints
+from core import errors, failpoints, postgresql
 from core.shares import Shares
 
 if TYPE_CHECKING:
@@ -32,22 +34,11 @@ _log = structlog.get_logger(__name__)
 
 #: Between two calls of :func:`until_available`.
 _RETRY_SECONDS = 1.0
-_STATEMENT_TIMEOUT_MS = 10_000
-_LOCK_TIMEOUT_MS = 5_000
 _SQLITE_BUSY_MS = 10_000
 #: The function of :class:`Now` on SQLite.
 _SQLITE_NOW = "longlook_now"
 #: A full disk takes a while to clear.
 _DISK_SECONDS = 60
-#: Connections to a server whose host has vanished end within half a minute instead of a quarter of an hour.
-_LIVENESS = {
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 25_000,
-}
-#: How long a process that stops within a transaction keeps its locks.
-_IDLE_TIMEOUT_MS = 20_000
 #: The limit of waiting transactions, for a connection or for SQLite's only writer; above the number of threads.
 _TRANSACTIONS_WAITING = 8192
 #: The limit of waiting searches.
@@ -132,9 +123,9 @@ def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str: 
 
 def insert(
     dialect: str, table: sa.Table | type[orm.DeclarativeBase]
-) -> postgresql.Insert | sqlite.Insert:
+) -> PostgresqlInsert | sqlite.Insert:
     """Return an INSERT with ``ON CONFLICT`` in ``dialect``."""
-    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)
+    return sqlite.insert(table) if dialect == "sqlite" else insert_on_postgresql(table)
 
 
 class DatabaseUnavailable(errors.Unavailable):
@@ -206,7 +197,7 @@ class Transaction:
         """Return an expression for the database's time plus ``delta``; see :class:`Now`."""
         return Now(delta or None)
 
-    def insert(self, table: type[orm.DeclarativeBase]) -> postgresql.Insert | sqlite.Insert:
+    def insert(self, table: type[orm.DeclarativeBase]) -> PostgresqlInsert | sqlite.Insert:
         """Return an INSERT with ``ON CONFLICT`` in this database's dialect."""
         return insert(self.dialect, table)
 
@@ -293,17 +284,15 @@ class Database:
             event.listen(engine, "connect", self._prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
-        options = (
-            f"-c statement_timeout={_STATEMENT_TIMEOUT_MS} -c lock_timeout={_LOCK_TIMEOUT_MS}"
-            f" -c idle_in_transaction_session_timeout={_IDLE_TIMEOUT_MS}"
-        )
+        self._sessions = postgresql.Sessions(self.url)
         engine = sa.create_engine(
             self.url,
             isolation_level="READ COMMITTED",  # The guarded UPDATEs rely on it, whatever the server's default.
             pool_pre_ping=True,
-            connect_args={"connect_timeout": 3, "options": options, **_LIVENESS},
+            connect_args=self._sessions.arguments,
             **arguments,
         )
+        self._sessions.listen(engine)
         event.listen(engine, "handle_error", _hide_details)
         event.listen(engine, "before_cursor_execute", self._limit_statement)
         return engine
@@ -447,7 +436,7 @@ class Database:
             self._limited(connection, until),
         ):
             connection.execution_options(longlook_write=write)
-            if isolation is not None and self.dialect == "postgresql":
+            if isolation is not None and self._has_isolation(isolation):
                 connection.execution_options(isolation_level=isolation)
             begun = connection.begin()
             transaction = Transaction(connection)
@@ -455,6 +444,12 @@ class Database:
                 yield transaction, begun.commit
             finally:
                 transaction.close()
+
+    def _has_isolation(self, isolation: IsolationLevel) -> bool:
+        """Whether to use ``isolation``: through a pooler, each read needs a transaction that sets its settings."""
+        return self.dialect == "postgresql" and not (
+            isolation == "AUTOCOMMIT" and self._sessions.pooled
+        )
 
     @contextlib.contextmanager
     def _limited(self, connection: sa.Connection, until: float | None) -> Iterator[None]:
@@ -495,6 +490,23 @@ class Database:
         """Run an empty query. Raises :class:`DatabaseUnavailable`."""
         with self.reading() as transaction:
             transaction.execute(sa.select(1))
+
+    def check(self) -> None:
+        """Check what work needs: that the database accepts writes, and that its times can be read.
+
+        Raises:
+            DatabaseUnavailable: it does not; the message says what is wrong.
+        """
+        if self.dialect == "sqlite":
+            self.ping()
+            return
+        with self.transaction() as transaction:
+            read_only = sa.func.current_setting("transaction_read_only")
+            if transaction.execute(sa.select(read_only)).scalar_one() == "on":
+                raise DatabaseUnavailable("The database is read-only.")
+            # The number of a transaction is written to the log of the server.
+            number = sa.cast(sa.func.pg_current_xact_id(), sa.Text)
+            transaction.execute(sa.select(number, transaction.now()))
 
     def close(self) -> None:
         """Close all connections."""
@@ -541,11 +553,10 @@ def _translate_faults() -> Iterator[None]:
     except sa.exc.TimeoutError as error:
         raise DatabaseUnavailable("All database connections are in use.") from error
     except sa.exc.DBAPIError as error:
+        if postgresql.is_read_only(error.orig):
+            raise DatabaseUnavailable("The database is read-only.") from error
         if error.connection_invalidated:
             raise DatabaseUnavailable("The database closed the connection.") from error
-        if getattr(error.orig, "sqlstate", None) == "25006":
-            # During a failover the address can lead to a read-only standby.
-            raise DatabaseUnavailable("The database is read-only.") from error
         raise
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from core.database import Database
 from core.settings import Settings
 from jobs.images import ImageReader
 from jobs.store import workers
+from tests.databases import PostgresSource
 from tests.fakes import RecordingWakeup
 
 
@@ -73,6 +75,26 @@ def test_without_a_database_requests_are_answered_with_503(
     assert answer.headers["Retry-After"] == "1"
     assert answer.headers["x-should-retry"] == "true"
     assert answer.get_json()["error"]["code"] == "database_unavailable"
+
+
+@pytest.mark.parametrize("session", ["read-write", "any"])
+def test_on_a_server_that_cannot_write_the_service_is_not_ready(
+    settings: Settings,
+    postgres_source: PostgresSource,
+    decoder: ImageReader,
+    session: str,
+) -> None:
+    url = sa.make_url(postgres_source.create())
+    name = url.database or ""
+    change = f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'
+    postgres_source.server.run("postgres", change)
+    url = url.update_query_dict({"target_session_attrs": session})
+    with contextlib.closing(Database(url.render_as_string(hide_password=False))) as database:
+        app = create_app(settings, database=database, wakeup=RecordingWakeup(), images=decoder)
+        answer = app.test_client().get("/readyz")
+    postgres_source.server.drop(name)
+    assert answer.status_code == 503
+    assert answer.get_json()["checks"]["database"] == "unavailable"
 
 
 def test_on_a_full_disk_the_service_is_not_ready(

@@ -109,7 +109,9 @@ def test_a_list_reads_no_answers_from_the_database(caller: Caller, database: Dat
 
     caller("GET", "/v1/deliveries")
     assert [text for text in read if "webhook_attempts.number" in text]
-    assert [text for text in read if "webhook_attempts.response_body" in text or ".payload" in text] == []
+    assert [
+        text for text in read if "webhook_attempts.response_body" in text or ".payload" in text
+    ] == []
     assert listed["status"] == DeliveryStatus.PENDING
 
     caller("GET", f"/v1/deliveries/{listed['id']}")
