@@ -26,7 +26,7 @@ from bench import figures, plain, service
 from cli.launch.process import Process, Program
 from core import ids
 from core.database import Database, Transaction
-from jobs import queue
+from core.redis_url import RedisURL
 from jobs.lifecycle import Status
 from jobs.records import Job
 
@@ -160,7 +160,7 @@ def _plain(ground: service.Ground, database_url: str) -> Iterator[Way]:
     database = Database(database_url)
     environment = ground.environment | {
         "PLAIN_DATABASE": database.url.render_as_string(hide_password=False),
-        "PLAIN_BROKER": queue.broker_url(ground.redis_url),
+        "PLAIN_BROKER": RedisURL.parse(ground.redis_url).broker,
         "PLAIN_ENGINE": ground.engine_url,
     }
     with service.listening() as listener:

@@ -20,6 +20,7 @@ from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
 from core import database, errors
+from core.redis_url import RedisURL
 from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
 from jobs.images import ImageReader
@@ -168,9 +169,7 @@ def _redis(settings: Settings) -> Diagnosis:
             return Diagnosis("Redis", "ok", f"{redis.binary()}, started by `longlook up`")
         except errors.LaunchError as error:
             return Diagnosis("Redis", "missing", "no server is installed", str(error))
-    connection = redis_client.Redis.from_url(
-        settings.redis_url, socket_timeout=_SECONDS, socket_connect_timeout=_SECONDS
-    )
+    connection = RedisURL.parse(settings.redis_url).client(seconds=_SECONDS)
     try:
         connection.ping()
     except redis_client.RedisError:

@@ -16,6 +16,8 @@ from typing import Final
 import redis
 import structlog
 
+from core.redis_url import RedisURL
+
 _log = structlog.get_logger(__name__)
 
 _PREFIX: Final = "longlook:rate:"
@@ -46,11 +48,8 @@ class RateLimits:
     """
 
     def __init__(self, redis_url: str, *, timer: Callable[[], float] = time.monotonic) -> None:
-        self._redis = redis.Redis.from_url(
-            redis_url,
-            socket_timeout=_SOCKET_SECONDS,
-            socket_connect_timeout=_SOCKET_SECONDS,
-            health_check_interval=10,
+        self._redis = RedisURL.parse(redis_url).client(
+            seconds=_SOCKET_SECONDS, health_check_interval=10
         )
         self._script = self._redis.register_script(_TAKE)
         self._timer = timer

@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core import errors, profiles
+from core.redis_url import RedisURL
 
 PREFIX = "LONGLOOK_"
 #: Variables of the test suite, which the service ignores.
@@ -456,8 +457,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis(cls, value: str) -> str:
-        if not value.startswith(("redis://", "rediss://", "unix://")):
-            raise ValueError("must be `redis://…`, `rediss://…`, or `unix://path`")
+        RedisURL.parse(value)
         return value
 
     @model_validator(mode="after")

@@ -7,7 +7,6 @@ finds nothing to claim. A request never waits until a wakeup is sent.
 from __future__ import annotations
 
 import contextlib
-import re
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,7 @@ from kombu.exceptions import KombuError
 
 from core import failpoints
 from core.background import BackgroundLoop
+from core.redis_url import RedisURL
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -45,14 +45,6 @@ _TRANSPORT: dict[str, Any] = {
 }
 
 
-def broker_url(redis_url: str) -> str:
-    """Return ``redis_url`` in the notation of Celery, which differs for ``unix:`` sockets and their databases."""
-    if redis_url.startswith("unix:"):
-        socket = redis_url.removeprefix("unix:")
-        return "redis+socket:" + re.sub(r"(?<=[?&])db=", "virtual_host=", socket)
-    return redis_url
-
-
 def make_celery(
     settings: Settings, *, wakes: str, slots: int = 1, publisher: bool = False
 ) -> Celery:
@@ -61,11 +53,15 @@ def make_celery(
     The settings follow crash tests of Celery 5.7 on Redis: early acknowledgement (with the late one, a job runs
     twice after every reset), no prefetch, no ETA, no result backend, no remote control. A sender has short time-outs.
     """
-    app = Celery("longlook", broker=broker_url(settings.redis_url))
-    transport = _TRANSPORT | (
-        {"socket_timeout": 1, "socket_connect_timeout": 1} if publisher else {}
+    address = RedisURL.parse(settings.redis_url)
+    app = Celery("longlook", broker=address.broker)
+    transport = (
+        _TRANSPORT
+        | ({"socket_timeout": 1, "socket_connect_timeout": 1} if publisher else {})
+        | ({"client_name": address.client_name} if address.client_name else {})
     )
     app.conf.update(
+        broker_use_ssl=address.tls or False,
         task_default_queue=wakes,
         task_queues=[Queue(wakes)],
         task_ignore_result=True,
@@ -108,9 +104,7 @@ class RedisWakeup:
             (1, _DELIVER_GAP) if task == DELIVER else (_MOST_WAITING, 0.0)
         )
         self._celery = make_celery(settings, wakes=task, publisher=True)
-        self._redis = redis.Redis.from_url(
-            settings.redis_url, socket_timeout=1, socket_connect_timeout=1
-        )
+        self._redis = RedisURL.parse(settings.redis_url).client(seconds=1)
         self._lock = threading.Lock()
         self._wanted = 0
         self._lost = False

@@ -48,10 +48,12 @@ class Authority:
     def context(self) -> ssl.SSLContext:
         """Return what a client trusts that trusts this authority."""
         context = ssl.create_default_context()
-        context.load_verify_locations(
-            cadata=self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-        )
+        context.load_verify_locations(cadata=self.pem().decode())
         return context
+
+    def pem(self) -> bytes:
+        """Return its certificate, for a file of trusted authorities."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
 
     def issue(self, host: str, *, days: int = 30) -> Path:
         """Return a file with a certificate for ``host`` and its key; with negative ``days`` it has expired."""

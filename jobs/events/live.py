@@ -19,6 +19,7 @@ import orjson
 import redis
 import structlog
 
+from core.redis_url import RedisURL
 from jobs.events.index import IndexEntry
 
 _log = structlog.get_logger(__name__)
@@ -194,9 +195,4 @@ def _channel(job_id: uuid.UUID) -> str:
 
 
 def _client(redis_url: str) -> redis.Redis:
-    return redis.Redis.from_url(
-        redis_url,
-        socket_timeout=_SOCKET_SECONDS,
-        socket_connect_timeout=_SOCKET_SECONDS,
-        health_check_interval=10,
-    )
+    return RedisURL.parse(redis_url).client(seconds=_SOCKET_SECONDS, health_check_interval=10)

@@ -134,12 +134,3 @@ def test_a_closed_wakeup_sends_nothing(wakeup: RedisWakeup, own_redis: RedisServ
 
     assert {thread.name for thread in set(threading.enumerate()) - others} == set()
     assert own_redis.length(queue.REASON) == 0
-
-
-def test_a_socket_url_has_the_form_that_celery_uses() -> None:
-    assert queue.broker_url("unix:///run/redis.sock") == "redis+socket:///run/redis.sock"
-    assert (
-        queue.broker_url("unix:///run/redis.sock?db=3")
-        == "redis+socket:///run/redis.sock?virtual_host=3"
-    )
-    assert queue.broker_url("redis://localhost:6379/3") == "redis://localhost:6379/3"
