@@ -20,8 +20,8 @@ _CHECK_EVERY = 64
 _LONG_CHECK_EVERY = 1024
 #: Tokens before the first check.
 _LEAST_TOKENS = 64
-#: Characters at the end of the text that the checks get.
-TAIL = 8024
+#: Characters at the end of the text that the checks get: more than two copies of the longest loop.
+TAIL = 15_100
 
 
 @dataclass(frozen=True)
@@ -165,6 +165,11 @@ class GuardedTrace:
         if answer is not None and answer.rule == "heading+boxed":
             return _stopped(finding, at)
         return self.force(finding, text, at)
+
+    @staticmethod
+    def keep(finding: Finding, text: str, at: int) -> Verdict:
+        """Cut ``text`` at a place, after an answer that stands."""
+        return _stopped(finding, len(text[:at].rstrip()))
 
     @staticmethod
     def note(finding: Finding, length: int) -> Verdict:
