@@ -71,7 +71,7 @@ _TABLE = (
             rf"{_I} (?:make sure|be (?:more )?careful|confirm (?:this|that|it|my)|double|verify)\b",
             r"\bi(?:['\u2019]m| am| (?:might|may|could) be) (?:\w+ )?"
             r"(?:missing|overlooking|misinterpreting|misreading|misunderstanding|mistaken|overthinking)\b",
-            rf"\b(?:that|this|it|something) (?:can(?:['\u2019]t|not) be|{_NOT} (?:seem|look|sound)|is(?:n['\u2019]t| not))"
+            rf"\b(?:that|this|it) (?:can(?:['\u2019]t|not) be|{_NOT} (?:seem|look|sound)|is not|isn['\u2019]t)"
             rf" (?:quite |entirely )?right\b|\b(?:that|this|it) {_NOT} (?:add up|make sense)\b",
             r"\bi (?:made|must have made) an? (?:\w+ )?(?:mistake|error)\b|\bi was wrong\b",
             r"我再|再(?:次|看|数|检查|确认|仔细|核对|想|算|来一遍)|重新|检查一下|核对|复[查核]|验证一下|确认一下",

@@ -24,8 +24,8 @@ _KEPT_ITEMS = 100
 _KEPT_CHARS = 6000
 #: Numbers that do not rise, in a row, after which a count starts anew.
 _MISSES = 20
-#: The largest step from one item to the next; numbers that double are no count.
-_STEP = 100
+#: The largest step from one item to the next.
+_STEP = 1000
 #: Places of which a count is kept, and the characters after which one of them is dropped.
 _PLACES = 512
 _FORGOTTEN = 8000
@@ -46,24 +46,35 @@ _WORD = rf"(?:{'|'.join(_ORDINALS)}|(?:twent|thirt|fort|fift|sixt|sevent|eight|n
 # linear time for any text, and little of it for text without numbers.
 _FIGURES = re.compile(
     r"(?P<digits>[0-9][0-9]{0,17}+(?:[.:/-][0-9]{1,18}+|,[0-9]{3}(?![0-9])){0,4}+)"
-    r"|(?P<letters>[A-Z](?![a-z])(?<![^\W_].)[A-Z]{0,2}+(?![^\W_]))"
+    r"|(?P<letters>[A-Z](?![a-z])(?<![^\W_].)[A-Z]{0,5}+(?![^\W_]))"
 )
+_ROMAN = re.compile(r"(?P<roman>[IVXLCDM](?<![^\W_].)[IVXLCDM]{0,14}+(?![^\W_]))")
 _WORDS = re.compile(
     rf"(?P<words>(?<![^\W\d_])(?i:{_WORD}(?:[ -](?:and[ -])?{_WORD}){{0,8}}+)(?![^\W\d_]))"
     r"|(?P<chinese>[零〇一二两三四五六七八九十百千万亿]{1,16}+)"
 )
 _LISTED = re.compile(r"(?P<listed>[a-z](?:(?<![^\W_].)|[a-z](?<![^\W_]..))(?=[).]))")
 #: A count without end in words has a hundred; "one" and "first" alone are frequent in any text.
+#: Roman numerals above thirty have one of these.
+_TENS = ("XX", "XL", "LX", "XC", "CX", "CC", "CD", "DC")
 _SCALES = ("hundred", "thousand", "百", "千")
 #: Parentheses or lines of a text that can have a list.
 _LIST = 6
 #: The place of a number: the last word before it and the signs between them.
 _PLACE = re.compile(r"(?:[^\W\d_]{1,16})?[^\w]{0,6}\Z")
-_PLAIN = re.compile(
-    r"[0-9]{1,18}+|[零〇一二两三四五六七八九十百千万亿]{1,16}+|[A-Z](?![a-z])(?<![^\W\d_].)[A-Z]{0,2}+(?![^\W_])"
+_ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
+#: The numbers of a sentence that can be an item. "A gull" and "I see" start with words.
+_ANY = re.compile(
+    r"(?P<digits>[0-9]{1,18}+)"
+    r"|(?P<letters>[A-Z](?![a-z])(?<![^\W\d_].)[A-Z]{0,5}+(?![^\W_])(?!(?<=\b[AI]) [a-z])|[a-z](?<=[0-9].)(?![^\W_]))"
+    rf"|{_WORDS.pattern}|{_LISTED.pattern}"
 )
+#: Alike sentences with numbers that make a count.
+_LEAST_ITEMS = 5
 #: The share of the steps of a count that go in one direction, and of its numbers that are new.
 _MOVING = 0.9
+#: The largest of these steps: numbers that double are no count.
+_SMALL_STEP = 100
 _DIGITS = re.compile(r"[0-9]++")
 _SENTENCE_END = re.compile(r"[\n.!?;。！？；]\s*+")  # noqa: RUF001 - Chinese punctuation
 _PART_END = re.compile(r"[,，、\s]\s*+")  # noqa: RUF001 - same
@@ -166,6 +177,7 @@ class Counter:
         self._readers = [
             _Reader(_FIGURES, lambda _: True),
             _Reader(_WORDS, lambda text: any(scale in text for scale in _SCALES)),
+            _Reader(_ROMAN, lambda text: any(tens in text for tens in _TENS)),
             _Reader(_LISTED, lambda text: max(text.count(")"), text.count("\n")) >= _LIST),
         ]
 
@@ -264,6 +276,8 @@ def _value(match: re.Match[str]) -> Value:
             number = numerals.english(re.sub(r"[a-z]+", _cardinal, text.lower()))
         case "chinese":
             number = numerals.chinese(text)
+        case "roman":
+            number = _roman(text)
         case _:
             number = _letters(text)
     return () if number is None else (number,)
@@ -275,6 +289,15 @@ def _letters(text: str) -> int:
     for letter in text.upper():
         number = number * 26 + ord(letter) - ord("A") + 1
     return number
+
+
+def _roman(text: str) -> int:
+    """Return the number of a Roman numeral."""
+    digits = [_ROMAN_DIGITS[letter] for letter in text]
+    return sum(
+        -digit if digit < following else digit
+        for digit, following in zip(digits, [*digits[1:], 0], strict=True)
+    )
 
 
 def _cardinal(match: re.Match[str]) -> str:
@@ -297,21 +320,31 @@ def _item_end(text: str, base: int, position: int) -> int:
     return position
 
 
-def values(sentence: str) -> Value:
-    """Return the numbers in a sentence: digits, Chinese numerals, and capitals that stand alone."""
-    return tuple(map(_plain, _PLAIN.findall(sentence)))
+def count(sentences: Sequence[str]) -> int:
+    """Return how many of the last sentences of a text are items of a count, whose numbers move on."""
+    items: dict[str, list[tuple[Value, Value]]] = {}
+    for sentence in sentences:
+        matches = list(_ANY.finditer(sentence))
+        if matches:
+            head = sentence[: matches[0].start()].strip().lower()
+            items.setdefault(head, []).append(
+                (_values(matches, roman=False), _values(matches, roman=True))
+            )
+    return sum(
+        len(numbers)
+        for numbers in items.values()
+        if len(numbers) >= _LEAST_ITEMS and any(map(moves_on, zip(*numbers, strict=True)))
+    )
 
 
-def _plain(text: str) -> int:
-    if text.isdecimal():
-        return int(text)
-    return _letters(text) if text.isascii() else numerals.chinese(text) or 0
-
-
-def head(sentence: str) -> str:
-    """Return the words before the first number of a sentence, which the items of a count share."""
-    number = _PLAIN.search(sentence)
-    return sentence[: number.start()].strip().lower() if number else sentence
+def _values(matches: Sequence[re.Match[str]], *, roman: bool) -> Value:
+    """Return the numbers of a sentence; capitals can be Roman numerals."""
+    return tuple(
+        _roman(match[0])
+        if roman and set(match[0]) <= _ROMAN_DIGITS.keys()
+        else next(iter(_value(match)), 0)
+        for match in matches
+    )
 
 
 def moves_on(numbers: Sequence[Value]) -> bool:
@@ -332,6 +365,6 @@ def _steady(numbers: Sequence[Value]) -> bool:
 def _step(left: Value, right: Value) -> int:
     """Return the direction of a step, 0 if it is too large for a count."""
     differing = next((pair for pair in zip(left, right, strict=False) if pair[0] != pair[1]), None)
-    if differing is None or abs(differing[1] - differing[0]) > _STEP:
+    if differing is None or abs(differing[1] - differing[0]) > _SMALL_STEP:
         return 0
     return 1 if right > left else -1

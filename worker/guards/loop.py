@@ -46,10 +46,11 @@ _COMPRESSED = 0.12
 #: The compressed size of a long count without end, whose numbers differ.
 _ALIKE = 0.2
 _SENTENCE_END = re.compile(r"[.!?。！？\n]+")  # noqa: RUF001 - what Chinese sentences end with
+#: A period after a number can belong to a list or an ordinal.
+_SENTENCE = re.compile(r"(?:(?<![0-9])\.|[!?。！？\n])++")  # noqa: RUF001 - what Chinese sentences end with
 #: Counts and separators, in digits and Chinese numerals: "第三次" means the same as "第四次".
 _COUNTS = re.compile(r"\W+|[\d〇零一二两三四五六七八九十百千]+")  # noqa: RUF001 - Chinese zero
-#: Alike sentences with rising numbers that make a count, and the most sentences of one of its items.
-_LEAST_ITEMS = 5
+#: The most sentences of an item of a count.
 _ITEM_SENTENCES = 6
 #: The numbers of attempts rise as well, but they count nothing in the image.
 _ATTEMPT = re.compile(r"第\s+[次遍回]|\b(?:attempt|try|time|recount|check)\b")
@@ -188,7 +189,7 @@ def signals(text: str) -> LoopSignals:
     """Return the signals of the end of ``text``."""
     window = text[-_WINDOW:]
     return LoopSignals(
-        repeated=_repeated(_SENTENCE_END.split(window)),
+        repeated=_repeated(_SENTENCE.split(window)),
         hedges=1000 * len(_HEDGE.findall(window)) / max(1, len(window)),
         compressed=_compressed(window),
     )
@@ -201,26 +202,23 @@ def _compressed(text: str) -> float:
 
 def _repeated(sentences: Sequence[str]) -> float:
     """Return the share of the last sentences that occurred before, but for their numbers; 0 if they count."""
-    last = [
-        (form, sentence)
-        for sentence in sentences
-        if scripts.length(form := _COUNTS.sub(" ", sentence).strip().lower()) >= _LEAST_SENTENCE
-    ][-_SENTENCES:]
+    forms = [_COUNTS.sub(" ", sentence).strip().lower() for sentence in sentences]
+    long = [form for form in forms if scripts.length(form) >= _LEAST_SENTENCE]
+    last = long[-_SENTENCES:]
     if len(last) < _LEAST_SENTENCES:
         return 0.0
-    counted: dict[str, list[counting.Value]] = {}
-    for form, sentence in last:
-        if not _ATTEMPT.search(form) and (numbers := counting.values(sentence)):
-            counted.setdefault(counting.head(sentence), []).append(numbers)
-    items = sum(
-        len(numbers)
-        for numbers in counted.values()
-        if len(numbers) >= _LEAST_ITEMS and counting.moves_on(numbers)
-    )
+    repeated = 1 - len(set(last)) / len(last)
+    if repeated < _REPEATED:
+        return repeated
     # An item can have several sentences, and only one of them a number.
-    if items * _ITEM_SENTENCES >= len(last):
-        return 0.0
-    return 1 - len({form for form, _ in last}) / len(last)
+    items = counting.count(
+        [
+            sentence
+            for sentence, form in zip(sentences, forms, strict=True)
+            if not _ATTEMPT.search(form)
+        ]
+    )
+    return 0.0 if items * _ITEM_SENTENCES >= len(long) else repeated
 
 
 def paraphrases(measured: LoopSignals) -> bool:
