@@ -58,8 +58,8 @@ _LISTED = re.compile(r"(?P<listed>[a-z](?:(?<![^\W_].)|[a-z](?<![^\W_]..))(?=[).
 #: Roman numerals above thirty have one of these.
 _TENS = ("XX", "XL", "LX", "XC", "CX", "CC", "CD", "DC")
 _SCALES = ("hundred", "thousand", "百", "千")
-#: Parentheses or lines of a text that can have a list.
-_LIST = 6
+#: Parentheses or lines in a thousand characters that can be a list.
+_LIST = 24
 #: The place of a number: the last word before it and the signs between them.
 _PLACE = re.compile(r"(?:[^\W\d_]{1,16})?[^\w]{0,6}\Z")
 _ROMAN_DIGITS = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
@@ -254,6 +254,8 @@ class _Reader:
                 for name, place in self._places.items()
                 if place.seen >= position - _FORGOTTEN and place.longest.items > 1
             }
+            if len(self._places) >= _PLACES:
+                self._places.clear()
 
 
 def _place(before: str) -> str:

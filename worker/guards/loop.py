@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs import scripts
-from jobs.findings import FindingKind
+from jobs.findings import Finding, FindingKind
 from worker.guards import counting, sections
 from worker.guards.protocol import TraceGuard
 from worker.guards.trace import GuardedTrace, Verdict
@@ -78,7 +78,9 @@ class LoopGuard(TraceGuard):
             return _answered_again(trace, repeated)
         if period := tail_period(tail, _LONGEST_PERIOD if every else _SHORT_PERIOD):
             return _verbatim(trace, period)
-        if every and (count := self._counter.see(tail, base, lambda: _compressed(tail) <= _ALIKE)):
+        if trace.long_check_due and (
+            count := self._counter.see(tail, base, lambda: _compressed(tail) <= _ALIKE)
+        ):
             return _endless(trace, count)
         if trace.long_check_due and trace.tokens >= _PARAPHRASE_TOKENS:
             measured = signals(tail)
@@ -102,10 +104,8 @@ def _verbatim(trace: GuardedTrace, period: int) -> Verdict:
     finding = trace.finding(FindingKind.LOOP, start, len(text), evidence, spared=True)
     # The first copy is a thought like any other, and the answer may depend on it.
     at = start + period
-    if answer := sections.answer_before(text, at, at + period):
-        return trace.keep(finding, text, answer)
     sentence = _SENTENCE_END.search(text, at, at + period)
-    return trace.stop(finding, text, sentence.end() if sentence else at)
+    return _cut(trace, finding, sentence.end() if sentence else at, until=at + period)
 
 
 def _endless(trace: GuardedTrace, count: counting.EndlessCount) -> Verdict:
@@ -114,7 +114,7 @@ def _endless(trace: GuardedTrace, count: counting.EndlessCount) -> Verdict:
     finding = trace.finding(
         FindingKind.PARAPHRASE_LOOP, count.start, len(text), evidence, spared=True
     )
-    return trace.stop(finding, text, count.kept)
+    return _cut(trace, finding, count.kept, until=len(text))
 
 
 def _paraphrased(trace: GuardedTrace, measured: LoopSignals) -> Verdict:
@@ -128,7 +128,14 @@ def _paraphrased(trace: GuardedTrace, measured: LoopSignals) -> Verdict:
         "compressed": round(measured.compressed, 2),
     }
     finding = trace.finding(FindingKind.PARAPHRASE_LOOP, start, len(text), evidence, spared=True)
-    return trace.stop(finding, text, start)
+    return _cut(trace, finding, start, until=len(text))
+
+
+def _cut(trace: GuardedTrace, finding: Finding, at: int, *, until: int) -> Verdict:
+    """Cut at a place, or after the final answer before it, which can end up to ``until``."""
+    text = trace.text
+    answer = sections.answer_before(text, at, until)
+    return trace.stop(finding, text, at) if answer is None else trace.keep(finding, text, answer)
 
 
 def tail_period(tail: str, longest: int = _LONGEST_PERIOD) -> int:

@@ -19,6 +19,8 @@ _WORDS = 12
 _COPIES = 3
 #: Characters of a third copy that show that the second one was no draft of a last answer.
 _THIRD = 40
+#: Without one of these signs there is no heading; most text has none.
+_MARKUP = re.compile(r"[*#]")
 _BLANK = re.compile(r"\n[^\S\n]*+\n\s*+")
 #: Answers to several questions may be the same.
 _PART = re.compile(
@@ -111,9 +113,11 @@ class FinalAnswers:
             base: the position of its first character.
         """
         known = self._sections[-1].start if self._sections else -1
-        for start, _ in headings(tail, max(0, self._read - base - _HEADING)):
-            if start + base > known:
-                self._sections = [*self._sections[-2:], _Section(start + base)]
+        recent = max(0, self._read - base - _HEADING)
+        if _MARKUP.search(tail, recent):
+            for start, _ in headings(tail, recent):
+                if start + base > known:
+                    self._sections = [*self._sections[-2:], _Section(start + base)]
         self._read = base + len(tail)
         if not self._sections or self._sections[-1].start < base:
             return None

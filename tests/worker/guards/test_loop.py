@@ -300,6 +300,17 @@ def test_an_answer_before_a_count_without_end_stands() -> None:
     assert answer.text == "6"
 
 
+def test_an_answer_of_prose_before_a_loop_stands() -> None:
+    answer = RECHECK + "**Final Answer**\n\nThere are six lamps.\n\n"
+    loop = "Wait, let me see. " + "So I count them again. " * 60
+
+    verdict, _ = feed(make_watch(), answer + loop)
+
+    assert verdict is not None
+    assert verdict.inserted == ""
+    assert verdict.stored == len(answer.rstrip())
+
+
 HONEST = {
     "gulls": "".join(map(COUNTS["gulls"], range(1, 121))),
     "ordinals": "".join(map(COUNTS["ordinals"], range(1, 151))),
@@ -321,6 +332,19 @@ HONEST = {
         f"Seat {row}{seat}: empty, blue cover, no label.\n" for row in range(1, 21) for seat in "ABCDEF"
     ),
     "downwards": "".join(map(COUNTS["gulls"], range(120, 0, -1))),
+    "numbered": "".join(f"{n}. A grey gull on the rail. It faces the sea.\n" for n in range(1, 121)),
+    "YAML": "".join(f"- id: {n}\n  kind: grey gull\n  place: rail\n" for n in range(1, 121)),
+    "titles": "".join(f"### Gull {n}\n\nA grey gull on the rail.\n\n" for n in range(1, 121)),
+    "words": "".join(
+        f"The {ordinal(n)} gull: grey. It is on the rail. It faces the sea.\n" for n in range(1, 101)
+    ),
+    "lower-case letters": "".join(
+        f"{letters(n).lower()}) A grey gull on the rail.\n" for n in range(1, 101)
+    ),
+    "German ordinals": "".join(f"Der {n}. Vogel ist grau und sitzt am Wasser.\n" for n in range(1, 121)),
+    "times": "".join(
+        f"{hour:02d}:{minute:02d} Line 4 to the harbor\n" for hour in range(5, 24) for minute in (5, 20, 35, 50)
+    ),
 }  # fmt: skip
 
 
