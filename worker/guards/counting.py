@@ -20,13 +20,13 @@ _LEAST_CHARS = 4000
 _MOST_ALIKE = 100
 _ALIKE_CHARS = 16_000
 #: Items, and characters of items, that stand when a count is cut.
-_KEPT_ITEMS = 100
-_KEPT_CHARS = 6000
+_STANDING_ITEMS = 100
+_STANDING_CHARS = 6000
 #: Numbers that do not rise, in a row, after which a count starts anew.
 _MISSES = 20
 #: The largest step from one item to the next.
 _STEP = 1000
-#: Places of which a count is kept, and the characters after which one of them is dropped.
+#: Places of which a count is followed, and the characters after which one of them is dropped.
 _PLACES = 512
 _FORGOTTEN = 8000
 #: Characters before a number that can belong to its place, and after it that can belong to it.
@@ -44,7 +44,7 @@ _UNITS = (
 _WORD = rf"(?:{'|'.join(_ORDINALS)}|(?:twent|thirt|fort|fift|sixt|sevent|eight|ninet)ieth|(?:{_UNITS})(?:th)?)"
 # Every quantifier has a bound or is possessive, and each pattern starts with a set of characters: the search takes
 # linear time for any text, and little of it for text without numbers.
-_FIGURES = re.compile(
+_SYMBOLS = re.compile(
     r"(?P<digits>[0-9][0-9]{0,17}+(?:[.:/-][0-9]{1,18}+|,[0-9]{3}(?![0-9])){0,4}+)"
     r"|(?P<letters>[A-Z](?![a-z])(?<![^\W_].)[A-Z]{0,5}+(?![^\W_]))"
 )
@@ -108,27 +108,29 @@ class _Count:
         record: the highest number so far.
         items: how many there are.
         misses: numbers since the record that did not rise.
-        kept: the position of the first item that does not stand if the count is cut.
+        standing: the position of the first item that does not stand if the count is cut.
     """
 
     start: int
     record: Value
     items: int = 1
     misses: int = 0
-    kept: int = 0
+    standing: int = 0
 
     def add(self, position: int, value: Value) -> None:
         """Add the next number at this place."""
         if self.record < value and value[0] - self.record[0] <= _STEP:
             self.record, self.misses = value, 0
             self.items += 1
-            if not self.kept and (self.items > _KEPT_ITEMS or position - self.start >= _KEPT_CHARS):
-                self.kept = position
+            if not self.standing and (
+                self.items > _STANDING_ITEMS or position - self.start >= _STANDING_CHARS
+            ):
+                self.standing = position
         elif value != self.record:
             self.misses += 1
             if self.misses > _MISSES:
                 self.start, self.record = position, value
-                self.items, self.misses, self.kept = 1, 0, 0
+                self.items, self.misses, self.standing = 1, 0, 0
 
 
 class _Place:
@@ -161,12 +163,12 @@ class EndlessCount:
 
     Attributes:
         start: the position of its first number.
-        kept: the end of the items that stand.
+        standing: the end of the items that stand.
         items: how many it has so far.
     """
 
     start: int
-    kept: int
+    standing: int
     items: int
 
 
@@ -175,7 +177,7 @@ class Counter:
 
     def __init__(self) -> None:
         self._readers = [
-            _Reader(_FIGURES, lambda _: True),
+            _Reader(_SYMBOLS, lambda _: True),
             _Reader(_WORDS, lambda text: any(scale in text for scale in _SCALES)),
             _Reader(_ROMAN, lambda text: any(tens in text for tens in _TENS)),
             _Reader(_LISTED, lambda text: max(text.count(")"), text.count("\n")) >= _LIST),
@@ -232,7 +234,7 @@ class _Reader:
             if (count.items > _MOST_ITEMS and chars >= _LEAST_CHARS) or (
                 count.items > _MOST_ALIKE and chars >= _ALIKE_CHARS and alike()
             ):
-                return EndlessCount(count.start, _item_end(text, base, count.kept), count.items)
+                return EndlessCount(count.start, _item_end(text, base, count.standing), count.items)
         return None
 
     def _numbers(self, text: str, base: int, until: int) -> Iterator[Number]:

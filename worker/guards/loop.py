@@ -50,8 +50,11 @@ _SENTENCE_END = re.compile(r"[.!?。！？\n]+")  # noqa: RUF001 - what Chinese 
 _SENTENCE = re.compile(r"(?:(?<![0-9])\.|[!?。！？\n])++")  # noqa: RUF001 - what Chinese sentences end with
 #: Counts and separators, in digits and Chinese numerals: "第三次" means the same as "第四次".
 _COUNTS = re.compile(r"\W+|[\d〇零一二两三四五六七八九十百千]+")  # noqa: RUF001 - Chinese zero
-#: The most sentences of an item of a count.
+#: The most sentences and characters of an item of a count.
 _ITEM_SENTENCES = 6
+_ITEM_CHARS = 120
+#: Letters of sentences that say too much for several of them to be alike in turn.
+_LONG_SENTENCE = 40
 #: The numbers of attempts rise as well, but they count nothing in the image.
 _ATTEMPT = re.compile(r"第\s+[次遍回]|\b(?:attempt|try|time|recount|check)\b")
 _HEDGE = re.compile(
@@ -114,7 +117,7 @@ def _endless(trace: GuardedTrace, count: counting.EndlessCount) -> Verdict:
     finding = trace.finding(
         FindingKind.PARAPHRASE_LOOP, count.start, len(text), evidence, spared=True
     )
-    return _cut(trace, finding, count.kept, until=len(text))
+    return _cut(trace, finding, count.standing, until=len(text))
 
 
 def _paraphrased(trace: GuardedTrace, measured: LoopSignals) -> Verdict:
@@ -196,7 +199,7 @@ def signals(text: str) -> LoopSignals:
     """Return the signals of the end of ``text``."""
     window = text[-_WINDOW:]
     return LoopSignals(
-        repeated=_repeated(_SENTENCE.split(window)),
+        repeated=_repeated(window),
         hedges=1000 * len(_HEDGE.findall(window)) / max(1, len(window)),
         compressed=_compressed(window),
     )
@@ -207,17 +210,18 @@ def _compressed(text: str) -> float:
     return len(zlib.compress(data, 6)) / max(1, len(data))
 
 
-def _repeated(sentences: Sequence[str]) -> float:
+def _repeated(window: str) -> float:
     """Return the share of the last sentences that occurred before, but for their numbers; 0 if they count."""
+    sentences = _SENTENCE.split(window)
     forms = [_COUNTS.sub(" ", sentence).strip().lower() for sentence in sentences]
     long = [form for form in forms if scripts.length(form) >= _LEAST_SENTENCE]
     last = long[-_SENTENCES:]
     if len(last) < _LEAST_SENTENCES:
         return 0.0
     repeated = 1 - len(set(last)) / len(last)
-    if repeated < _REPEATED:
+    # The last sentence may be incomplete.
+    if repeated < _REPEATED or _turns(last[:-1]):
         return repeated
-    # An item can have several sentences, and only one of them a number.
     items = counting.count(
         [
             sentence
@@ -225,7 +229,19 @@ def _repeated(sentences: Sequence[str]) -> float:
             if not _ATTEMPT.search(form)
         ]
     )
-    return 0.0 if items * _ITEM_SENTENCES >= len(long) else repeated
+    # An item can have several sentences, and only one of them a number.
+    counted = items * _ITEM_SENTENCES >= len(long) and items * _ITEM_CHARS >= len(window)
+    return 0.0 if counted else repeated
+
+
+def _turns(forms: Sequence[str]) -> bool:
+    """Return whether long sentences follow each other in the same order again and again, numbered or not."""
+    if len(set(forms)) == 1 or sum(map(len, forms)) < _LONG_SENTENCE * len(forms):
+        return False
+    return any(
+        all(left == right for left, right in zip(forms, forms[period:], strict=False))
+        for period in range(2, len(forms) // 2)
+    )
 
 
 def paraphrases(measured: LoopSignals) -> bool:

@@ -173,10 +173,10 @@ def answer_before(text: str, at: int, until: int) -> int | None:
         at: the end of its first copy.
         until: the end of its second copy, up to which an answer that the first one's end cuts is read.
     """
-    found = list(headings(text[:at], 0))
-    if not found:
+    before = list(headings(text[:at], 0))
+    if not before:
         return None
-    heading, body = found[-1]
+    heading, body = before[-1]
     following = next((start for start, _ in headings(text[:until], body) if start > heading), until)
     end, _ = answer_end(text[:until], body)
     if end is not None:

@@ -262,8 +262,6 @@ COUNTS = {
     "sevens": lambda n: f"{7 * n}, ",
     "grid": lambda n: f"Row {n // 10}, column {n % 10}: empty.\n",
     "rows compared": lambda n: f"The {n}th row is the same as the {n - 1}th row. ",
-    "steps": lambda n: f"Step {n}: compare this lamp with the one before it, then note its color, its shape, and its"
-    " distance from the left edge of the table.\n\n",
 }  # fmt: skip
 
 
@@ -367,6 +365,24 @@ def test_a_count_that_goes_around_is_a_loop_like_any_other() -> None:
 
     assert verdict is not None
     assert seen < 6000
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["The lamps on the left side are all of the older kind", "The lamps on the right side are all new"],
+        ["Compare the lamp with the one before it, note its color, its shape, its place, and its size" * 2],
+    ],
+    ids=["in turn", "long"],
+)  # fmt: skip
+def test_a_numbered_list_of_the_same_thoughts_is_a_loop(sentences: list[str]) -> None:
+    text = "".join(f"{n}. {sentences[n % len(sentences)]}.\n\n" for n in range(1, 150))
+
+    verdict, seen = feed(make_watch(), RECHECK + text)
+
+    assert verdict is not None
+    assert verdict.finding.kind is FindingKind.PARAPHRASE_LOOP
+    assert seen < 7000
 
 
 def test_in_chunks_of_ten_tokens_a_paraphrase_is_seen_as_early() -> None:
