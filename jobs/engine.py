@@ -13,6 +13,10 @@ from typing import Any, Literal, Protocol
 
 from core.profiles import Sampling
 
+#: Bytes of UTF-8 in a token of a longer text, and the most bytes that are taken for one token.
+_TOKEN_BYTES = 4
+_LONGEST_TOKEN = 16
+
 #: ``abort`` occurs only after a requested abort: any other abort is an error.
 FinishReason = Literal["stop", "length", "abort"]
 
@@ -79,11 +83,31 @@ class TokenUsage:
 
 @dataclass(frozen=True)
 class Chunk:
-    """A piece of a stream: text, the end (``finish_reason``), the usage, or several of them."""
+    """A piece of a stream: text, the end (``finish_reason``), the usage, or several of them.
+
+    Attributes:
+        output_tokens: the output tokens of the stream up to and including this chunk; None: the engine does not say.
+            A chunk can hold several tokens: of a speculative step, or of an interval at which the engine streams.
+    """
 
     text: str = ""
     finish_reason: FinishReason | None = None
     usage: TokenUsage | None = None
+    output_tokens: int | None = None
+
+
+def counted(before: int, text: str, reported: int | None) -> int:
+    """Return the output tokens of a stream after a chunk.
+
+    Args:
+        before: those before the chunk.
+        text: the chunk's text.
+        reported: the engine's own count, which decides; without one the text is measured.
+    """
+    if reported is not None:
+        return max(before, reported)
+    size = len(text.encode("utf-8", "replace"))
+    return before + (1 if size <= _LONGEST_TOKEN else size // _TOKEN_BYTES)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import dataclasses
 import hashlib
 import re
 import socket
@@ -41,11 +42,12 @@ _ERRORS = {
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """A chat request and the form of its answer."""
+    """A chat request and the form of its answer: a stream, with the usage at its end, and with it in each chunk."""
 
     request: engine.GenerationRequest
     streamed: bool
     with_usage: bool
+    with_counts: bool
 
 
 def parse(body: bytes, profile: ModelProfile) -> ChatRequest:
@@ -56,10 +58,12 @@ def parse(body: bytes, profile: ModelProfile) -> ChatRequest:
     """
     try:
         fields = orjson.loads(body)
+        stream_options = fields.get("stream_options") or {}
         return ChatRequest(
             request=_request(fields, profile),
             streamed=bool(fields.get("stream")),
-            with_usage=bool((fields.get("stream_options") or {}).get("include_usage")),
+            with_usage=bool(stream_options.get("include_usage")),
+            with_counts=bool(stream_options.get("continuous_usage_stats")),
         )
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BadRequest("1 validation error: the body must be a chat request.") from error
@@ -213,9 +217,14 @@ class ChatEvents:
         """Return the first event, which has a role and no text."""
         return _event(self._choice({"reasoning_content": None, "role": "assistant", "content": ""}))
 
-    def token(self, text: str) -> bytes:
-        """Return the event of one token."""
-        return _event(self._before + orjson.dumps(text) + self._after)
+    def text(self, text: str, usage: engine.TokenUsage | None = None) -> bytes:
+        """Return the event of a chunk of text, with the usage up to it if there is one."""
+        event = self._before + orjson.dumps(text) + self._after
+        if usage is not None:
+            # As SGLang does, without details: of the image tokens only the bill speaks.
+            counts = orjson.dumps(usage_body(usage))
+            event = b'%b,"usage":%b}' % (event[:-1], counts)
+        return _event(event)
 
     def finish(self, reason: str) -> bytes:
         """Return the event with the finish reason."""
@@ -288,7 +297,7 @@ class ResponseWriter:
         self._text: list[str] = []
 
     def advance(self, now: float) -> None:
-        """Write the tokens due by ``now``."""
+        """Write the chunks due by ``now``."""
         if self.done.done():
             return
         step = self.generation.advance(now)
@@ -296,17 +305,26 @@ class ResponseWriter:
             self._scheduler.remove(self.generation)
         if self._chat.streamed:
             # SGLang sends the head with the first token, or with the end.
-            out = [] if not step.tokens else [*self._opening()]
-            out += map(self._events.token, step.tokens)
+            out = [] if not step.chunks else [*self._opening()]
+            out += map(self._text_event, step.chunks)
             if step.end is not None:
                 out += self._ending(step.end)
             self._write(b"".join(out))
         else:
-            self._text += step.tokens
+            self._text += (chunk.text for chunk in step.chunks)
             if step.end is not None:
                 self._write(self._complete(step.end))
         if step.end is not None:
             self.done.set_result(step.end != "reset")
+
+    def _text_event(self, chunk: engine.Chunk) -> bytes:
+        """Return the event of a chunk of text."""
+        if not self._chat.with_counts:
+            return self._events.text(chunk.text)
+        usage = self.generation.usage()
+        return self._events.text(
+            chunk.text, dataclasses.replace(usage, output_tokens=chunk.output_tokens or 0)
+        )
 
     def give_up(self) -> None:
         """Write nothing more."""

@@ -137,9 +137,9 @@ class ScriptedStream(Closing):
             if self._closed:
                 return
             step = generation.advance(self._clock.now())
-            for token in step.tokens:
+            for chunk in step.chunks:
                 has_text = True
-                yield engine.Chunk(text=token)
+                yield chunk
             if step.end is not None:
                 self._scheduler.remove(generation)
                 yield from _end(step, generation, has_text=has_text)

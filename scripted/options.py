@@ -18,6 +18,8 @@ class ScriptedOptions(BaseModel, frozen=True, extra="forbid"):
     tokens_per_second: float = Field(default=50.0, ge=0)
     #: Speed for prompt tokens that are not cached; 0 takes no time. The default is an estimate for QVQ-72B on two H200.
     prefill_tokens_per_second: float = Field(default=6900.0, ge=0)
+    #: Tokens in one chunk of a stream, as SGLang's ``--stream-interval`` sets them.
+    stream_interval: int = Field(default=1, ge=1)
     #: Streams that run at once.
     window: int = Field(default=64, ge=1)
     #: Streams that may wait. The engine rejects further ones as busy.

@@ -32,9 +32,9 @@ End = engine.FinishReason | behaviors.Failure
 
 @dataclass(frozen=True)
 class TokenStep:
-    """The tokens that have become due, and the end if it has been reached."""
+    """The chunks that have become due, and the end if it has been reached."""
 
-    tokens: Sequence[str] = ()
+    chunks: Sequence[engine.Chunk] = ()
     end: End | None = None
 
 
@@ -69,6 +69,8 @@ class ScriptedGeneration:
         self._tokens = behaviors.generate(request, behavior)
         self._limit = request.max_output_tokens
         self._output: list[str] = []
+        #: How many tokens of the output have been in chunks.
+        self._sent = 0
         self._first_at = math.inf
         self._cached = 0
         self._rejection: behaviors.Failure | None = None
@@ -87,28 +89,38 @@ class ScriptedGeneration:
         self._first_at = self.next_at = now + prefill + self._behavior.delay_seconds
 
     def advance(self, now: float) -> TokenStep:
-        """Return the tokens due by ``now``, and the end if it has been reached."""
+        """Return the chunks due by ``now``, and the end if it has been reached."""
         if self.abort_requested:
             return TokenStep(end="abort")
         if self._rejection is not None:
             return TokenStep(end=self._rejection)
         speed = self._options.tokens_per_second
-        due: list[str] = []
         while self.next_at <= now:
             end = self._end()
             if end is None and (token := next(self._tokens, None)) is not None:
                 if not self._output and self._cache is not None:
                     # As in SGLang, other requests can reuse the prompt as soon as it has been computed.
                     self._cache.insert(self.prompt.parts)
-                due.append(token)
                 self._output.append(token)
                 if speed:
                     self.next_at = self._first_at + len(self._output) / speed
             elif end == "silent":
                 self.next_at = math.inf
             else:
-                return TokenStep(due, end or "stop")
-        return TokenStep(due)
+                return TokenStep(self._chunks(whole=True), end or "stop")
+        return TokenStep(self._chunks(whole=False))
+
+    def _chunks(self, *, whole: bool) -> list[engine.Chunk]:
+        """Return the output that has not been in chunks yet; with ``whole`` also what fills no chunk."""
+        chunks = []
+        size = self._options.stream_interval
+        left = len(self._output) - self._sent
+        while left >= size or (whole and left):
+            first, self._sent = self._sent, min(self._sent + size, len(self._output))
+            text = "".join(self._output[first : self._sent])
+            chunks.append(engine.Chunk(text, output_tokens=self._sent))
+            left = len(self._output) - self._sent
+        return chunks
 
     def _end(self) -> End | None:
         """Return the end that comes before another token, if any."""

@@ -23,8 +23,7 @@ class IndexEntry:
         length: in characters (code points).
         at: milliseconds since 1970, by the database's clock.
         finding: the finding of a guard at this place, as JSON, or None.
-        tokens: the number of chunks with these characters, which is the number of tokens, or slightly less
-            (some characters take several tokens); None: unknown.
+        tokens: the number of tokens with these characters; None: unknown.
     """
 
     number: int

@@ -26,7 +26,17 @@ _OPENING = (
     r"^[\W\d_]*+"
     r"(?:(?:(?:but|and|so|ok|okay|oh|well|yes|no|now|then)\b|好的?|那么?|但是?)[\s,.，。]*+){0,3}"  # noqa: RUF001 - Chinese punctuation
 )
-_AGAIN = r"(?:check|count|verify|confirm|look|examine|read|go|see|recount|review)"
+_AGAIN = (
+    r"(?:check|count|verify|confirm|look|examin|read|go|see|recount|review|think|consider|reason|visuali[sz]|imagin"
+    r"|calculat|comput|analy[sz]|evaluat|assess|measur|compar|try|walk|add|work)(?:e|ing)?"
+)
+#: The first person: "make sure" and "be careful" are advice in an answer, and a doubt in a thought.
+_ONCE_MORE = (
+    r"(?:again(?! and again)|once more|one more time|more (?:carefully|closely|thoroughly))"
+)
+_SURE = r"(?:\w+ )?(?:sure|certain|safe)"
+_NOT = r"(?:doesn['\u2019]t|does not)"
+_I = r"\b(?:i|we|let me|let['\u2019]s|i['\u2019]d better)\b(?: \w+){0,2}?"
 
 
 def _anywhere(*phrases: str) -> re.Pattern[str]:
@@ -43,7 +53,10 @@ _TABLE = (
     (
         StepKind.RECHECK,
         _first(
-            r"wait|hmm+|hold on|actually|alternatively|on second thought",
+            r"wait|hm+\b|hold on|hang on|actually|alternatively|on second thought|on reflection|come to think of it",
+            r"scratch that|never mind|(?:up)?on (?:a )?closer (?:look|inspection)",
+            r"to (?:further )?(?:confirm|verify) (?:this|that|it|my)\b",
+            rf"to (?:be|make) {_SURE}[\s,]++(?:i\b|let|we\b)|just to (?:be|make) {_SURE}",
             r"let['\u2019]?s? (?:me )?(?:re-?|double[- ]?)",
             r"等等|等一下|等下|且慢|不对|嗯|或者",
         ),
@@ -52,10 +65,20 @@ _TABLE = (
         StepKind.RECHECK,
         _anywhere(
             rf"\blet me (?:re|double)|\b(?:re|double)-?{_AGAIN}",
-            rf"\b{_AGAIN}\b.{{0,40}}\b(?:again|once more|more carefully)\b",
-            r"\b(?:another|a closer|a second) look\b|\bto be sure\b|\bi (?:may|might) have (?:missed|mis)",
-            r"我再|再(?:次|看|数|检查|确认|仔细|核对|想)|重新|检查一下|核对|验证一下|确认一下",
-            r"仔细(?:看|检查|核对)一?(?:下|遍)",
+            rf"\b{_AGAIN}\b.{{0,40}}\b{_ONCE_MORE}\b",
+            r"\b(?:another|a closer|a second) look\b|\bto be (?:\w+ )?sure\b",
+            r"\bi (?:may|might|could) have (?:missed|mis)",
+            rf"{_I} (?:make sure|be (?:more )?careful|confirm (?:this|that|it|my)|double|verify)\b",
+            r"\bi(?:['\u2019]m| am| (?:might|may|could) be) (?:\w+ )?"
+            r"(?:missing|overlooking|misinterpreting|misreading|misunderstanding|mistaken|overthinking)\b",
+            rf"\b(?:that|this|it) (?:can(?:['\u2019]t|not) be|{_NOT} (?:seem|look|sound)|is not|isn['\u2019]t)"
+            rf" (?:quite |entirely )?right\b|\b(?:that|this|it) {_NOT} (?:add up|make sense)\b",
+            r"\bi (?:made|must have made) an? (?:\w+ )?(?:mistake|error)\b|\bi was wrong\b",
+            r"我再|再(?:次|看|数|检查|确认|仔细|核对|想|算|来一遍)|重新|检查一下|核对|复[查核]|验证一下|确认一下",
+            r"仔细(?:看|检查|核对|想|考虑|思考|分析|数|算)(?:一?(?:下|遍)|想|看)",
+            r"回(?:过)?头(?:来)?(?:再)?(?:看|检查|想)|换个角度|(?:保险|稳妥|慎重|谨慎)起见|以防万一|为了(?:确认|确保|保险|验证)",
+            r"(?:算|看|数|弄|搞|想)错了?|哪里(?:不对|有问题|出了?问题)|是不是漏|有没有(?:遗)?漏",
+            r"(?:好像|似乎|感觉)[^，。]{0,12}不太?对",  # noqa: RUF001 - Chinese punctuation
         ),
     ),
     (
@@ -71,7 +94,8 @@ _TABLE = (
     (
         StepKind.CONCLUSION,
         _first(
-            r"therefore|thus|hence|consequently|overall|all in all", r"因此|所以|由此|可见|于是"
+            r"therefore|thus|hence|consequently|overall|all in all",
+            r"因此|所以(?![，,]?(?:我(?:正?在|得|需要|要)|这(?:道|个)题|需要|接下来))|由此|可见|于是",  # noqa: RUF001 - same
         ),
     ),
     (
@@ -96,8 +120,21 @@ _TABLE = (
             # The format of tiny-qvq: the position of a shape in the grid.
             r"^\(\d+,\d+\) ",
             r"图(?:里|上|中|片|像|的|显示|展示)|照片|画(?:面|里|上|中)",
-            r"看到|看见|看出|可以看|观察|显示|(?:左|右|上|下|中)(?:边|侧|面|方|间)|位于|标有|标着",
-            r"有(?:\d+|[一二两三四五六七八九十几])[只个条棵辆位名张块座匹朵]",
+            r"看到|看见|看出|可以看|正?在看|观察|显示|(?:左|右|上|下|中)(?:边|侧|面|方|间)|位于|标有|标着",
+        ),
+    ),
+    (
+        StepKind.INFERENCE,
+        # What must be there has not been seen.
+        _anywhere(
+            r"(?:说明|意味着?|表明|可能|应该|必然|必定|肯定|一定|推断|推出)[^。]{0,16}有(?:\d+|[一二两三四五六七八九十几])",
+        ),
+    ),
+    (
+        StepKind.OBSERVATION,
+        _anywhere(
+            r"有(?:\d+|[一二两三四五六七八九十几])[只个条棵辆位名张块座匹朵](?!额外|多余|未知|可能|问题|条件|办法|方法|公式|方程"
+            r"|解(?!放)|结论|关系|原因|前提|步骤|思路|选项|答案|情况)",
         ),
     ),
     (

@@ -31,6 +31,19 @@ def test_the_pieces_of_text_make_up_the_same_answer_each_time(subject: Subject) 
     assert "**Final Answer**\n\n\\boxed{" in asking.text(first)
 
 
+def test_each_chunk_of_text_says_how_many_tokens_there_are_so_far(subject: Subject) -> None:
+    chunks = asking.read(subject.engine, subject.ask())
+
+    counts = [chunk.output_tokens for chunk in chunks if chunk.text]
+    assert None not in counts
+    assert counts == sorted(set(counts), key=lambda count: count or 0)
+    assert (
+        asking.bill(chunks).output_tokens - 1
+        <= (counts[-1] or 0)
+        <= asking.bill(chunks).output_tokens
+    )
+
+
 def test_nothing_is_sent_before_the_stream_is_read(subject: Subject) -> None:
     with subject.engine.stream(subject.ask_endlessly()):
         assert subject.engine.load().running == 0

@@ -307,3 +307,15 @@ def test_options_come_from_the_url() -> None:
         tokens_per_second=500, behavior="busy", markers=True, window=3
     )
     assert ScriptedOptions.parse("scripted:") == ScriptedOptions()
+
+
+def test_with_an_interval_a_chunk_has_several_tokens_and_says_how_many() -> None:
+    whole = answer()
+    options = AT_ONCE.model_copy(update={"stream_interval": 10})
+
+    chunks = asking.read(Scripted(options=options), asking.ask("How many stars?"))
+
+    assert asking.text(chunks) == whole
+    output_tokens = asking.bill(chunks).output_tokens
+    counts = [chunk.output_tokens for chunk in chunks if chunk.text]
+    assert counts == [*range(10, output_tokens, 10), output_tokens]

@@ -207,5 +207,5 @@ def test_a_scripted_engine_gets_stuck_on_a_marker_as_sglang_does(place: str) -> 
     generation = scheduler.add(request, lambda: None, stuck=chat.gets_stuck(request))
 
     step = generation.advance(1e9)
-    assert (list(step.tokens), step.end) == ([], None)
+    assert (list(step.chunks), step.end) == ([], None)
     assert scheduler.load() == engine.EngineLoad(running=0, waiting=0)

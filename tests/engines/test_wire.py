@@ -59,7 +59,7 @@ def test_nothing_is_left_to_the_engines_defaults() -> None:
         "rid": request.rid,
         "cache_salt": request.salt,
         "stream": True,
-        "stream_options": {"include_usage": True},
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "max_completion_tokens": 77,
         "temperature": 0.7,
         "top_p": 0.9,
@@ -199,3 +199,14 @@ def test_what_an_engine_says_of_a_grammar_is_not_read_for_words_of_the_schema(
     said: str, kind: type[errors.EngineError]
 ) -> None:
     assert type(refusals.understand(400, said).error) is kind
+
+
+def test_the_count_of_a_chunk_of_text_is_no_bill() -> None:
+    counted = {
+        "choices": [{"index": 0, "delta": {"content": "ten lamps"}, "finish_reason": None}],
+        "usage": {"prompt_tokens": 54, "completion_tokens": 10, "prompt_tokens_details": None},
+    }
+
+    chunk = wire.chunk(orjson.dumps(counted))
+
+    assert chunk == engine.Chunk("ten lamps", output_tokens=10)

@@ -98,6 +98,47 @@ def test_a_chinese_trace_is_split_into_steps() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("sentence", "kind"),
+    [
+        ("Just to be extra sure, I go through the rows.", StepKind.RECHECK),
+        ("But let's think about this more carefully.", StepKind.RECHECK),
+        ("Let me think about the lamps again.", StepKind.RECHECK),
+        ("Maybe there's something I'm missing.", StepKind.RECHECK),
+        ("But I need to be careful here.", StepKind.RECHECK),
+        ("However, I should make sure that the lamp is on.", StepKind.RECHECK),
+        ("No, that can't be right.", StepKind.RECHECK),
+        ("To confirm this, I compare the shadows.", StepKind.RECHECK),
+        ("Looking at the lamps again, the left one is off.", StepKind.RECHECK),
+        ("为了确认这一点，我从左边数起。", StepKind.RECHECK),  # noqa: RUF001 - Chinese punctuation
+        ("可能我哪里算错了。", StepKind.RECHECK),
+        ("换个角度，从右边数起。", StepKind.RECHECK),  # noqa: RUF001 - same
+        ("这说明还有一条额外的线。", StepKind.INFERENCE),
+        ("所以，需要计算总面积。", StepKind.INFERENCE),  # noqa: RUF001 - same
+        ("所以我在看这张图。", StepKind.OBSERVATION),
+        ("图中有一条红色的线。", StepKind.OBSERVATION),
+        ("桌上有两个杯子。", StepKind.OBSERVATION),
+        ("There are two lamps on the table.", StepKind.OBSERVATION),
+    ],
+)
+def test_a_sentence_has_the_kind_of_its_words(sentence: str, kind: StepKind) -> None:
+    assert reported(sentence) == [(kind, sentence)]
+
+
+@pytest.mark.parametrize(
+    "advice",
+    [
+        "Make sure that the lamp is off.",
+        "Be careful with the bulb, it is hot.",
+        "To make sure the bulb fits, compare the sockets.",
+    ],
+)
+def test_advice_in_an_answer_is_no_doubt(advice: str) -> None:
+    text = f"**Final Answer**\n\nSwitch the lamp off.\n\n{advice}"
+
+    assert reported(text) == [(StepKind.ANSWER, text)]
+
+
 def test_traces_of_tiny_qvq_start_with_an_observation_and_end_with_the_answer() -> None:
     for sample in json.loads(SAMPLES.read_text()):
         kinds = [kind for kind, _ in reported(sample["trace"])]

@@ -38,6 +38,7 @@ def run_behavior(
     *,
     tokens_per_second: float = 0,
     temperature: float = 0.5,
+    stream_interval: int = 1,
     **switched: bool,
 ) -> uuid.UUID:
     """Run one job on a scripted engine of its own to its end; return its id.
@@ -45,7 +46,10 @@ def run_behavior(
     With probes there are several streams at once, in real time.
     """
     engine_options = ScriptedOptions(
-        tokens_per_second=tokens_per_second, prefill_tokens_per_second=0, behavior=behavior
+        tokens_per_second=tokens_per_second,
+        prefill_tokens_per_second=0,
+        behavior=behavior,
+        stream_interval=stream_interval,
     )
     options: dict[str, Any] = {"temperature": temperature, **switched}
     job_id = submit(bench, **options)

@@ -54,7 +54,8 @@ class ControlledEngine:
 
     def loop(self, before: str = "I see. ") -> None:
         """Have the stream go round in circles after ``before``, until it is aborted."""
-        self.feed(engine.Chunk(text=before), *[engine.Chunk(text=LOOP)] * 64)
+        texts = [before, *[LOOP] * 64]
+        self.feed(*(engine.Chunk(text, output_tokens=n) for n, text in enumerate(texts, start=1)))
 
     @contextlib.contextmanager
     def stream(self, request: engine.GenerationRequest) -> Iterator[_Stream]:

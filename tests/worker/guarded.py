@@ -38,6 +38,14 @@ def make_guards(
     )
 
 
+def feed_chunks(guards: GuardChain, text: str, size: int) -> tuple[Verdict | None, int]:
+    """Return the first verdict on ``text`` in chunks of ``size`` characters, and how many characters it took."""
+    for start in range(0, len(text), size):
+        if (verdict := guards.reasoning.see(text[start : start + size])) is not None:
+            return verdict, start + size
+    return None, len(text)
+
+
 def feed(guards: GuardChain, text: str) -> tuple[Verdict | None, int]:
     """Return the first verdict on ``text``, token by token, and how many characters it took."""
     seen = 0

@@ -129,6 +129,21 @@ def test_text_between_two_ticks_is_one_event_and_each_names_the_one_before(
     assert [mark.tokens for mark in live.event_index] == [2, 1, 1]
 
 
+def test_a_chunk_of_several_tokens_counts_as_the_engine_counts_it(
+    database: Flickering, trace_writer: TraceWriter
+) -> None:
+    live = begin(database, trace_writer)
+    live.add("I see six ", 3)
+    trace_writer.tick()
+    live.add("round ", 4)
+    live.add("shapes in a row.", 8)
+    trace_writer.tick()
+    trace_writer.close(live)
+
+    assert [mark.tokens for mark in live.event_index] == [3, 5]
+    assert live.tokens == 8
+
+
 def test_live_events_equal_the_events_that_sql_has_later(
     database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
 ) -> None:

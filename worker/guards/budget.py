@@ -34,7 +34,7 @@ class BudgetGuard(TraceGuard):
         text = trace.text
         if finish_reason != "length" or extraction.extract(text) is not None:
             return None
-        # A chunk may have held several of the tokens that the engine counted.
+        # The engine counted them: a stream ends for its length at no other number.
         trace.tokens = trace.limit
         if not trace.may_force:
             return None

@@ -108,10 +108,10 @@ class Reasoning(GuardedGeneration):
         """What the guards found, once they have found something."""
         return self._trace.verdict.finding if self._trace.verdict is not None else None
 
-    def see(self, text: str) -> Verdict | None:
+    def see(self, text: str, tokens: int | None = None) -> Verdict | None:
         """Read a chunk's text; return the first verdict of the guards."""
         trace = self._trace
-        for guard in self._guards if trace.add(text) else self._every_chunk:
+        for guard in self._guards if trace.add(text, tokens) else self._every_chunk:
             if (verdict := guard.see(trace)) is not None:
                 trace.verdict = verdict
                 return verdict

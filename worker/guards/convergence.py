@@ -140,7 +140,7 @@ class _Probe:
     def __init__(
         self, request: engine.GenerationRequest, *, engine_: engine.Engine, chars: int, tokens: int
     ) -> None:
-        #: What it has used; without a bill, the chunks are counted.
+        #: What it has used; without a bill, the tokens that were seen.
         self.usage = engine.TokenUsage()
         self.answered = _ProbeAnswer(chars, tokens, None)
         self._request = request
@@ -183,7 +183,7 @@ class _Probe:
         for chunk in stream:
             if chunk.text:
                 text += chunk.text
-                tokens += 1
+                tokens = engine.counted(tokens, chunk.text, chunk.output_tokens)
                 self.usage = engine.TokenUsage(output_tokens=tokens)
             if not closed and box_closed(text):
                 closed = True

@@ -96,8 +96,9 @@ class ForcedAnswer(GuardedGeneration):
         self._continuation = continuation
         self._read = ""
 
-    def see(self, text: str) -> bool:
+    def see(self, text: str, tokens: int | None = None) -> bool:
         """Read a chunk's text; return whether the box is closed."""
+        del tokens
         self._read += text
         return box_closed(self._read)
 

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jobs import scripts
-from jobs.findings import FindingKind
+from jobs.findings import Finding, FindingKind
+from worker.guards import counting, sections
 from worker.guards.protocol import TraceGuard
-from worker.guards.trace import TAIL, GuardedTrace, Verdict
+from worker.guards.trace import GuardedTrace, Verdict
 
 # Verbatim loops. Periods are in characters, because a loop of tokens is a loop of characters with any tokenizer.
-_COPIES = 4
+# Honest text has no block of 200 characters three times in a row, so long periods need fewer copies.
+_COPIES = ((200, 4.0), (1000, 3.0), (6000, 2.5))
 _LEAST_SPAN = 256
 _PROBE = 24
 _PROBES = 64
-_LONGEST_PERIOD = (TAIL - _PROBE) // _COPIES
+_LONGEST_PERIOD = 6000
+#: Periods up to the first length are looked for at each check, longer ones at each fourth.
+_SHORT_PERIOD = 800
+_LONG_PERIODS_EVERY = 4
+#: Characters that are compared first.
+_FIRST = 200
 #: Rules of tables, blank lines, leaders: they repeat by nature, so only a very long run of them is a loop.
 _RULE = re.compile(r"[-|_=\s.:+*~#]*+", re.ASCII)
 _LEAST_RULE_SPAN = 4000
@@ -35,9 +43,20 @@ _LEAST_SENTENCE = 8
 _REPEATED = 0.6
 _HEDGES = 10.0
 _COMPRESSED = 0.12
+#: The compressed size of a long count without end, whose numbers differ.
+_ALIKE = 0.2
 _SENTENCE_END = re.compile(r"[.!?。！？\n]+")  # noqa: RUF001 - what Chinese sentences end with
+#: A period after a number can belong to a list or an ordinal.
+_SENTENCE = re.compile(r"(?:(?<![0-9])\.|[!?。！？\n])++")  # noqa: RUF001 - what Chinese sentences end with
 #: Counts and separators, in digits and Chinese numerals: "第三次" means the same as "第四次".
 _COUNTS = re.compile(r"\W+|[\d〇零一二两三四五六七八九十百千]+")  # noqa: RUF001 - Chinese zero
+#: The most sentences and characters of an item of a count.
+_ITEM_SENTENCES = 6
+_ITEM_CHARS = 120
+#: Letters of sentences that say too much for several of them to be alike in turn.
+_LONG_SENTENCE = 40
+#: The numbers of attempts rise as well, but they count nothing in the image.
+_ATTEMPT = re.compile(r"第\s+[次遍回]|\b(?:attempt|try|time|recount|check)\b")
 _HEDGE = re.compile(
     r"\b(?:wait|hmm|alternatively|let me (?:re|double)[- ]?(?:check|count|examine|think))\b"
     r"|等等|让我(?:再|重新)|或者说|不对",
@@ -46,17 +65,37 @@ _HEDGE = re.compile(
 
 
 class LoopGuard(TraceGuard):
-    """Cuts a trace that repeats itself, and forces an answer unless the trace already has one."""
+    """Cuts a trace that repeats itself or counts without end, and forces an answer unless the trace already has one."""
+
+    def __init__(self) -> None:
+        self._checks = 0
+        self._answers = sections.FinalAnswers()
+        self._counter = counting.Counter()
 
     def see(self, trace: GuardedTrace) -> Verdict | None:
         """Return a verdict on a trace that repeats itself."""
-        if period := tail_period(trace.tail):
+        self._checks += 1
+        every = self._checks % _LONG_PERIODS_EVERY == 0
+        tail, base = trace.tail, trace.length - len(trace.tail)
+        if repeated := self._answers.see(tail, base):
+            return _answered_again(trace, repeated)
+        if period := tail_period(tail, _LONGEST_PERIOD if every else _SHORT_PERIOD):
             return _verbatim(trace, period)
+        if trace.long_check_due and (
+            count := self._counter.see(tail, base, lambda: _compressed(tail) <= _ALIKE)
+        ):
+            return _endless(trace, count)
         if trace.long_check_due and trace.tokens >= _PARAPHRASE_TOKENS:
-            measured = signals(trace.tail)
+            measured = signals(tail)
             if paraphrases(measured):
                 return _paraphrased(trace, measured)
         return None
+
+
+def _answered_again(trace: GuardedTrace, repeated: sections.RepeatedAnswer) -> Verdict:
+    evidence = {"period": repeated.period, "copies": 2}
+    finding = trace.finding(FindingKind.LOOP, repeated.start, trace.length, evidence, spared=True)
+    return trace.keep(finding, trace.text, repeated.end)
 
 
 def _verbatim(trace: GuardedTrace, period: int) -> Verdict:
@@ -69,7 +108,16 @@ def _verbatim(trace: GuardedTrace, period: int) -> Verdict:
     # The first copy is a thought like any other, and the answer may depend on it.
     at = start + period
     sentence = _SENTENCE_END.search(text, at, at + period)
-    return trace.stop(finding, text, sentence.end() if sentence else at)
+    return _cut(trace, finding, sentence.end() if sentence else at, until=at + period)
+
+
+def _endless(trace: GuardedTrace, count: counting.EndlessCount) -> Verdict:
+    text = trace.text
+    evidence = {"items": count.items}
+    finding = trace.finding(
+        FindingKind.PARAPHRASE_LOOP, count.start, len(text), evidence, spared=True
+    )
+    return _cut(trace, finding, count.standing, until=len(text))
 
 
 def _paraphrased(trace: GuardedTrace, measured: LoopSignals) -> Verdict:
@@ -83,17 +131,29 @@ def _paraphrased(trace: GuardedTrace, measured: LoopSignals) -> Verdict:
         "compressed": round(measured.compressed, 2),
     }
     finding = trace.finding(FindingKind.PARAPHRASE_LOOP, start, len(text), evidence, spared=True)
-    return trace.stop(finding, text, start)
+    return _cut(trace, finding, start, until=len(text))
 
 
-def tail_period(tail: str) -> int:
-    """Return the shortest period, in characters, in which the end of ``tail`` repeats itself; 0 if it does not."""
+def _cut(trace: GuardedTrace, finding: Finding, at: int, *, until: int) -> Verdict:
+    """Cut at a place, or after the final answer before it, which can end up to ``until``."""
+    text = trace.text
+    answer = sections.answer_before(text, at, until)
+    return trace.stop(finding, text, at) if answer is None else trace.keep(finding, text, answer)
+
+
+def tail_period(tail: str, longest: int = _LONGEST_PERIOD) -> int:
+    """Return the shortest period in which the end of ``tail`` repeats itself; 0 if it does not.
+
+    Args:
+        tail: the end of a text.
+        longest: the longest period, in characters.
+    """
     if len(tail) < _LEAST_SPAN:
         return 0
     probe = tail[-_PROBE:]
     end = len(tail) - 1
     for _ in range(_PROBES):
-        at = tail.rfind(probe, max(0, len(tail) - _PROBE - _LONGEST_PERIOD), end)
+        at = tail.rfind(probe, max(0, len(tail) - _PROBE - longest), end)
         if at < 0:
             return 0
         period = len(tail) - _PROBE - at
@@ -105,15 +165,19 @@ def tail_period(tail: str) -> int:
 
 def _repeats(tail: str, period: int) -> bool:
     """Return whether ``tail`` ends with enough copies of its last ``period`` characters."""
+    first = min(_FIRST, len(tail) - period)
+    if tail[-first:] != tail[-first - period : -period]:
+        return False
     if _RULE.fullmatch(tail, len(tail) - period):
         least = _LEAST_RULE_SPAN
     elif any(mark in tail[-period:] for mark in _CELLS):
         least = _LEAST_CELLS_SPAN
     else:
         least = _LEAST_SPAN
-    copies = max(_COPIES, -(-least // period))
-    rest = period * (copies - 1)
-    return rest + period <= len(tail) and tail[-rest:] == tail[-rest - period : -period]
+    copies = next(copies for longest, copies in _COPIES if period <= longest)
+    span = max(int(copies * period), least)
+    rest = span - period
+    return span <= len(tail) and tail[-rest:] == tail[-span:-period]
 
 
 @dataclass(frozen=True)
@@ -121,7 +185,7 @@ class LoopSignals:
     """How much a text repeats itself.
 
     Attributes:
-        repeated: share of its last sentences that occurred before.
+        repeated: share of its last sentences that occurred before; 0 for a count, whose numbers rise.
         hedges: "wait", "hmm", "等等" per 1,000 characters.
         compressed: its compressed size, as a share of its own.
     """
@@ -134,17 +198,49 @@ class LoopSignals:
 def signals(text: str) -> LoopSignals:
     """Return the signals of the end of ``text``."""
     window = text[-_WINDOW:]
-    sentences = [
-        _COUNTS.sub(" ", sentence).strip().lower() for sentence in _SENTENCE_END.split(window)
-    ]
-    sentences = [text for text in sentences if scripts.length(text) >= _LEAST_SENTENCE]
-    last = sentences[-_SENTENCES:]
-    enough = len(last) >= _LEAST_SENTENCES
-    data = window.encode("utf-8", "replace")
     return LoopSignals(
-        repeated=1 - len(set(last)) / len(last) if enough else 0.0,
+        repeated=_repeated(window),
         hedges=1000 * len(_HEDGE.findall(window)) / max(1, len(window)),
-        compressed=len(zlib.compress(data, 6)) / max(1, len(data)),
+        compressed=_compressed(window),
+    )
+
+
+def _compressed(text: str) -> float:
+    data = text[-_WINDOW:].encode("utf-8", "replace")
+    return len(zlib.compress(data, 6)) / max(1, len(data))
+
+
+def _repeated(window: str) -> float:
+    """Return the share of the last sentences that occurred before, but for their numbers; 0 if they count."""
+    sentences = _SENTENCE.split(window)
+    forms = [_COUNTS.sub(" ", sentence).strip().lower() for sentence in sentences]
+    long = [form for form in forms if scripts.length(form) >= _LEAST_SENTENCE]
+    last = long[-_SENTENCES:]
+    if len(last) < _LEAST_SENTENCES:
+        return 0.0
+    repeated = 1 - len(set(last)) / len(last)
+    # The last sentence may be incomplete.
+    if repeated < _REPEATED or _turns(last[:-1]):
+        return repeated
+    items = counting.count(
+        [
+            sentence
+            for sentence, form in zip(sentences, forms, strict=True)
+            if not _ATTEMPT.search(form)
+        ]
+    )
+    # An item can have several sentences, and only one of them a number.
+    counted = items * _ITEM_SENTENCES >= len(long) and items * _ITEM_CHARS >= len(window)
+    return 0.0 if counted else repeated
+
+
+def _turns(forms: Sequence[str]) -> bool:
+    """Return whether long sentences follow each other in the same order again and again, numbered or not."""
+    if len(set(forms)) == 1 or sum(map(len, forms)) < _LONG_SENTENCE * len(forms):
+        return False
+    return any(
+        all(left == right for left, right in zip(forms, forms[period:], strict=False))
+        for period in range(2, len(forms) // 2)
     )
 
 

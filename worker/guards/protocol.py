@@ -97,8 +97,13 @@ class GuardedGeneration(abc.ABC):
         """The finding to publish after the text, if there is one."""
         return None
 
-    def see(self, text: str) -> object:  # noqa: ARG002 - the default reads everything
-        """Read a chunk's text; a true value cuts the generation."""
+    def see(self, text: str, tokens: int | None = None) -> object:  # noqa: ARG002 - the default reads everything
+        """Read a chunk's text; a true value cuts the generation.
+
+        Args:
+            text: the chunk's text.
+            tokens: the engine's count of the generation's tokens so far, or None without one.
+        """
         return False
 
     def end(self, text: str, finish_reason: str) -> object:  # noqa: B027 - the default does nothing

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from jobs import engine
 from jobs.answers import extraction
 from jobs.findings import Action, Finding, FindingKind
 from worker.guards import prompts
@@ -19,8 +20,8 @@ _CHECK_EVERY = 64
 _LONG_CHECK_EVERY = 1024
 #: Tokens before the first check.
 _LEAST_TOKENS = 64
-#: Characters at the end of the text that the checks get.
-TAIL = 8024
+#: Characters at the end of the text that the checks get: more than two copies of the longest loop.
+TAIL = 15_100
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,15 @@ class GuardedTrace:
         """Whether enough tokens are left for an answer."""
         return self._budget is None or self._budget - self.tokens >= _LEAST_FORCED
 
-    def add(self, text: str) -> bool:
-        """Add a chunk's text; return whether a check is due."""
+    def add(self, text: str, tokens: int | None = None) -> bool:
+        """Add a chunk's text; return whether a check is due.
+
+        Args:
+            text: the chunk's text.
+            tokens: the engine's count of all tokens so far; None: the text is measured.
+        """
         size = len(text)
-        self.tokens += 1
+        self.tokens = engine.counted(self.tokens, text, tokens)
         self.length += size
         self._parts.append(text)
         self._unchecked += size
@@ -113,7 +119,7 @@ class GuardedTrace:
         self.length = len(text)
 
     def bill(self, tokens: int) -> None:
-        """Count the tokens of the engine's bill, which are more than the chunks if the engine stopped late.
+        """Count the tokens of the engine's bill, which are more than those seen if the engine stopped late.
 
         If they leave too few for a forced answer, the verdict no longer asks for one.
         """
@@ -159,6 +165,11 @@ class GuardedTrace:
         if answer is not None and answer.rule == "heading+boxed":
             return _stopped(finding, at)
         return self.force(finding, text, at)
+
+    @staticmethod
+    def keep(finding: Finding, text: str, at: int) -> Verdict:
+        """Cut ``text`` at a place, after an answer that stands."""
+        return _stopped(finding, len(text[:at].rstrip()))
 
     @staticmethod
     def note(finding: Finding, length: int) -> Verdict:

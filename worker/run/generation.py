@@ -144,7 +144,7 @@ class _Ending:
 
 def _keep(chunk: engine.Chunk, *, buffer: TraceBuffer, ending: _Ending) -> None:
     if chunk.text:
-        buffer.add(readable(chunk.text))
+        buffer.add(readable(chunk.text), chunk.output_tokens)
     ending.finish_reason = chunk.finish_reason or ending.finish_reason
     ending.usage = chunk.usage or ending.usage
 
@@ -156,7 +156,7 @@ def _cuts(
     if ending.cut_at is not None:
         return False
     if not ending.whole:
-        return bool(chunk.text and generation.see(chunk.text))
+        return bool(chunk.text and generation.see(chunk.text, chunk.output_tokens))
     if not ending.read:
         ending.read = True
         generation.end(buffer.text(), ending.finish_reason or "")

@@ -17,6 +17,7 @@ import structlog
 
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
+from jobs import engine
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent
 from jobs.store import traces
@@ -53,6 +54,8 @@ class TraceBuffer:
         self._lock = threading.Lock()
         self._parts: list[str] = []
         self._marked = 0
+        #: The tokens of the marked text.
+        self._marked_tokens = 0
         self._marks: list[IndexEntry] = []
         #: The marked texts that have not been taken yet.
         self._untaken: list[str] = []
@@ -60,15 +63,15 @@ class TraceBuffer:
         self._position = 0
         self._tokens = 0
 
-    def add(self, text: str) -> None:
-        """Add a chunk's text."""
+    def add(self, text: str, tokens: int | None = None) -> None:
+        """Add a chunk's text; ``tokens`` is the engine's count of all tokens so far, or None without one."""
         with self._lock:
             self._parts.append(text)
-            self._tokens += 1
+            self._tokens = engine.counted(self._tokens, text, tokens)
 
     @property
     def tokens(self) -> int:
-        """Chunks so far: the tokens, until the engine's bill has the exact number."""
+        """The tokens so far, by the engine's count if it has one."""
         return self._tokens
 
     def text(self) -> str:
@@ -100,10 +103,11 @@ class TraceBuffer:
             number = numbers.take()
             if number is None:
                 return None
+            tokens = None
             if finding is None:
-                self._marked = len(self._parts)
+                tokens = self._tokens - self._marked_tokens
+                self._marked, self._marked_tokens = len(self._parts), self._tokens
             elapsed = round((time.monotonic() - self._begun) * 1000)
-            tokens = len(chunks) if finding is None else None
             mark = IndexEntry(number, len(text), self._started_ms + elapsed, finding, tokens)
             self._marks.append(mark)
             self._untaken.append(text)

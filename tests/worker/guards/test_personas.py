@@ -34,6 +34,25 @@ def test_a_runaway_ends_with_the_right_answer_its_finding_and_at_most_a_fifth_of
     assert (job.output_tokens or 0) <= 0.2 * BUDGET
 
 
+@pytest.mark.parametrize("stream_interval", [1, 10])
+def test_a_loop_ends_at_the_same_token_however_many_a_chunk_has(
+    bench: Bench, stream_interval: int
+) -> None:
+    job_id = run_behavior(
+        bench,
+        "paraphrase_loop",
+        temperature=0,
+        tokens_per_second=500,
+        stream_interval=stream_interval,
+    )
+
+    assert found(bench, job_id) == [("paraphrase_loop", "forced")]
+    [finding] = bench.view(job_id).findings
+    trace, _ = bench.trace(job_id)
+    assert 1000 <= trace.output_tokens <= 1400
+    assert BUDGET - 1400 <= finding.tokens_saved + 80 <= BUDGET - 1000
+
+
 def test_without_probes_an_answer_is_forced_when_a_trace_reaches_its_limit(
     bench: Bench,
 ) -> None:

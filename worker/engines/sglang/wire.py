@@ -92,7 +92,8 @@ def body(
         "rid": request.rid,
         "cache_salt": request.salt,
         "stream": True,
-        "stream_options": {"include_usage": True},
+        # A chunk can hold several tokens, so each one says how many there are so far.
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
         "messages": messages,
         "max_completion_tokens": request.max_output_tokens,
         "temperature": sampling.temperature,
@@ -149,19 +150,23 @@ def chunk(payload: bytes) -> engine.Chunk:
     """
     try:
         event = orjson.loads(payload)
-        text, finish, usage = "", None, None
+        text, finish, usage, output_tokens = "", None, None, None
         if choices := event.get("choices"):
             text = choices[0]["delta"].get("content") or ""
             finish = choices[0].get("finish_reason")
         elif error := event.get("error"):
             raise InBandError(int(error.get("code") or 500), str(error.get("message") or ""))
         if bill := event.get("usage"):
-            usage = _usage(bill)
+            # The bill comes in an event of its own; a count of the tokens so far comes with text.
+            if choices:
+                output_tokens = int(bill.get("completion_tokens") or 0) or None
+            else:
+                usage = _usage(bill)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise errors.EngineFault("The engine sent an event that cannot be read.") from error
     if finish is not None and finish not in _FINISHES:
         raise errors.EngineFault("The engine ended the stream for an unknown reason.")
-    return engine.Chunk(text, cast("engine.FinishReason | None", finish), usage)
+    return engine.Chunk(text, cast("engine.FinishReason | None", finish), usage, output_tokens)
 
 
 def message(answer: bytes) -> str:
