@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.answers import values
+from jobs.answers import numbers, values
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ from jobs.answers import values
     ],
 )
 def test_a_number_is_read_in_every_notation(text: str, value: float | None) -> None:
-    assert values.number(text) == value
+    assert numbers.read(text) == value
 
 
 @pytest.mark.parametrize(
@@ -206,9 +206,9 @@ def test_texts_separated_by_markup_differ_from_joined_ones(one: str, other: str)
 
 def test_long_texts_are_compared_completely() -> None:
     begun = "There are many things to be seen here. " * 8
-    assert values.number(f"{begun}5 dogs.") == 5
-    assert values.number(f"5 dogs. {begun}3 cats.") is None
-    assert values.number("5 dogs. " + begun * 20) is None
+    assert numbers.read(f"{begun}5 dogs.") == 5
+    assert numbers.read(f"5 dogs. {begun}3 cats.") is None
+    assert numbers.read("5 dogs. " + begun * 20) is None
     assert not values.same(f"{begun}Red.", f"{begun}Blue.")
     assert values.same(f"{begun}Red.", f"{begun}Red.")
 
@@ -295,6 +295,6 @@ _PIECES = [
 
 @given(st.text(max_size=300) | st.lists(st.sampled_from(_PIECES), max_size=80).map("".join))
 def test_no_text_makes_the_parser_fail(text: str) -> None:
-    assert values.number(text) is None or isinstance(values.number(text), int | float)
+    assert numbers.read(text) is None or isinstance(numbers.read(text), int | float)
     assert values.boolean(text) in (True, False, None)
     assert values.choice(text, ["a", "b"]) in ("a", "b", None)
