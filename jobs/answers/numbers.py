@@ -40,7 +40,7 @@ _COMMA_NUMBER = re.compile(
 )
 #: The mark of an item or of a quotation at the start of a line: **-** 6, **>** 6. A minus has no space after it.
 _BULLET = re.compile(
-    r"^[^\S\n]{0,12}+(?:>[^\S\n]{0,4}+){0,4}+(?:[-*+•‣◦·\u2013\u2014][^\S\n]++|(?<=>)|(?<=>[^\S\n]))(?=\S)",
+    r"^[^\S\n]{0,12}+(?:(?:>[^\S\n]{1,4}+){1,4}+(?:[-*+•‣◦·\u2013\u2014][^\S\n]++)?+|[-*+•‣◦·\u2013\u2014][^\S\n]++)(?=\S)",
     re.MULTILINE,
 )
 #: LaTeX fractions: ``\frac{1}{3}``, ``\dfrac12``; also mixed numbers: ``3\frac{1}{2}``.
@@ -113,6 +113,15 @@ _MINUS = re.compile(
 )
 #: A percentage in Chinese: 百分之50, 百分之五十.
 _PERCENT = re.compile(r"百分之\s*([\d.]+|[零〇一二两三四五六七八九十百]+)", re.ASCII)
+
+#: Fractions that are one character.
+_VULGAR = re.compile("[¼-¾⅐-⅞]")
+#: A number with a zero before it.
+_CODE = re.compile(r"0\d")
+#: Chinese measure words and units, one of which follows a number.
+_MEASURE = re.compile(
+    "[个只条张盏辆件本位名棵朵头匹支枝把块片双对次天年月日点小分秒米厘公斤克度元岁人层座栋台架艘颗粒根杯瓶碗盘间种道题节匹面颜步页场周升吨瓦伏平立千毫]"
+)
 
 # Numbers in words.
 
@@ -187,6 +196,49 @@ def read(text: str, question: str = "") -> int | float | None:
     # The text may repeat the number in words ("6 (six)") and use "one" as a pronoun.
     rest = f"{plain[: matches[0].start()]} ; {plain[matches[0].end() :]}"
     return value if all(word in (value, 1) for word in _in_words(rest)) else None
+
+
+def leading(text: str, question: str = "") -> tuple[Fraction, str] | None:
+    """Return the exact number with which a text begins, and the text after it; None if it begins with none.
+
+    Whole numbers with a zero before them, such as 007, are codes.
+
+    Args:
+        text: a text as :func:`jobs.answers.folding.folded` returns it.
+        question: its language decides whether ``3,5`` is a number.
+    """
+    plain = _SCIENTIFIC.sub(_exponent, _HALF_AFTER.sub(" ", _BULLET.sub("", text)))
+    plain = _FRACTION.sub(_quotient, plain).replace("\\%", "%")
+    plain = _VULGAR.sub(lambda match: unicodedata.normalize("NFKC", match[0]), plain)
+    plain = plain.replace("\u2044", "/")
+    if languages.decimal_comma(question):
+        plain = _COMMA_NUMBER.sub(_with_point, plain)
+    plain = _MIXED.sub(_improper, _SPACED.sub(lambda match: match[0].replace(" ", ""), plain))
+    plain = _MINUS.sub("-", _PERCENT.sub(r"\1%", plain))
+    match = _NUMBER.match(plain)
+    if match is None:
+        return _leading_words(plain)
+    value = None if _CODE.match(match["upper"]) else _fraction(match)
+    return None if value is None else (value, plain[len(match[0].rstrip()) :])
+
+
+def _leading_words(plain: str) -> tuple[Fraction, str] | None:
+    """Return the number in words with which a text begins."""
+    negative = plain.startswith("-")
+    words = plain[negative:]
+    run = numerals.ENGLISH.match(words)
+    value = numerals.english(run[0]) if run else None
+    if run is None and (run := numerals.CHINESE.match(words)) is not None:
+        # A counted thing follows, or nothing: 三角形 is a shape, and 百合 is a flower.
+        counts = run.end() == len(words) or _MEASURE.match(words, run.end())
+        value = numerals.chinese(run[0]) if counts and run[0][0] not in "百千万亿" else None
+    if run is None or value is None:
+        return None
+    rest = words[run.end() :]
+    number = Fraction(-value if negative else value)
+    if percent := _PERCENT_WORD.match(rest):
+        return number / 100, rest[percent.end() :]
+    return number, rest
 
 
 def _normalized(text: str, question: str) -> str:
