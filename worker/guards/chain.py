@@ -13,6 +13,7 @@ from jobs import engine
 from jobs.answers import extraction
 from jobs.findings import Finding
 from jobs.store import traces
+from worker.equality import SameAnswer
 from worker.guards.budget import BudgetGuard
 from worker.guards.convergence import ConvergenceGuard
 from worker.guards.forced_answer import ForcedAnswerGuard
@@ -166,6 +167,7 @@ def build(
     engine_: engine.Engine,
     number: int,
     special_tokens: SpecialTokens,
+    same: SameAnswer,
 ) -> GuardChain:
     """Return the guards that a job's options ask for.
 
@@ -175,6 +177,7 @@ def build(
         engine_: the engine that runs it.
         number: the number of the first generation.
         special_tokens: those of the model, which the prompt does not repeat.
+        same: whether two answers to the question mean the same.
     """
     enabled = options.get("guards") or {}
     form = JsonFormat.of(options)
@@ -185,7 +188,7 @@ def build(
     if enabled.get("budget"):
         guards.append(BudgetGuard())
     if enabled.get("convergence") and form is None:
-        guards.append(ConvergenceGuard(request, engine_=engine_))
+        guards.append(ConvergenceGuard(request, engine_=engine_, same=same))
     if enabled.get("language"):
         guards.append(LanguageGuard())
     if form is not None:
@@ -195,7 +198,12 @@ def build(
         if enabled.get("verify"):
             repeated = special_tokens.neutralize(request.requested)
             guards.append(
-                VerifyGuard(request, answer_format=options.get("answer_format"), repeated=repeated)
+                VerifyGuard(
+                    request,
+                    answer_format=options.get("answer_format"),
+                    repeated=repeated,
+                    same=same,
+                )
             )
     limit = request.max_output_tokens
     for guard in reversed(guards):
