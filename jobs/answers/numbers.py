@@ -11,7 +11,8 @@ import unicodedata
 from collections.abc import Iterator
 from fractions import Fraction
 
-from jobs.answers import folding, languages, numerals, typesetting
+from jobs.answers import folding, languages, numerals, remarks, typesetting
+from jobs.answers.remarks import Remark
 from jobs.document import markup
 
 #: A longer text is not read, because it might contain another number further on.
@@ -188,7 +189,9 @@ def read(text: str, question: str = "") -> int | float | None:
     if not matches and any(character.isdigit() for character in plain):
         return None
     if not matches:
-        worded = [] if _PART.search(plain) else list(_in_words(plain))
+        # "Wrong, let me count one more time" does not count one thing.
+        denied = remarks.remark(text) is Remark.DENIES
+        worded = [] if denied or _PART.search(plain) else list(_in_words(plain))
         return worded[0] if len(worded) == 1 else None
     value = _value_of(matches[0]) if len(matches) == 1 else None
     if value is None or _PART_AFTER.match(plain, matches[0].end()):

@@ -12,10 +12,10 @@ import json
 import math
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from jobs.answers import folding, json_schema, numbers
+from jobs.answers import folding, json_schema, meaning, numbers
 
 #: Characters of a text that a comparison of words reads.
 _MAX_TEXT = 200
@@ -58,6 +58,12 @@ _LETTER = re.compile(
 )
 #: The letter of an option before its text: **B.** a cat, **(B)** a cat.
 _EXPLAINED = re.compile(r"[*(\s]*([A-Za-z])(?:\)\s*[.:]?|\s*[.:、])\s*(?=\S)")
+#: The reason that follows an option: B**, because it is green**, B**因为它是绿色的**.
+_REASON = re.compile(
+    r"[\s,;:.]{0,4}(?:\b(?:because|since|as (?:the|it|they))\b|因为|由于).*\Z", re.DOTALL
+)
+#: The article before an option, and a pronoun after it: **the** red **one**.
+_ARTICLE = re.compile(r"\A(?:the|an?)\s+|\s+ones?\Z")
 #: The letter of an option after its text: a cat **(b)**.
 _LETTER_AFTER = re.compile(r"\s*\(([a-z])\)\Z")
 
@@ -109,21 +115,31 @@ def choice(text: str, options: Sequence[str]) -> str | None:
     choice. If the options are single letters, the text that the question gives for them may follow (``C. a cat``).
     """
     plain = _folded(text)
-    named = _named(plain, options)
-    if not named:
-        plain = _after_introduction(plain)
-        named = _named(plain, options)
-    if not named:
-        letter = _LETTER.match(plain)
-        rest = plain[letter.end() :].strip(" .:),-\u2013\u2014") if letter else ""
-        if letter is None and (letter := _LETTER_AFTER.search(plain)):
-            rest = plain[: letter.start()]
-        index = ord(letter[1]) - ord("a") if letter else len(options)
-        if index < len(options) and rest in ("", _folded(options[index])):
-            named = {options[index]}
-    if not named:
-        named = _lettered(_after_introduction(folding.unmarked(text[:_MAX_TEXT])), options)
-    return named.pop() if len(named) == 1 else None
+    introduced = _after_introduction(plain)
+    short = _REASON.sub("", introduced)
+    for reading in (plain, introduced, short):
+        if named := _named(reading, options):
+            return _only(named)
+    for reading in (introduced, short):
+        if named := _by_letter(reading, options):
+            return _only(named)
+    return _only(_lettered(_after_introduction(folding.unmarked(text[:_MAX_TEXT])), options))
+
+
+def _only(options: set[str]) -> str | None:
+    return options.pop() if len(options) == 1 else None
+
+
+def _by_letter(plain: str, options: Sequence[str]) -> set[str]:
+    """Return the option whose letter ``plain`` equals or starts with, if the text after it names no other option."""
+    letter = _LETTER.match(plain)
+    rest = plain[letter.end() :].strip(" .:),-\u2013\u2014") if letter else ""
+    if letter is None and (letter := _LETTER_AFTER.search(plain)):
+        rest = plain[: letter.start()]
+    index = ord(letter[1]) - ord("a") if letter else len(options)
+    if index >= len(options) or (rest and options[index] not in _named(rest, options)):
+        return set()
+    return {options[index]}
 
 
 def structured(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -177,13 +193,26 @@ def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
 
 
 def _named(plain: str, options: Sequence[str]) -> set[str]:
-    """Return the options that equal ``plain``; if none does, those that equal it without quotes and spaces."""
-    exact = {option for option in options if _folded(option) == plain}
-    return exact or {option for option in options if _bare(_folded(option)) == _bare(plain)}
+    """Return the options that ``plain`` names: exactly, without spaces, by their meaning, or as "the … one"."""
+    readings: tuple[Callable[[str], Hashable], ...] = (_folded, _bare, _meaning, _thing)
+    for reading in readings:
+        read_plain = reading(plain)
+        if named := {option for option in options if reading(option) == read_plain}:
+            return named
+    return set()
 
 
-def _bare(folded: str) -> str:
-    return "".join(unicodedata.normalize("NFKC", folded).strip(_AROUND).split())
+def _meaning(text: str) -> Hashable:
+    return meaning.read(text).key
+
+
+def _thing(text: str) -> str:
+    """Return the words of a text without its article and a pronoun: the red one."""
+    return _ARTICLE.sub("", _folded(text))
+
+
+def _bare(text: str) -> str:
+    return "".join(unicodedata.normalize("NFKC", _folded(text)).strip(_AROUND).split())
 
 
 def _lettered(plain: str, options: Sequence[str]) -> set[str]:

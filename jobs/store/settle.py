@@ -72,7 +72,9 @@ def succeed(
         tally: how the samples voted, if they did.
         finish_reason: that of the generation with the answer, when it is another one.
     """
-    value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
+    value = None
+    if answer is not None:
+        value = read_value(answer.text, claim.options.get("answer_format"), claim.question)
     guard_findings = tuple(guard_findings)
     _read(generation, *others)
     firsts = [end.first_token_at for end in (generation, *others) if end.first_token_at is not None]
