@@ -65,14 +65,14 @@ def read(text: str, question: str = "") -> Meaning:
     """
     folded = folding.folded(text)
     if len(text) > _MAX_TEXT:
-        return Meaning(("text", folded))
+        return Meaning(("text", folded, ()))
     if token := _BRACKETED.fullmatch(folded):
         folded = token[1]
     return (
         _quantity(folded, question)
         or _several(folded, question)
         or _expression(text, question)
-        or Meaning(("text", _tight(folded)))
+        or Meaning(("text", _tight(folded), ()))
     )
 
 
@@ -269,13 +269,20 @@ def _expression(text: str, question: str) -> Meaning | None:
         return None
     if unit == _DEGREE or unit in _asked_units(question):
         unit = ()
+    folded = folding.folded(head)
+    # A formula that is not evident may be a code, in which spaces and capitals are as in other texts.
+    product = formula.evident or _PRODUCT.fullmatch(folded)
     return Meaning(
-        ("expression", "".join(folding.folded(head).split()), unit),
+        ("expression" if product else "text", folded.replace(" ", "") if product else folded, unit),
         formula.tex,
         evident=formula.evident,
         relation=formula.relation,
         unit=unit,
     )
+
+
+#: A number of unknowns: 2x.
+_PRODUCT = re.compile(r"\d++ ?[xyz]")
 
 
 def _goes_without_saying(name: str, value: str, question: str) -> bool:
