@@ -211,7 +211,7 @@ class Comparison:
         remark = self._remark(text, second)
         if remark is not None:
             return Action.CONFIRMED if remark is Remark.AFFIRMS else Action.DOUBTED
-        if second is None or self._refuses(second.text):
+        if second is None or self._about(second) or self._refuses(second.text):
             return Action.DOUBTED
         if self.same(second.text, self.first.text):
             return Action.CONFIRMED
@@ -232,7 +232,7 @@ class Comparison:
         Otherwise the last sentences decide.
         """
         if second is not None and second.rule != "phrase":
-            return None if self._states(second.text) else remarks.remark(second.text)
+            return None if self._states(second.text) else remarks.remark(folding.unmarked(second.text))
         for distance, sentence in enumerate(reversed(remarks.sentences(text)[-_LAST_SENTENCES:])):
             phrase = extraction.extract(sentence)
             if phrase is not None and self._states_in_phrase(phrase.text):
@@ -244,6 +244,14 @@ class Comparison:
             if phrase is not None:
                 return None
         return None
+
+    def _about(self, second: Answer) -> bool:
+        """Return whether what was read as an answer is part of a remark: check whether the answer is correct."""
+        return (
+            second.rule == "phrase"
+            and remarks.remark(f"the answer is {second.text}") is not None
+            and not self._states_in_phrase(second.text)
+        )
 
     def _states(self, answer: str) -> bool:
         """Return whether a final answer is one in the job's format, or one of the words that the question offers."""
