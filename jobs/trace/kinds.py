@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import re
 
+from jobs.document import markup
+
 
 class StepKind(enum.StrEnum):
     """The kind of a reasoning step."""
@@ -39,7 +41,7 @@ def _first(*phrases: str) -> re.Pattern[str]:
 
 #: The first matching row decides; a sentence without a matching row has the kind of the sentence before it.
 _TABLE = (
-    (StepKind.ANSWER, _anywhere(r"\\boxed\s*+\{")),
+    (StepKind.ANSWER, markup.BOX),
     (
         StepKind.RECHECK,
         _first(
