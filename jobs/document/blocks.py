@@ -221,7 +221,7 @@ class _Scan:
         state, text = self._state, self._text
         heading = markup.heading(text, at, end)
         if heading is not None:
-            self._begin(BlockKind.FINAL, at)
+            self._begin(BlockKind.FINAL if heading.rank else BlockKind.TITLE, at)
             self._headings.append(Heading(at, heading.content, heading.rank, heading.level))
             state.position = heading.content
             if not text[heading.content : end].strip(" \t\r*_#"):
@@ -233,12 +233,15 @@ class _Scan:
             return
         if _RULE.match(line):
             self._begin(BlockKind.RULE, at)
+        elif _LIST.match(line):
+            first = state.kind is None
+            self._begin(BlockKind.LIST, at)
+            # "1. **Forces**" is an item of a list, or the title of what follows.
+            state.titled |= first and not state.joined and markup.TITLE.fullmatch(line) is not None
         elif markup.TITLE.fullmatch(line) and (line.lstrip()[:1] == "#" or state.kind is None):
             self._begin(BlockKind.TITLE, at)
         elif _TABLE.match(line):
             self._begin(BlockKind.TABLE, at)
-        elif _LIST.match(line):
-            self._begin(BlockKind.LIST, at)
         elif _FORMULA.match(line):
             self._begin(BlockKind.FORMULA, at)
         else:
@@ -252,6 +255,7 @@ class _Scan:
             if kind not in alone and state.kind not in alone:
                 # A list after its introduction, without a blank line: one block.
                 state.listing |= kind in (BlockKind.LIST, BlockKind.TABLE)
+                state.titled = False
                 return
             self._close(at, closed=True)
         joined = self._joins(kind, at)

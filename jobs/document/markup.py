@@ -26,8 +26,8 @@ _ORNAMENT = (
 )
 _WORDS = (
     r"(?:(?P<final>final[ \t\xa0]{1,8}+answers?|(?:最终|最後|最后|最終)(?:的)?(?:答案|回答|答复)|正确答案|正確答案)"
-    r"|(?P<answer>(?:(?:correct|right|overall)[ \t]{1,4}+)?answers?|答案|回答|答)"
-    r"|(?P<conclusion>(?:final[ \t]{1,4}+)?conclusions?|结论|結論|最终结论|最後結論))(?![A-Za-z])"
+    r"|(?P<answer>(?:(?:correct|right|overall)[ \t]{1,4}+)?answers?|答案|回答|答|(?:最终|最後)?(?:结论|結論))"
+    r"|(?P<conclusion>(?:final[ \t]{1,4}+)?conclusions?))(?![A-Za-z])"
 )
 _PARENTHESIS = r"(?:[ \t]{0,4}+[(（][^()（）\n]{1,60}+[)）])?+"  # noqa: RUF001 - full-width
 _COLON = r"[ \t]{0,4}+(?P<colon>(?:\bis\b|\bare\b|是|为|為)?[ \t]{0,4}+[:：]|\bis\b|\bare\b|是|为|為)?+[ \t]{0,4}+"  # noqa: RUF001 - full-width
