@@ -107,12 +107,14 @@ _ABOUT = (
     (Remark.AFFIRMS, re.compile(rf"(?:{_AFFIRMING}){_WORD_END}|{_AFFIRMING_CJK}", re.IGNORECASE)),
     (Remark.NEUTRAL, re.compile(rf"(?:{_NEUTRAL}){_WORD_END}|{_NEUTRAL_CJK}", re.IGNORECASE)),
 )
-#: Directions and truth values that are answers as well as remarks: "on the right", "right side", "true".
-_VALUE = re.compile(
+#: Answers that begin like a remark: "right side", "the same color"; also true and false, which answer many questions.
+_NO_REMARK = re.compile(
     r"right[ -](?:side|hand|turn|arrow|one|angle|triangle|of|and|to)\b|the same (?:color|colour|size|shape|number|as)\b"
-    r"|(?:true|false)\W*\Z|off\W*\Z|right\W*\Z(?<=\*)|one of (?:the )?(?:two|three)\b|不(?:锈钢|是)?\Z|没有\W*\Z|不是\W*\Z|非(?=洲|常)|(?:the )?right answer",
+    r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b|(?:不锈钢|没有|不是|不|不能|不会|不可以|非洲)\W*\Z",
     re.IGNORECASE,
 )
+#: Words that are an answer if they are emphasized: "the answer is **right**".
+_EMPHASIZED = re.compile(r"(?:\*{1,3}|[\"“`(])(?:right|off|fine|clear|simple|valid|unknown)(?:\*{1,3}|[\"”`)])", re.IGNORECASE)
 #: Sentences about an answer without "is".
 _JUDGMENTS = (
     (
@@ -138,6 +140,8 @@ _JUDGMENTS = (
         ),
     ),
 )
+#: The most characters of a sentence that are read.
+_REACH = 2000
 #: The end of an answer in its sentence: a reason follows.
 _REASON = re.compile(
     r"[,，;；]?[ ]{0,2}+(?:\b(?:because|since|given that|due to|which|where|so that)\b|因为|由于|因為)|[，；](?=这|即|理由|原因)",  # noqa: RUF001
@@ -187,7 +191,7 @@ def statements(text: str, stops: Sequence[int], start: int = 0) -> list[Statemen
     }
     for match in _LABEL.finditer(text, start):
         at, end = match.end(), _line_end(text, match.end())
-        gathered[at] = Statement(match.start(), at, end, _about(text[at:end]), label=True)
+        gathered[at] = Statement(match.start(), at, end, about(text[at:end]), label=True)
     return sorted(gathered.values(), key=lambda statement: statement.at)
 
 
@@ -225,20 +229,18 @@ def _statement(text: str, stops: Sequence[int], match: re.Match[str]) -> Stateme
     if _HYPOTHETICAL.search(before) or _OTHER.search(before) or _DOUBT.search(text[start:end]):
         remark: Remark | None = Remark.NEUTRAL
     else:
-        remark = _about(stated)
+        remark = about(stated)
         if match.groupdict().get("negated"):
             remark = Remark.DENIES if remark is Remark.AFFIRMS else Remark.NEUTRAL
     return Statement(match.start(), start, start + len(stated), remark)
 
 
-def _about(stated: str) -> Remark | None:
-    """Return what is said about an answer, or None if ``stated`` is an answer."""
+def about(stated: str) -> Remark | None:
+    """Return what is said about an answer, or None if ``stated``, the end of "the answer is …", is an answer."""
     bare = stated.strip()
     plain = bare.lstrip("*_ \"'“‘,，")  # noqa: RUF001 - quotation marks
-    if _VALUE.match(bare) or (bare[:1] in "*\"“‘'`" and len(plain.split()) == 1):  # noqa: RUF001, PLR2004
-        emphasized = bare[:1] in "*\"“`" and plain.rstrip("*.\"”。") != ""  # noqa: RUF001
-        if emphasized or _VALUE.match(bare):
-            return None
+    if _EMPHASIZED.match(bare) or _NO_REMARK.match(plain):
+        return None
     for remark, pattern in _ABOUT:
         if pattern.match(plain):
             return remark
@@ -248,19 +250,21 @@ def _about(stated: str) -> Remark | None:
 def _sentence_start(text: str, stops: Sequence[int], at: int) -> int:
     index = bisect.bisect_right(stops, at)
     stop = stops[index - 1] if index else 0
-    return max(stop, text.rfind("\n", 0, at) + 1, at - 400)
+    reach = max(0, at - _REACH)
+    return max(stop, text.rfind("\n", reach, at) + 1, reach)
 
 
 def _sentence_end(text: str, stops: Sequence[int], at: int) -> int:
     line = _line_end(text, at)
     index = bisect.bisect_right(stops, at)
-    stop = stops[index] if index < len(stops) else len(text)
-    if stop <= line:
-        return stop
+    if index < len(stops) and stops[index] <= line:
+        return stops[index]
+    # A list has no sentences.
     cut = _LINE_END.search(text, at, line)
     return cut.end() if cut else line
 
 
 def _line_end(text: str, at: int) -> int:
-    end = text.find("\n", at)
-    return len(text) if end < 0 else end
+    reach = min(len(text), at + _REACH)
+    end = text.find("\n", at, reach)
+    return reach if end < 0 else end
