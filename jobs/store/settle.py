@@ -85,6 +85,7 @@ def succeed(
             others=others,
             values={
                 "answer_text": answer.text if answer else None,
+                "answer_tex": answer.tex if answer else None,
                 "answer_rule": answer.rule if answer else None,
                 "answer_value": value,
                 "answer_forced": forced if answer else None,
