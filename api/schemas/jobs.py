@@ -47,7 +47,7 @@ class JobAnswer(ResponseModel):
     """The final answer, and the rule that extracted it from the text."""
 
     text: str = Field(
-        description="The answer without typesetting: `A red lamp` for `\\\\text{A red lamp}`, `90°`, `m²`. Mathematics is "
+        description="The answer without typesetting: `A red lamp` for `\\text{A red lamp}`, `90°`, `m²`. Mathematics is "
         "LaTeX."
     )
     tex: str | None = Field(
@@ -122,7 +122,14 @@ class Finding(ResponseModel):
     """A problem that a guard found in a trace, and the action it took."""
 
     kind: Literal[
-        "loop", "paraphrase_loop", "budget", "converged", "language", "verify", "no_answer", "refusal"
+        "loop",
+        "paraphrase_loop",
+        "budget",
+        "converged",
+        "language",
+        "verify",
+        "no_answer",
+        "refusal",
     ]
     attempt: int
     generation: int = Field(description="The `index` of the trace's generation.")

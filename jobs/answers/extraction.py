@@ -44,28 +44,34 @@ _WHOLE = 4000
 #: The most characters of a last paragraph that states an answer, without and with a conclusion in it.
 _SHORT, _CONCLUDING = 80, 400
 _HEDGE = re.compile(
-    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['’]?s|let me|need to|i think|i['’]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",  # noqa: RUF001
+    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['\u2019]?s|let me|need to|i think"
+    r"|i['\u2019]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",
     re.IGNORECASE,
 )
 #: Words of a thought: an output with them is not an answer as a whole.
 _THOUGHT = re.compile(
-    r"\b(?:let me|wait,|hmm|hold on|i['’]m not sure|i need to|i think"
-    r"|let['’]?s (?:see|check|count|look|think|analy[sz]e|break|start|begin|verify|examine|find|calculate|compute|solve|figure"
+    r"\b(?:let me|wait,|hmm|hold on|i['\u2019]m not sure|i need to|i think"
+    r"|let['\u2019]?s (?:see|check|count|look|think|analy[sz]e|break|start|begin|verify|examine"
+    r"|find|calculate|compute|solve|figure"
     r"|try|go|review|determine|double|re))(?![A-Za-z])|让我|等等|我再|再数|不对，|我需要|我想",  # noqa: RUF001
     re.IGNORECASE,
 )
 #: The beginning of a section that announces an answer and does not give it.
 _ANNOUNCED = re.compile(
-    r"\A\W*(?:to (?:answer|address|solve)\b|let['’]?s|let us|first,)|\bwe (?:need|have|must) (?:to )?|要回答|为了回答|首先",  # noqa: RUF001
+    r"\A\W*(?:to (?:answer|address|solve)\b|let['\u2019]?s|let us|first,)|\bwe (?:need|have"
+    r"|must) (?:to )?|要回答|为了回答|首先",
     re.IGNORECASE,
 )
 #: The question has no answer, so the text has none.
 _UNDETERMINED = re.compile(
-    r"\b(?:final answer|answers?)\b[^.!?\n]{0,40}\b(?:can ?not|can['’]?t|could not|needs?)\b|(?:答案|选项).{0,12}(?:无法|不能|需要)",  # noqa: RUF001
+    r"\b(?:final answer|answers?)\b[^.!?\n]{0,40}\b(?:can ?not|can['\u2019]?t|could not|needs?)\b"
+    r"|(?:答案|选项).{0,12}(?:无法|不能|需要)",
     re.IGNORECASE,
 )
 #: An option at the end of a text.
-_OPTION = re.compile(r"\W{0,6}(?:option |choice |选项?)?[(（]?[A-Za-z][)）.]?\W{0,6}", re.IGNORECASE)  # noqa: RUF001 - full-width
+_OPTION = re.compile(
+    r"\W{0,6}(?:option |choice |选项?)?[(（]?[A-Za-z][)）.]?\W{0,6}", re.IGNORECASE
+)  # noqa: RUF001 - full-width
 #: The rank of the heading "Final Answer".
 _STRONG = 2
 _VISIBLE = re.compile(r"\w")
@@ -175,7 +181,10 @@ class _Reading:
         if not strong:
             return headings[::-1]
         weak = headings[len(strong) :]
-        if weak and (self._reopened(strong[-1].content, weak[-1].start) or not self._has_text(strong[-1].content, weak[0].start)):
+        if weak and (
+            self._reopened(strong[-1].content, weak[-1].start)
+            or not self._has_text(strong[-1].content, weak[0].start)
+        ):
             return [*weak[::-1], *strong[::-1]]
         return [*strong[::-1], *weak[::-1]]
 
@@ -201,7 +210,11 @@ class _Reading:
             if within and (not boxes or reopened):
                 boxes, reopened, boxed = within, False, paragraph
         if boxes:
-            if not self._ended and self._document.opened_box > boxes[-1].start and self._document.opened_box < boxed[-1].end:
+            if (
+                not self._ended
+                and self._document.opened_box > boxes[-1].start
+                and self._document.opened_box < boxed[-1].end
+            ):
                 return None
             return self._of_boxes(boxes, "heading+boxed", boxed)
         return self._of_prose(heading, paragraphs)
@@ -226,7 +239,11 @@ class _Reading:
     def _ends_section(self, heading: Heading, block: Block) -> bool:
         line = self._text[block.start : min(block.end, block.start + markup.LINE)]
         if block.kind is not BlockKind.TITLE:
-            return line.startswith("**") and markup.AFTERWORD.match(line) is not None and ":" in line[:40]
+            return (
+                line.startswith("**")
+                and markup.AFTERWORD.match(line) is not None
+                and ":" in line[:40]
+            )
         if markup.AFTERWORD.match(line):
             return True
         level = len(line.lstrip()) - len(line.lstrip().lstrip("#"))
@@ -247,7 +264,9 @@ class _Reading:
             )
             if self._ended or closed:
                 taken.append(paragraph)
-        while taken and self._text[taken[-1][0].start : taken[-1][-1].end].rstrip(" *_").endswith(_COLONS):
+        while taken and self._text[taken[-1][0].start : taken[-1][-1].end].rstrip(" *_").endswith(
+            _COLONS
+        ):
             taken.pop()
         if not taken:
             return None
@@ -255,7 +274,11 @@ class _Reading:
         if not self._ended and (heading.rank < _STRONG or _ANNOUNCED.search(text)):
             return None
         copula = self._text[heading.start : heading.content].rstrip(" *_")
-        if not copula.endswith(_COLONS) and copula.endswith(("is", "are", "是", "为", "為")) and statements.about(text):
+        if (
+            not copula.endswith(_COLONS)
+            and copula.endswith(("is", "are", "是", "为", "為"))
+            and statements.about(text)
+        ):
             return None
         return self._of(_unwrap(text) if _single(text) else text, "heading")
 
@@ -401,7 +424,9 @@ class _Reading:
     @staticmethod
     def _states(paragraph: str) -> bool:
         """Whether the last paragraph of a thought states a result."""
-        if paragraph.rstrip().endswith((*_COLONS, "?", "？", "…", "...")) or _HEDGE.search(paragraph):  # noqa: RUF001
+        if paragraph.rstrip().endswith((*_COLONS, "?", "？", "…", "...")) or _HEDGE.search(
+            paragraph
+        ):  # noqa: RUF001
             return False
         kind = kind_of(paragraph[:_CONCLUDING])
         if kind is StepKind.RECHECK:

@@ -36,14 +36,16 @@ _EVENT = re.compile(
     r"|(?P<escape>\\[\\$`])"
     r"|(?P<display>\\\[|\$\$|\\begin\{[A-Za-z]{1,20}\*?\})"
     r"|(?P<inline>\\\(|\$|(?<!`)`{1,40}+(?!`))"
-    r"|(?P<stop>(?<![.!?])[.!?]{1,40}+(?![.!?])[\"')\]*_”’]{0,8}+(?=\s{1,40}+[^a-z\s]|\s{0,40}+\Z)"
-    r"|(?<![。！？])[。！？]{1,40}+(?![。！？])[”’」』）*_]{0,8}+)",  # noqa: RUF001 - Chinese punctuation
+    r"|(?P<stop>(?<![.!?])[.!?]{1,40}+(?![.!?])[\"')\]*_”\u2019]{0,8}+(?=\s{1,40}+[^a-z\s]|\s{0,40}+\Z)"
+    r"|(?<![。！？])[。！？]{1,40}+(?![。！？])[”\u2019」』）*_]{0,8}+)",  # noqa: RUF001 - Chinese punctuation
 )
 _LIST = re.compile(r"[ \t]{0,40}+(?:(?:[-*+•]|\d{1,3}[.)])[ \t]|\d{1,3}、)")
 _TABLE = re.compile(r"[ \t]{0,40}+\|")
 _FENCE = re.compile(r" {0,3}+(?P<mark>```|~~~)")
 _FORMULA = re.compile(r"[ \t]{0,40}+(?:\\\[|\$\$|\\begin\{)")
-_RULE = re.compile(r"[ \t]{0,3}+(?:-[ \t]*+){3,}+\Z|[ \t]{0,3}+(?:[*][ \t]*+){3,}+\Z|[ \t]{0,3}+(?:_[ \t]*+){3,}+\Z")
+_RULE = re.compile(
+    r"[ \t]{0,3}+(?:-[ \t]*+){3,}+\Z|[ \t]{0,3}+(?:[*][ \t]*+){3,}+\Z|[ \t]{0,3}+(?:_[ \t]*+){3,}+\Z"
+)
 _BLANK = re.compile(r"\n[ \t\r]{0,40}+\n")
 _FENCE_ENDS = {
     "`": re.compile(r"^ {0,3}+```{1,40}+[ \t\r]{0,40}+$", re.MULTILINE),
@@ -158,6 +160,7 @@ class _Scan:
     def _event(self, event: re.Match[str]) -> bool:
         """Read an event; return whether it is settled."""
         state = self._state
+        end: int | None
         match event.lastgroup:
             case "line":
                 state.line_start = True
@@ -263,7 +266,9 @@ class _Scan:
         if not joined:
             state.first, state.listing = at, False
         if kind is not BlockKind.RULE:
-            state.titled = kind in (BlockKind.FINAL, BlockKind.TITLE) and (not joined or state.titled)
+            state.titled = kind in (BlockKind.FINAL, BlockKind.TITLE) and (
+                not joined or state.titled
+            )
         state.listing |= kind in (BlockKind.LIST, BlockKind.TABLE)
 
     def _joins(self, kind: BlockKind, at: int) -> bool:
@@ -277,7 +282,9 @@ class _Scan:
             return True
         if kind is not BlockKind.LIST:
             return False
-        return state.listing or text[max(state.first, state.last_end - 8) : state.last_end].endswith(_COLONS)
+        return state.listing or text[
+            max(state.first, state.last_end - 8) : state.last_end
+        ].endswith(_COLONS)
 
     def _close(self, before: int, *, closed: bool) -> None:
         """End the open block before an index."""

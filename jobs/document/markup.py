@@ -20,8 +20,9 @@ _HASH = r"(?P<hash>\#{1,6}+)[ \t]{0,8}+"
 _OPEN = r"(?:\*{1,3}+|_{2,3}+|[【〖「\[]|\\(?:textbf|underline|(?:sub){0,2}section\*?|paragraph)\{)"
 #: An emoji, a number or "Step 5:" before the words.
 _ORNAMENT = (
-    r"(?:[^\w\s\x00-\x7f【】〖〗「」]{1,3}+[ \t]{0,4}+)?+"  # noqa: RUF001 - brackets
-    r"(?:(?:step[ \t]{1,2}+\d{1,2}|第[\d一二三四五六七八九十]{1,3}步|\d{1,2}(?=[.)、]))[ \t]{0,2}+[.):：、]?[ \t]{0,4}+)?+"  # noqa: RUF001 - full-width
+    r"(?:[^\w\s\x00-\x7f【】〖〗「」]{1,3}+[ \t]{0,4}+)?+"
+    r"(?:(?:step[ \t]{1,2}+\d{1,2}|第[\d一二三四五六七八九十]{1,3}步"
+    r"|\d{1,2}(?=[.)、]))[ \t]{0,2}+[.):：、]?[ \t]{0,4}+)?+"  # noqa: RUF001 - full-width
     r"(?:(?:my|the|our|your|so|so[ \t]the)[ \t]{1,4}+)?+"
 )
 _WORDS = (
@@ -40,7 +41,8 @@ _HEADING = re.compile(
 )
 #: What an answer begins with after a heading without a colon: a formula, a number, a letter, bold text.
 _VALUE = re.compile(
-    r"\\(?:boxed|fbox|\(|\[|text|frac|d?frac)|\$|[-+\u2212]?\d|\*\*|`|[(（][A-Za-z0-9][)）]|[A-Za-z](?![A-Za-z'’])"  # noqa: RUF001 - full-width
+    r"\\(?:boxed|fbox|\(|\[|text|frac|d?frac)|\$|[-+\u2212]?\d|\*\*|`|[(（][A-Za-z0-9][)）]"  # noqa: RUF001 - full-width
+    r"|[A-Za-z](?![A-Za-z'\u2019])"
 )
 
 
@@ -69,14 +71,20 @@ def heading(text: str, at: int, end: int) -> HeadingMatch | None:
     introduced = match["after"] or match["inside"]
     if opened and not closed:
         # Markup that goes on: "**Final Answer: 6**". "**Answer the question**" is no heading.
-        heads = introduced is not None and (empty or introduced[-1:] in ":：" or not introduced.isascii())  # noqa: RUF001
+        heads = introduced is not None and (
+            empty or introduced[-1:] in ":：" or not introduced.isascii()
+        )  # noqa: RUF001
     elif introduced is not None and introduced[-1:] in ":：":  # noqa: RUF001 - a full-width colon
         heads = True
     elif introduced is not None:
         # "**Final answer** is 6" heads an answer, "**Final answer** is what we need" does not.
         heads = empty or _VALUE.match(text, rest) is not None or not introduced.isascii()
     else:
-        heads = empty or (closed is not None and closed in "】〗」") or _VALUE.match(text, rest) is not None
+        heads = (
+            empty
+            or (closed is not None and closed in "】〗」")
+            or _VALUE.match(text, rest) is not None
+        )
     if not heads:
         return None
     rank = 2 if match["final"] else 1 if match["answer"] else 0
@@ -85,11 +93,13 @@ def heading(text: str, at: int, end: int) -> HeadingMatch | None:
 
 #: Another title: a Markdown heading, or a line in bold.
 TITLE = re.compile(
-    r" {0,3}+\#{1,6}+[ \t][^\n]*+|[ \t]*+(?:\d{1,3}[.)] )?+(?:\*\*[^*\n]++\*\*|__[^_\n]++__)[:：]?[ \t\r]*+"  # noqa: RUF001 - a full-width colon
+    r" {0,3}+\#{1,6}+[ \t][^\n]*+|[ \t]*+(?:\d{1,3}[.)] )?+(?:\*\*[^*\n]++\*\*"
+    r"|__[^_\n]++__)[:：]?[ \t\r]*+"  # noqa: RUF001 - a full-width colon
 )
 #: A title of what follows an answer: an explanation, a check.
 AFTERWORD = re.compile(
-    r"[\W_]*+(?:explanations?|reason(?:ing)?|justification|notes?|verification|check(?:ing)?|double[- ]check|summary|why"
+    r"[\W_]*+(?:explanations?|reason(?:ing)?|justification|notes?|verification|check(?:ing)?"
+    r"|double[- ]check|summary|why"
     r"|steps?[ \t]by[ \t]step|solution|working|解析|解释|解釋|说明|說明|理由|验证|驗證|检验|检查|注|备注|分析|推理)(?![A-Za-z])",
     re.IGNORECASE,
 )
@@ -109,7 +119,9 @@ BRACES = re.compile(
 #: The beginning of a box, closed or not.
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
 #: A text that ends inside of the command of a box, or in delimiters that hold nothing.
-UNFINISHED = re.compile(r"(?:\\(?:b(?:o(?:x(?:e(?:d(?:[ \t]*+\{?)?)?)?)?)?)?|\\(?:f(?:b(?:o(?:x\{?)?)?)?)?)[^\S\n]*+\Z")
+UNFINISHED = re.compile(
+    r"(?:\\(?:b(?:o(?:x(?:e(?:d(?:[ \t]*+\{?)?)?)?)?)?)?|\\(?:f(?:b(?:o(?:x\{?)?)?)?)?)[^\S\n]*+\Z"
+)
 #: What stands around a box in a formula of its own: these delimiters go with the box.
 BEFORE_BOX = re.compile(r"(?:\\\(|\\\[|\$\$?|\*\*)\s{0,20}+\Z")
 AFTER_BOX = re.compile(r"\s{0,20}+(?P<stop>[.,;]?)\s{0,4}+(?:\\\)|\\\]|\$\$?|\*\*)")

@@ -13,7 +13,7 @@ _LONGEST_ANSWER = 1500
 
 
 class BudgetGuard(TraceGuard):
-    """Forces an answer when the tokens are spent or the model stops without one, or when a final answer does not end."""
+    """Forces an answer if the model stops or spends its tokens without one, or if a final answer does not end."""
 
     def see(self, trace: GuardedTrace) -> Verdict | None:
         """Return a verdict on a final answer that has begun and does not end."""
@@ -41,9 +41,7 @@ class BudgetGuard(TraceGuard):
         if not trace.may_force:
             return None
         if ended:
-            finding = trace.finding(
-                FindingKind.NO_ANSWER, 0, len(text), {"characters": len(text)}
-            )
+            finding = trace.finding(FindingKind.NO_ANSWER, 0, len(text), {"characters": len(text)})
         else:
             finding = trace.finding(FindingKind.BUDGET, 0, len(text), {"tokens": trace.limit})
         heading = extraction.heading(trace.document)
