@@ -12,7 +12,7 @@ from collections.abc import Hashable, Mapping
 from fractions import Fraction
 from typing import Any
 
-from jobs.answers import meaning, values
+from jobs.answers import meaning, sections
 from jobs.answers.meaning import Meaning
 
 
@@ -28,7 +28,7 @@ class Sameness(enum.Enum):
 def read(text: str, answer_format: Mapping[str, Any] | None = None, question: str = "") -> Meaning:
     """Return what ``text`` says as an answer to ``question`` in the format of a job."""
     requested = (answer_format or {}).get("type")
-    value = values.read(text, answer_format, question)
+    value = sections.read(text, answer_format, question)
     if value is None:
         return meaning.read(text, question)
     if requested == "number" and isinstance(value, int | float) and math.isfinite(value):

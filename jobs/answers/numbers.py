@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 
 from jobs.answers import folding, languages, numerals, remarks, typesetting
-from jobs.answers.remarks import Remark
+from jobs.answers.statements import Remark
 from jobs.document import markup
 
 #: A longer text is not read, because it might contain another number further on.

@@ -5,16 +5,9 @@ Two tables, for English and Chinese. Every pattern takes linear time: its quanti
 
 from __future__ import annotations
 
-import enum
 import re
 
-
-class Remark(enum.Enum):
-    """What a remark says about an answer."""
-
-    AFFIRMS = "affirms"
-    DENIES = "denies"
-
+from jobs.answers.statements import Remark
 
 #: The most characters of a sentence that is read.
 _MAX_SENTENCE = 400

@@ -16,9 +16,9 @@ import structlog
 
 from core import errors
 from jobs import engine
-from jobs.answers import extraction, folding, remarks, values
+from jobs.answers import extraction, folding, remarks, sections, values
 from jobs.answers.extraction import Answer
-from jobs.answers.remarks import Remark
+from jobs.answers.statements import Remark
 from jobs.findings import Action, Finding, FindingKind
 from worker.equality import ComparisonStopped, SameAnswer
 from worker.guards import prompts
@@ -48,6 +48,8 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
+#: The rules that find an answer without a heading and without a box.
+_LAST_RESORT = frozenset(("phrase", "label", "whole"))
 #: Sentences at the end of a verification that say what came of it.
 _LAST_SENTENCES = 3
 #: Names of the answer in a remark.
@@ -55,6 +57,8 @@ _ANSWER = re.compile(
     r"\b(?:answer|result|count|conclusion|solution|response)\b|答案|结果|结论|回答|计数|判断",
     re.IGNORECASE,
 )
+#: The words before a stated answer.
+_INTRODUCTION = re.compile(r"\b(?:answer|option|choice) is(?: therefore| thus)?\s+|答案[是为]")
 #: A truth value in words that no remark uses.
 _TRUTH = re.compile(
     r"\W*(?:(?:true|false|yes|no)\b|是(?!正|对|错|的)|是的|否|有(?!误|错|问)|没有(?!错|问|误))",
@@ -151,6 +155,7 @@ class Verification(GuardedGeneration):
         self._standing = step.standing
         self._comparison = comparison
         self._finding: Finding | None = None
+        self._corrected: Answer | None = None
 
     @property
     def finding(self) -> Finding | None:
@@ -159,9 +164,8 @@ class Verification(GuardedGeneration):
 
     def end(self, text: str, finish_reason: str) -> None:
         """Read the whole text and compare the answers; if that is not possible, the first one stands."""
-        del finish_reason
         try:
-            action = self._comparison.action(text)
+            action, self._corrected = self._comparison.result(text, ended=finish_reason == "stop")
         except (errors.AnswersNotCompared, ComparisonStopped):
             action = Action.NONE
         self._finding = _finding(action, len(text))
@@ -175,7 +179,7 @@ class Verification(GuardedGeneration):
         _log.info("answer_verified", action=str(finding.action))
         standing = self._standing
         if finding.action is Action.CORRECTED:
-            standing = StandingAnswer(end.output, end, extraction.extract(end.output))
+            standing = StandingAnswer(end.output, end, self._corrected)
         return AttemptStep(end, standing, findings=(finding,), ignored_fault=result.fault)
 
 
@@ -200,73 +204,81 @@ class Comparison:
     answer_format: Mapping[str, Any] | None
     same: SameAnswer
 
-    def action(self, text: str) -> Action:
+    def action(self, text: str, *, ended: bool) -> Action:
         """Return what a verification with this text comes to.
+
+        Args:
+            text: the text of the verification.
+            ended: whether the model has ended it.
 
         Raises:
             ComparisonStopped: the job was stopped while the answers waited for their comparison.
             core.errors.AnswersNotCompared: the answers are formulas, and comparing them failed.
         """
-        second = extraction.extract(text)
-        remark = self._remark(text, second)
-        if remark is not None:
-            return Action.CONFIRMED if remark is Remark.AFFIRMS else Action.DOUBTED
-        if second is None or self._about(second) or self._refuses(second.text):
-            return Action.DOUBTED
+        return self.result(text, ended=ended)[0]
+
+    def result(self, text: str, *, ended: bool) -> tuple[Action, Answer | None]:
+        """Return the same as :meth:`action`, and the answer that corrects the first one."""
+        second = extraction.extract(text, ended=ended)
+        last = self._last_words(text, second) if ended else None
+        if isinstance(last, Remark):
+            return Action.CONFIRMED if last is Remark.AFFIRMS else Action.DOUBTED, None
+        second = last or second
+        if second is None or self._refuses(second.text):
+            return Action.DOUBTED, None
         if self.same(second.text, self.first.text):
-            return Action.CONFIRMED
+            return Action.CONFIRMED, None
         if drifted(self.question, text, second.text):
-            return Action.DOUBTED
-        # The first answer has the requested format: a second one without it corrects nothing.
-        if self._value(self.first.text) is not None and self._value(second.text) is None:
-            return Action.DOUBTED
-        return Action.CORRECTED
+            return Action.DOUBTED, None
+        # The first answer has the requested format: a second one without it corrects nothing. A text without any
+        # mark of an answer may be a thought.
+        needed = self._value(self.first.text) is not None or second.rule == "whole"
+        if needed and self._value(second.text) is None:
+            return Action.DOUBTED, None
+        return Action.CORRECTED, second
 
     def _value(self, text: str) -> values.Value:
-        return values.read(text, self.answer_format, self.question)
+        return sections.read(text, self.answer_format, self.question)
 
-    def _remark(self, text: str, second: Answer | None) -> Remark | None:
-        """Return what the verification says about the first answer, if it says that and no other answer.
+    def _last_words(self, text: str, second: Answer | None) -> Remark | Answer | None:
+        """Return what the verification says about the first answer, or an answer that only sounds like a remark.
 
         A final answer under a heading or in a box counts as an answer, unless it is a remark: "My answer is correct."
         Otherwise the last sentences decide.
         """
-        if second is not None and second.rule != "phrase":
-            return None if self._states(second.text) else remarks.remark(folding.unmarked(second.text))
+        if second is not None and second.rule not in _LAST_RESORT:
+            return None if self._states(second.text) else remarks.remark(second.text)
         for distance, sentence in enumerate(reversed(remarks.sentences(text)[-_LAST_SENTENCES:])):
-            phrase = extraction.extract(sentence)
-            if phrase is not None and self._states_in_phrase(phrase.text):
-                return None
+            if (stated := self._stated(sentence)) is not None:
+                return stated
             remark = remarks.remark(sentence)
             # Earlier sentences say "that is right" about other things than the answer.
             if remark is not None and (distance == 0 or _ANSWER.search(sentence)):
                 return remark
-            if phrase is not None:
+            phrase = extraction.extract(sentence, ended=True)
+            if phrase is not None and phrase.rule != "whole":
                 return None
         return None
 
-    def _about(self, second: Answer) -> bool:
-        """Return whether what was read as an answer is part of a remark: check whether the answer is correct."""
-        return (
-            second.rule == "phrase"
-            and remarks.remark(f"the answer is {second.text}") is not None
-            and not self._states_in_phrase(second.text)
-        )
+    def _stated(self, sentence: str) -> Answer | None:
+        """Return the answer in a sentence whose words could also be a remark: the answer is right, or true."""
+        introduction = _INTRODUCTION.search(sentence)
+        if introduction is None:
+            return None
+        words = folding.unmarked(sentence[introduction.end() :]).strip(" .。!")
+        match (self.answer_format or {}).get("type"):
+            case "boolean":
+                # "The answer is true" is a value; 答案是正确的 is about the answer.
+                states = _TRUTH.match(words) is not None
+            case "choice":
+                states = self._value(words) is not None
+            case _:
+                states = self._offered(words)
+        return Answer(words, "phrase") if states else None
 
     def _states(self, answer: str) -> bool:
         """Return whether a final answer is one in the job's format, or one of the words that the question offers."""
         return self._value(answer) is not None or self._offered(answer)
-
-    def _states_in_phrase(self, phrase: str) -> bool:
-        """Return whether the words after "the answer is" state an answer although they could be a remark."""
-        match (self.answer_format or {}).get("type"):
-            case "boolean":
-                # "The answer is true" is a value; 答案是正确的 is about the answer.
-                return _TRUTH.match(phrase) is not None
-            case "choice":
-                return self._value(phrase) is not None
-            case _:
-                return self._offered(phrase)
 
     def _offered(self, answer: str) -> bool:
         """Return whether the question offers the answer as an alternative: is it on the left or on the right?"""

@@ -233,7 +233,9 @@ def verified(
 ) -> Action:
     """Return what a verification that says something comes to."""
     same = NO_MATHEMATICS.of(answer_format, account_id=uuid.UUID(int=1), question=question)
-    return verify.Comparison(Answer(first, "boxed"), question, answer_format, same).action(said)
+    return verify.Comparison(Answer(first, "boxed"), question, answer_format, same).action(
+        said, ended=True
+    )
 
 
 NUMBER, BOOLEAN = {"type": "number"}, {"type": "boolean"}
@@ -277,6 +279,7 @@ def test_a_verification_confirms_an_answer_in_any_wording(
         ("6", "The answer is wrong.", None),
         ("6", "My first count was not right. I cannot say more.", NUMBER),
         ("6", "这个答案是错误的，让我再数一遍", NUMBER),  # noqa: RUF001 - Chinese as written
+        ("6", "Seven or eight.", None),
         ("6", "Let me check whether the answer is correct.", None),
         ("6", "Is the answer correct?", None),
         ("6", "That is right next to the door. Then I see something else.", None),
@@ -295,6 +298,8 @@ def test_a_verification_without_another_answer_doubts(
         ("left", "The answer is right.", SIDES, "Which side?"),
         ("left", "So the answer is right.", None, "Is it on the left or on the right?"),
         ("6", "That is wrong. The answer is 7.", NUMBER, "How many?"),
+        ("6", "Once more.\n\n**答案**\n\n7", NUMBER, "How many?"),
+        ("6", "### Answer\n7", NUMBER, "How many?"),
         ("6", "The first answer is wrong.\n\n**最终答案**\n\n7", NUMBER, "有几个？"),  # noqa: RUF001
         ("ABC123", "**Final Answer** \\boxed{BAC123}", None, "Which plate?"),
         ("3-1", "**Final Answer** \\boxed{2-0}", None, "Which score?"),
