@@ -184,7 +184,7 @@ DEGREE = re.compile(
 ORDINAL = re.compile(r"(?<=\d)\^(?:\{\s*+(st|nd|rd|th)\s*+\}|(st|nd|rd|th)\b)")
 #: A power or a charge that has Unicode characters: m**^2**, 10**^{-3}**, SO₄**^{2-}**.
 SUPERSCRIPT = re.compile(
-    r"(?<=[^\W_]|[)\]₀-₉])\^(?:\{\s*+([-+\u2212]?\d{1,3}|\d?[-+\u2212])\s*+\}|(-?\d)(?!\d))"
+    r"(?<=[^\W_]|[)\]₀-₉])\^(?:\{\s*+([-+\u2212]?\d{1,3}|\d?[-+\u2212])\s*+\}|(-?\d(?!\d)|[-+](?![\d{])))"
 )
 #: The index of a variable or of a substance: x**_1**, H**_2**O, Ca(OH)**_{2}**.
 SUBSCRIPT = re.compile(

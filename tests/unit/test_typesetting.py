@@ -50,6 +50,7 @@ from jobs.answers.typesetting import plain
         ("\\mathrm{C}_6\\mathrm{H}_{12}\\mathrm{O}_6", "C₆H₁₂O₆"),
         ("\\text{Ca(OH)}_2", "Ca(OH)₂"),
         ("SO_4^{2-}", "SO₄²⁻"),
+        ("\\text{NO}_3^-\\text{K}^+", "NO₃⁻K⁺"),
         ("x_1", "x₁"),
         ("7\\pi", "7π"),
         ("\\infty", "∞"),
