@@ -17,6 +17,7 @@ first.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,9 @@ _OPTION = re.compile(
 )  # noqa: RUF001 - full-width
 #: The rank of the heading "Final Answer".
 _STRONG = 2
+#: The marks of a quotation, and of a list with one item.
+_QUOTED = re.compile(r"^[ \t]*+>[ \t]?", re.MULTILINE)
+_BULLET = re.compile(r"\A[-*+•][ \t]++(?=\S)")
 _VISIBLE = re.compile(r"\w")
 
 
@@ -271,7 +275,7 @@ class _Reading:
         if not taken:
             return None
         text = self._text[taken[0][0].start : taken[-1][-1].end]
-        if not self._ended and (heading.rank < _STRONG or _ANNOUNCED.search(text)):
+        if not self._ended and (heading.rank < _STRONG or _ANNOUNCED.search(text) or _THOUGHT.search(text)):
             return None
         copula = self._text[heading.start : heading.content].rstrip(" *_")
         if (
@@ -280,13 +284,20 @@ class _Reading:
             and statements.about(text)
         ):
             return None
+        if _QUOTED.match(text):
+            text = _QUOTED.sub("", text).strip()
+        if "\n" not in text:
+            text = _BULLET.sub("", text)
         return self._of(_unwrap(text) if _single(text) else text, "heading")
 
     # Boxes.
 
     def _boxes_in(self, paragraph: Sequence[Block]) -> list[Box]:
-        start, end = paragraph[0].start, paragraph[-1].end
-        return [box for box in self._boxes if start <= box.start < end]
+        first, last = (
+            bisect.bisect_left(self._boxes, at, key=lambda box: box.start)
+            for at in (paragraph[0].start, paragraph[-1].end)
+        )
+        return self._boxes[first:last]
 
     def _boxed(self) -> Answer | None:
         """Return the boxes of the last paragraph with boxes."""

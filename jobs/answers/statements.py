@@ -28,7 +28,8 @@ class Remark(enum.StrEnum):
 _VERBS = (
     r"(?:is|are|was|equals?|should[ ]be|must[ ]be|would[ ]be|will[ ]be|has[ ]to[ ]be"
     r"|can[ ]only[ ]be|becomes?|remains?|stays?"
-    r"|comes?[ ]out[ ](?:to[ ]be|to|as|at)|turns?[ ]out[ ]to[ ]be)(?![A-Za-z])"
+    r"|comes?[ ]out[ ](?:to[ ]be|to|as|at)|turns?[ ]out[ ]to[ ]be)"
+    r"(?=n['\u2019]?t(?![A-Za-z])|[^A-Za-z]|\Z)"
     r"|['\u2019]s(?![A-Za-z])"
 )
 _ADVERBS = (
@@ -48,8 +49,9 @@ _ENGLISH = re.compile(
     re.IGNORECASE,
 )
 _CHINESE = re.compile(
-    r"(?:答案|正确的?选项|正確的?選項)(?:就|应该|應該|应当|应|應|也|便|即|可能|只能|只会|当然|显然|确实|仍然|仍|还|還|都|最终|因此|因而|会|會|将|一定|肯定|必然|大概){0,3}+"
-    r"(?P<copula>是|为|為|选择?|選擇?|等于|等於|=|(?=[:：]))[ ]{0,4}+(?P<colon>[:：]?)"  # noqa: RUF001 - full-width
+    r"(?:答案|正确的?选项|正確的?選項)(?:就|应该|應該|应当|应|應|也|便|即|可能|只能|只会|当然|显然|确实|仍然|仍|还|還|都|最终|因此|因而|会|會|将|一定|肯定"
+    r"|必然|大概){0,3}+"
+    r"(?P<negated>并?不|并?非)?+(?P<copula>是|为|為|选择?|選擇?|等于|等於|=|(?=[:：]))[ ]{0,4}+(?P<colon>[:：]?)"  # noqa: RUF001 - full-width
 )
 #: A choice: 故选C.
 _CHOSEN = re.compile(
@@ -91,7 +93,7 @@ _AFFIRMING = (
     r"|plausible|justified|supported"
     r"|validated|well[- ]supported|ok|okay|unchanged|the same|as (?:before|i said)|unlikely to change)"
 )
-_AFFIRMING_CJK = r"(?:完全|非常|确实|都|仍然)?(?:正确|正確|对的|對的|对(?=\W|\Z)|没错|沒錯|没有错|没问题|没有问题|无误|無誤|准确|合理|一致|可靠|成立|吻合|可信)"
+_AFFIRMING_CJK = r"(?:完全|非常|确实|都|仍然)?(?:正确|正確|对的|對的|对(?=\W|\Z)|没有?错误?|沒有?錯誤?|没问题|没有问题|无误|無誤|准确|合理|一致|可靠|成立|吻合|可信)"
 _DENYING = (
     r"(?:(?:very|quite|completely|absolutely|entirely|clearly|also|actually|probably|likely|in fact)[ ])?"
     r"(?:wrong|incorrect|false|mistaken|invalid|inaccurate|inconsistent|flawed|off|doubtful"
@@ -151,7 +153,7 @@ _JUDGMENTS = (
             r"|\bi (?:was|am|made|have made|may have made) (?:wrong|mistaken|incorrect|an? (?:mistake|error))\b"
             r"|\b(?:need|have|want) to (?:correct|revise|change) (?:my|the) answer\b|\bcontradicts? (?:my"
             r"|the|that) (?:\w+ )?answer\b"
-            rf"|答案.{{0,6}}?(?:{_DENYING_CJK})|我(?:之前|刚才)?(?:错了|弄错了|数错了|看错了)",
+            rf"|答案[^不没沒无無]{{0,6}}?(?:{_DENYING_CJK})|我(?:之前|刚才)?(?:错了|弄错了|数错了|看错了)",
             re.IGNORECASE,
         ),
     ),
@@ -166,14 +168,16 @@ _JUDGMENTS = (
             r"|the|our) (?:\w+ ){0,2}answer\b"
             r"|\bstand by (?:my|the) (?:\w+ )?answer\b|\bno (?:change|correction) (?:is )?(?:needed"
             r"|required|necessary)\b"
-            rf"|答案.{{0,6}}?(?:{_AFFIRMING_CJK})|(?:确认|验证|证实|支持|坚持)(?:了)?.{{0,6}}答案|答案(?:得到)?(?:了)?(?:确认|验证"
+            rf"|答案[^不没沒无無错有误非]{{0,6}}?(?:{_AFFIRMING_CJK})|(?:确认|验证|证实|支持|坚持)(?:了)?.{{0,6}}答案|答案(?:得到)?(?:了)?(?:确认|验证"
             rf"|证实)|答案不变|我(?:之前|刚才)?(?:是对的|没错)",
             re.IGNORECASE,
         ),
     ),
 )
 #: The most characters of a sentence that are read.
-_REACH = 2000
+_REACH = 500
+#: The most statements that are read: the last ones of the text.
+_MOST = 64
 #: The end of an answer in its sentence: a reason follows.
 _REASON = re.compile(
     r"[,，;；]?[ ]{0,2}+(?:\b(?:because|since|given that|due to|which|where|so that)\b|因为|由于|因為)"  # noqa: RUF001
@@ -218,14 +222,11 @@ def statements(text: str, stops: Sequence[int], start: int = 0) -> list[Statemen
         start: what is before it is not read.
     """
     ends = list(stops)
-    gathered = {
-        statement.start: statement
-        for match in _matches(text, start)
-        if (statement := _statement(text, ends, match)) is not None
-    }
-    for match in _LABEL.finditer(text, start):
-        at, end = match.end(), _line_end(text, match.end())
-        gathered[at] = Statement(match.start(), at, end, about(text[at:end]), label=True)
+    matches = sorted(_matches(text, start), key=lambda match: match.start())
+    gathered: dict[int, Statement] = {}
+    for match in matches[-_MOST:]:
+        statement = _statement(text, ends, match)
+        gathered[statement.start] = statement
     return sorted(gathered.values(), key=lambda statement: statement.at)
 
 
@@ -248,11 +249,14 @@ def judgment(text: str, stops: Sequence[int]) -> Remark | None:
 
 
 def _matches(text: str, start: int) -> Iterator[re.Match[str]]:
-    for pattern in (_ENGLISH, _CHINESE, _CHOSEN):
+    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, _LABEL):
         yield from pattern.finditer(text, start)
 
 
-def _statement(text: str, stops: Sequence[int], match: re.Match[str]) -> Statement | None:
+def _statement(text: str, stops: Sequence[int], match: re.Match[str]) -> Statement:
+    if match.re is _LABEL:
+        at, end = match.end(), _line_end(text, match.end())
+        return Statement(match.start(), at, end, about(text[at:end]), label=True)
     begin = _sentence_start(text, stops, match.start())
     before = text[begin : match.start()]
     letter = match.groupdict().get("letter")
