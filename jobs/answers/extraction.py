@@ -275,7 +275,9 @@ class _Reading:
         if not taken:
             return None
         text = self._text[taken[0][0].start : taken[-1][-1].end]
-        if not self._ended and (heading.rank < _STRONG or _ANNOUNCED.search(text) or _THOUGHT.search(text)):
+        if not self._ended and (
+            heading.rank < _STRONG or _ANNOUNCED.search(text) or _THOUGHT.search(text)
+        ):
             return None
         copula = self._text[heading.start : heading.content].rstrip(" *_")
         if (

@@ -430,7 +430,14 @@ def test_a_terminated_box_is_the_answer(inside: str) -> None:
     [
         *("\\boxed{", "\\boxed", "#", "# \n", "**", "\n", " ", "\\", "{", "the ", "答案"),
         *("The answer is ", "The answer is 6. ", "**Final Answer**\n", "\\boxed{6} ", "Wait, "),
-        *("**答案**\n\n", "Answer: 6\n", "the answer is correct. ", "</think>", "<answer>", "- a\n"),
+        *(
+            "**答案**\n\n",
+            "Answer: 6\n",
+            "the answer is correct. ",
+            "</think>",
+            "<answer>",
+            "- a\n",
+        ),
         *("故选C", "\\boxed{6}\n\n", "a.\n\n", "如果答案是"),
     ],
 )
