@@ -111,7 +111,7 @@ def _quantity(folded: str, question: str) -> Meaning | None:
 
 
 def _measured(value: Fraction, unit: Unit, question: str) -> Meaning:
-    if unit == _DEGREE or unit in _asked_units(question):
+    if unit == _DEGREE or unit in _requested_units(question):
         return number(value)
     return Meaning(("quantity", value, unit), number(value).formula, unit=unit)
 
@@ -135,14 +135,14 @@ def _counted(question: str) -> frozenset[str]:
     """Return the names of the things whose number ``question`` asks for, if it asks for one number."""
     folded = question[:_MAX_QUESTION].casefold()
     chinese = _HOW_MANY_CHINESE.findall(folded)
-    asked = [_VERB.split(phrase, maxsplit=1)[0].strip() for phrase in _HOW_MANY.findall(folded)]
-    if len(chinese) == 1 and not asked:
+    requested = [_VERB.split(phrase, maxsplit=1)[0].strip() for phrase in _HOW_MANY.findall(folded)]
+    if len(chinese) == 1 and not requested:
         things = chinese[0]
         # 六只, 六只猫, 六只鹈鹕在水里.
         return frozenset(things[:length] for length in range(1, len(things) + 1)) - {""}
-    if len(asked) != 1 or chinese:
+    if len(requested) != 1 or chinese:
         return _MEASURES if chinese else frozenset()
-    words = asked[0].split()
+    words = requested[0].split()
     names = {" ".join(words[start:]) for start in range(len(words))}
     return frozenset(names | {name.removesuffix("s") for name in names})
 
@@ -153,16 +153,16 @@ _IN_UNIT = re.compile(
 _BRACKETED_UNIT = re.compile(r"\(\s?(?:in\s)?([a-z°][a-z°/²³^0-9]{0,12})\s?\)")
 
 
-def _asked_units(question: str) -> frozenset[Unit]:
+def _requested_units(question: str) -> frozenset[Unit]:
     """Return the unit in which ``question`` asks for the answer; none if it names several."""
     folded = folding.folded(question[:_MAX_QUESTION])
     names = _IN_UNIT.findall(folded) + _BRACKETED_UNIT.findall(folded)
-    asked = {
+    requested = {
         unit
         for name in names
         if (unit := units.canonical(name) or units.canonical(name.split()[0])) is not None
     }
-    return frozenset(asked) if len(asked) == 1 else frozenset()
+    return frozenset(requested) if len(requested) == 1 else frozenset()
 
 
 # Several values: points, intervals, sets.
@@ -267,7 +267,7 @@ def _expression(text: str, question: str) -> Meaning | None:
     formula = _Formula.of(head)
     if formula is None:
         return None
-    if unit == _DEGREE or unit in _asked_units(question):
+    if unit == _DEGREE or unit in _requested_units(question):
         unit = ()
     folded = folding.folded(head)
     # A formula that is not evident may be a code, in which spaces and capitals are as in other texts.
@@ -292,8 +292,8 @@ def _goes_without_saying(name: str, value: str, question: str) -> bool:
         return False
     if letters:
         return name in ("y", "f(x)")
-    asked = set(re.findall(r"(?<![\w'])[b-hj-z](?![\w'])", question[:_MAX_QUESTION]))
-    return name in (asked if len(asked) == 1 else {"x"})
+    requested = set(re.findall(r"(?<![\w'])[b-hj-z](?![\w'])", question[:_MAX_QUESTION]))
+    return name in (requested if len(requested) == 1 else {"x"})
 
 
 def _with_unit(plain: str) -> tuple[str, Unit]:

@@ -20,7 +20,7 @@ _RIGHT = (
     r"|the same|as before|ok(?:ay)?|fine|good|supported|reliable|certain|settled|in order)"
 )
 _WRONG = (
-    r"(?:(?:completely|entirely|clearly|probably|likely|simply|actually)\s)?"
+    r"(?:(?:completely|entirely|clearly|probably|likely|actually)\s)?"
     r"(?:wrong|incorrect|inaccurate|mistaken|false|invalid|flawed|off|a mistake|an error|in error|erroneous|untrue"
     r"|doubtful|questionable|unreliable|inconsistent)"
 )
