@@ -300,7 +300,7 @@ def test_a_verification_without_another_answer_doubts(
         ("6", "That is wrong. The answer is 7.", NUMBER, "How many?"),
         ("6", "Once more.\n\n**答案**\n\n7", NUMBER, "How many?"),
         ("6", "### Answer\n7", NUMBER, "How many?"),
-        ("6", "The first answer is wrong.\n\n**最终答案**\n\n7", NUMBER, "有几个？"),  # noqa: RUF001
+        ("6", "The first answer is wrong.\n\n**最终答案**\n\n7", NUMBER, "有几个？"),  # noqa: RUF001 - Chinese as written
         ("ABC123", "**Final Answer** \\boxed{BAC123}", None, "Which plate?"),
         ("3-1", "**Final Answer** \\boxed{2-0}", None, "Which score?"),
     ],
