@@ -160,31 +160,30 @@ class _Scan:
     def _event(self, event: re.Match[str]) -> bool:
         """Read an event; return whether it is settled."""
         state = self._state
-        end: int | None
         match event.lastgroup:
             case "line":
                 state.line_start = True
-                state.position = event.end()
-                return True
-            case "display":
-                end = self._display_end(event[0], event.end())
-                kind = SpanKind.DISPLAY
-            case "inline":
-                end = self._inline_end(event[0], event.end())
-                kind = SpanKind.CODE if event[0][0] == "`" else SpanKind.INLINE
+            case "display" | "inline":
+                return self._span(event)
             case "stop" if not state.listing:
                 self._stops.append(event.end())
-                state.position = event.end()
-                return True
-            case _:
-                state.position = event.end()
-                return True
+        state.position = event.end()
+        return True
+
+    def _span(self, event: re.Match[str]) -> bool:
+        """Read a formula or code in a line; return whether it is settled."""
+        mark, after = event[0], event.end()
+        if event.lastgroup == "display":
+            end, kind = self._display_end(mark, after), SpanKind.DISPLAY
+        else:
+            end = self._inline_end(mark, after)
+            kind = SpanKind.CODE if mark[0] == "`" else SpanKind.INLINE
         if end is None:
-            state.position = event.start()
+            self._state.position = event.start()
             return False
-        if end > event.end():
+        if end > after:
             self._spans.append(Span(kind, event.start(), end))
-        state.position = end
+        self._state.position = end
         return True
 
     # Lines.
@@ -198,11 +197,12 @@ class _Scan:
         if newline < 0 and self._open(at + markup.LINE + 1):
             return False
         line = text[at:end]
-        if not line.strip() and (newline >= 0 or end == self._end):
-            # The line's end is the next event.
-            if state.kind is not None:
+        if not line.strip():
+            ends = newline >= 0 or end == self._end
+            if state.kind is not None and ends:
                 self._close(at, closed=newline >= 0)
-            state.line_start = False
+            # The line's end is the next event; a long run of white space goes on.
+            state.line_start = not ends
             state.position = end
             return True
         fence = _FENCE.match(line)
