@@ -27,7 +27,7 @@ PIECES = st.sampled_from(
             "\\(",
         ),
         *("\\)", "\\$", "`", "```\n", "~~~", "- a\n", "1. b\n", "| c |\n", "\\begin{align}"),
-        *("\\end{align}", "**Final Answer**", "**Final Answer:** 6", "## T\n", "\\boxed{4}"),
+        *("\\end{align}", "**Final Answer**", "**Final Answer:** 6", ". **Final Answer** ", "## T\n", "\\boxed{4}"),
         *("\\boxed{", "\\boxed 6", "\\fbox", "}", "{", "**", "...", "3.5", "?!", ":", " ", "#"),
         *("Final", "最终答案", "\u3000", "\x0c", "---\n", "】", "【答案】", "# Answer", "> ", "\\"),
         *("x" * 50, " " * 130, "." * 60, "*" * 9),
