@@ -47,8 +47,8 @@ class JobAnswer(ResponseModel):
     """The final answer, and the rule that extracted it from the text."""
 
     text: str = Field(
-        description="The answer without typesetting: `A red lamp` for `\\text{A red lamp}`, `90°`, `m²`. Mathematics is "
-        "LaTeX."
+        description="The answer without typesetting: `A red lamp` for `\\text{A red lamp}`, `90°`, `m²`. Mathematics "
+        "is LaTeX."
     )
     tex: str | None = Field(
         description="The original of the text, where it differs; null where it does not."

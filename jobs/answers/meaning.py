@@ -76,11 +76,15 @@ def read(text: str, question: str = "") -> Meaning:
     )
 
 
+#: Spaces that change nothing: in (1, 2), A, B, 3 - 1, 10 : 30, ∠ A; those of 1, 234 and of other texts stay.
+_LOOSE = re.compile(
+    r"(?<=[(\[{∠△]) | (?=[)\]}])| ?,(?!\d) ?(?!\d)|(?<=\d) (?=[-:] ?\d)|(?<=\d[-:]) (?=\d)|(?<=\d [-:]) (?=\d)"
+)
+
+
 def _tight(folded: str) -> str:
-    """Return a text without the spaces at the brackets and commas of a list of values: (1, 2)."""
-    return (
-        re.sub(r"(?<=[(\[{,])\s|\s(?=[)\]},])", "", folded) if _VALUES.fullmatch(folded) else folded
-    )
+    """Return a text without the spaces that change nothing."""
+    return _LOOSE.sub(lambda match: match[0].strip(), folded)
 
 
 # Numbers and quantities.

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from jobs.document import markup
+
 # Every pattern takes linear time for any text: its quantifiers are bounded or possessive.
 # A line of a pattern covers one language or one kind of words.
 
@@ -33,9 +35,9 @@ _VERBS = (
     r"|['\u2019]s(?![A-Za-z])"
 )
 _ADVERBS = (
-    r"(?:[ ]{1,2}+,?[ ]{0,2}+(?:therefore|thus|then|hence|simply|just|indeed|actually|clearly"
+    r"(?:[ ]{1,2}+,?[ ]{0,2}+(?:therefore|thus|then|hence|sim(?:ply)|just|indeed|actually|clearly"
     r"|definitely|certainly|likely|probably"
-    r"|most[ ]likely|in[ ]fact|of[ ]course|still|also|really|obviously|surely|undoubtedly"
+    r"|most[ ]likely|in[ ]fact|of[ ]course|still|also|really|obvious(?:ly)|surely|undoubtedly"
     r"|evidently)(?![A-Za-z])(?:,)?+){0,3}+"
 )
 #: An answer is stated: the group ``negated`` turns the sentence around.
@@ -45,7 +47,7 @@ _ENGLISH = re.compile(
     r"(?![A-Za-z])(?:[ ]{1,2}+(?:to|for|of|here|in|from|among|choice|option|that|which|we"
     r"|i)(?![A-Za-z])[^.!?\n:：。]{0,80}?)??"  # noqa: RUF001 - full-width
     rf"[ ]{{0,2}}+(?P<copula>{_VERBS}|=)(?P<negated>n['\u2019]?t(?![A-Za-z])"
-    rf"|[ ]not(?![A-Za-z]))?+{_ADVERBS}[ ]{{0,2}}+(?P<colon>[:：]?)",  # noqa: RUF001
+    rf"|[ ]not(?![A-Za-z]))?+{_ADVERBS}[ ]{{0,2}}+(?P<colon>[:：]?)",  # noqa: RUF001 - Chinese punctuation
     re.IGNORECASE,
 )
 _CHINESE = re.compile(
@@ -55,9 +57,9 @@ _CHINESE = re.compile(
 )
 #: A choice: 故选C.
 _CHOSEN = re.compile(
-    r"(?:故|所以|因此|因而|應|应该?|本题|这题|此题|该题|就|答案|正确|最终|最后|综上|于是|那么|我)[，,]{0,1}(?:选择?|選擇?)(?:项|答案"  # noqa: RUF001
-    r"|项为)?(?:是|为)?[:： ]{0,2}+"  # noqa: RUF001
-    r"[*(（【]{0,3}(?P<letter>[A-Z](?:[ ]{0,1}[、,，和]?[ ]{0,1}[A-Z]){0,5}+)(?![A-Za-z])"  # noqa: RUF001
+    r"(?:故|所以|因此|因而|應|应该?|本题|这题|此题|该题|就|答案|正确|最终|最后|综上|于是|那么|我)[，,]{0,1}(?:选择?|選擇?)(?:项|答案"  # noqa: RUF001 - Chinese punctuation
+    r"|项为)?(?:是|为)?[:： ]{0,2}+"  # noqa: RUF001 - Chinese punctuation
+    r"[*(（【]{0,3}(?P<letter>[A-Z](?:[ ]{0,1}[、,，和]?[ ]{0,1}[A-Z]){0,5}+)(?![A-Za-z])"  # noqa: RUF001 - Chinese punctuation
 )
 #: Words before a statement, in its sentence, after which it states nothing.
 _HYPOTHETICAL = re.compile(
@@ -81,7 +83,7 @@ _OTHER = re.compile(
 _DOUBT = re.compile(
     r"\b(?:but|however|though|although)\b.{0,80}\b(?:check|verify|sure|certain|wrong|count|let me"
     r"|wait|again|confus\w*)\b"
-    r"|\bor (?:maybe|perhaps|is it)\b|\b(?:wait|hmm)\b|[?？]\W*\Z|但(?:是|我)?.{0,20}(?:再|检查|确认|不确定)"  # noqa: RUF001
+    r"|\bor (?:maybe|perhaps|is it)\b|\b(?:wait|hmm)\b|[?？]\W*\Z|但(?:是|我)?.{0,20}(?:再|检查|确认|不确定)"  # noqa: RUF001 - Chinese punctuation
     r"|等等|吗\W*\Z|或者可能",
     re.IGNORECASE,
 )
@@ -93,7 +95,10 @@ _AFFIRMING = (
     r"|plausible|justified|supported"
     r"|validated|well[- ]supported|ok|okay|unchanged|the same|as (?:before|i said)|unlikely to change)"
 )
-_AFFIRMING_CJK = r"(?:完全|非常|确实|都|仍然)?(?:正确|正確|对的|對的|对(?=\W|\Z)|没有?错误?|沒有?錯誤?|没问题|没有问题|无误|無誤|准确|合理|一致|可靠|成立|吻合|可信)"
+_AFFIRMING_CJK = (
+    r"(?:完全|非常|确实|都|仍然)?(?:正确|正確|对的|對的|对(?=\W|\Z)|没有?错误?|沒有?錯誤?"
+    r"|没问题|没有问题|无误|無誤|准确|合理|一致|可靠|成立|吻合|可信)"
+)
 _DENYING = (
     r"(?:(?:very|quite|completely|absolutely|entirely|clearly|also|actually|probably|likely|in fact)[ ])?"
     r"(?:wrong|incorrect|false|mistaken|invalid|inaccurate|inconsistent|flawed|off|doubtful"
@@ -101,7 +106,10 @@ _DENYING = (
     r"|not (?:quite |entirely |necessarily )?(?:correct|right|true|valid|accurate|consistent"
     r"|supported|reasonable|plausible|confirmed|verified))"
 )
-_DENYING_CJK = r"(?:完全|确实|明显|显然)?(?:错误|錯誤|错的|錯的|错了|不正确|不正確|不对|不對|有误|有誤|有问题|不准确|不合理|不一致|不成立|站不住脚)"
+_DENYING_CJK = (
+    r"(?:完全|确实|明显|显然)?(?:错误|錯誤|错的|錯的|错了|不正确|不正確|不对|不對"
+    r"|有误|有誤|有问题|不准确|不合理|不一致|不成立|站不住脚)"
+)
 _NEUTRAL = (
     r"(?:(?:quite|very|pretty|fairly|rather|really|most)[ ])?"
     r"(?:clear|clearly|obvious|evident|straightforward|simple|easy|hard|difficult|tricky"
@@ -132,7 +140,7 @@ _ABOUT = (
 )
 #: Answers that begin like a remark: "right side", "the same color"; also true and false, which answer many questions.
 _NO_REMARK = re.compile(
-    r"right[ -](?:side|hand|turn|arrow|one|angle|triangle|of|and|to)\b|the same (?:color|colour"
+    r"right[ -](?:side|hand|turn|arrow|one|angle|triangle|of|and|to)\b|the same (?:colou?r"
     r"|size|shape|number|as)\b"
     r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b|(?:不锈钢|没有|不是|不|不能|不会|不可以|非洲)\W*\Z",
     re.IGNORECASE,
@@ -180,18 +188,11 @@ _REACH = 500
 _MOST = 64
 #: The end of an answer in its sentence: a reason follows.
 _REASON = re.compile(
-    r"[,，;；]?[ ]{0,2}+(?:\b(?:because|since|given that|due to|which|where|so that)\b|因为|由于|因為)"  # noqa: RUF001
-    r"|[，；](?=这|即|理由|原因)",  # noqa: RUF001
+    r"[,，;；]?[ ]{0,2}+(?:\b(?:because|since|given that|due to|which|where|so that)\b|因为|由于|因為)"  # noqa: RUF001 - Chinese punctuation
+    r"|[，；](?=这|即|理由|原因)",  # noqa: RUF001 - Chinese punctuation
     re.IGNORECASE,
 )
 _LINE_END = re.compile(r"[。！？!?]+|\.(?=\s|\Z|[\"”’)*_])")  # noqa: RUF001 - Chinese punctuation
-#: A line that begins with the name of what follows: "Answer: (A)".
-_LABEL = re.compile(
-    r"^[ \t>]{0,8}+(?:[-*+•][ \t]{1,4}+)?+(?:so |therefore, |thus, )?(?:the |my )?(?:(?:final"
-    r"|correct|right|best)[ \t]{1,4}+){0,2}+"
-    r"(?:answers?|ans\.?|答案|最终答案|最后答案|正确答案|最終答案)[ \t]{0,4}+(?:\([^()\n]{1,40}\)[ \t]{0,4}+)?+[:：][ \t]{0,8}+",  # noqa: RUF001
-    re.IGNORECASE | re.MULTILINE,
-)
 
 
 @dataclass(frozen=True)
@@ -249,12 +250,12 @@ def judgment(text: str, stops: Sequence[int]) -> Remark | None:
 
 
 def _matches(text: str, start: int) -> Iterator[re.Match[str]]:
-    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, _LABEL):
+    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, markup.LABEL):
         yield from pattern.finditer(text, start)
 
 
 def _statement(text: str, stops: Sequence[int], match: re.Match[str]) -> Statement:
-    if match.re is _LABEL:
+    if match.re is markup.LABEL:
         at, end = match.end(), _line_end(text, match.end())
         return Statement(match.start(), at, end, about(text[at:end]), label=True)
     begin = _sentence_start(text, stops, match.start())
@@ -266,7 +267,7 @@ def _statement(text: str, stops: Sequence[int], match: re.Match[str]) -> Stateme
     start = match.end()
     end = _sentence_end(text, stops, start)
     stated = text[start:end]
-    if (reason := _REASON.search(stated)) and stated[: reason.start()].strip(" *,，"):  # noqa: RUF001
+    if (reason := _REASON.search(stated)) and stated[: reason.start()].strip(" *,，"):  # noqa: RUF001 - Chinese punctuation
         stated = stated[: reason.start()]
     if _HYPOTHETICAL.search(before) or _OTHER.search(before) or _DOUBT.search(text[start:end]):
         remark: Remark | None = Remark.NEUTRAL

@@ -32,7 +32,7 @@ _LOOKAHEAD = 128
 
 # A match of a run of characters can start only at the run's first character, and its length is bounded.
 _EVENT = re.compile(
-    r"(?P<line>\n)"
+    rf"(?P<line>\n)|(?P<heading>{markup.INLINE_HEADING})"
     r"|(?P<escape>\\[\\$`])"
     r"|(?P<display>\\\[|\$\$|\\begin\{[A-Za-z]{1,20}\*?\})"
     r"|(?P<inline>\\\(|\$|(?<!`)`{1,40}+(?!`))"
@@ -160,31 +160,33 @@ class _Scan:
     def _event(self, event: re.Match[str]) -> bool:
         """Read an event; return whether it is settled."""
         state = self._state
-        end: int | None
         match event.lastgroup:
             case "line":
                 state.line_start = True
-                state.position = event.end()
-                return True
-            case "display":
-                end = self._display_end(event[0], event.end())
-                kind = SpanKind.DISPLAY
-            case "inline":
-                end = self._inline_end(event[0], event.end())
-                kind = SpanKind.CODE if event[0][0] == "`" else SpanKind.INLINE
+            case "heading":
+                self._begin_final(markup.HeadingMatch(event.end(), 2, 0), event.start())
+                self._begin(BlockKind.TEXT, event.end())
+            case "display" | "inline":
+                return self._span(event)
             case "stop" if not state.listing:
                 self._stops.append(event.end())
-                state.position = event.end()
-                return True
-            case _:
-                state.position = event.end()
-                return True
+        state.position = event.end()
+        return True
+
+    def _span(self, event: re.Match[str]) -> bool:
+        """Read a formula or code in a line; return whether it is settled."""
+        mark, after = event[0], event.end()
+        if event.lastgroup == "display":
+            end, kind = self._display_end(mark, after), SpanKind.DISPLAY
+        else:
+            end = self._inline_end(mark, after)
+            kind = SpanKind.CODE if mark[0] == "`" else SpanKind.INLINE
         if end is None:
-            state.position = event.start()
+            self._state.position = event.start()
             return False
-        if end > event.end():
+        if end > after:
             self._spans.append(Span(kind, event.start(), end))
-        state.position = end
+        self._state.position = end
         return True
 
     # Lines.
@@ -198,20 +200,21 @@ class _Scan:
         if newline < 0 and self._open(at + markup.LINE + 1):
             return False
         line = text[at:end]
-        if not line.strip() and (newline >= 0 or end == self._end):
-            # The line's end is the next event.
-            if state.kind is not None:
+        if not line.strip():
+            ends = newline >= 0 or end == self._end
+            if state.kind is not None and ends:
                 self._close(at, closed=newline >= 0)
-            state.line_start = False
+            # The line's end is the next event; a long run of white space goes on.
+            state.line_start = not ends
             state.position = end
             return True
         fence = _FENCE.match(line)
-        if fence is not None:
-            code_end = self._fence_end(fence["mark"], at + fence.end())
-            if code_end is None:
-                return False
+        after = at + (fence.end() if fence else 0)
+        code_end = self._fence_end(fence["mark"], after) if fence else after
+        if code_end is None:
+            return False
         state.line_start = False
-        if fence is not None and code_end > at + fence.end():
+        if code_end > after:
             self._begin(BlockKind.CODE, at)
             self._spans.append(Span(SpanKind.CODE, at, code_end))
             state.position = code_end
@@ -224,13 +227,12 @@ class _Scan:
         state, text = self._state, self._text
         heading = markup.heading(text, at, end)
         if heading is not None:
-            self._begin(BlockKind.FINAL if heading.rank else BlockKind.TITLE, at)
-            self._headings.append(Heading(at, heading.content, heading.rank, heading.level))
             state.position = heading.content
             if not text[heading.content : end].strip(" \t\r*_#"):
+                self._begin_final(heading, at, alone=True)
                 return
+            self._begin_final(heading, at)
             # The rest of the line is a block of its own.
-            self._close(heading.content, closed=True)
             lead = len(text[heading.content : end]) - len(text[heading.content : end].lstrip())
             self._begin(BlockKind.TEXT, heading.content + lead)
             return
@@ -249,6 +251,13 @@ class _Scan:
             self._begin(BlockKind.FORMULA, at)
         else:
             self._begin(BlockKind.TEXT, at)
+
+    def _begin_final(self, heading: markup.HeadingMatch, at: int, *, alone: bool = False) -> None:
+        """Begin the block of a heading, and end it unless it has the line ``alone``."""
+        self._begin(BlockKind.FINAL if heading.rank else BlockKind.TITLE, at)
+        self._headings.append(Heading(at, heading.content, heading.rank, heading.level))
+        if not alone:
+            self._close(heading.content, closed=True)
 
     def _begin(self, kind: BlockKind, at: int) -> None:
         """Begin a block at the start of a line, unless the line continues the open one."""

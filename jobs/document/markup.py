@@ -39,10 +39,19 @@ _HEADING = re.compile(
     rf"{_PARENTHESIS}{_COLON_INSIDE}{_CLOSE}{_PARENTHESIS}(?P<hashes>[ \t]{{0,4}}+\#{{1,6}}+)?+{_COLON_AFTER}",
     re.IGNORECASE,
 )
+#: The colons that introduce an answer.
+COLONS = (":", "：")  # noqa: RUF001 - a full-width colon
 #: What an answer begins with after a heading without a colon: a formula, a number, a letter, bold text.
 _VALUE = re.compile(
     r"\\(?:boxed|fbox|\(|\[|text|frac|d?frac)|\$|[-+\u2212]?\d|\*\*|`|[(（][A-Za-z0-9][)）]"  # noqa: RUF001 - full-width
     r"|[A-Za-z](?![A-Za-z'\u2019])"
+)
+
+
+#: A heading inside of a line: between the end of a sentence and a formula.
+INLINE_HEADING = (
+    r"(?<=[.!?:。！？：][ ])\*\*(?i:final[ ]answers?|最终答案|最終答案|答案)[ ]?[:：]?\*\*[:：]?[ ]{1,4}"  # noqa: RUF001 - Chinese punctuation
+    r"(?=\\(?:boxed|fbox|\[|\()|\$)"
 )
 
 
@@ -72,9 +81,9 @@ def heading(text: str, at: int, end: int) -> HeadingMatch | None:
     if opened and not closed:
         # Markup that goes on: "**Final Answer: 6**". "**Answer the question**" is no heading.
         heads = introduced is not None and (
-            empty or introduced[-1:] in ":：" or not introduced.isascii()
-        )  # noqa: RUF001
-    elif introduced is not None and introduced[-1:] in ":：":  # noqa: RUF001 - a full-width colon
+            empty or introduced.endswith(COLONS) or not introduced.isascii()
+        )
+    elif introduced is not None and introduced.endswith(COLONS):
         heads = True
     elif introduced is not None:
         # "**Final answer** is 6" heads an answer, "**Final answer** is what we need" does not.
@@ -91,6 +100,14 @@ def heading(text: str, at: int, end: int) -> HeadingMatch | None:
     return HeadingMatch(rest, rank, len(match["hash"] or ""))
 
 
+#: A line that begins with the name of what follows: "Answer: (A)".
+LABEL = re.compile(
+    r"^[ \t>]{0,8}+(?:[-*+•][ \t]{1,4}+)?+(?:so |therefore, |thus, )?(?:the |my )?(?:(?:final"
+    r"|correct|right|best)[ \t]{1,4}+){0,2}+"
+    r"(?:answers?|ans\.?|答案|最终答案|最后答案|正确答案|最終答案)[ \t]{0,4}+"
+    r"(?:\([^()\n]{1,40}\)[ \t]{0,4}+)?+[:：][ \t]{0,8}+",  # noqa: RUF001 - Chinese punctuation
+    re.IGNORECASE | re.MULTILINE,
+)
 #: Another title: a Markdown heading, or a line in bold.
 TITLE = re.compile(
     r" {0,3}+\#{1,6}+[ \t][^\n]*+|[ \t]*+(?:\d{1,3}[.)] )?+(?:\*\*[^*\n]++\*\*"
@@ -100,7 +117,8 @@ TITLE = re.compile(
 AFTERWORD = re.compile(
     r"[\W_]*+(?:explanations?|reason(?:ing)?|justification|notes?|verification|check(?:ing)?"
     r"|double[- ]check|summary|why"
-    r"|steps?[ \t]by[ \t]step|solution|working|解析|解释|解釋|说明|說明|理由|验证|驗證|检验|检查|注|备注|分析|推理)(?![A-Za-z])",
+    r"|steps?[ \t]by[ \t]step|solution|working"
+    r"|解析|解释|解釋|说明|說明|理由|验证|驗證|检验|检查|注|备注|分析|推理)(?![A-Za-z])",
     re.IGNORECASE,
 )
 #: The tags of sister models.

@@ -91,6 +91,14 @@ def compared(
         ("2 \u00d7 10^3", "2000"),
         ("B)", "b"),
         ("Twelve", "12"),
+        ("A, B", "A,B"),
+        ("3 - 1", "3-1"),
+        ("10 : 30", "10:30"),
+        ("\\angle ABC", "∠ABC"),
+        ("Fe_2O_3", "Fe₂O₃"),
+        ("ten kilograms", "10 kg"),
+        ("90 min", "90 minutes"),
+        ("3 / 4", "3/4"),
     ],
 )
 def test_typesetting_case_and_spelling_make_no_difference(left: str, right: str) -> None:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.answers import extraction, refusals
+from jobs.answers import extraction, model_refusals
 from jobs.answers.extraction import Answer
 from jobs.answers.statements import Remark
+from jobs.document import markup
 
 #: A thought before the answer, in which something is counted again.
 ENGLISH = "The lamp stands in front. Let me count once more.\n\n"
@@ -351,7 +352,7 @@ def test_the_original_is_left_out_where_the_text_is_the_same() -> None:
     ],
 )
 def test_a_refusal_is_no_answer(output: str) -> None:
-    assert refusals.refuses(output)
+    assert model_refusals.refuses(output)
     assert found(output) is None
 
 
@@ -368,7 +369,7 @@ def test_a_refusal_is_no_answer(output: str) -> None:
     ],
 )
 def test_an_answer_is_no_refusal(output: str) -> None:
-    assert not refusals.refuses(output)
+    assert not model_refusals.refuses(output)
 
 
 @pytest.mark.parametrize(
@@ -393,7 +394,7 @@ def test_a_trace_without_an_answer_has_none(trace: str) -> None:
 PIECES = st.sampled_from(
     [
         *("\\boxed{", "\\boxed", "\\\\", "\\", "{", "}", "\\}", "6", " ", "\n", "\n\n"),
-        *("**Final Answer**", "# 最终答案：", "**答案**", "#", "**", "The answer is"),  # noqa: RUF001
+        *("**Final Answer**", "# 最终答案：", "**答案**", "#", "**", "The answer is"),  # noqa: RUF001 - Chinese punctuation
         *("答案是", "$", "。", "text", "Wait, ", "</think>", "<answer>", "</answer>", "- "),
         *("correct", "Answer: ", "故选", "\\text{", "---\n", "\\[", "\\]", ":"),
     ]
@@ -405,7 +406,8 @@ def test_no_text_makes_the_extraction_fail(trace: str, ended: bool) -> None:  # 
     answer = extraction.extract(trace, ended=ended)
 
     assert answer is None or answer.text.strip() == answer.text != ""
-    assert answer is None or any(character.isalnum() for character in answer.text)
+    said = answer is None or any(character.isalnum() for character in answer.text)
+    assert said or markup.BOX.search(trace)
 
 
 @given(st.lists(PIECES).map("".join))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.answers import extraction, refusals
+from jobs.answers import extraction, model_refusals
 from jobs.document import Document
 from jobs.findings import FindingKind
 from worker.guards.protocol import TraceGuard
@@ -33,7 +33,7 @@ class BudgetGuard(TraceGuard):
         if extraction.extract(trace.document, ended=ended) is not None:
             return None
         text = trace.text
-        if ended and (trace.typed or refusals.refuses(text)):
+        if ended and (trace.typed or model_refusals.refuses(text)):
             return None
         if not ended:
             # A chunk may have held several of the tokens that the engine counted.

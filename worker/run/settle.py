@@ -12,7 +12,7 @@ import structlog
 from core import errors
 from core.database import Database, until_available
 from jobs import lifecycle
-from jobs.answers import refusals
+from jobs.answers import model_refusals
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome
 from jobs.store import claims, history, traces
@@ -82,7 +82,7 @@ class Settlement:
             if JsonFormat.of(claim.options) is not None:
                 self.fail(claim, _unmet(end), result=result)
                 return
-            findings = (*findings, _no_answer(end, refused=refusals.refuses(standing.text)))
+            findings = (*findings, _no_answer(end, refused=model_refusals.refuses(standing.text)))
         self._write(
             claim,
             Outcome.SUCCEEDED,

@@ -51,7 +51,8 @@ _PERSONS = re.compile(
     re.IGNORECASE,
 )
 _CONTINUES = re.compile(
-    r"\b(?:however(?!,? i can (?:suggest|recommend|assist|help|try|refer))|but i can(?! ?not|['’]?t)|here (?:is|are)|instead,? i can (?:tell|describe|say)|based on)\b|但是?我可以|不过|以下是",
+    r"\b(?:however(?!,? i can (?:suggest|recommend|assist|help|try|refer))|but i can(?! ?not|['\u2019]?t)"
+    r"|here (?:is|are)|instead,? i can (?:tell|describe|say)|based on)\b|但是?我可以|不过|以下是",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?。！？]+(?=\s|\Z|[^\x00-\x7f])")  # noqa: RUF001 - Chinese punctuation
