@@ -74,6 +74,7 @@ class Way:
 class Requested:
     """One question as it was submitted: as single samples, and as a vote."""
 
+    question: str
     truth: str
     singles: tuple[str, ...]
     vote: str
@@ -107,10 +108,10 @@ def main() -> None:
         began = time.monotonic()
         service = client.connect(settings)
         requested = _submit(service, options)
-        same = equality.Equality(sandbox, equality.shares(most_waiting=1)).of(
-            None, account_id=uuid.uuid4()
+        comparisons = equality.Equality(sandbox, equality.shares(most_waiting=1))
+        ways, shares = _collect(
+            service, requested, comparisons=comparisons, samples=options.samples
         )
-        ways, shares = _collect(service, requested, same=same, samples=options.samples)
         seconds = time.monotonic() - began
     figures.show(
         f"{options.n} scenes, seed {options.seed}, temperature {options.temperature:g}, {seconds:.0f} s",
@@ -143,7 +144,7 @@ def _submit(service: client.Client, options: argparse.Namespace) -> list[Request
             # The vote comes first: only its own leader has sent the image to the engine before.
             vote = ask(sheet.question, options.samples)
             singles = tuple(ask(sheet.question, 1) for _ in range(options.samples))
-            requested.append(Requested(sheet.answer, singles, vote))
+            requested.append(Requested(sheet.question, sheet.answer, singles, vote))
     return requested
 
 
@@ -151,7 +152,7 @@ def _collect(
     service: client.Client,
     requested: Iterable[Requested],
     *,
-    same: Callable[[str, str], bool],
+    comparisons: equality.Equality,
     samples: int,
 ) -> tuple[list[Way], list[float]]:
     """Wait for all jobs; return the ways, and the shares of the prompt that followers found in the cache."""
@@ -160,6 +161,7 @@ def _collect(
     shares: list[float] = []
     for question in track(list(requested), "answers"):
         singles = [_spent(service.wait(job_id)) for job_id in question.singles]
+        same = comparisons.of(None, account_id=uuid.uuid4(), question=question.question)
         whole = _vote(singles, same)
         voted = service.wait(question.vote)
         for way, spent in (

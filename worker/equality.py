@@ -1,4 +1,4 @@
-"""Whether two answers mean the same: by their values in the job's format, by their text, or as formulas.
+"""Whether two answers mean the same, as :mod:`jobs.answers.equality` defines it, with algebra for what needs it.
 
 Formulas are compared in child processes that can be killed, and that the accounts share. The result depends only on
 the two answers: a formula that takes too much CPU time equals no other text, for every account and at any time. If no
@@ -8,11 +8,8 @@ child is free, the comparison waits, and in the end the attempt fails; a vote is
 from __future__ import annotations
 
 import functools
-import math
-import re
 import signal
 import threading
-import unicodedata
 import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -23,7 +20,8 @@ from core import errors
 from core.recent import Recent
 from core.sandbox import SandboxCrashed, SandboxTimeout
 from core.shares import Shares
-from jobs.answers import values
+from jobs.answers import equality
+from jobs.answers.equality import Sameness
 
 _log = structlog.get_logger(__name__)
 
@@ -46,16 +44,14 @@ _BREATH_SECONDS = 0.05
 #: How many formulas and pairs that took too much CPU time are remembered, and for how many seconds.
 _REMEMBERED = 4096
 _REMEMBERED_SECONDS = 600.0
-#: Longest formula, in characters.
-_LONGEST = 300
 #: How a child ends if the formulas are at fault: it used its CPU time, or a library crashed.
 _OWN_SIGNALS = frozenset(
     {None, signal.SIGPROF, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE}
 )
-_MATHEMATICAL = re.compile(r"[0-9\\+*/^=%√π²³½]")
-#: Versions and addresses: a number does not have two points.
-_DOTTED = re.compile(r"\d\.\d+\.\d")
-_EXACT = 1e-9
+
+
+#: Whether two answers to one question mean the same.
+SameAnswer = Callable[[str, str], bool]
 
 
 class ComparisonStopped(Exception):
@@ -112,15 +108,16 @@ class Equality:
         answer_format: Mapping[str, Any] | None,
         *,
         account_id: uuid.UUID,
+        question: str = "",
         stopped: Callable[[], bool] = lambda: False,
-    ) -> Callable[[str, str], bool]:
-        """Return a function that compares answers to one question of an account. It caches, and is for one thread.
+    ) -> SameAnswer:
+        """Return a function that compares answers to one question of an account. It caches; for any thread.
 
         The function raises :class:`ComparisonStopped` if ``stopped`` returns True while it waits, and
         :class:`core.errors.AnswersNotCompared` if children fail repeatedly through no fault of the formulas.
         """
         formulas_of = _Formulas(self, account_id, stopped)
-        return functools.cache(_Comparison(formulas_of, answer_format).same)
+        return functools.cache(_Comparison(formulas_of, answer_format, question).same)
 
     def compare(
         self, account_id: uuid.UUID, left: str, right: str | None, *, stopped: Callable[[], bool]
@@ -204,50 +201,19 @@ class _Formulas:
 class _Comparison:
     """Compares the answers to one question."""
 
-    def __init__(self, formulas_of: _Formulas, answer_format: Mapping[str, Any] | None) -> None:
+    def __init__(
+        self, formulas_of: _Formulas, answer_format: Mapping[str, Any] | None, question: str
+    ) -> None:
         self._formulas = formulas_of
-        self._format = answer_format
+        self._read = functools.cache(
+            functools.partial(equality.read, answer_format=answer_format, question=question)
+        )
 
     def same(self, left: str, right: str) -> bool:
         """Return whether two answers mean the same."""
-        if folded(left) == folded(right):
-            return True
-        first, second = values.read(left, self._format), values.read(right, self._format)
-        if first is not None and second is not None:
-            return _equal(first, second)
-        return formulas(left, right) and self._formulas.equal(left, right)
-
-
-def folded(text: str) -> str:
-    """Return ``text`` without differences that do not change its meaning: case, width, spaces, a final period."""
-    narrow = "".join(
-        unicodedata.normalize("NFKC", character) if _wide(character) else character
-        for character in text
-    )
-    return " ".join(narrow.casefold().split()).rstrip(" .。")
-
-
-def _wide(character: str) -> bool:
-    """Return whether ``character`` is a wide form. Other forms have a meaning: ten squared is not 102."""
-    return unicodedata.east_asian_width(character) == "F"
-
-
-def formulas(left: str, right: str) -> bool:
-    """Return whether two texts may be formulas that are worth comparing."""
-    return all(
-        len(text) <= _LONGEST and _MATHEMATICAL.search(text) and not _DOTTED.search(text)
-        for text in (left, right)
-    )
-
-
-def _equal(left: object, right: object) -> bool:
-    """Return whether two JSON values are equal; true is not 1."""
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_equal(left[key], right[key]) for key in left)
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_equal, left, right))
-    if isinstance(left, bool) or isinstance(right, bool):
-        return left is right
-    if isinstance(left, int | float) and isinstance(right, int | float):
-        return math.isclose(left, right, rel_tol=_EXACT)
-    return left == right
+        first, second = self._read(left), self._read(right)
+        match equality.compare(first, second):
+            case Sameness.ALGEBRA:
+                return self._formulas.equal(first.formula or "", second.formula or "")
+            case sameness:
+                return sameness is Sameness.SAME

@@ -19,7 +19,7 @@ from core.database import Database, Now, Seconds, Transaction
 from jobs import findings as guarded
 from jobs import lifecycle
 from jobs.answers.extraction import Answer
-from jobs.answers.values import read as read_value
+from jobs.answers.sections import read as read_value
 from jobs.answers.votes import Tally
 from jobs.findings import Finding
 from jobs.lifecycle import Outcome, Status
@@ -72,7 +72,9 @@ def succeed(
         tally: how the samples voted, if they did.
         finish_reason: that of the generation with the answer, when it is another one.
     """
-    value = read_value(answer.text, claim.options.get("answer_format")) if answer else None
+    value = None
+    if answer is not None:
+        value = read_value(answer.text, claim.options.get("answer_format"), claim.question)
     guard_findings = tuple(guard_findings)
     _read(generation, *others)
     firsts = [end.first_token_at for end in (generation, *others) if end.first_token_at is not None]
@@ -85,6 +87,7 @@ def succeed(
             others=others,
             values={
                 "answer_text": answer.text if answer else None,
+                "answer_tex": answer.tex if answer else None,
                 "answer_rule": answer.rule if answer else None,
                 "answer_value": value,
                 "answer_forced": forced if answer else None,

@@ -9,7 +9,7 @@ from worker import mathematics
 
 #: The target :func:`compare_or_hang`, and the suffix of a formula that makes it hang.
 COMPARE_OR_HANG = f"{__name__}:compare_or_hang"
-HANG = "+hang"
+HANG = "+h+h+h"
 
 
 def compare_or_hang(payload: bytes, **arguments: Any) -> tuple[dict[str, Any], bytes]:  # noqa: ANN401 - JSON

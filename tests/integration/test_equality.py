@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import threading
 import uuid
@@ -14,6 +15,7 @@ import pytest
 
 from core import errors
 from core.sandbox import Sandbox
+from jobs.answers import votes
 from tests.children import wait_for_names
 from tests.fakes import NoSandbox
 from tests.integration import formula_targets, sandbox_targets
@@ -105,7 +107,17 @@ def test_the_typed_values_are_compared(
         ("x^2+1", "1+x^2", True),
         ("x=3", "3", True),
         ("3", "x=3", True),
-        ("6 \\text{ circles}", "6", True),
+        ("6 \\text{ circles}", "6", False),
+        ("6", "2 \\cdot 3", True),
+        ("7\\pi", "7π", True),
+        ("x + y", "y + x", True),
+        ("1/2", "2/4", True),
+        ("2\\sqrt{3} \\text{ cm}", "\\sqrt{12} \\text{ cm}", True),
+        ("2\\sqrt{3} \\text{ cm}", "\\sqrt{12} \\text{ m}", False),
+        ("y = x + 1", "y = 1 + x", True),
+        ("z = x + 1", "x + 1", False),
+        ("10²", "102", False),
+        ("\\sqrt{2}", "1.414214", False),
         ("6", "7", False),
         ("5 km", "5km", True),
         ("5 km", "5 m", False),
@@ -134,8 +146,8 @@ def test_formulas_that_never_finish_equal_nothing_and_do_not_affect_the_rest_of_
             assert not same("7", bomb)
             assert same(bomb, f"{bomb} ")
 
-        assert same("0.5", "\\frac{1}{2}")
-        assert not same("6", "7")
+        assert same("\\sqrt{4}", "2")
+        assert not same("\\sqrt{4}", "3")
 
 
 def test_a_formula_that_never_finishes_is_remembered_for_its_account() -> None:
@@ -168,7 +180,7 @@ def test_an_account_whose_formulas_never_finish_leaves_a_child_to_every_other_ac
         ]
         wait_for_names(sandbox_targets.BEGUN, count=1)
 
-        same = threads.submit(mathematics.of(None, account_id=OTHER), "0.5", "\\frac{1}{2}")
+        same = threads.submit(mathematics.of(None, account_id=OTHER), "\\sqrt{4}", "2")
 
         assert same.result(60)
         assert not any(future.done() for future in hanging)
@@ -234,7 +246,7 @@ def test_without_children_no_formulas_are_compared() -> None:
     mathematics = Equality(away, equality.shares(most_waiting=1), pause_seconds=0)
 
     with pytest.raises(errors.AnswersNotCompared):
-        mathematics.of(None, account_id=ACCOUNT)("6", "6.0")
+        mathematics.of(None, account_id=ACCOUNT)("2+4", "6")
 
     assert away.calls == 3
     assert mathematics.of(None, account_id=ACCOUNT)("red", "Red")
@@ -245,10 +257,51 @@ def test_a_stopped_job_stops_waiting() -> None:
     mathematics = Equality(Away(), places, look_seconds=0.01)
     looks = iter([False, False, True])
     with places.hold(OTHER, seconds=0), pytest.raises(equality.ComparisonStopped):
-        mathematics.of(None, account_id=ACCOUNT, stopped=lambda: next(looks))("6", "6.0")
+        mathematics.of(None, account_id=ACCOUNT, stopped=lambda: next(looks))("2+4", "6")
 
 
-def test_long_texts_and_plain_words_are_not_formulas() -> None:
-    assert not equality.formulas("red", "blue")
-    assert not equality.formulas("1" * 400, "2")
-    assert equality.formulas("a+b", "b+a")
+VOTES = [
+    *(
+        "6",
+        "six",
+        "6.0",
+        "\\frac{12}{2}",
+        "2 \\cdot 3",
+        "x = 6",
+        "\\sqrt{36}",
+        "6 lamps",
+        "six lamps",
+    ),
+    *("0.5", "50\\%", "\\frac{1}{2}", "1/2", "2^{-1}", "x+y", "y+x", "x + y", "2x", "x+x", "x*2"),
+    *("B4", "4B", "\\text{B4}", "3-1", "2-0", "2", "1+1", "\\pi", "3.141593", "3.1415927"),
+]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_classes_of_a_vote_do_not_depend_on_the_order_of_its_answers(
+    mathematics: Equality, seed: int
+) -> None:
+    same = mathematics.of(None, account_id=ACCOUNT)
+
+    def partition(answers: list[str]) -> set[frozenset[str]]:
+        classes = votes.classes(dict(enumerate(answers)), same)
+        return {frozenset(answers[vote] for vote in entry.votes) for entry in classes}
+
+    shuffled = random.Random(seed).sample(VOTES, len(VOTES))
+
+    assert partition(shuffled) == partition(VOTES)
+    assert partition(VOTES) >= {
+        frozenset(("6 lamps", "six lamps")),
+        frozenset(("0.5", "50\\%", "\\frac{1}{2}", "1/2", "2^{-1}")),
+        frozenset(("B4", "\\text{B4}")),
+        frozenset(("2", "1+1")),
+        frozenset(("\\pi",)),
+    }
+
+
+def test_a_long_text_is_not_a_formula() -> None:
+    sandbox = Away()
+    same = Equality(sandbox, equality.shares(most_waiting=1)).of(None, account_id=ACCOUNT)
+
+    assert not same("1+" * 200 + "1", "201")
+    assert sandbox.calls == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 
 from core import profiles
@@ -35,6 +36,7 @@ def make_guards(
         engine_=ControlledEngine(),
         number=0,
         special_tokens=profiles.TINY.special_tokens,
+        same=operator.eq,
     )
 
 

@@ -497,8 +497,8 @@ def test_a_vote_whose_answers_cannot_be_compared_is_retried_with_its_reason(
     mathematics = Equality(AbsentEngine(), equality.shares(most_waiting=1), pause_seconds=0)
     vote_bench = bench.with_engine(sample_streams, margin=0, mathematics=mathematics)
     job_id = ask(vote_bench, 3)
-    sample_streams.answer(0, "0.5")
-    sample_streams.answer(1, "\\frac{1}{2}")
+    sample_streams.answer(0, "\\sqrt{4}")
+    sample_streams.answer(1, "2")
 
     assert ended(start(vote_bench))
 
@@ -518,8 +518,8 @@ def test_a_vote_that_waits_for_a_comparison_holds_no_engine_slot_and_can_be_stop
     vote_bench = bench.with_engine(sample_streams, margin=0, mathematics=mathematics)
     job_id = ask(vote_bench, 2)
     with places.hold(uuid.uuid4(), seconds=0):
-        sample_streams.answer(0, "0.5")
-        sample_streams.answer(1, "\\frac{1}{2}")
+        sample_streams.answer(0, "\\sqrt{4}")
+        sample_streams.answer(1, "2")
         thread = start(vote_bench)
         assert wait_for(lambda: places.waiting == 1)
         assert wait_for(lambda: taken(vote_bench) == 0)

@@ -13,6 +13,7 @@ from jobs import engine
 from jobs.answers import extraction
 from jobs.findings import Finding
 from jobs.store import traces
+from worker.equality import SameAnswer
 from worker.guards.budget import BudgetGuard
 from worker.guards.convergence import ConvergenceGuard
 from worker.guards.forced_answer import ForcedAnswerGuard
@@ -137,15 +138,16 @@ class Reasoning(GuardedGeneration):
         if self._trace.typed:
             findings = () if verdict is None else (verdict.finding,)
             return AttemptStep(end, StandingAnswer("", end, None), findings=findings)
+        ended = end.finish_reason == "stop"
         if verdict is None:
-            return AttemptStep(end, _answer(end.output, end))
+            return AttemptStep(end, _answer(end.output, end, ended=ended))
         _log.info("trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action))
         if verdict.inserted:
-            return AttemptStep(end, _answer(end.output, end), findings=(verdict.finding,))
+            answer = _answer(end.output, end, ended=ended)
+            return AttemptStep(end, answer, findings=(verdict.finding,))
         end = stands(end)
-        return AttemptStep(
-            end, _answer(end.output[: verdict.stored], end), findings=(verdict.finding,)
-        )
+        answer = _answer(end.output[: verdict.stored], end, ended=ended)
+        return AttemptStep(end, answer, findings=(verdict.finding,))
 
     def _billed(self, end: traces.GenerationEnd) -> traces.GenerationEnd:
         """Stop what the guards have running; return ``end`` with the tokens that they used."""
@@ -166,6 +168,7 @@ def build(
     engine_: engine.Engine,
     number: int,
     special_tokens: SpecialTokens,
+    same: SameAnswer,
 ) -> GuardChain:
     """Return the guards that a job's options ask for.
 
@@ -175,6 +178,7 @@ def build(
         engine_: the engine that runs it.
         number: the number of the first generation.
         special_tokens: those of the model, which the prompt does not repeat.
+        same: whether two answers to the question mean the same.
     """
     enabled = options.get("guards") or {}
     form = JsonFormat.of(options)
@@ -185,7 +189,7 @@ def build(
     if enabled.get("budget"):
         guards.append(BudgetGuard())
     if enabled.get("convergence") and form is None:
-        guards.append(ConvergenceGuard(request, engine_=engine_))
+        guards.append(ConvergenceGuard(request, engine_=engine_, same=same))
     if enabled.get("language"):
         guards.append(LanguageGuard())
     if form is not None:
@@ -195,7 +199,12 @@ def build(
         if enabled.get("verify"):
             repeated = special_tokens.neutralize(request.requested)
             guards.append(
-                VerifyGuard(request, answer_format=options.get("answer_format"), repeated=repeated)
+                VerifyGuard(
+                    request,
+                    answer_format=options.get("answer_format"),
+                    repeated=repeated,
+                    same=same,
+                )
             )
     limit = request.max_output_tokens
     for guard in reversed(guards):
@@ -214,5 +223,6 @@ def build(
     )
 
 
-def _answer(text: str, end: traces.GenerationEnd) -> StandingAnswer:
-    return StandingAnswer(text, end, extraction.extract(text))
+def _answer(text: str, end: traces.GenerationEnd, *, ended: bool) -> StandingAnswer:
+    """Return the answer in ``text``; ``ended``: whether the model, and not a guard or its limit, has ended it."""
+    return StandingAnswer(text, end, extraction.extract(text, ended=ended))

@@ -11,15 +11,16 @@ from __future__ import annotations
 import dataclasses
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import structlog
 
 from core import errors
 from jobs import engine
-from jobs.answers import extraction, values
+from jobs.answers import extraction
 from jobs.findings import FindingKind
+from worker.equality import ComparisonStopped, SameAnswer
 from worker.guards import prompts
 from worker.guards.forced_answer import box_closed
 from worker.guards.protocol import GREEDY, TraceGuard
@@ -37,11 +38,19 @@ _ABORT_GRACE_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class _ProbeAnswer:
-    """The answer of a probe after ``chars`` characters of ``tokens`` tokens; None if it did not come in time."""
+    """The answer of a probe.
+
+    Attributes:
+        chars: the characters of the trace before it.
+        tokens: the tokens of the trace before it.
+        answer: the answer; None if it did not come in time.
+        agrees: whether the answer of the probe before means the same.
+    """
 
     chars: int
     tokens: int
     answer: str | None
+    agrees: bool = False
 
 
 class ConvergenceGuard(TraceGuard):
@@ -50,13 +59,17 @@ class ConvergenceGuard(TraceGuard):
     Args:
         request: the request of the generation.
         engine_: the engine that runs it.
+        same: whether two answers to the question mean the same.
     """
 
     every_chunk = True
 
-    def __init__(self, request: engine.GenerationRequest, *, engine_: engine.Engine) -> None:
+    def __init__(
+        self, request: engine.GenerationRequest, *, engine_: engine.Engine, same: SameAnswer
+    ) -> None:
         self._request = request
         self._engine = engine_
+        self._same = same
         self._checkpoints: list[int] = []
         self._probe: _Probe | None = None
         self._last: _ProbeAnswer | None = None
@@ -91,9 +104,9 @@ class ConvergenceGuard(TraceGuard):
 
     def _start(self, trace: GuardedTrace) -> None:
         """Start a probe after the text so far, unless the final answer has begun."""
-        text = trace.text
-        if extraction.heading(text) is not None:
+        if extraction.heading(trace.document) is not None:
             return
+        text = trace.text
         self._started += 1
         self._probe = _Probe(
             dataclasses.replace(
@@ -106,7 +119,18 @@ class ConvergenceGuard(TraceGuard):
             engine_=self._engine,
             chars=len(text),
             tokens=trace.tokens,
+            agrees=self._agrees_with(self._last),
         )
+
+    def _agrees_with(self, earlier: _ProbeAnswer | None) -> Callable[[str], bool]:
+        """Return whether an answer means the same as that of an earlier probe, as a function."""
+
+        def agrees(answer: str) -> bool:
+            if earlier is None or earlier.answer is None:
+                return False
+            return self._same(earlier.answer, answer)
+
+        return agrees
 
     def _agreed(self, trace: GuardedTrace) -> Verdict | None:
         """Return a verdict if a probe has ended with the same answer as the one before it."""
@@ -115,9 +139,7 @@ class ConvergenceGuard(TraceGuard):
         probed = self._take(self._probe)
         self._probe = None
         earlier, self._last = self._last, probed
-        if earlier is None or earlier.answer is None or probed.answer is None:
-            return None
-        if not values.same(earlier.answer, probed.answer):
+        if earlier is None or not probed.agrees:
             return None
         evidence = {
             "probes": self._started,
@@ -138,13 +160,20 @@ class _Probe:
     """A probe that runs, in a thread of its own."""
 
     def __init__(
-        self, request: engine.GenerationRequest, *, engine_: engine.Engine, chars: int, tokens: int
+        self,
+        request: engine.GenerationRequest,
+        *,
+        engine_: engine.Engine,
+        chars: int,
+        tokens: int,
+        agrees: Callable[[str], bool],
     ) -> None:
         #: What it has used; without a bill, the tokens that were seen.
         self.usage = engine.TokenUsage()
         self.answered = _ProbeAnswer(chars, tokens, None)
         self._request = request
         self._engine = engine_
+        self._agrees = agrees
         self._lock = threading.Lock()
         self._stream: engine.GenerationStream | None = None
         self._stopped = False
@@ -174,9 +203,16 @@ class _Probe:
                         return
                     self._stream = stream
                 self._read(stream)
+            # After the stream, whose place at the engine an algebraic comparison does not need.
+            if self.answered.answer is not None:
+                agrees = self._agrees(self.answered.answer)
+                self.answered = dataclasses.replace(self.answered, agrees=agrees)
         except errors.EngineError as error:
             # The trace continues without it.
             _log.info("probe_failed", code=error.code)
+        except ComparisonStopped:
+            # The lease knows why.
+            return
 
     def _read(self, stream: engine.GenerationStream) -> None:
         text, tokens, closed = "", 0, False
@@ -187,7 +223,7 @@ class _Probe:
                 self.usage = engine.TokenUsage(output_tokens=tokens)
             if not closed and box_closed(text):
                 closed = True
-                extracted = extraction.extract("\\boxed{" + text)
+                extracted = extraction.extract("\\boxed{" + text, ended=False)
                 answer = extracted.text if extracted else None
                 self.answered = dataclasses.replace(self.answered, answer=answer)
                 self._engine.abort(self._request.rid)

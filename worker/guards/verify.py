@@ -14,10 +14,13 @@ from typing import Any
 
 import structlog
 
+from core import errors
 from jobs import engine
-from jobs.answers import extraction, values
+from jobs.answers import extraction, folding, remarks, sections, values
 from jobs.answers.extraction import Answer
+from jobs.answers.statements import Remark
 from jobs.findings import Action, Finding, FindingKind
+from worker.equality import ComparisonStopped, SameAnswer
 from worker.guards import prompts
 from worker.guards.language import drifted
 from worker.guards.protocol import (
@@ -45,6 +48,25 @@ _REFUSAL = re.compile(
     re.IGNORECASE,
 )
 
+#: The rules that find an answer without a heading and without a box.
+_LAST_RESORT = frozenset(("phrase", "label", "whole"))
+#: Sentences at the end of a verification that say what came of it.
+_LAST_SENTENCES = 3
+#: Names of the answer in a remark.
+_ANSWER = re.compile(
+    r"\b(?:answer|result|count|conclusion|solution|response)\b|答案|结果|结论|回答|计数|判断",
+    re.IGNORECASE,
+)
+#: The words before a stated answer.
+_INTRODUCTION = re.compile(r"\b(?:answer|option|choice) is(?: therefore| thus)?\s+|答案[是为]")
+#: A truth value in words that no remark uses.
+_TRUTH = re.compile(
+    r"\W*(?:(?:true|false|yes|no)\b|是(?!正|对|错|的)|是的|否|有(?!误|错|问)|没有(?!错|问|误))",
+    re.IGNORECASE,
+)
+#: A question that offers alternatives.
+_ALTERNATIVES = re.compile(r"\bor\b|还是|或")
+
 
 class VerifyGuard(TraceGuard):
     """Adds a verification after an answer, if the budget has room for one.
@@ -53,6 +75,7 @@ class VerifyGuard(TraceGuard):
         request: the request of the generation that answers.
         answer_format: what the answer's value must be, or None.
         repeated: the question as the prompt repeats it, which takes tokens of the model's context.
+        same: whether two answers to the question mean the same.
     """
 
     def __init__(
@@ -61,10 +84,12 @@ class VerifyGuard(TraceGuard):
         *,
         answer_format: Mapping[str, Any] | None,
         repeated: str,
+        same: SameAnswer,
     ) -> None:
         self._request = request
         self._format = answer_format
         self._repeated = repeated
+        self._same = same
         self._tokens = 0
 
     def reserve(self, budget: int) -> int:
@@ -88,7 +113,10 @@ class VerifyGuard(TraceGuard):
             return None
         tokens, self._tokens = self._tokens, 0
         return Verification(
-            self._request, step, step.standing.answer, answer_format=self._format, tokens=tokens
+            self._request,
+            step,
+            Comparison(step.standing.answer, self._request.question, self._format, self._same),
+            tokens=tokens,
         )
 
 
@@ -98,8 +126,7 @@ class Verification(GuardedGeneration):
     Args:
         request: the request of the generation that answered.
         step: the state of the attempt with that answer.
-        answer: the answer.
-        answer_format: what the answer's value must be, or None.
+        comparison: compares its answer with that one.
         tokens: the most tokens of the verification.
     """
 
@@ -107,9 +134,8 @@ class Verification(GuardedGeneration):
         self,
         request: engine.GenerationRequest,
         step: AttemptStep,
-        answer: Answer,
+        comparison: Comparison,
         *,
-        answer_format: Mapping[str, Any] | None,
         tokens: int,
     ) -> None:
         text, output = step.standing.text, step.end.output
@@ -127,8 +153,9 @@ class Verification(GuardedGeneration):
             inserted=inserted,
         )
         self._standing = step.standing
-        self._comparison = Comparison(answer, request.question, answer_format)
+        self._comparison = comparison
         self._finding: Finding | None = None
+        self._corrected: Answer | None = None
 
     @property
     def finding(self) -> Finding | None:
@@ -136,9 +163,12 @@ class Verification(GuardedGeneration):
         return self._finding
 
     def end(self, text: str, finish_reason: str) -> None:
-        """Read the whole text and compare the answers."""
-        del finish_reason
-        self._finding = _finding(self._comparison.action(text), len(text))
+        """Read the whole text and compare the answers; if that is not possible, the first one stands."""
+        try:
+            action, self._corrected = self._comparison.result(text, ended=finish_reason == "stop")
+        except (errors.AnswersNotCompared, ComparisonStopped):
+            action = Action.NONE
+        self._finding = _finding(action, len(text))
 
     def close(self, result: GenerationResult) -> AttemptStep:
         """Return the corrected answer, or the one that stands; a fault of the engine leaves that as it is."""
@@ -149,7 +179,7 @@ class Verification(GuardedGeneration):
         _log.info("answer_verified", action=str(finding.action))
         standing = self._standing
         if finding.action is Action.CORRECTED:
-            standing = StandingAnswer(end.output, end, extraction.extract(end.output))
+            standing = StandingAnswer(end.output, end, self._corrected)
         return AttemptStep(end, standing, findings=(finding,), ignored_fault=result.fault)
 
 
@@ -166,37 +196,104 @@ class Comparison:
         first: the answer that is verified.
         question: its script decides the language.
         answer_format: what the answer's value must be, or None.
+        same: whether two answers to the question mean the same.
     """
 
     first: Answer
     question: str
     answer_format: Mapping[str, Any] | None
+    same: SameAnswer
 
-    def action(self, text: str) -> Action:
-        """Return what a verification with this text comes to."""
-        second = extraction.extract(text)
+    def action(self, text: str, *, ended: bool) -> Action:
+        """Return what a verification with this text comes to.
+
+        Args:
+            text: the text of the verification.
+            ended: whether the model has ended it.
+
+        Raises:
+            ComparisonStopped: the job was stopped while the answers waited for their comparison.
+            core.errors.AnswersNotCompared: the answers are formulas, and comparing them failed.
+        """
+        return self.result(text, ended=ended)[0]
+
+    def result(self, text: str, *, ended: bool) -> tuple[Action, Answer | None]:
+        """Return the same as :meth:`action`, and the answer that corrects the first one."""
+        second = extraction.extract(text, ended=ended)
+        last = self._last_words(text, second) if ended else None
+        if isinstance(last, Remark):
+            return Action.CONFIRMED if last is Remark.AFFIRMS else Action.DOUBTED, None
+        second = last or second
         if second is None or self._refuses(second.text):
-            return Action.DOUBTED
-        if self._same(second.text):
-            return Action.CONFIRMED
+            return Action.DOUBTED, None
+        if self.same(second.text, self.first.text):
+            return Action.CONFIRMED, None
         if drifted(self.question, text, second.text):
-            return Action.DOUBTED
-        # The first answer has the requested format: a second one without it corrects nothing.
-        known = values.read(self.first.text, self.answer_format)
-        if known is not None and values.read(second.text, self.answer_format) is None:
-            return Action.DOUBTED
-        return Action.CORRECTED
+            return Action.DOUBTED, None
+        # The first answer has the requested format: a second one without it corrects nothing. A text without any
+        # mark of an answer may be a thought.
+        needed = self._value(self.first.text) is not None or second.rule == "whole"
+        if needed and self._value(second.text) is None:
+            return Action.DOUBTED, None
+        return Action.CORRECTED, second
+
+    def _value(self, text: str) -> values.Value:
+        return sections.read(text, self.answer_format, self.question)
+
+    def _last_words(self, text: str, second: Answer | None) -> Remark | Answer | None:
+        """Return what the verification says about the first answer, or an answer that only sounds like a remark.
+
+        A final answer under a heading or in a box counts as an answer, unless it is a remark: "My answer is correct."
+        Otherwise the last sentences decide.
+        """
+        if second is not None and second.rule not in _LAST_RESORT:
+            return None if self._states(second.text) else remarks.remark(second.text)
+        for distance, sentence in enumerate(reversed(remarks.sentences(text)[-_LAST_SENTENCES:])):
+            if (stated := self._stated(sentence)) is not None:
+                return stated
+            remark = remarks.remark(sentence)
+            # Earlier sentences say "that is right" about other things than the answer.
+            if remark is not None and (distance == 0 or _ANSWER.search(sentence)):
+                return remark
+            phrase = extraction.extract(sentence, ended=True)
+            if phrase is not None and phrase.rule != "whole":
+                return None
+        return None
+
+    def _stated(self, sentence: str) -> Answer | None:
+        """Return the answer in a sentence whose words could also be a remark: the answer is right, or true."""
+        introduction = _INTRODUCTION.search(sentence)
+        if introduction is None:
+            return None
+        words = folding.unmarked(sentence[introduction.end() :]).strip(" .。!")
+        match (self.answer_format or {}).get("type"):
+            case "boolean":
+                # "The answer is true" is a value; 答案是正确的 is about the answer.
+                states = _TRUTH.match(words) is not None
+            case "choice":
+                states = self._value(words) is not None
+            case _:
+                states = self._offered(words)
+        return Answer(words, "phrase") if states else None
+
+    def _states(self, answer: str) -> bool:
+        """Return whether a final answer is one in the job's format, or one of the words that the question offers."""
+        return self._value(answer) is not None or self._offered(answer)
+
+    def _offered(self, answer: str) -> bool:
+        """Return whether the question offers the answer as an alternative: is it on the left or on the right?"""
+        word, question = folding.folded(answer), folding.folded(self.question)
+        alternatives = _ALTERNATIVES.search(question) is not None
+        return (
+            bool(word)
+            and alternatives
+            and re.search(rf"\b{re.escape(word)}\b", question) is not None
+        )
 
     def _refuses(self, second: str) -> bool:
         """Return whether an answer says that no object exists; an option like "unknown" and the first answer do not."""
         answer_format = self.answer_format or {}
-        if answer_format.get("type") == "choice" and values.read(second, self.answer_format):
+        if answer_format.get("type") == "choice" and self._value(second):
             return False
-        repeated = second.strip().casefold() == self.first.text.strip().casefold()
+        repeated = folding.folded(second) == folding.folded(self.first.text)
         return not repeated and _REFUSAL.search(second) is not None
-
-    def _same(self, second: str) -> bool:
-        value = values.read(second, self.answer_format)
-        if value is not None and value == values.read(self.first.text, self.answer_format):
-            return True
-        return values.same(second, self.first.text)

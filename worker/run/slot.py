@@ -49,7 +49,7 @@ class Slot:
         lease: the length of a lease.
         rng: for jitter.
         quarantine_crashes: how many engines must die over an image before it is refused.
-        equality: compares the answers of samples.
+        equality: compares the answers of samples, verifications and probes.
         grammars: decides when a JSON Schema may be compiled.
     """
 
@@ -166,8 +166,14 @@ class Slot:
         slot: EngineSlot,
         lease: leases.Lease,
     ) -> None:
+        same = self._equality.of(
+            claim.options.get("answer_format"),
+            account_id=claim.account_id,
+            question=claim.question,
+            stopped=lambda: lease.reason is not None,
+        )
         guard = functools.partial(
-            chain.build, claim.options, special_tokens=self._profile.special_tokens
+            chain.build, claim.options, special_tokens=self._profile.special_tokens, same=same
         )
         guards = guard(request, engine_=slot.engine, number=0)
         first = guards.reasoning.request
@@ -194,11 +200,7 @@ class Slot:
                 lease=lease,
                 trace_writer=self._trace_writer,
                 grammars=self._grammars,
-                same=self._equality.of(
-                    claim.options.get("answer_format"),
-                    account_id=claim.account_id,
-                    stopped=lambda: lease.reason is not None,
-                ),
+                same=same,
                 guard=guard,
             )
             result = vote.run(request, requested=samples, started_at=started_at)

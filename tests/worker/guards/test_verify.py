@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -14,9 +15,11 @@ from jobs.engine import Chunk
 from jobs.findings import Action, FindingKind
 from jobs.lifecycle import Status
 from scripted import Scripted, ScriptedOptions
+from tests.fakes import NoSandbox
 from tests.worker import behaviors
 from tests.worker.behaviors import BUDGET, found, run_behavior
-from tests.worker.conftest import Bench
+from tests.worker.conftest import NO_MATHEMATICS, Bench
+from worker import equality
 from worker.guards import prompts, verify
 from worker.leases import StopReason
 
@@ -217,13 +220,115 @@ def test_a_verification_can_be_stopped_like_any_generation(
 def test_an_option_that_sounds_like_a_refusal_is_an_answer(
     first: str, second: str, options: list[str] | None, action: Action
 ) -> None:
-    comparison = verify.Comparison(
-        Answer(first, "boxed"),
-        question="Which?",
-        answer_format={"type": "choice", "options": options} if options else None,
+    answer_format = {"type": "choice", "options": options} if options else None
+
+    assert verified(first, f"**Final Answer** \\boxed{{{second}}}", answer_format) is action
+
+
+def verified(
+    first: str,
+    said: str,
+    answer_format: dict[str, Any] | None = None,
+    question: str = "Which?",
+) -> Action:
+    """Return what a verification that says something comes to."""
+    same = NO_MATHEMATICS.of(answer_format, account_id=uuid.UUID(int=1), question=question)
+    return verify.Comparison(Answer(first, "boxed"), question, answer_format, same).action(
+        said, ended=True
     )
 
-    assert comparison.action(f"**Final Answer** \\boxed{{{second}}}") is action
+
+NUMBER, BOOLEAN = {"type": "number"}, {"type": "boolean"}
+SIDES = {"type": "choice", "options": ["left", "right"]}
+
+
+@pytest.mark.parametrize(
+    ("first", "said", "answer_format"),
+    [
+        ("6", "I count them once more. So the answer is correct.", None),
+        ("6", "I count them once more. So the answer is correct.", NUMBER),
+        ("6", "So my answer stands.", None),
+        ("6", "I see six lamps. That matches.", None),
+        ("6", "I see six lamps. That matches my answer. It is a quiet street.", None),
+        ("6", "Confirmed.", NUMBER),
+        ("6", "The answer is right, because two and four are six.", NUMBER),
+        ("6", "**Final Answer**\n\nMy answer is correct.", None),
+        ("6", "**Final Answer** \\boxed{\\text{Correct}}", NUMBER),
+        ("6", "The first count was not wrong.", None),
+        ("六", "我再数一遍。所以答案是正确的。", None),
+        ("6", "两盏加四盏。没错。", NUMBER),
+        ("6", "核对后答案无误。", NUMBER),
+        ("\\text{否}", "我再看一遍。所以答案是正确的。", BOOLEAN),
+        ("No", "The answer is correct.", BOOLEAN),
+        ("No", "The answer is no.", BOOLEAN),
+        ("left", "The answer is correct.", SIDES),
+        ("\\text{Six lamps}", "**Final Answer** \\boxed{six lamps}", None),
+        ("90^\\circ", "**Final Answer** \\boxed{90°}", None),
+        ("ABC123", "The answer is ABC123.", None),
+    ],
+)
+def test_a_verification_confirms_an_answer_in_any_wording(
+    first: str, said: str, answer_format: dict[str, Any] | None
+) -> None:
+    assert verified(first, said, answer_format) is Action.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("first", "said", "answer_format"),
+    [
+        ("6", "The answer is wrong.", None),
+        ("6", "My first count was not right. I cannot say more.", NUMBER),
+        ("6", "这个答案是错误的，让我再数一遍", NUMBER),  # noqa: RUF001 - Chinese as written
+        ("6", "Seven or eight.", None),
+        ("6", "Let me check whether the answer is correct.", None),
+        ("6", "Is the answer correct?", None),
+        ("6", "That is right next to the door. Then I see something else.", None),
+    ],
+)
+def test_a_verification_without_another_answer_doubts(
+    first: str, said: str, answer_format: dict[str, Any] | None
+) -> None:
+    assert verified(first, said, answer_format) is Action.DOUBTED
+
+
+@pytest.mark.parametrize(
+    ("first", "said", "answer_format", "question"),
+    [
+        ("No", "The answer is true.", BOOLEAN, "Is it lit?"),
+        ("left", "The answer is right.", SIDES, "Which side?"),
+        ("left", "So the answer is right.", None, "Is it on the left or on the right?"),
+        ("6", "That is wrong. The answer is 7.", NUMBER, "How many?"),
+        ("6", "Once more.\n\n**答案**\n\n7", NUMBER, "How many?"),
+        ("6", "### Answer\n7", NUMBER, "How many?"),
+        ("6", "The first answer is wrong.\n\n**最终答案**\n\n7", NUMBER, "有几个？"),  # noqa: RUF001 - Chinese as written
+        ("ABC123", "**Final Answer** \\boxed{BAC123}", None, "Which plate?"),
+        ("3-1", "**Final Answer** \\boxed{2-0}", None, "Which score?"),
+    ],
+)
+def test_a_verification_corrects_with_another_answer(
+    first: str, said: str, answer_format: dict[str, Any] | None, question: str
+) -> None:
+    assert verified(first, said, answer_format, question) is Action.CORRECTED
+
+
+def test_answers_that_cannot_be_compared_leave_the_first_one(bench: Bench) -> None:
+    class Failing(NoSandbox):
+        def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
+            del payload, arguments
+            raise errors.Unavailable("A sandbox cannot be started.")
+
+    places = equality.shares(most_waiting=1)
+    failing = bench.with_engine(
+        bench.engine, mathematics=equality.Equality(Failing(), places, pause_seconds=0)
+    )
+    job_id = submit(bench)
+    bench.engine.answer("**Final Answer** \\boxed{6}")
+    bench.engine.answer("**Final Answer** \\boxed{2 \\cdot 3}")
+
+    failing.runner.work()
+
+    assert found(bench, job_id) == [(FindingKind.VERIFY, Action.NONE)]
+    assert bench.view(job_id).job.answer_text == "6"
 
 
 def test_a_budget_without_room_for_a_verification_has_none(bench: Bench) -> None:
