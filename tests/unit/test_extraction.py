@@ -220,7 +220,6 @@ def test_the_forms_of_other_models(trace: str, text: str, rule: extraction.Rule)
         "The answer seems right.",
         "The given answer is 6.",
         "答案是显而易见的。",
-        "这个答案没问题。",
         "The answer isn't 6.",
         "If the answer is 6, there is one more.",
         "Is it that the answer is 6?",
