@@ -410,7 +410,7 @@ class _Reading:
         paragraph = self._text[paragraphs[-1][0].start : block.end]
         stated = statements.statements(self._text, self._document.stops)
         line = last.rsplit("\n", 1)[-1].strip()
-        if _UNDETERMINED.search(paragraph):
+        if _UNDETERMINED.search(paragraph) or remark(paragraph) is not None:
             whole = ""
         elif len(text) <= _WHOLE and not stated and not self._thinks():
             whole = text

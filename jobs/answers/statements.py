@@ -30,7 +30,8 @@ class Remark(enum.StrEnum):
 _VERBS = (
     r"(?:is|are|was|equals?|should[ ]be|must[ ]be|would[ ]be|will[ ]be|has[ ]to[ ]be"
     r"|can[ ]only[ ]be|becomes?|remains?|stays?"
-    r"|comes?[ ]out[ ](?:to[ ]be|to|as|at)|turns?[ ]out[ ]to[ ]be)"
+    r"|comes?[ ]out[ ](?:to[ ]be|to|as|at)|turns?[ ]out[ ]to[ ]be"
+    r"|(?:seems|appears|looks|sounds|feels)(?:[ ]to[ ]be|[ ]like)?)"
     r"(?=n['\u2019]?t(?![A-Za-z])|[^A-Za-z]|\Z)"
     r"|['\u2019]s(?![A-Za-z])"
 )
@@ -57,9 +58,16 @@ _CHINESE = re.compile(
 )
 #: A choice: 故选C.
 _CHOSEN = re.compile(
-    r"(?:故|所以|因此|因而|應|应该?|本题|这题|此题|该题|就|答案|正确|最终|最后|综上|于是|那么|我)[，,]{0,1}(?:选择?|選擇?)(?:项|答案"  # noqa: RUF001 - Chinese punctuation
+    r"(?:(?:^|\n)[ ]{0,4}|道题|道題|故|所以|因此|因而|應|应该?|本题|这题|此题|该题|就|答案|正确|最终|最后"
+    r"|综上|于是|那么|我)[，,]{0,1}(?:选择?|選擇?)(?:项|答案"  # noqa: RUF001 - Chinese punctuation
     r"|项为)?(?:是|为)?[:： ]{0,2}+"  # noqa: RUF001 - Chinese punctuation
     r"[*(（【]{0,3}(?P<letter>[A-Z](?:[ ]{0,1}[、,，和]?[ ]{0,1}[A-Z]){0,5}+)(?![A-Za-z])"  # noqa: RUF001 - Chinese punctuation
+)
+_PICKED = re.compile(
+    r"\bi(?:['\u2019](?:ll|d|m)|[ ](?:will|would|must|should|can))?[ ](?:choose|pick|select"
+    r"|go[ ]with|opt[ ]for|going[ ]with)"
+    r"(?:[ ](?:the[ ])?(?:option|choice|answer|letter))?[ ][*(]{0,3}(?P<letter>(?-i:[A-Z]))(?=[)*.,;:]|\s{0,4}\Z|\n)",
+    re.IGNORECASE,
 )
 #: Words before a statement, in its sentence, after which it states nothing.
 _HYPOTHETICAL = re.compile(
@@ -130,7 +138,7 @@ _NEUTRAL = (
     r"|result|answer) (?:that|which|we|i|in|from|of the (?:question|options)))"
 )
 _NEUTRAL_CJK = (
-    r"(?:否(?=正|对|合|是|有|为|准|一)|什么|多少|哪|几(?!何)|根据|基于|通过|由|给出|给定|给的|明确|清楚|显然|明显|已知|未知|确定|不确定|唯一|怎|如何"
+    r"(?:很|非常|十分)?(?:显而易见|不言|简单|容易|清晰)|(?:否(?=正|对|合|是|有|为|准|一)|什么|多少|哪|几(?!何)|根据|基于|通过|由|给出|给定|给的|明确|清楚|显然|明显|已知|未知|确定|不确定|唯一|怎|如何"
     r"|不是|非|不|没有|没|我|你|这|那|它|要|需要|可以|能|在.{0,8}中|从|按|因为|由于)"
 )
 _ABOUT = (
@@ -184,6 +192,8 @@ _JUDGMENTS = (
 )
 #: The most characters of a sentence that are read.
 _REACH = 500
+#: The most characters of an answer on a line on which more follows.
+_SHORT = 40
 #: The most statements that are read: the last ones of the text.
 _MOST = 64
 #: The end of an answer in its sentence: a reason follows.
@@ -250,13 +260,16 @@ def judgment(text: str, stops: Sequence[int]) -> Remark | None:
 
 
 def _matches(text: str, start: int) -> Iterator[re.Match[str]]:
-    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, markup.LABEL):
+    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, _PICKED, markup.LABEL):
         yield from pattern.finditer(text, start)
 
 
 def _statement(text: str, stops: Sequence[int], match: re.Match[str]) -> Statement:
     if match.re is markup.LABEL:
         at, end = match.end(), _line_end(text, match.end())
+        # A reason may follow a short answer.
+        sentence = _LINE_END.search(text, at, min(end, at + _SHORT))
+        end = sentence.end() if sentence else end
         return Statement(match.start(), at, end, about(text[at:end]), label=True)
     begin = _sentence_start(text, stops, match.start())
     before = text[begin : match.start()]

@@ -137,8 +137,9 @@ class _Scan:
         """Read to the end, or to the first event that is not settled."""
         state, text = self._state, self._text
         while True:
-            if state.line_start and not self._line():
-                return
+            while state.line_start:
+                if not self._line():
+                    return
             event = _EVENT.search(text, state.position)
             if event is None:
                 break

@@ -14,7 +14,10 @@ from typing import NamedTuple
 #: Characters of a line that decide whether it is a heading.
 LINE = 240
 #: Quotation marks, bullets, numbers: ``> ``, ``- ``, ``1. ``.
-_LEAD = r"[ \t>]{0,12}+(?:(?:[-*+•]|\d{1,2}[.)、])(?:[ \t]{1,4}+|(?<=、)))?+"
+_LEAD = (
+    r"[ \t>]{0,12}+(?:(?:[-*+•]|\d{1,2}[.)、])(?:[ \t]{1,4}+|(?<=、)))?+"
+    r"(?:[^\w\s\x00-\x7f【】〖〗「」•、]{1,3}+[ \t]{1,4}+)?+"
+)
 #: What emphasizes a heading. A line without it is no heading.
 _HASH = r"(?P<hash>\#{1,6}+)[ \t]{0,8}+"
 _OPEN = r"(?:\*{1,3}+|_{2,3}+|[【〖「\[]|\\(?:textbf|underline|(?:sub){0,2}section\*?|paragraph)\{)"
@@ -30,17 +33,24 @@ _WORDS = (
     r"|(?P<answer>(?:(?:correct|right|overall)[ \t]{1,4}+)?answers?|答案|回答|答|(?:最终|最後)?(?:结论|結論))"
     r"|(?P<conclusion>(?:final[ \t]{1,4}+)?conclusions?))(?![A-Za-z])"
 )
-_PARENTHESIS = r"(?:[ \t]{0,4}+[(（][^()（）\n]{1,60}+[)）])?+"  # noqa: RUF001 - full-width
-_COLON = r"[ \t]{0,4}+(?P<colon>(?:\bis\b|\bare\b|是|为|為)?[ \t]{0,4}+[:：]|\bis\b|\bare\b|是|为|為)?+[ \t]{0,4}+"  # noqa: RUF001 - full-width
+#: A remark about the heading; "(A)" is an answer.
+_PARENTHESIS = r"(?:[ \t]{0,4}+[(（](?!\w[)）])[^()（）\n]{1,60}+[)）])?+"  # noqa: RUF001 - full-width
+_DASH = r"[-\u2013\u2014](?=[ \t*_])"
+_COLON = (
+    rf"[ \t]{{0,4}}+(?P<colon>(?:\bis\b|\bare\b|是|为|為)?[ \t]{{0,4}}+(?:[:：]|{_DASH})"  # noqa: RUF001 - full-width
+    r"|\bis\b|\bare\b|是|为|為)?+[ \t]{0,4}+"
+)
 _COLON_INSIDE, _COLON_AFTER = (_COLON.replace("colon", name) for name in ("inside", "after"))
 _CLOSE = r"(?P<close>\*{1,3}+|_{2,3}+|[】〗」\]]|\})?+"
 _HEADING = re.compile(
     rf"{_LEAD}(?:{_HASH}(?P<both>{_OPEN})?+|(?P<open>{_OPEN}))[ \t]{{0,4}}+{_ORNAMENT}(?P<inner>{_OPEN})?+{_WORDS}"
-    rf"{_PARENTHESIS}{_COLON_INSIDE}{_CLOSE}{_PARENTHESIS}(?P<hashes>[ \t]{{0,4}}+\#{{1,6}}+)?+{_COLON_AFTER}",
+    rf"{_PARENTHESIS}{_COLON_INSIDE}{_CLOSE}(?(inside)|{_PARENTHESIS})"
+    rf"(?P<hashes>[ \t]{{0,4}}+\#{{1,6}}+)?+{_COLON_AFTER}",
     re.IGNORECASE,
 )
 #: The colons that introduce an answer.
 COLONS = (":", "：")  # noqa: RUF001 - a full-width colon
+_INTRODUCING = (*COLONS, "-", "\u2013", "\u2014")
 #: What an answer begins with after a heading without a colon: a formula, a number, a letter, bold text.
 _VALUE = re.compile(
     r"\\(?:boxed|fbox|\(|\[|text|frac|d?frac)|\$|[-+\u2212]?\d|\*\*|`|[(（][A-Za-z0-9][)）]"  # noqa: RUF001 - full-width
@@ -81,9 +91,9 @@ def heading(text: str, at: int, end: int) -> HeadingMatch | None:
     if opened and not closed:
         # Markup that goes on: "**Final Answer: 6**". "**Answer the question**" is no heading.
         heads = introduced is not None and (
-            empty or introduced.endswith(COLONS) or not introduced.isascii()
+            empty or introduced.endswith(_INTRODUCING) or not introduced.isascii()
         )
-    elif introduced is not None and introduced.endswith(COLONS):
+    elif introduced is not None and introduced.endswith(_INTRODUCING):
         heads = True
     elif introduced is not None:
         # "**Final answer** is 6" heads an answer, "**Final answer** is what we need" does not.
@@ -104,7 +114,7 @@ def heading(text: str, at: int, end: int) -> HeadingMatch | None:
 LABEL = re.compile(
     r"^[ \t>]{0,8}+(?:[-*+•][ \t]{1,4}+)?+(?:so |therefore, |thus, )?(?:the |my )?(?:(?:final"
     r"|correct|right|best)[ \t]{1,4}+){0,2}+"
-    r"(?:answers?|ans\.?|答案|最终答案|最后答案|正确答案|最終答案)[ \t]{0,4}+"
+    r"(?:answers?|ans\.?|答案|最终答案|最后答案|正确答案|最終答案|答)[ \t]{0,4}+"
     r"(?:\([^()\n]{1,40}\)[ \t]{0,4}+)?+[:：][ \t]{0,8}+",  # noqa: RUF001 - Chinese punctuation
     re.IGNORECASE | re.MULTILINE,
 )

@@ -143,6 +143,16 @@ def test_the_size_of_the_chunks_makes_no_difference(text: str, size: int) -> Non
     assert parts(document) == parts(Document.of(text))
 
 
+def test_a_long_run_of_white_space_ends_a_line() -> None:
+    text = " " * 260 + "Wait," + " " * 130
+    document = Document()
+    for character in text:
+        document.append(character)
+        assert document.blocks is not None
+    assert parts(document) == parts(Document.of(text))
+    assert len(document.blocks) == 1
+
+
 @given(TEXTS)
 def test_settled_parts_never_change(text: str) -> None:
     document = Document()

@@ -92,6 +92,10 @@ def test_the_first_rule_that_matches_finds_the_answer(
         ("**Final Answer** (corrected)\n\n6", "6"),
         ("**Final Answer is:** 6", "6"),
         ("**My Final Answer**: 6", "6"),
+        ("**Final Answer** - 6", "6"),
+        ("✅ **Final Answer:** 6", "6"),
+        ("**Answer: (A)**", "(A)"),
+        ("**Final Answer:** (A)", "(A)"),
         # A weaker heading does not replace the final one, unless something was taken back.
         ("**Answer**\n\n5\n\n**Final Answer**\n\n6", "6"),
         ("**Final Answer**\n\n**Answer:** 6", "6"),
@@ -178,6 +182,10 @@ def test_several_boxes(trace: str, text: str) -> None:
         ("故选C", "C", "phrase"),
         ("综上，应选B。", "B", "phrase"),  # noqa: RUF001 - a full-width comma
         ("正确答案应该是6", "6", "phrase"),
+        ("所以这道题选B。", "B", "phrase"),
+        ("I would choose option B.", "B", "phrase"),
+        (f"{ENGLISH}So it ends here. **Final Answer** \\boxed{{6}}", "6", "heading+boxed"),
+        ("答：6盏。因为左边有两盏。", "6盏", "label"),  # noqa: RUF001 - a full-width colon
         ("答案是B，因为图中有两盏灯。", "B", "phrase"),  # noqa: RUF001 - same
         ("Reasons.\nAnswer: (A)", "(A)", "label"),
         ("Reasons.\n\nFinal answer:\n\n6", "6", "label"),
@@ -209,6 +217,9 @@ def test_the_forms_of_other_models(trace: str, text: str, rule: extraction.Rule)
         "The answer is marked with a star.",
         "The answer is consistent with the text.",
         "The answer is not 6.",
+        "The answer seems right.",
+        "The given answer is 6.",
+        "答案是显而易见的。",
         "The answer isn't 6.",
         "If the answer is 6, there is one more.",
         "Is it that the answer is 6?",

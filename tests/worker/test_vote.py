@@ -153,7 +153,10 @@ def test_samples_without_an_answer_abstain_and_count_against_the_winner(
 ) -> None:
     job_id = ask(vote_bench, 5)
     sample_streams.feed(
-        0, Chunk(text="I see nothing."), Chunk(finish_reason="stop"), sample_streams.END
+        0,
+        Chunk(text="Wait, I need to look again."),
+        Chunk(finish_reason="stop"),
+        sample_streams.END,
     )
     sample_streams.answer(1, "6")
     sample_streams.answer(2, "6")
