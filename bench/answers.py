@@ -36,6 +36,10 @@ from worker.guards.trace import FORCED_TOKENS, GuardedTrace, Verdict
 FOLDER = Path(__file__).with_name("corpora")
 #: The options of a choice that does not say how many it has.
 _OPTIONS = 5
+#: Characters of the pieces of a text that are compared with what comes before them.
+_PIECE = 30
+#: A text whose last characters occur this often is a loop.
+_END, _COPIES = 200, 3
 _SHOWN = 60
 
 
@@ -247,11 +251,15 @@ class Found:
         tokens: those of all outputs.
         saved: those that come after a finding.
         kinds: the findings by kind.
+        doubtful: findings after which the output says something new, so that it may not be a loop.
+        missed: outputs that end in a loop and that the guards read to the end.
     """
 
     outputs: int = 0
     tokens: int = 0
     saved: int = 0
+    doubtful: int = 0
+    missed: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
 
 
@@ -262,12 +270,12 @@ class Alarms:
     Attributes:
         chunk: characters of a chunk.
         groups: the findings by set.
-        places: the place, kind, start, end, and last words of each finding.
+        places: the new pieces after a finding, its place, kind, start, end, and last words.
     """
 
     chunk: int
     groups: dict[str, Found]
-    places: list[tuple[str, str, int, int, str]]
+    places: list[tuple[int, str, str, int, int, str]]
 
     @classmethod
     def of(cls, outputs: Sequence[Output], *, chunk: int) -> Alarms:
@@ -279,12 +287,15 @@ class Alarms:
             found.outputs += 1
             found.tokens += -(-len(output.text) // chunk)
             found.saved += saved
+            found.missed += not saved and _ends_in_loop(output.text)
             if verdict is not None:
                 finding = verdict.finding
+                new = _new_pieces(output.text, finding.end)
                 found.kinds[finding.kind] += 1
+                found.doubtful += new > 0
                 words = output.text[max(0, finding.end - _SHOWN) : finding.end]
                 alarms.places.append(
-                    (output.place, finding.kind, finding.start, finding.end, words)
+                    (new, output.place, finding.kind, finding.start, finding.end, words)
                 )
         return alarms
 
@@ -293,12 +304,14 @@ class Alarms:
         kinds = sorted({kind for found in self.groups.values() for kind in found.kinds})
         figures.show(
             f"Findings of the guards, in chunks of {self.chunk} characters, which count as tokens",
-            ("set", "outputs", *kinds, "tokens", "tokens saved"),
+            ("set", "outputs", *kinds, "doubtful", "missed", "tokens", "tokens saved"),
             [
                 [
                     group,
                     f"{found.outputs:,}",
                     *(f"{found.kinds[kind]:,}" for kind in kinds),
+                    f"{found.doubtful:,}",
+                    f"{found.missed:,}",
                     f"{found.tokens:,}",
                     f"{found.saved:,}",
                 ]
@@ -307,13 +320,26 @@ class Alarms:
         )
         if most and self.places:
             figures.show(
-                f"{min(most, len(self.places))} of {len(self.places)} findings",
-                ("place", "kind", "from", "to", "its last words"),
+                f"{min(most, len(self.places))} of {len(self.places)} findings, the doubtful ones first",
+                ("new pieces", "place", "kind", "from", "to", "its last words"),
                 [
-                    [place, kind, str(start), str(end), _short(words)]
-                    for place, kind, start, end, words in self.places[:most]
+                    [str(new), place, kind, str(start), str(end), _short(words)]
+                    for new, place, kind, start, end, words in sorted(
+                        self.places, key=lambda found: -found[0]
+                    )[:most]
                 ],
             )
+
+
+def _new_pieces(text: str, end: int) -> int:
+    """Return how many pieces of ``text`` after ``end`` do not occur before it."""
+    before = text[:end]
+    last = len(text) - _PIECE
+    return sum(text[at : at + _PIECE] not in before for at in range(end, last + 1, _PIECE))
+
+
+def _ends_in_loop(text: str) -> bool:
+    return len(text) >= _END and text.count(text[-_END:]) >= _COPIES
 
 
 def alarm(output: Output, *, chunk: int) -> tuple[Verdict | None, int]:

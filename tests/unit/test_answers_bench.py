@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -147,10 +148,30 @@ def test_the_alarms_of_a_folder_are_counted(outputs: list[answers.Output]) -> No
     assert cut.tokens == 5 + len(LOOP) * 60 // 4
     assert 0 < cut.saved < cut.tokens
     assert lamps.saved == 0
-    assert [place[:2] for place in alarms.places] == [
-        ("cut.jsonl:1", "budget"),
-        ("cut.jsonl:2", "loop"),
+    assert [place[:3] for place in alarms.places] == [
+        (0, "cut.jsonl:1", "budget"),
+        (0, "cut.jsonl:2", "loop"),
     ]
+
+
+def test_a_finding_before_new_text_is_doubtful(tmp_path: Path) -> None:
+    text = LOOP * 60 + "Nobody has said a word about the green door in the hall so far."
+    path = write(tmp_path, "doubtful.jsonl", {"text": text}, {"text": LOOP * 60})
+
+    alarms = answers.Alarms.of(list(answers.read([path])), chunk=4)
+
+    found = alarms.groups["doubtful"]
+    assert (found.kinds, found.doubtful) == ({"loop": 2}, 1)
+
+
+def test_a_loop_that_is_read_to_its_end_is_missed(tmp_path: Path) -> None:
+    dice = random.Random(1)
+    thought = "".join(dice.choice("abcdefghij ") for _ in range(9000))
+    path = write(tmp_path, "long.jsonl", {"text": thought * 3}, {"text": thought})
+
+    found = answers.Alarms.of(list(answers.read([path])), chunk=4).groups["long"]
+
+    assert (found.kinds, found.missed) == ({}, 1)
 
 
 def test_it_prints_its_tables(
