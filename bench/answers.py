@@ -36,6 +36,8 @@ from worker.guards.trace import FORCED_TOKENS, GuardedTrace, Verdict
 FOLDER = Path(__file__).with_name("corpora")
 #: The options of a choice that does not say how many it has.
 _OPTIONS = 5
+#: Characters of a token, about.
+_TOKEN = 4
 #: Characters of the pieces of a text that are compared with what comes before them.
 _PIECE = 30
 #: A text whose last characters occur this often is a loop.
@@ -78,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("paths", nargs="*", type=Path, help="folders or files of outputs")
     parser.add_argument("--most", type=int, help="the most outputs of a set, drawn by the seed")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--chunk", type=int, default=4, help="characters of a chunk, one token")
+    parser.add_argument("--chunk", type=int, default=4, help="characters of a chunk")
     parser.add_argument("--list", type=int, default=0, help="the most outputs to name in a list")
     options = parser.parse_args(arguments)
     paths = options.paths or [FOLDER]
@@ -285,7 +287,7 @@ class Alarms:
             verdict, saved = alarm(output, chunk=chunk)
             found = alarms.groups[output.group]
             found.outputs += 1
-            found.tokens += -(-len(output.text) // chunk)
+            found.tokens += _tokens(len(output.text))
             found.saved += saved
             found.missed += not saved and _ends_in_loop(output.text)
             if verdict is not None:
@@ -303,7 +305,7 @@ class Alarms:
         """Print the table, and at most ``most`` findings."""
         kinds = sorted({kind for found in self.groups.values() for kind in found.kinds})
         figures.show(
-            f"Findings of the guards, in chunks of {self.chunk} characters, which count as tokens",
+            f"Findings of the guards, in chunks of {self.chunk} characters; a token is {_TOKEN} characters",
             ("set", "outputs", *kinds, "doubtful", "missed", "tokens", "tokens saved"),
             [
                 [
@@ -338,14 +340,18 @@ def _new_pieces(text: str, end: int) -> int:
     return sum(text[at : at + _PIECE] not in before for at in range(end, last + 1, _PIECE))
 
 
+def _tokens(characters: int) -> int:
+    return -(-characters // _TOKEN)
+
+
 def _ends_in_loop(text: str) -> bool:
     return len(text) >= _END and text.count(text[-_END:]) >= _COPIES
 
 
 def alarm(output: Output, *, chunk: int) -> tuple[Verdict | None, int]:
-    """Feed an output to the guards, in chunks of ``chunk`` characters; return their verdict and the unread chunks."""
+    """Feed an output to the guards, in chunks of ``chunk`` characters; return their verdict and the unread tokens."""
     text = output.text
-    tokens = -(-len(text) // chunk)
+    tokens = _tokens(len(text))
     request = engine.GenerationRequest(
         rid="0" * 32,
         model="",
@@ -360,10 +366,10 @@ def alarm(output: Output, *, chunk: int) -> tuple[Verdict | None, int]:
         question=output.question, number=0, limit=tokens, budget=tokens + FORCED_TOKENS
     )
     reasoning = Reasoning([LoopGuard(), BudgetGuard(), LanguageGuard()], trace, request)
-    for number in range(tokens):
-        verdict = reasoning.see(text[number * chunk : (number + 1) * chunk])
+    for start in range(0, len(text), chunk):
+        verdict = reasoning.see(text[start : start + chunk])
         if verdict is not None:
-            return verdict, tokens - number - 1
+            return verdict, tokens - _tokens(min(start + chunk, len(text)))
     return reasoning.end(text, output.finish), 0
 
 

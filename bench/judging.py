@@ -64,7 +64,7 @@ _PUNCTUATION = re.compile(
     r"(?<!\d)[.,:]|[.,:](?!\d)|[\s;!?，。；：！？、()\[\]{}（）【】$^_*#`'\"“”‘’|~&%]+"
 )
 _DASHES = re.compile(r"[\u2010-\u2015\u2212]")
-_LETTER = re.compile(r"[(\s]*([A-Za-z])(?:[).:,\s]|\Z)")
+_LETTER = re.compile(r"[(\s]*([A-Za-z])(?:[).:,]|\s*\Z)")
 
 
 def grade(
@@ -109,10 +109,8 @@ def _depth(text: str, end: int) -> int:
 
 
 def _same(answer: str, expected: str, *, choice: bool) -> bool:
-    if choice:
-        letters = _letter(answer), _letter(expected)
-        if all(letters):
-            return letters[0] == letters[1]
+    if choice and len(expected) == 1 and (letter := _letter(answer)):
+        return letter == expected.upper()
     return plain(answer) == plain(expected)
 
 

@@ -41,6 +41,8 @@ def write(folder: Path, name: str, *outputs: dict[str, Any]) -> Path:
         ("(B) lamp", "B", True, Grade.RIGHT),
         ("\\text{B}", "B", True, Grade.MARKUP),
         ("A", "B", True, Grade.WRONG),
+        ("A lamp", "A", True, Grade.WRONG),
+        ("A", "A, B", True, Grade.WRONG),
         ("B lamps", "B", False, Grade.WRONG),
         (None, "B", True, Grade.NONE),
         (None, None, True, Grade.RIGHT),
