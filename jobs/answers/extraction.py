@@ -1,108 +1,415 @@
 r"""The final answer inside a raw trace. Pure.
 
-QVQ writes one text without think tags, ending in ``**Final Answer**`` (or ``**最终答案**``) and
-``\\boxed{…}``. The order of the rules follows the evaluation harnesses of the Qwen family:
+QVQ writes one text without think tags, ending in ``**Final Answer**`` (or ``**答案**``) and ``\\boxed{…}``; its sisters
+write other forms. The rules, in order:
 
-1. ``heading+boxed``: the last brace-balanced ``\\boxed`` after the last heading
-2. ``heading``: the paragraph after the last heading
-3. ``boxed``: the last balanced ``\\boxed`` anywhere
-4. ``phrase``: "the answer is …", "答案是…"
+1. ``answer_tag``: between ``<answer>`` and ``</answer>``
+2. ``heading+boxed``: the boxes in the first paragraph with boxes after the last heading of a final answer
+3. ``heading``: all that follows that heading
+4. ``boxed``: the boxes of the last paragraph with boxes
+5. ``label``: a line "Answer: …"; ``phrase``: a sentence "the answer is …", "答案是…"
+6. ``whole``: the whole text, or its last paragraph after a thought
 
-An unterminated ``\\boxed{`` is not an answer: a trace that runs out of tokens ends in this way.
+Of a text that the model has not ended, only what is closed counts: a box, or the whole paragraphs after a heading. An
+unfinished answer after the last heading hides what stands before that heading. The text after ``</think>`` is read
+first.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-#: The last one is not a rule of this module: the answer was requested as JSON, see :mod:`jobs.answers.values`.
-Rule = Literal["heading+boxed", "heading", "boxed", "phrase", "json_schema"]
+from jobs.answers import refusals, statements
+from jobs.answers.statements import Remark
+from jobs.answers.typesetting import plain
+from jobs.document import Block, BlockKind, Box, Document, Heading, markup
+from jobs.document.model import first_from
+from jobs.trace.kinds import StepKind, kind_of, reopens
 
-# A heading is part of one paragraph, so it contains no blank line and at most one line break.
-_GAP = r"[^\S\n]*+\n?+[^\S\n]*+"
-_FINAL = rf"(?:Final(?=\s){_GAP}Answer|最终答案|最終答案)"
-# Every pattern takes linear time for any text: quantifiers that could match the same run of characters are possessive
-# (``*+``), and a match of a run can start only at its first character.
-#: The heading of a final answer.
-HEADING = re.compile(
-    rf"\*\*{_GAP}{_FINAL}\s*[:：]?\s*(?:\*\*)?\s*[:：]?|(?<!#)#++{_GAP}{_FINAL}\s*[:：]?",  # noqa: RUF001 - full-width colons are what the model writes
-    re.IGNORECASE,
-)
-_PHRASE = re.compile(
-    r"(?:\bthe\s+(?:final\s+)?answer\s+is|答案(?:是|为|：|:))\s*+[:：]?\s*+([^\n]+)",  # noqa: RUF001 - same
-    re.IGNORECASE,
-)
-#: Tokens to count the braces of a box. Escaped characters, including braces, do not count.
-_BRACES = re.compile(r"(?P<box>(?<!\\)\\++boxed\s*+\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-#: A Markdown rule, or the closing characters of a heading.
-_RULER = re.compile(r"\A\s*+(?:[-*_]{3,}+|#++)[^\S\n]*+(?:\n|\Z)")
+#: The last one is not a rule of this module: the answer was requested as JSON, see :mod:`jobs.answers.values`.
+Rule = Literal[
+    "answer_tag", "heading+boxed", "heading", "boxed", "label", "phrase", "whole", "json_schema"
+]
+
 _STOPS = " .。"
 _WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
+_COLONS = (":", "：")  # noqa: RUF001 - a full-width colon
+#: The most characters of an answer that follows its introduction in a block of its own.
+_INTRODUCED = 300
+#: The most characters of an output that is an answer as a whole.
+_WHOLE = 4000
+#: The most characters of a last paragraph that states an answer, without and with a conclusion in it.
+_SHORT, _CONCLUDING = 80, 400
+_HEDGE = re.compile(
+    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['’]?s|let me|need to|i think|i['’]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",  # noqa: RUF001
+    re.IGNORECASE,
+)
+#: An option at the end of a text.
+_OPTION = re.compile(r"\W{0,6}(?:option |choice |选项?)?[(（]?[A-Za-z][)）.]?\W{0,6}", re.IGNORECASE)  # noqa: RUF001 - full-width
+_VISIBLE = re.compile(r"\w")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer's text and the rule that found it."""
+    """An answer.
+
+    Attributes:
+        text: what a person reads: without typesetting; mathematics is LaTeX.
+        rule: the rule that found it.
+        tex: the original, where it differs from ``text``, or None.
+    """
 
     text: str
     rule: Rule
+    tex: str | None = None
 
 
-def extract(trace: str) -> Answer | None:
-    """Return the answer in ``trace`` (raw text), or None if it has none."""
-    headings = list(HEADING.finditer(trace))
-    if headings:
-        tail = trace[headings[-1].end() :]
-        if (boxed := _last_boxed(tail)) is not None:
-            return Answer(boxed, "heading+boxed")
-        text = _unwrap(_RULER.sub("", tail, count=1).strip().split("\n\n")[0])
-        if text and "\\boxed" not in text:
-            return Answer(text, "heading")
-    if (boxed := _last_boxed(trace)) is not None:
-        return Answer(boxed, "boxed")
-    phrases = _PHRASE.findall(trace)
-    if phrases and (text := _unwrap(phrases[-1])) and "\\boxed" not in text:
-        return Answer(text, "phrase")
-    return None
+def extract(source: str | Document, *, ended: bool) -> Answer | None:
+    """Return the answer in a trace, or None if it has none.
+
+    Args:
+        source: the raw text, or its document.
+        ended: whether the model has ended the text. If not, it was cut at its limit of tokens or by a guard.
+    """
+    document = source if isinstance(source, Document) else Document.of(source)
+    if ended and refusals.refuses(document.text):
+        return None
+    thought = document.text.rfind(markup.THOUGHT_END)
+    if thought >= 0:
+        after = Document.of(document.text[thought + len(markup.THOUGHT_END) :])
+        answer = _Reading(after, ended=ended).answer()
+        if answer is not None or not ended:
+            return answer
+    return _Reading(document, ended=ended).answer()
 
 
-def _last_boxed(text: str) -> str | None:
-    r"""Return the content of the last terminated, non-empty ``\\boxed{…}``; of nested ones, the inner one."""
-    open_: list[
-        int | None
-    ] = []  # Open braces: the start of a box's content, or None for other braces.
-    last, content = -1, None
-    for token in _BRACES.finditer(text):
-        match token.lastgroup:
-            case "box":
-                open_.append(token.end())
-            case "open":
-                open_.append(None)
-            case "close" if open_:
-                start = open_.pop()
-                if (
-                    start is not None
-                    and start > last
-                    and (inner := text[start : token.start()].strip())
-                ):
-                    last, content = start, inner
-    return content
+def remark(source: str | Document) -> Remark | None:
+    """Return what the last statement about an answer in a text says: that it is right, that it is wrong, or neither.
+
+    A statement of an answer, "the answer is 7", says neither.
+    """
+    document = source if isinstance(source, Document) else Document.of(source)
+    return statements.judgment(document.text, document.stops)
+
+
+def heading(source: str | Document) -> int | None:
+    """Return the start of the last heading of a final answer in a trace, or None if it has none."""
+    document = source if isinstance(source, Document) else Document.of(source)
+    chosen = _headings(document)
+    return chosen[-1].start if chosen else None
+
+
+def _headings(document: Document) -> list[Heading]:
+    """Return the headings that announce an answer, in order: the ones of the highest rank, and those after them."""
+    ranked = [heading for heading in document.headings if heading.rank]
+    strong = [heading for heading in ranked if heading.rank > 1]
+    if not strong:
+        return ranked
+    return [*strong, *(weak for weak in ranked if weak.start > strong[-1].start)]
+
+
+class _Reading:
+    """Reads one document."""
+
+    def __init__(self, document: Document, *, ended: bool) -> None:
+        self._document = document
+        self._text = document.text
+        self._ended = ended
+        self._boxes = list(document.boxes)
+
+    def answer(self) -> Answer | None:
+        """Return the answer by the first rule that finds one."""
+        if (answer := self._tagged()) is not None:
+            return answer
+        headings = self._candidates()
+        for heading in headings:
+            answer = self._section(heading)
+            if answer is not None or not self._ended:
+                return answer
+        if (answer := self._boxed()) is not None or not self._ended:
+            return answer
+        return self._stated() or self._concluded() or (None if headings else self._whole())
+
+    # Tags.
+
+    def _tagged(self) -> Answer | None:
+        opening, closing = markup.ANSWER_TAGS
+        end = self._text.rfind(closing)
+        start = self._text.rfind(opening, 0, max(end, 0))
+        if start < 0:
+            return None
+        start += len(opening)
+        boxes = [box for box in self._boxes if start <= box.start < end]
+        if boxes:
+            return self._of_boxes(boxes, "answer_tag")
+        return self._of(_unwrap(self._text[start:end]), "answer_tag")
+
+    # Headings.
+
+    def _candidates(self) -> list[Heading]:
+        """Return the headings whose section may be the answer, the best one first."""
+        headings = _headings(self._document)
+        strong = [heading for heading in headings if heading.rank > 1]
+        if not strong:
+            return headings[::-1]
+        weak = headings[len(strong) :]
+        if weak and (self._reopened(strong[-1].content, weak[-1].start) or not self._has_text(strong[-1].content, weak[0].start)):
+            return [*weak[::-1], *strong[::-1]]
+        return [*strong[::-1], *weak[::-1]]
+
+    def _has_text(self, start: int, end: int) -> bool:
+        return _VISIBLE.search(self._text, start, end) is not None
+
+    def _reopened(self, start: int, end: int) -> bool:
+        """Whether a paragraph between two places takes back what was said before."""
+        return any(
+            reopens(self._text[paragraph[0].start : paragraph[0].end][:400])
+            for paragraph in self._document.paragraphs(start)
+            if paragraph[0].start < end
+        )
+
+    def _section(self, heading: Heading) -> Answer | None:
+        """Return the answer after a heading."""
+        paragraphs = list(self._section_paragraphs(heading))
+        boxes: list[Box] = []
+        reopened = False
+        for paragraph in paragraphs:
+            reopened |= self._reopens(paragraph)
+            within = self._boxes_in(paragraph)
+            if within and (not boxes or reopened):
+                boxes, reopened, boxed = within, False, paragraph
+        if boxes:
+            if not self._ended and self._document.opened_box > boxes[-1].start and self._document.opened_box < boxed[-1].end:
+                return None
+            return self._of_boxes(boxes, "heading+boxed", boxed)
+        return self._of_prose(heading, paragraphs)
+
+    def _section_paragraphs(self, heading: Heading) -> Iterator[list[Block]]:
+        """Yield the paragraphs of the answer after a heading, without Markdown rules."""
+        blocks = self._document.blocks
+        paragraph: list[Block] = []
+        for index in range(first_from(blocks, heading.start) + 1, len(blocks)):
+            block = blocks[index]
+            if block.kind is BlockKind.FINAL or self._ends_section(heading, block):
+                break
+            if block.kind is BlockKind.RULE:
+                continue
+            if paragraph and not block.joined:
+                yield paragraph
+                paragraph = []
+            paragraph.append(block)
+        if paragraph:
+            yield paragraph
+
+    def _ends_section(self, heading: Heading, block: Block) -> bool:
+        line = self._text[block.start : min(block.end, block.start + markup.LINE)]
+        if block.kind is not BlockKind.TITLE:
+            return line.startswith("**") and markup.AFTERWORD.match(line) is not None and ":" in line[:40]
+        if markup.AFTERWORD.match(line):
+            return True
+        level = len(line.lstrip()) - len(line.lstrip().lstrip("#"))
+        return bool(heading.level) and 0 < level <= heading.level
+
+    def _reopens(self, paragraph: Sequence[Block]) -> bool:
+        return reopens(self._text[paragraph[0].start : paragraph[0].end][:400])
+
+    def _of_prose(self, heading: Heading, paragraphs: Sequence[list[Block]]) -> Answer | None:
+        """Return the answer of a section without boxes: all of it, up to a re-check."""
+        blocks = self._document.blocks
+        taken: list[list[Block]] = []
+        for paragraph in paragraphs:
+            if self._reopens(paragraph):
+                break
+            closed = paragraph[-1].closed and (
+                paragraph[-1].end < blocks[-1].start or not blocks[-1].end > paragraph[-1].end
+            )
+            if self._ended or closed:
+                taken.append(paragraph)
+        while taken and self._text[taken[-1][0].start : taken[-1][-1].end].rstrip(" *_").endswith(_COLONS):
+            taken.pop()
+        if not taken:
+            return None
+        text = self._text[taken[0][0].start : taken[-1][-1].end]
+        copula = self._text[heading.start : heading.content].rstrip(" *_")
+        if not copula.endswith(_COLONS) and copula.endswith(("is", "are", "是", "为", "為")) and statements.about(text):
+            return None
+        return self._of(_unwrap(text) if _single(text) else text, "heading")
+
+    # Boxes.
+
+    def _boxes_in(self, paragraph: Sequence[Block]) -> list[Box]:
+        start, end = paragraph[0].start, paragraph[-1].end
+        return [box for box in self._boxes if start <= box.start < end]
+
+    def _boxed(self) -> Answer | None:
+        """Return the boxes of the last paragraph with boxes."""
+        if not self._boxes:
+            return None
+        last = self._boxes[-1]
+        if not self._ended and (
+            self._document.opened_box > last.start or self._reopened(last.end, len(self._text))
+        ):
+            return None
+        paragraph = next(
+            (blocks for blocks in self._document.paragraphs() if blocks[-1].end > last.start), None
+        )
+        if paragraph is None:
+            return self._of_boxes([last], "boxed")
+        boxes = self._boxes_in(paragraph) or [last]
+        # Boxes in several sentences are results on the way.
+        start, end = self._sentence(boxes[0].start, boxes[-1].end)
+        if any(start < stop < boxes[-1].start for stop in self._document.stops):
+            boxes = [last]
+        return self._of_boxes(boxes, "boxed", paragraph, (start, end))
+
+    def _sentence(self, start: int, end: int) -> tuple[int, int]:
+        """Return the bounds of the sentences around two places."""
+        stops = list(self._document.stops)
+        before = [stop for stop in stops if stop <= start]
+        after = [stop for stop in stops if stop >= end]
+        return (before[-1] if before else 0, after[0] if after else len(self._text))
+
+    def _of_boxes(
+        self,
+        boxes: Sequence[Box],
+        rule: Rule,
+        paragraph: Sequence[Block] = (),
+        within: tuple[int, int] | None = None,
+    ) -> Answer | None:
+        """Return the content of the only box, or the paragraph with several boxes as a whole."""
+        contents = [self._text[box.inner_start : box.inner_end].strip() for box in boxes]
+        texts = [plain(content, formula=True) for content in contents]
+        if len(set(texts)) == 1 or not paragraph:
+            return _answer(contents[-1], texts[-1], rule)
+        start, end = paragraph[0].start, paragraph[-1].end
+        if within is not None:
+            start, end = max(start, within[0]), min(end, within[1])
+        if self._text[start:end].count("**") % 2:
+            # The opening ones are before the heading: "**Final Answer: …**".
+            end = start + len(self._text[start:end].rstrip().removesuffix("**"))
+        return self._of(self._text[start:end], rule, boxed=True)
+
+    # Sentences.
+
+    def _stated(self) -> Answer | None:
+        """Return what the last statement states, or an earlier one of its paragraph if that is a remark."""
+        found = statements.statements(self._text, self._document.stops)
+        if not found:
+            return None
+        last = found[-1]
+        start = self._paragraph_start(last.at)
+        for statement in reversed(found):
+            if statement.at < start:
+                return None
+            if statement.remark is None:
+                if self._reopened(statement.at + 1, len(self._text)):
+                    return None
+                stated = self._text[statement.start : statement.end]
+                if not _VISIBLE.search(stated):
+                    stated = self._following(statement.end)
+                return self._of(_unwrap(stated), "label" if statement.label else "phrase")
+        return None
+
+    def _paragraph_start(self, at: int) -> int:
+        start = 0
+        for paragraph in self._document.paragraphs():
+            if paragraph[0].start > at:
+                break
+            start = paragraph[0].start
+        return start
+
+    def _following(self, at: int) -> str:
+        """Return the answer in the lines after its introduction: a line, or a formula."""
+        rest = self._text[at:].lstrip(" \t*_:：\n")  # noqa: RUF001 - a full-width colon
+        start = len(self._text) - len(rest)
+        for block in self._document.blocks:
+            if block.end <= start:
+                continue
+            text = self._text[start : block.end]
+            if block.kind is not BlockKind.FORMULA and not text.startswith(("\\[", "$$")):
+                text = text.split("\n", 1)[0]
+            return text if len(text) <= _INTRODUCED else ""
+        return ""
+
+    def _concluded(self) -> Answer | None:
+        """Return the section of the last conclusion."""
+        conclusions = [heading for heading in self._document.headings if not heading.rank]
+        return self._section(conclusions[-1]) if conclusions else None
+
+    # Without a marker.
+
+    def _whole(self) -> Answer | None:
+        """Return the whole text, or its last paragraph if that alone states something after a thought."""
+        text = self._text.strip()
+        if markup.BOX.search(text) or text.endswith(_COLONS):
+            return None
+        paragraphs = list(self._document.paragraphs())
+        if not paragraphs:
+            return None
+        found = statements.statements(self._text, self._document.stops)
+        if len(text) <= _WHOLE and not found and not any(self._thinks(paragraph) for paragraph in paragraphs):
+            return self._of(text, "whole")
+        last = self._text[paragraphs[-1][0].start : paragraphs[-1][-1].end]
+        line = last.rsplit("\n", 1)[-1].strip()
+        if _OPTION.fullmatch(line):
+            return self._of(_unwrap(line), "whole")
+        if found and self._paragraph_start(found[-1].at) == paragraphs[-1][0].start:
+            return None
+        return self._of(last, "whole") if self._states(last) else None
+
+    def _thinks(self, paragraph: Sequence[Block]) -> bool:
+        """Whether a paragraph checks something again."""
+        start, end = paragraph[0].start, paragraph[-1].end
+        stops = [stop for stop in self._document.stops if start < stop < end]
+        bounds = [start, *stops, end]
+        return any(
+            kind_of(self._text[left:right][:1000]) is StepKind.RECHECK
+            and not self._text[left:right].lstrip()[:1].isdigit()
+            for left, right in zip(bounds, bounds[1:], strict=False)
+        )
+
+    @staticmethod
+    def _states(paragraph: str) -> bool:
+        """Whether the last paragraph of a thought states a result."""
+        if paragraph.rstrip().endswith((*_COLONS, "?", "？", "…", "...")) or _HEDGE.search(paragraph):  # noqa: RUF001
+            return False
+        kind = kind_of(paragraph[:_CONCLUDING])
+        if kind is StepKind.RECHECK:
+            return False
+        return len(paragraph) <= (_CONCLUDING if kind is StepKind.CONCLUSION else _SHORT)
+
+    def _of(self, text: str, rule: Rule, *, boxed: bool = False) -> Answer | None:
+        """Return ``text`` as an answer, unless it says nothing or has not ended."""
+        text = text.strip()
+        if not boxed and markup.BOX.search(text):
+            return None
+        if not _VISIBLE.search(text) or markup.UNFINISHED.search(text):
+            return None
+        return _answer(text, plain(text), rule)
+
+
+def _answer(tex: str, text: str, rule: Rule) -> Answer | None:
+    if not text.strip():
+        return None
+    return Answer(text, rule, tex if tex != text else None)
+
+
+def _single(text: str) -> bool:
+    """Whether a text is one paragraph of one sentence."""
+    return "\n\n" not in text and not re.search(r"[.!?。！？]\s", text.rstrip())  # noqa: RUF001 - Chinese punctuation
 
 
 def _unwrap(text: str) -> str:
     """Return ``text`` without the Markdown and LaTeX around it and without a final period."""
     text = text.strip().rstrip(_STOPS)
     if text.count("**") == 1:  # The opening ones are before the heading: "**Final Answer: 6**".
-        text = text.removesuffix("**")
+        text = text.removesuffix("**").removeprefix("**").strip()
     for left, right in _WRAPPINGS:
         if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
-            text = text[len(left) : -len(right)].strip()
+            inner = text[len(left) : -len(right)]
+            if left not in inner and right not in inner:
+                text = inner.strip()
     return text.rstrip(_STOPS)
-
-
-def heading(trace: str) -> int | None:
-    """Return the start of the last heading of a final answer in ``trace``, or None if it has none."""
-    headings = list(HEADING.finditer(trace))
-    return headings[-1].start() if headings else None

@@ -3,7 +3,8 @@
 The raw text is stored; steps can be parsed from it again at any time, and :data:`VERSION` is the version of the rules.
 The steps are the same whether the text arrives in one piece or character by character.
 
-:mod:`jobs.trace.layout` splits a text into paragraphs and sentences, and :mod:`jobs.trace.kinds` classifies sentences.
+:mod:`jobs.trace.layout` reads the sentences of a :class:`jobs.document.Document`, and :mod:`jobs.trace.kinds`
+classifies them.
 Consecutive sentences of one kind in a paragraph are one step. A final answer lasts until a paragraph that starts with
 a re-check.
 """
@@ -11,18 +12,23 @@ a re-check.
 from __future__ import annotations
 
 import bisect
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
 
-from jobs.trace import layout
+from jobs.document import Document
 from jobs.trace.kinds import StepKind, kind_of
+from jobs.trace.layout import Sentence, SentenceReader
 
 __all__ = ["VERSION", "Parser", "Step", "StepKind", "TokenMark", "parse", "timed"]
 
 #: Increases with each change of the rules that changes the steps of a text.
-VERSION = 2
+VERSION = 3
+
+#: Characters of a sentence that decide its kind.
+_DECISIVE = 4000
 
 
 @dataclass(frozen=True)
@@ -72,62 +78,59 @@ def parse(text: str, marks: Sequence[TokenMark] = ()) -> list[Step]:
 
 
 class Parser:
-    """Parses a growing trace: the cost of :meth:`steps` depends only on the text after the last settled paragraph."""
+    """Parses a growing trace: the cost of :meth:`steps` depends only on the text that further text can change."""
 
     def __init__(self) -> None:
-        self._pieces: list[str] = []
-        #: Number of characters whose steps are final.
-        self._settled = 0
+        self._document = Document()
+        self._sentences = SentenceReader(self._document)
         self._settled_steps = _StepBuilder()
 
     def feed(self, text: str) -> None:
         """Add ``text``."""
-        self._pieces.append(text)
+        self._document.append(text)
 
     def steps(self, marks: Sequence[TokenMark] = ()) -> list[Step]:
         """Return the steps of the text so far, as if it were complete."""
-        text = "".join(self._pieces)
-        self._pieces = [text]
-        pending = list(layout.paragraphs(text, self._settled))
-        # The last but one may continue, depending on the first line after it, which may be incomplete.
-        for paragraph in pending[:-2]:
-            if not paragraph.settled:
-                break
-            self._settled_steps.add(text, paragraph)
-            self._settled = paragraph.end
+        text = self._document.text
+        for sentence in self._sentences.settled():
+            self._settled_steps.add(text, sentence)
         builder = self._settled_steps.copy()
-        for paragraph in pending:
-            if paragraph.end > self._settled:
-                builder.add(text, paragraph)
+        for sentence in self._sentences.pending():
+            builder.add(text, sentence)
         return timed(builder.steps, marks)
 
 
 class _StepBuilder:
     """The steps so far, and whether the text is inside the final answer."""
 
-    def __init__(self, steps: Sequence[Step] = (), *, answering: bool = False) -> None:
+    def __init__(
+        self, steps: Sequence[Step] = (), *, answering: bool = False, last: StepKind | None = None
+    ) -> None:
         self.steps = list(steps)
         self._answering = answering
+        #: The kind of the sentence before, in the same paragraph.
+        self._last = last
 
     def copy(self) -> Self:
         """Return an independent copy."""
-        return type(self)(self.steps, answering=self._answering)
+        return type(self)(self.steps, answering=self._answering, last=self._last)
 
-    def add(self, text: str, paragraph: layout.Paragraph) -> None:
-        """Add the steps of ``paragraph``."""
-        if paragraph.final:
-            self._answering = True
-        last: StepKind | None = None
-        for start, end in paragraph.sentences:
-            detected = kind_of(text[start:end])
-            if last is None and detected is StepKind.RECHECK and not paragraph.final:
+    def add(self, text: str, sentence: Sentence) -> None:
+        """Add a sentence: to the step of the sentence before, or as a step of its own."""
+        detected = kind_of(text[sentence.start : min(sentence.end, sentence.start + _DECISIVE)])
+        if sentence.opens:
+            self._last = None
+            if sentence.final:
+                self._answering = True
+            elif detected is StepKind.RECHECK:
                 self._answering = False
-            kind = StepKind.ANSWER if self._answering else detected or last or StepKind.INFERENCE
-            if kind is last or (kind is StepKind.ANSWER and self._continues(kind)):
-                self.steps[-1] = Step(kind, self.steps[-1].start, end)
-            else:
-                self.steps.append(Step(kind, start, end))
-            last = kind
+        last = self._last
+        kind = StepKind.ANSWER if self._answering else detected or last or StepKind.INFERENCE
+        if kind is last or (kind is StepKind.ANSWER and self._continues(kind)):
+            self.steps[-1] = dataclasses.replace(self.steps[-1], end=sentence.end)
+        else:
+            self.steps.append(Step(kind, sentence.start, sentence.end))
+        self._last = kind
 
     def _continues(self, kind: StepKind) -> bool:
         """Whether the last step, even of another paragraph, has this kind."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 import re
 
+from jobs.document import markup
+
 
 class StepKind(enum.StrEnum):
     """The kind of a reasoning step."""
@@ -39,7 +41,7 @@ def _first(*phrases: str) -> re.Pattern[str]:
 
 #: The first matching row decides; a sentence without a matching row has the kind of the sentence before it.
 _TABLE = (
-    (StepKind.ANSWER, _anywhere(r"\\boxed\s*+\{")),
+    (StepKind.ANSWER, markup.BOX),
     (
         StepKind.RECHECK,
         _first(
@@ -110,6 +112,20 @@ _TABLE = (
         ),
     ),
 )
+
+
+#: Words that take back what was said before; unlike those of a re-check, no instruction begins with them.
+_REOPENING = _first(
+    r"wait\b|hmm+|hold on|but wait|on second thought|let me (?:re-?|double[- ]?)(?:check|count|verify|confirm|think|examine|consider)"
+    r"|let['\u2019]?s (?:re-?|double[- ]?)(?:check|count|verify|confirm|think|examine|consider)"
+    r"|let me (?:check|count|look|verify)\b.{0,40}\b(?:again|once more)|i (?:made|think i made) (?:a|an) (?:mistake|error)",
+    r"等等|等一下|等下|且慢|不对|让?我再|再(?:看|数|检查|确认|核对)一",
+)
+
+
+def reopens(paragraph: str) -> bool:
+    """Whether ``paragraph`` begins with words that take back what was said before: "Wait, …"."""
+    return _REOPENING.match(paragraph) is not None
 
 
 def kind_of(sentence: str) -> StepKind | None:

@@ -1,181 +1,114 @@
-r"""Splits a trace into paragraphs and sentences, without splitting formulas or code. Pure.
+"""Reads the sentences of a trace from its document. Pure.
 
-Mathematics (``$…$``, ``$$…$$``, ``\(…\)``, ``\[…\]``, ``\begin{…}…\end{…}``) and code are never split, even if they
-contain blank lines. A list, a table, displayed mathematics or a code block belongs to the paragraph before it, and a
-title to the paragraph after it.
-
-A delimiter that is not closed within :data:`REACH` characters is ordinary text: a thousand unclosed formulas cost no
-more than none, and a missing bracket does not hide the rest of the steps.
+A sentence ends at its punctuation, and at the end of its paragraph. A list, a table, a formula and code belong to the
+sentence before them.
 """
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jobs.answers import extraction
+from jobs.document import BlockKind, Document
 
-#: Maximum length of a formula or code block, in characters.
-REACH = 4000
-_INLINE_REACH = 400
-_TITLE_REACH = 200
-
-# All quantifiers that could match the same run of characters are possessive, and a match of a run can start only at
-# its first character: the search takes linear time for any text.
-_LIST = r"[ \t]*+(?:(?:[-*+•]|\d{1,3}[.)])[ \t]|\d{1,3}、)"
-_TABLE = r"[ \t]*+\|"
-_FENCE = r" {0,3}(?:```|~~~)"
-_EVENT = re.compile(
-    rf"(?P<heading>(?i:{extraction.HEADING.pattern}))"
-    r"|(?P<escape>\\[\\$`])"
-    r"|(?P<display>\\\[|\$\$|\\begin\{[A-Za-z]{1,20}\*?\})"
-    rf"|^(?P<fence>{_FENCE})"
-    rf"|^(?P<item>{_LIST}|{_TABLE})"
-    r"|(?P<inline>\\\(|\$|(?<!`)`++)"
-    r"|(?P<blank>\n(?:[ \t\r]*+\n)++)"
-    r"|(?P<stop>(?<![.!?])[.!?]++[\"')\]*_”’]*+(?=\s++[^a-z\s]|\s*+\Z)|(?<![。！？])[。！？]++[”’」』）*_]*+)",  # noqa: RUF001 - Chinese punctuation
-    re.MULTILINE,
-)
 _VISIBLE = re.compile(r"\S")
-_BLANK = re.compile(r"\n[ \t\r]*+\n")
-_FENCE_ENDS = {
-    "`": re.compile(r"^ {0,3}```++[ \t\r]*+$", re.MULTILINE),
-    "~": re.compile(r"^ {0,3}~~~++[ \t\r]*+$", re.MULTILINE),
-}
-_DISPLAY_ENDS = {"\\[": re.compile(r"\\\]"), "$$": re.compile(r"\$\$")}
-_BLOCK = re.compile(rf"[ \t]*+(?:\\\[|\$\$|\\begin\{{)|{_FENCE}|{_TABLE}")
-_ITEM = re.compile(_LIST)
-_TITLE = re.compile(r"\s*+(?:#{1,6}[ \t][^\n]*+|(?:\d{1,3}[.)] )?\*\*[^*\n]++\*\*[:：]?)\s*+\Z")  # noqa: RUF001 - a full-width colon
-_COLONS = (":", "：")  # noqa: RUF001 - same
 
 
 @dataclass(frozen=True)
-class Paragraph:
-    """A paragraph, including the lists, tables and blocks that belong to it.
+class Sentence:
+    """A sentence.
 
     Attributes:
-        sentences: (start, end) of each sentence, in characters of the text, without surrounding white space.
-        final: whether it starts with the heading of the final answer.
-        end: start of the next paragraph.
-        settled: whether further text cannot change it.
+        start: index of its first visible character.
+        end: index after its last visible character.
+        opens: whether it is the first one of its paragraph.
+        final: whether its paragraph starts with the heading of a final answer.
     """
 
-    sentences: tuple[tuple[int, int], ...]
-    final: bool
+    start: int
     end: int
-    settled: bool
+    opens: bool
+    final: bool
 
 
-def paragraphs(text: str, start: int = 0) -> Iterator[Paragraph]:
-    """Yield the paragraphs of ``text`` from ``start``, which must be the end of a paragraph."""
-    return _Layout(text, start).read()
+@dataclass
+class _State:
+    """Where a reader is.
+
+    Attributes:
+        block: number of blocks whose start has been read.
+        stop: number of ends of sentences that have been read.
+        start: start of the sentence.
+        opens: whether it is the first one of its paragraph.
+        final: whether its paragraph starts with the heading of a final answer.
+    """
+
+    block: int = 0
+    stop: int = 0
+    start: int = 0
+    opens: bool = True
+    final: bool = False
 
 
-class _Layout:
-    """One pass over a text."""
+class SentenceReader:
+    """Reads a document that may grow."""
 
-    def __init__(self, text: str, start: int) -> None:
-        self._text = text
-        self._start = start
-        self._cuts: list[int] = []
-        self._final = False
-        self._listing = False
-        #: Whether an open delimiter may be closed by further text.
-        self._open = False
-        #: Closing pattern -> the index up to which it does not occur.
-        self._searched: dict[object, int] = {}
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._state = _State()
 
-    def read(self) -> Iterator[Paragraph]:
-        position = self._start
-        while (event := _EVENT.search(self._text, position)) is not None:
-            position = event.end()
-            # The heading's pattern has no groups, so every group is one of this pattern.
-            match event.lastgroup:
-                case "heading":
-                    if _VISIBLE.search(self._text, self._start, event.start()):
-                        yield self._paragraph(event.start())
-                    self._final = True
-                case "display" | "fence" | "inline":
-                    position = self._closed(event)
-                case "item":
-                    self._listing = True
-                case "stop" if not self._listing:
-                    self._cuts.append(position)
-                case "blank" if not self._continues(event):
-                    yield self._paragraph(position)
-        if _VISIBLE.search(self._text, self._start):
-            self._open = True  # Further text may always continue the last paragraph.
-            yield self._paragraph(len(self._text))
-
-    def _paragraph(self, end: int) -> Paragraph:
-        """Return the paragraph up to ``end``, and start the next one."""
-        bounds = [self._start, *self._cuts, end]
-        sentences = [
-            trimmed
-            for left, right in itertools.pairwise(bounds)
-            if (trimmed := _trimmed(self._text, left, right)) is not None
+    def settled(self) -> Iterator[Sentence]:
+        """Yield the sentences since the last call that further text cannot change."""
+        document, state = self._document, self._state
+        blocks, stops = document.blocks, document.stops
+        starts = [
+            (block.start, block.joined, block.kind) for block in blocks.settled[state.block :]
         ]
-        paragraph = Paragraph(tuple(sentences), self._final, end, settled=not self._open)
-        self._start, self._cuts, self._final, self._listing = end, [], False, False
-        return paragraph
+        if (block := document.open_block) is not None and state.block <= len(blocks.settled):
+            starts.append((block[1], block[2], block[0]))
+        yield from self._read(state, starts, stops.settled[state.stop :])
 
-    def _closed(self, event: re.Match[str]) -> int:
-        """Return the end of what ``event`` opens, or the end of ``event`` if it opens nothing."""
-        mark, after = event[0].strip(" "), event.end()
-        if event.lastgroup == "inline":
-            return self._inline_end(mark, after)
-        if event.lastgroup == "fence":
-            pattern = _FENCE_ENDS[mark[0]]
-        elif mark.startswith("\\begin"):
-            pattern = re.compile(re.escape(mark.replace("begin", "end", 1)))
-        else:
-            pattern = _DISPLAY_ENDS[mark]
-        reach = after + REACH
-        closing = pattern.search(self._text, max(after, self._searched.get(pattern, 0)), reach)
-        if closing is not None:
-            return closing.end()
-        self._searched[pattern] = reach
-        self._open |= reach > len(self._text)
-        return after
+    def pending(self) -> Iterator[Sentence]:
+        """Yield the sentences after the settled ones, as if the text were complete."""
+        blocks, stops = self._document.blocks, self._document.stops
+        state = dataclasses.replace(self._state)
+        starts = [(block.start, block.joined, block.kind) for block in blocks[state.block :]]
+        yield from self._read(state, starts, stops[state.stop :])
+        if blocks:
+            yield from self._sentence(state, blocks[-1].end)
 
-    def _inline_end(self, mark: str, after: int) -> int:
-        """Return the end of inline mathematics or code in the same paragraph; two prices are not mathematics."""
-        closing = "\\)" if mark == "\\(" else mark
-        reach = after + _INLINE_REACH
-        at = self._text.find(closing, after, reach)
-        if _BLANK.search(self._text, after, reach if at < 0 else at):
-            return after
-        if at < 0:
-            self._open |= reach > len(self._text)
-            return after
-        end = at + len(closing)
-        if mark == "$" and (
-            self._text[after].isspace()
-            or self._text[at - 1].isspace()
-            or self._text[end : end + 1].isdigit()
-        ):
-            return after
-        return end
+    def _read(
+        self,
+        state: _State,
+        starts: Sequence[tuple[int, bool, BlockKind]],
+        stops: Sequence[int],
+    ) -> Iterator[Sentence]:
+        blocks = self._document.blocks
+        remaining = iter(stops)
+        stop = next(remaining, None)
+        for start, joined, kind in starts:
+            while stop is not None and stop <= start:
+                yield from self._stop(state, stop)
+                stop = next(remaining, None)
+            if not joined:
+                if state.block:
+                    yield from self._sentence(state, blocks[state.block - 1].end)
+                state.start, state.opens, state.final = start, True, kind is BlockKind.FINAL
+            state.block += 1
+        while stop is not None:
+            yield from self._stop(state, stop)
+            stop = next(remaining, None)
 
-    def _continues(self, blank: re.Match[str]) -> bool:
-        """Whether the paragraph continues after a blank line."""
-        text, before, after = self._text, blank.start(), blank.end()
-        if _VISIBLE.search(text, self._start, before) is None:
-            return False
-        if _BLOCK.match(text, after):
-            return True
-        if before - self._start <= _TITLE_REACH and _TITLE.match(text, self._start, before):
-            return True
-        if not _ITEM.match(text, after):
-            return False
-        last = text[max(self._start, before - _TITLE_REACH) : before].rstrip()
-        return self._listing or last.endswith(_COLONS)
+    def _stop(self, state: _State, stop: int) -> Iterator[Sentence]:
+        yield from self._sentence(state, stop)
+        state.stop += 1
 
-
-def _trimmed(text: str, start: int, end: int) -> tuple[int, int] | None:
-    """Return the bounds without surrounding white space, or None if there is only white space."""
-    stripped = text[start:end].rstrip()
-    leading = len(stripped) - len(stripped.lstrip())
-    return (start + leading, start + len(stripped)) if leading < len(stripped) else None
+    def _sentence(self, state: _State, end: int) -> Iterator[Sentence]:
+        """Yield the sentence up to ``end``, if it has visible text, and start the next one."""
+        visible = _VISIBLE.search(self._document.text, state.start, end)
+        if visible is not None:
+            yield Sentence(visible.start(), end, state.opens, state.final)
+            state.opens = False
+        state.start = max(state.start, end)

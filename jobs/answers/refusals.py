@@ -1,0 +1,61 @@
+"""Whether an output refuses to answer, in English or Chinese. Pure."""
+
+from __future__ import annotations
+
+import re
+
+#: A refusal says little else.
+_MOST = 500
+_MOST_SENTENCES = 5
+# Every pattern is bounded.
+_UNABLE = (
+    r"(?:can ?not|can['’]?t|could ?n['’]?t|am not able to|['’]m not able to|am unable to|['’]m unable to|will not|won['’]?t|must decline"  # noqa: RUF001
+    r"|have to decline|decline|do not feel comfortable|['’]m not comfortable|am not allowed to|['’]m not allowed to|am not programmed to)"  # noqa: RUF001
+)
+_ACTS = (
+    r"(?:assist|help|comply|fulfil+|provide|answer|respond|discuss|engage|support|participate|proceed|continue|do (?:that|this)|comment"
+    r"|share|generate|create|produce|offer|give|identify|recognize|complete|process|express|talk about|address|accommodate|decline|with)"
+)
+_ENGLISH = re.compile(
+    r"\W*(?:(?:i(?:['’]m| am)(?: very| so| truly)? (?:sorry|afraid)|sorry|(?:my )?apologies|i apologi[sz]e|unfortunately)\b[^.!?\n]{0,60}?"  # noqa: RUF001
+    rf"|as an? (?:ai|artificial)\b[^.!?\n]{{0,60}}?|)\b(?:i|we|it)?[ ]?{_UNABLE}[^.!?\n]{{0,40}}?\b{_ACTS}\b",
+    re.IGNORECASE,
+)
+_CHINESE = re.compile(
+    r"\W*(?:(?:非常|很|十分|真)?(?:抱歉|对不起|遗憾|不好意思)|作为(?:一个|一名)?(?:人工智能|AI|语言模型))?[^。！？\n]{0,30}?"  # noqa: RUF001 - Chinese punctuation
+    r"(?:无法|不能|没办法|没有办法|不会|不便|不可以|拒绝)[^。！？\n]{0,20}?"  # noqa: RUF001 - same
+    r"(?:帮助|协助|提供|回答|满足|完成|处理|讨论|识别|继续|回应|参与|给出|生成|您的|你的|这个问题|该请求|此请求)",
+    re.IGNORECASE,
+)
+#: The reason is the image, not the request: an answer that the question cannot be answered.
+_SIGHT = re.compile(
+    r"\b(?:image|picture|photo|figure|diagram|text|blurr\w*|unclear|visible|legible|resolution|see|read|determine|tell|count|given|"
+    r"information (?:given|provided)|options?)\b|图|照片|模糊|看不|清晰|分辨率|题目|条件|信息不足",
+    re.IGNORECASE,
+)
+#: Persons in an image are a usual reason to refuse.
+_PERSONS = re.compile(
+    r"\b(?:identif\w+|recogni[sz]\w+|who)\b[^.!?\n]{0,60}\b(?:person|people|individuals?|someone|faces?)\b|识别[^。\n]{0,20}(?:人|身份)"
+    r"|\b(?:help|assist)\b[^.!?\n]{0,30}\b(?:with|you)\b|(?:request|请求)",
+    re.IGNORECASE,
+)
+_CONTINUES = re.compile(
+    r"\b(?:however|but i can|here (?:is|are)|instead,? i can (?:tell|describe|say)|based on)\b|但是?我可以|不过|以下是", re.IGNORECASE
+)
+_SENTENCE = re.compile(r"[.!?。！？]+(?=\s|\Z|[^\x00-\x7f])")  # noqa: RUF001 - Chinese punctuation
+
+
+def refuses(text: str) -> bool:
+    """Whether the whole of ``text`` is a refusal to answer: a few sentences, of which the first one refuses.
+
+    "I cannot read the plate in the image" is an answer, and not a refusal.
+    """
+    bare = text.strip()
+    if not bare or len(bare) > _MOST or len(_SENTENCE.findall(bare)) > _MOST_SENTENCES:
+        return False
+    if "\\boxed" in bare or _CONTINUES.search(bare):
+        return False
+    refusal = _ENGLISH.match(bare) or _CHINESE.match(bare)
+    if refusal is None:
+        return False
+    return _SIGHT.search(bare) is None or _PERSONS.search(bare) is not None

@@ -1,0 +1,270 @@
+"""Sentences that state an answer, and sentences about one, in English and Chinese. Pure.
+
+"The answer is 6" states an answer. "The answer is wrong", "the answer is given in the text" and "if the answer is 6"
+say something about an answer, and state none.
+"""
+
+from __future__ import annotations
+
+import bisect
+import enum
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+# Every pattern takes linear time for any text: its quantifiers are bounded or possessive.
+# A line of a pattern covers one language or one kind of words.
+
+
+class Remark(enum.StrEnum):
+    """What a sentence says about an answer."""
+
+    AFFIRMS = "affirms"
+    DENIES = "denies"
+    #: Neither: "the answer is clear", "if the answer is 6".
+    NEUTRAL = "neutral"
+
+
+_VERBS = (
+    r"(?:is|are|was|equals?|should[ ]be|must[ ]be|would[ ]be|will[ ]be|has[ ]to[ ]be|can[ ]only[ ]be|becomes?|remains?|stays?"
+    r"|comes?[ ]out[ ](?:to[ ]be|to|as|at)|turns?[ ]out[ ]to[ ]be)(?![A-Za-z])|['’]s(?![A-Za-z])"  # noqa: RUF001 - an apostrophe
+)
+_ADVERBS = (
+    r"(?:[ ]{1,2}+,?[ ]{0,2}+(?:therefore|thus|then|hence|simply|just|indeed|actually|clearly|definitely|certainly|likely|probably"
+    r"|most[ ]likely|in[ ]fact|of[ ]course|still|also|really|obviously|surely|undoubtedly|evidently)(?![A-Za-z])(?:,)?+){0,3}+"
+)
+#: An answer is stated: the group ``negated`` turns the sentence around.
+_ENGLISH = re.compile(
+    r"\b(?:answers?|(?:correct|right|best|only|appropriate|suitable|valid)[ ]{1,2}+(?:answer[ ])?(?:options?|choices?|statements?|letter|value|solution))"
+    r"(?![A-Za-z])(?:[ ]{1,2}+(?:to|for|of|here|in|from|among|choice|option|that|which|we|i)(?![A-Za-z])[^.!?\n:：。]{0,80}?)??"  # noqa: RUF001 - full-width
+    rf"[ ]{{0,2}}+(?P<copula>{_VERBS}|=)(?P<negated>n['’]?t(?![A-Za-z])|[ ]not(?![A-Za-z]))?+{_ADVERBS}[ ]{{0,2}}+(?P<colon>[:：]?)",  # noqa: RUF001
+    re.IGNORECASE,
+)
+_CHINESE = re.compile(
+    r"(?:答案|正确的?选项|正確的?選項)(?:就|应该|應該|应当|应|應|也|便|即|可能|只能|只会|当然|显然|确实|仍然|仍|还|還|都|最终|因此|因而|会|會|将|一定|肯定|必然|大概){0,3}+"
+    r"(?P<copula>是|为|為|选择?|選擇?|等于|等於|=|(?=[:：]))[ ]{0,4}+(?P<colon>[:：]?)"  # noqa: RUF001 - full-width
+)
+#: A choice: 故选C.
+_CHOSEN = re.compile(
+    r"(?:故|所以|因此|因而|應|应该?|本题|这题|此题|该题|就|答案|正确|最终|最后|综上|于是|那么|我)[，,]{0,1}(?:选择?|選擇?)(?:项|答案|项为)?(?:是|为)?[:： ]{0,2}+"  # noqa: RUF001
+    r"[*(（【]{0,3}(?P<letter>[A-Z](?:[ ]{0,1}[、,，和]?[ ]{0,1}[A-Z]){0,5}+)(?![A-Za-z])"  # noqa: RUF001
+)
+#: Words before a statement, in its sentence, after which it states nothing.
+_HYPOTHETICAL = re.compile(
+    r"\b(?:if|whether|when|unless|suppose|supposing|assum(?:e|es|ed|ing)|in case|maybe|perhaps|might|could|why|how|doubt"
+    r"|not (?:sure|certain)|(?:don['’]?t|do not) (?:think|believe)|says?|said|claims?|claimed|suggests? that)\b"  # noqa: RUF001
+    r"|如果|假如|假设|若|要是|是否|也许|或许|万一|为什么|怀疑|不确定|不知道|不认为",
+    re.IGNORECASE,
+)
+#: Words directly before "answer" that make it another answer.
+_OTHER = re.compile(
+    r"\b(?:wrong|incorrect|false|other|another|given|provided|reference|stated|marked|suggested|proposed|example|sample|original"
+    r"|initial|previous|earlier|prior|first|second|old|student['’]?s?|no|any|an|possible|each|every|which|what)[ ]{1,2}+\Z"  # noqa: RUF001
+    r"|(?:错误|不正确|错|原来|原|之前|先前|上面|给出|给定|参考|标准|学生|每个|任何|哪个|什么)的?\Z",
+    re.IGNORECASE,
+)
+#: Doubt after a statement, in its sentence.
+_DOUBT = re.compile(
+    r"\b(?:but|however|though|although)\b.{0,80}\b(?:check|verify|sure|certain|wrong|count|let me|wait|again|confus\w*)\b"
+    r"|\bor (?:maybe|perhaps|is it)\b|\b(?:wait|hmm)\b|[?？]\W*\Z|但(?:是|我)?.{0,20}(?:再|检查|确认|不确定)|等等|吗\W*\Z|或者可能",  # noqa: RUF001
+    re.IGNORECASE,
+)
+#: The edge of a word in Latin letters; other scripts have no spaces.
+_WORD_END = r"(?![A-Za-z])"
+_AFFIRMING = (
+    r"(?:(?:very|quite|completely|absolutely|entirely|perfectly|in fact|indeed|both|all|also|still)[ ])?"
+    r"(?:correct|right|true|valid|confirmed|verified|consistent|accurate|fine|sound|reasonable|plausible|justified|supported"
+    r"|validated|well[- ]supported|ok|okay|unchanged|the same|as (?:before|i said)|unlikely to change)"
+)
+_AFFIRMING_CJK = (
+    r"(?:完全|非常|确实|都|仍然)?(?:正确|正確|对的|對的|对(?=\W|\Z)|没错|沒錯|没有错|没问题|没有问题|无误|無誤|准确|合理|一致|可靠|成立|吻合|可信)"
+)
+_DENYING = (
+    r"(?:(?:very|quite|completely|absolutely|entirely|clearly|also|actually|probably|likely|in fact)[ ])?"
+    r"(?:wrong|incorrect|false|mistaken|invalid|inaccurate|inconsistent|flawed|off|doubtful|questionable|unsupported|incomplete"
+    r"|not (?:quite |entirely |necessarily )?(?:correct|right|true|valid|accurate|consistent|supported|reasonable|plausible|confirmed|verified))"
+)
+_DENYING_CJK = (
+    r"(?:完全|确实|明显|显然)?(?:错误|錯誤|错的|錯的|错了|不正确|不正確|不对|不對|有误|有誤|有问题|不准确|不合理|不一致|不成立|站不住脚)"
+)
+_NEUTRAL = (
+    r"(?:(?:quite|very|pretty|fairly|rather|really|most)[ ])?"
+    r"(?:clear|clearly|obvious|evident|straightforward|simple|easy|hard|difficult|tricky|interesting|important|necessary|needed"
+    r"|supposed|given (?:as|in|by|to|at|that|here|above|below)|given\W*\Z|marked|stated|shown|provided|listed|labell?ed|expected"
+    r"|known|unknown|unclear|uncertain|unsure|ambiguous|obtained|found|derived|determined|computed|calculated|based on"
+    r"|required|requested|asked|missing|hidden|incomplete|close|likely to|going to|meant|intended|considered|being|been|presented"
+    r"|that|what|where|how|why|whether|because|since|if|not|n['’]t|never|either|one of|some(?:where|thing)|somewhat|different|another"  # noqa: RUF001
+    r"|to (?:be|find|determine|see|check|look|count|use|identify)|in (?:the )?(?:image|text|question|options|list|form|format|terms)"
+    r"|as (?:shown|stated|given|above|described|i|we|it)|above|already|so|my|your|also|something|more|less|this|it|we|i"
+    r"|among|not listed|up to|there|here|boxed|the (?:one|number|value|option|same|correct|right|result|answer) (?:that|which|we|i|in|from|of the (?:question|options)))"
+)
+_NEUTRAL_CJK = (
+    r"(?:否(?=正|对|合|是|有|为|准|一)|什么|多少|哪|几(?!何)|根据|基于|通过|由|给出|给定|给的|明确|清楚|显然|明显|已知|未知|确定|不确定|唯一|怎|如何"
+    r"|不是|非|不|没有|没|我|你|这|那|它|要|需要|可以|能|在.{0,8}中|从|按|因为|由于)"
+)
+_ABOUT = (
+    (Remark.DENIES, re.compile(rf"(?:{_DENYING}){_WORD_END}|{_DENYING_CJK}", re.IGNORECASE)),
+    (Remark.AFFIRMS, re.compile(rf"(?:{_AFFIRMING}){_WORD_END}|{_AFFIRMING_CJK}", re.IGNORECASE)),
+    (Remark.NEUTRAL, re.compile(rf"(?:{_NEUTRAL}){_WORD_END}|{_NEUTRAL_CJK}", re.IGNORECASE)),
+)
+#: Answers that begin like a remark: "right side", "the same color"; also true and false, which answer many questions.
+_NO_REMARK = re.compile(
+    r"right[ -](?:side|hand|turn|arrow|one|angle|triangle|of|and|to)\b|the same (?:color|colour|size|shape|number|as)\b"
+    r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b|(?:不锈钢|没有|不是|不|不能|不会|不可以|非洲)\W*\Z",
+    re.IGNORECASE,
+)
+#: Words that are an answer if they are emphasized: "the answer is **right**".
+_EMPHASIZED = re.compile(r"(?:\*{1,3}|[\"“`(])(?:right|off|fine|clear|simple|valid|unknown)(?:\*{1,3}|[\"”`)])", re.IGNORECASE)
+#: Sentences about an answer without "is".
+_JUDGMENTS = (
+    (
+        Remark.DENIES,
+        re.compile(
+            r"\banswers?\b[^.!?\n。]{0,40}\b(?:is(?:n['’]?t| not)|are(?:n['’]?t| not)|was(?:n['’]?t| not)|does(?:n['’]?t| not) (?:hold|match|fit|agree))\b"  # noqa: RUF001
+            r"[ ]?(?:correct|right|true|valid|accurate|up|consistent|supported)?"
+            r"|\bi (?:was|am|made|have made|may have made) (?:wrong|mistaken|incorrect|an? (?:mistake|error))\b"
+            r"|\b(?:need|have|want) to (?:correct|revise|change) (?:my|the) answer\b|\bcontradicts? (?:my|the|that) (?:\w+ )?answer\b"
+            rf"|答案.{{0,6}}?(?:{_DENYING_CJK})|我(?:之前|刚才)?(?:错了|弄错了|数错了|看错了)",
+            re.IGNORECASE,
+        ),
+    ),
+    (
+        Remark.AFFIRMS,
+        re.compile(
+            r"\b(?:confirm|verif(?:y|ies)|support|validate|justif(?:y|ies))(?:s|ed|ing)? (?:that )?(?:my|the|this|our|that) (?:\w+ ){0,2}answer\b"
+            r"|\b(?:my|the|this|our|first|initial|original|previous) answer (?:still )?(?:holds|stands|checks out|is confirmed|matches|agrees|fits|was right|was correct)\b"
+            r"|\bi (?:was|am) (?:right|correct)\b|\b(?:match(?:es)?|agrees? with|consistent with) (?:my|the|our) (?:\w+ ){0,2}answer\b"
+            r"|\bstand by (?:my|the) (?:\w+ )?answer\b|\bno (?:change|correction) (?:is )?(?:needed|required|necessary)\b"
+            rf"|答案.{{0,6}}?(?:{_AFFIRMING_CJK})|(?:确认|验证|证实|支持|坚持)(?:了)?.{{0,6}}答案|答案(?:得到)?(?:了)?(?:确认|验证|证实)|答案不变|我(?:之前|刚才)?(?:是对的|没错)",
+            re.IGNORECASE,
+        ),
+    ),
+)
+#: The most characters of a sentence that are read.
+_REACH = 2000
+#: The end of an answer in its sentence: a reason follows.
+_REASON = re.compile(
+    r"[,，;；]?[ ]{0,2}+(?:\b(?:because|since|given that|due to|which|where|so that)\b|因为|由于|因為)|[，；](?=这|即|理由|原因)",  # noqa: RUF001
+    re.IGNORECASE,
+)
+_LINE_END = re.compile(r"[。！？!?]+|\.(?=\s|\Z|[\"”’)*_])")  # noqa: RUF001 - Chinese punctuation
+#: A line that begins with the name of what follows: "Answer: (A)".
+_LABEL = re.compile(
+    r"^[ \t>]{0,8}+(?:[-*+•][ \t]{1,4}+)?+(?:so |therefore, |thus, )?(?:the |my )?(?:(?:final|correct|right|best)[ \t]{1,4}+){0,2}+"
+    r"(?:answers?|ans\.?|答案|最终答案|最后答案|正确答案|最終答案)[ \t]{0,4}+(?:\([^()\n]{1,40}\)[ \t]{0,4}+)?+[:：][ \t]{0,8}+",  # noqa: RUF001
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence that states an answer, or says something about one.
+
+    Attributes:
+        at: index of its first decisive character.
+        start: start of what it states.
+        end: end of what it states; ``start`` if the answer is in the lines that follow.
+        remark: what it says about an answer, or None if it states one.
+        label: whether it is a label, as in "Answer: (A)".
+    """
+
+    at: int
+    start: int
+    end: int
+    remark: Remark | None
+    label: bool = False
+
+
+def statements(text: str, stops: Sequence[int], start: int = 0) -> list[Statement]:
+    """Return the statements in ``text`` from ``start``, in order.
+
+    Args:
+        text: contains the statements.
+        stops: the ends of its sentences; see :class:`jobs.document.Document`.
+        start: what is before it is not read.
+    """
+    ends = list(stops)
+    gathered = {
+        statement.start: statement
+        for match in _matches(text, start)
+        if (statement := _statement(text, ends, match)) is not None
+    }
+    for match in _LABEL.finditer(text, start):
+        at, end = match.end(), _line_end(text, match.end())
+        gathered[at] = Statement(match.start(), at, end, about(text[at:end]), label=True)
+    return sorted(gathered.values(), key=lambda statement: statement.at)
+
+
+def judgment(text: str, stops: Sequence[int]) -> Remark | None:
+    """Return what the last statement about an answer in ``text`` says about it.
+
+    Returns:
+        :attr:`Remark.AFFIRMS`, :attr:`Remark.DENIES`, or None if the last statement says neither.
+    """
+    remarks = [(s.at, s.remark) for s in statements(text, stops)]
+    for remark, pattern in _JUDGMENTS:
+        remarks += [(match.start(), remark) for match in pattern.finditer(text)]
+    # Neutral remarks say nothing, and neither do those about an answer that a condition supposes.
+    said = [(at, remark) for at, remark in sorted(remarks, key=lambda entry: entry[0]) if remark is not Remark.NEUTRAL]
+    return said[-1][1] if said else None
+
+
+def _matches(text: str, start: int) -> Iterator[re.Match[str]]:
+    for pattern in (_ENGLISH, _CHINESE, _CHOSEN):
+        yield from pattern.finditer(text, start)
+
+
+def _statement(text: str, stops: Sequence[int], match: re.Match[str]) -> Statement | None:
+    begin = _sentence_start(text, stops, match.start())
+    before = text[begin : match.start()]
+    letter = match.groupdict().get("letter")
+    if letter is not None:
+        remark = Remark.NEUTRAL if _HYPOTHETICAL.search(before) else None
+        return Statement(match.start(), match.start("letter"), match.end("letter"), remark)
+    start = match.end()
+    end = _sentence_end(text, stops, start)
+    stated = text[start:end]
+    if (reason := _REASON.search(stated)) and stated[: reason.start()].strip(" *,，"):  # noqa: RUF001
+        stated = stated[: reason.start()]
+    if _HYPOTHETICAL.search(before) or _OTHER.search(before) or _DOUBT.search(text[start:end]):
+        remark: Remark | None = Remark.NEUTRAL
+    else:
+        remark = about(stated)
+        if match.groupdict().get("negated"):
+            remark = Remark.DENIES if remark is Remark.AFFIRMS else Remark.NEUTRAL
+    return Statement(match.start(), start, start + len(stated), remark)
+
+
+def about(stated: str) -> Remark | None:
+    """Return what is said about an answer, or None if ``stated``, the end of "the answer is …", is an answer."""
+    bare = stated.strip()
+    plain = bare.lstrip("*_ \"'“‘,，")  # noqa: RUF001 - quotation marks
+    if _EMPHASIZED.match(bare) or _NO_REMARK.match(plain):
+        return None
+    for remark, pattern in _ABOUT:
+        if pattern.match(plain):
+            return remark
+    return None
+
+
+def _sentence_start(text: str, stops: Sequence[int], at: int) -> int:
+    index = bisect.bisect_right(stops, at)
+    stop = stops[index - 1] if index else 0
+    reach = max(0, at - _REACH)
+    return max(stop, text.rfind("\n", reach, at) + 1, reach)
+
+
+def _sentence_end(text: str, stops: Sequence[int], at: int) -> int:
+    line = _line_end(text, at)
+    index = bisect.bisect_right(stops, at)
+    if index < len(stops) and stops[index] <= line:
+        return stops[index]
+    # A list has no sentences.
+    cut = _LINE_END.search(text, at, line)
+    return cut.end() if cut else line
+
+
+def _line_end(text: str, at: int) -> int:
+    reach = min(len(text), at + _REACH)
+    end = text.find("\n", at, reach)
+    return reach if end < 0 else end
