@@ -26,7 +26,7 @@ from bench import extractors, figures, judging
 from bench.judging import Grade
 from core.profiles import Sampling
 from jobs import engine
-from jobs.answers import extraction
+from jobs.answers import extraction, refusals
 from worker.guards.budget import BudgetGuard
 from worker.guards.chain import Reasoning
 from worker.guards.language import LanguageGuard
@@ -138,17 +138,14 @@ def sampled(outputs: Iterable[Output], *, most: int | None, seed: int) -> Iterat
 # Answers.
 
 
-def _extracted(text: str, *, ended: bool) -> extraction.Answer | None:
-    del ended
-    return extraction.extract(text)
-
-
 def graded(output: Output) -> tuple[str, Grade, str | None]:
     """Return the rule by which Longlook finds its answer, the grade, and the answer."""
-    answer = _extracted(output.text, ended=output.ended)
+    answer = extraction.extract(output.text, ended=output.ended)
     text = None if answer is None else answer.text
-    grade = judging.grade(text, output.expected, choice=bool(output.letters))
-    return ("none" if answer is None else answer.rule), grade, text
+    refused = answer is None and output.ended and refusals.refuses(output.text)
+    grade = judging.grade(text, output.expected, choice=bool(output.letters), refused=refused)
+    rule = "refusal" if refused else "none" if answer is None else answer.rule
+    return rule, grade, text
 
 
 def compared(output: Output) -> Iterator[tuple[str, Grade]]:
