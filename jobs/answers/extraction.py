@@ -47,8 +47,27 @@ _HEDGE = re.compile(
     r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['’]?s|let me|need to|i think|i['’]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",  # noqa: RUF001
     re.IGNORECASE,
 )
+#: Words of a thought: an output with them is not an answer as a whole.
+_THOUGHT = re.compile(
+    r"\b(?:let me|wait,|hmm|hold on|i['’]m not sure|i need to|i think"
+    r"|let['’]?s (?:see|check|count|look|think|analy[sz]e|break|start|begin|verify|examine|find|calculate|compute|solve|figure"
+    r"|try|go|review|determine|double|re))(?![A-Za-z])|让我|等等|我再|再数|不对，|我需要|我想",  # noqa: RUF001
+    re.IGNORECASE,
+)
+#: The beginning of a section that announces an answer and does not give it.
+_ANNOUNCED = re.compile(
+    r"\A\W*(?:to (?:answer|address|solve)\b|let['’]?s|let us|first,)|\bwe (?:need|have|must) (?:to )?|要回答|为了回答|首先",  # noqa: RUF001
+    re.IGNORECASE,
+)
+#: The question has no answer, so the text has none.
+_UNDETERMINED = re.compile(
+    r"\b(?:final answer|answers?)\b[^.!?\n]{0,40}\b(?:can ?not|can['’]?t|could not|needs?)\b|(?:答案|选项).{0,12}(?:无法|不能|需要)",  # noqa: RUF001
+    re.IGNORECASE,
+)
 #: An option at the end of a text.
 _OPTION = re.compile(r"\W{0,6}(?:option |choice |选项?)?[(（]?[A-Za-z][)）.]?\W{0,6}", re.IGNORECASE)  # noqa: RUF001 - full-width
+#: The rank of the heading "Final Answer".
+_STRONG = 2
 _VISIBLE = re.compile(r"\w")
 
 
@@ -105,7 +124,7 @@ def heading(source: str | Document) -> int | None:
 def _headings(document: Document) -> list[Heading]:
     """Return the headings that announce an answer, in order: the ones of the highest rank, and those after them."""
     ranked = [heading for heading in document.headings if heading.rank]
-    strong = [heading for heading in ranked if heading.rank > 1]
+    strong = [heading for heading in ranked if heading.rank >= _STRONG]
     if not strong:
         return ranked
     return [*strong, *(weak for weak in ranked if weak.start > strong[-1].start)]
@@ -152,7 +171,7 @@ class _Reading:
     def _candidates(self) -> list[Heading]:
         """Return the headings whose section may be the answer, the best one first."""
         headings = _headings(self._document)
-        strong = [heading for heading in headings if heading.rank > 1]
+        strong = [heading for heading in headings if heading.rank >= _STRONG]
         if not strong:
             return headings[::-1]
         weak = headings[len(strong) :]
@@ -233,6 +252,8 @@ class _Reading:
         if not taken:
             return None
         text = self._text[taken[0][0].start : taken[-1][-1].end]
+        if not self._ended and (heading.rank < _STRONG or _ANNOUNCED.search(text)):
+            return None
         copula = self._text[heading.start : heading.content].rstrip(" *_")
         if not copula.endswith(_COLONS) and copula.endswith(("is", "are", "是", "为", "為")) and statements.about(text):
             return None
@@ -349,27 +370,33 @@ class _Reading:
         paragraphs = list(self._document.paragraphs())
         if not paragraphs:
             return None
-        found = statements.statements(self._text, self._document.stops)
-        if len(text) <= _WHOLE and not found and not any(self._thinks(paragraph) for paragraph in paragraphs):
-            return self._of(text, "whole")
-        last = self._text[paragraphs[-1][0].start : paragraphs[-1][-1].end]
-        line = last.rsplit("\n", 1)[-1].strip()
-        if _OPTION.fullmatch(line):
-            return self._of(_unwrap(line), "whole")
-        if found and self._paragraph_start(found[-1].at) == paragraphs[-1][0].start:
+        block = paragraphs[-1][-1]
+        last = self._text[block.start : block.end]
+        if len(self._document.blocks) > 1 and self._introduced(block, last):
+            return self._of(_unwrap(last), "whole")
+        paragraph = self._text[paragraphs[-1][0].start : block.end]
+        if _UNDETERMINED.search(paragraph):
             return None
-        return self._of(last, "whole") if self._states(last) else None
+        stated = statements.statements(self._text, self._document.stops)
+        if len(text) <= _WHOLE and not stated and not self._thinks():
+            return self._of(text, "whole")
+        line = last.rsplit("\n", 1)[-1].strip()
+        if block.kind is BlockKind.TEXT and _OPTION.fullmatch(line):
+            return self._of(_unwrap(line), "whole")
+        if stated and stated[-1].at >= paragraphs[-1][0].start:
+            return None
+        return self._of(paragraph, "whole") if self._states(paragraph) else None
 
-    def _thinks(self, paragraph: Sequence[Block]) -> bool:
-        """Whether a paragraph checks something again."""
-        start, end = paragraph[0].start, paragraph[-1].end
-        stops = [stop for stop in self._document.stops if start < stop < end]
-        bounds = [start, *stops, end]
-        return any(
-            kind_of(self._text[left:right][:1000]) is StepKind.RECHECK
-            and not self._text[left:right].lstrip()[:1].isdigit()
-            for left, right in zip(bounds, bounds[1:], strict=False)
-        )
+    def _introduced(self, block: Block, last: str) -> bool:
+        """Whether the last block is an option or a short line after a colon."""
+        if block.kind is not BlockKind.TEXT or "\n" in last or len(last) > _SHORT:
+            return False
+        before = self._text[: block.start].rstrip(" \n\t*_")
+        return before.endswith(_COLONS) or _OPTION.fullmatch(last) is not None
+
+    def _thinks(self) -> bool:
+        """Whether the text has words of a thought, or takes something back."""
+        return _THOUGHT.search(self._text) is not None or self._reopened(0, len(self._text))
 
     @staticmethod
     def _states(paragraph: str) -> bool:

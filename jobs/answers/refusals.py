@@ -9,16 +9,18 @@ _MOST = 500
 _MOST_SENTENCES = 5
 # Every pattern is bounded.
 _UNABLE = (
-    r"(?:can ?not|can['’]?t|could ?n['’]?t|am not able to|['’]m not able to|am unable to|['’]m unable to|will not|won['’]?t|must decline"  # noqa: RUF001
+    r"(?:do(?: not|n['’]?t) have the (?:ability|capability) to|can ?not|can['’]?t|could ?n['’]?t|am not able to|['’]m not able to|am unable to|['’]m unable to|will not|won['’]?t|must decline"  # noqa: RUF001
     r"|have to decline|decline|do not feel comfortable|['’]m not comfortable|am not allowed to|['’]m not allowed to|am not programmed to)"  # noqa: RUF001
 )
 _ACTS = (
     r"(?:assist|help|comply|fulfil+|provide|answer|respond|discuss|engage|support|participate|proceed|continue|do (?:that|this)|comment"
-    r"|share|generate|create|produce|offer|give|identify|recognize|complete|process|express|talk about|address|accommodate|decline|with)"
+    r"|share|generate|create|produce|offer|give|identify|recognize|complete|process|express|talk about|address|accommodate|decline|visually|perceive|with)"
 )
 _ENGLISH = re.compile(
     r"\W*(?:(?:i(?:['’]m| am)(?: very| so| truly)? (?:sorry|afraid)|sorry|(?:my )?apologies|i apologi[sz]e|unfortunately)\b[^.!?\n]{0,60}?"  # noqa: RUF001
-    rf"|as an? (?:ai|artificial)\b[^.!?\n]{{0,60}}?|)\b(?:i|we|it)?[ ]?{_UNABLE}[^.!?\n]{{0,40}}?\b{_ACTS}\b",
+    rf"|as an? (?:ai|artificial)\b[^.!?\n]{{0,60}}?|)"
+    # "Sorry, I do not know it. I cannot help you."
+    rf"(?:\bi (?:do not|don['’]?t) know\b[^.!?\n]{{0,60}}[.!][ ]?)?\b(?:i|we|it)?[ ]?{_UNABLE}[^.!?\n]{{0,40}}?\b{_ACTS}\b",
     re.IGNORECASE,
 )
 _CHINESE = re.compile(
@@ -40,7 +42,7 @@ _PERSONS = re.compile(
     re.IGNORECASE,
 )
 _CONTINUES = re.compile(
-    r"\b(?:however|but i can|here (?:is|are)|instead,? i can (?:tell|describe|say)|based on)\b|但是?我可以|不过|以下是", re.IGNORECASE
+    r"\b(?:however(?!,? i can (?:suggest|recommend|assist|help|try|refer))|but i can(?! ?not|['’]?t)|here (?:is|are)|instead,? i can (?:tell|describe|say)|based on)\b|但是?我可以|不过|以下是", re.IGNORECASE
 )
 _SENTENCE = re.compile(r"[.!?。！？]+(?=\s|\Z|[^\x00-\x7f])")  # noqa: RUF001 - Chinese punctuation
 
