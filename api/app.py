@@ -264,7 +264,7 @@ def openapi_document() -> dict[str, Any]:
 
 def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> framework.Router:
     router = framework.Router(
-        framework.Document(
+        framework.OpenApiDocument(
             title="Longlook",
             version=API_VERSION,
             description=_DESCRIPTION,

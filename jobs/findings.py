@@ -28,6 +28,8 @@ class FindingKind(enum.StrEnum):
     VERIFY = "verify"
     #: The final answer was not terminated, or the job ended without one.
     NO_ANSWER = "no_answer"
+    #: The model refused to answer.
+    REFUSAL = "refusal"
 
 
 class Action(enum.StrEnum):

@@ -344,6 +344,8 @@ class Job(Record):
     engine_stopped_at: Mapped[datetime | None]
 
     answer_text: Mapped[str | None]
+    #: The original of the text, with its typesetting; None: it is the same.
+    answer_tex: Mapped[str | None]
     answer_rule: Mapped[str | None]
     #: The value of the text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None: the text has none.
     answer_value: Mapped[Any | None] = mapped_column(_JSON)

@@ -296,6 +296,7 @@ def _end(job: Job) -> dict[str, Any]:
     }
     answer = {
         "text": job.answer_text,
+        "tex": job.answer_tex,
         "value": job.answer_value,
         "rule": job.answer_rule,
         "confidence": job.confidence,

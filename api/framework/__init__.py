@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from api.framework import route
 from api.framework.bodies import FormBody, FormFile, read_form, read_json, read_model
-from api.framework.document import Document, RequestBodySpec, ResponseSpec, WebhookSpec
+from api.framework.document import OpenApiDocument, RequestBodySpec, ResponseSpec, WebhookSpec
 from api.framework.middleware import install, reply
 from api.framework.parameters import Unknown, faults_of, parse
 from api.framework.paths import PathId, PathText
@@ -15,9 +15,9 @@ from api.framework.router import Router
 from api.framework.strict_json import loads
 
 __all__ = [
-    "Document",
     "FormBody",
     "FormFile",
+    "OpenApiDocument",
     "PathId",
     "PathText",
     "RequestBodySpec",

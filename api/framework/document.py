@@ -147,7 +147,7 @@ class WebhookSpec:
     summary: str
 
 
-class Document:
+class OpenApiDocument:
     """The OpenAPI document.
 
     Args:

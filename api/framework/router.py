@@ -15,7 +15,7 @@ from flask import Response
 from pydantic import BaseModel
 
 from api.framework import bodies, parameters, paths, route, wire
-from api.framework.document import Document, Operation, RequestBodySpec
+from api.framework.document import OpenApiDocument, Operation, RequestBodySpec
 from api.framework.paths import PathParameter
 from api.framework.route import Handler, Route
 
@@ -38,7 +38,7 @@ class Router(flask.Flask):
     """
 
     def __init__(
-        self, document: Document, *, guards: Callable[[Any], Guard], max_body_bytes: int
+        self, document: OpenApiDocument, *, guards: Callable[[Any], Guard], max_body_bytes: int
     ) -> None:
         super().__init__("api", static_folder=None)
         self._document = document

@@ -46,7 +46,13 @@ class JobImage(ResponseModel):
 class JobAnswer(ResponseModel):
     """The final answer, and the rule that extracted it from the text."""
 
-    text: str
+    text: str = Field(
+        description="The answer without typesetting: `A red lamp` for `\\text{A red lamp}`, `90°`, `m²`. Mathematics "
+        "is LaTeX."
+    )
+    tex: str | None = Field(
+        description="The original of the text, where it differs; null where it does not."
+    )
     value: values.Value = Field(
         description="The text as a value of `answer_format`; null without a format, or if the text has no such value."
     )
@@ -70,6 +76,7 @@ class JobAnswer(ResponseModel):
             return None
         return cls(
             text=job.answer_text,
+            tex=job.answer_tex,
             value=cast("values.Value", job.answer_value),
             rule=job.answer_rule,
             forced=bool(job.answer_forced),
@@ -115,7 +122,14 @@ class Finding(ResponseModel):
     """A problem that a guard found in a trace, and the action it took."""
 
     kind: Literal[
-        "loop", "paraphrase_loop", "budget", "converged", "language", "verify", "no_answer"
+        "loop",
+        "paraphrase_loop",
+        "budget",
+        "converged",
+        "language",
+        "verify",
+        "no_answer",
+        "refusal",
     ]
     attempt: int
     generation: int = Field(description="The `index` of the trace's generation.")

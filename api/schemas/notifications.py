@@ -15,6 +15,9 @@ class EventAnswer(ResponseModel):
     """The final answer of a job, and the rule that extracted it from the trace."""
 
     text: str
+    tex: str | None = Field(
+        description="The original of the text, where it differs; null where it does not."
+    )
     value: Value = Field(
         description="The text as a value of the job's `answer_format`; null without a format, if the text has no such "
         "value, and if `omitted` names `answer.value`."

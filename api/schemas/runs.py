@@ -260,7 +260,8 @@ class Timeline(ResponseModel):
 def _answer(trace: traces.GenerationTrace) -> str | None:
     """Return the answer in a stream's own text; of one that was put into a box, with the box."""
     inserted = trace.inserted or ""
-    answer = extraction.extract((inserted if inserted.endswith("{") else "") + trace.text)
+    text = (inserted if inserted.endswith("{") else "") + trace.text
+    answer = extraction.extract(text, ended=trace.finish_reason == "stop")
     return answer.text if answer else None
 
 

@@ -17,12 +17,13 @@ first.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.answers import refusals, statements
+from jobs.answers import model_refusals, statements
 from jobs.answers.statements import Remark
 from jobs.answers.typesetting import plain
 from jobs.document import Block, BlockKind, Box, Document, Heading, markup
@@ -36,7 +37,8 @@ Rule = Literal[
 
 _STOPS = " .。"
 _WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
-_COLONS = (":", "：")  # noqa: RUF001 - a full-width colon
+_COLONS = markup.COLONS
+_QUESTIONS = ("?", "？")  # noqa: RUF001 - a full-width question mark
 #: The most characters of an answer that follows its introduction in a block of its own.
 _INTRODUCED = 300
 #: The most characters of an output that is an answer as a whole.
@@ -44,30 +46,37 @@ _WHOLE = 4000
 #: The most characters of a last paragraph that states an answer, without and with a conclusion in it.
 _SHORT, _CONCLUDING = 80, 400
 _HEDGE = re.compile(
-    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['’]?s|let me|need to|i think|i['’]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",  # noqa: RUF001
+    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['\u2019]?s|let me|need to|i think"
+    r"|i['\u2019]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",
     re.IGNORECASE,
 )
 #: Words of a thought: an output with them is not an answer as a whole.
 _THOUGHT = re.compile(
-    r"\b(?:let me|wait,|hmm|hold on|i['’]m not sure|i need to|i think"
-    r"|let['’]?s (?:see|check|count|look|think|analy[sz]e|break|start|begin|verify|examine|find|calculate|compute|solve|figure"
-    r"|try|go|review|determine|double|re))(?![A-Za-z])|让我|等等|我再|再数|不对，|我需要|我想",  # noqa: RUF001
+    r"\b(?:let me|wait,|hmm|hold on|i['\u2019]m not sure|i need to|i think"
+    r"|let['\u2019]?s (?:see|check|count|look|think|analy[sz]e|break|start|begin|verify|examine"
+    r"|find|calculate|compute|solve|figure"
+    r"|try|go|review|determine|double|re))(?![A-Za-z])|让我|等等|我再|再数|不对，|我需要|我想",  # noqa: RUF001 - Chinese punctuation
     re.IGNORECASE,
 )
 #: The beginning of a section that announces an answer and does not give it.
 _ANNOUNCED = re.compile(
-    r"\A\W*(?:to (?:answer|address|solve)\b|let['’]?s|let us|first,)|\bwe (?:need|have|must) (?:to )?|要回答|为了回答|首先",  # noqa: RUF001
+    r"\A\W*(?:to (?:answer|address|solve)\b|let['\u2019]?s|let us|first,)|\bwe (?:need|have"
+    r"|must) (?:to )?|要回答|为了回答|首先",
     re.IGNORECASE,
 )
 #: The question has no answer, so the text has none.
 _UNDETERMINED = re.compile(
-    r"\b(?:final answer|answers?)\b[^.!?\n]{0,40}\b(?:can ?not|can['’]?t|could not|needs?)\b|(?:答案|选项).{0,12}(?:无法|不能|需要)",  # noqa: RUF001
+    r"\banswers?\b[^.!?\n]{0,40}\b(?:can ?not|can['\u2019]?t|could not|needs?)\b"
+    r"|(?:答案|选项).{0,12}(?:无法|不能|需要)",
     re.IGNORECASE,
 )
 #: An option at the end of a text.
-_OPTION = re.compile(r"\W{0,6}(?:option |choice |选项?)?[(（]?[A-Za-z][)）.]?\W{0,6}", re.IGNORECASE)  # noqa: RUF001 - full-width
+_OPTION = re.compile(r"\W{0,6}(?:option |choice |选项?)?\W?[A-Za-z]\W{0,6}", re.IGNORECASE)
 #: The rank of the heading "Final Answer".
 _STRONG = 2
+#: The marks of a quotation, and of a list with one item.
+_QUOTED = re.compile(r"^[ \t]*+>[ \t]?", re.MULTILINE)
+_BULLET = re.compile(r"\A[-*+•][ \t]++(?=\S)")
 _VISIBLE = re.compile(r"\w")
 
 
@@ -94,7 +103,7 @@ def extract(source: str | Document, *, ended: bool) -> Answer | None:
         ended: whether the model has ended the text. If not, it was cut at its limit of tokens or by a guard.
     """
     document = source if isinstance(source, Document) else Document.of(source)
-    if ended and refusals.refuses(document.text):
+    if ended and model_refusals.refuses(document.text):
         return None
     thought = document.text.rfind(markup.THOUGHT_END)
     if thought >= 0:
@@ -175,7 +184,10 @@ class _Reading:
         if not strong:
             return headings[::-1]
         weak = headings[len(strong) :]
-        if weak and (self._reopened(strong[-1].content, weak[-1].start) or not self._has_text(strong[-1].content, weak[0].start)):
+        if weak and (
+            self._reopened(strong[-1].content, weak[-1].start)
+            or not self._has_text(strong[-1].content, weak[0].start)
+        ):
             return [*weak[::-1], *strong[::-1]]
         return [*strong[::-1], *weak[::-1]]
 
@@ -201,7 +213,11 @@ class _Reading:
             if within and (not boxes or reopened):
                 boxes, reopened, boxed = within, False, paragraph
         if boxes:
-            if not self._ended and self._document.opened_box > boxes[-1].start and self._document.opened_box < boxed[-1].end:
+            if (
+                not self._ended
+                and self._document.opened_box > boxes[-1].start
+                and self._document.opened_box < boxed[-1].end
+            ):
                 return None
             return self._of_boxes(boxes, "heading+boxed", boxed)
         return self._of_prose(heading, paragraphs)
@@ -226,7 +242,11 @@ class _Reading:
     def _ends_section(self, heading: Heading, block: Block) -> bool:
         line = self._text[block.start : min(block.end, block.start + markup.LINE)]
         if block.kind is not BlockKind.TITLE:
-            return line.startswith("**") and markup.AFTERWORD.match(line) is not None and ":" in line[:40]
+            return (
+                line.startswith("**")
+                and markup.AFTERWORD.match(line) is not None
+                and ":" in line[:40]
+            )
         if markup.AFTERWORD.match(line):
             return True
         level = len(line.lstrip()) - len(line.lstrip().lstrip("#"))
@@ -247,23 +267,38 @@ class _Reading:
             )
             if self._ended or closed:
                 taken.append(paragraph)
-        while taken and self._text[taken[-1][0].start : taken[-1][-1].end].rstrip(" *_").endswith(_COLONS):
+        while taken and self._text[taken[-1][0].start : taken[-1][-1].end].rstrip(" *_").endswith(
+            _COLONS
+        ):
             taken.pop()
         if not taken:
             return None
         text = self._text[taken[0][0].start : taken[-1][-1].end]
-        if not self._ended and (heading.rank < _STRONG or _ANNOUNCED.search(text)):
+        if not self._ended and (
+            heading.rank < _STRONG or _ANNOUNCED.search(text) or _THOUGHT.search(text)
+        ):
             return None
         copula = self._text[heading.start : heading.content].rstrip(" *_")
-        if not copula.endswith(_COLONS) and copula.endswith(("is", "are", "是", "为", "為")) and statements.about(text):
+        if (
+            not copula.endswith(_COLONS)
+            and copula.endswith(("is", "are", "是", "为", "為"))
+            and statements.about(text)
+        ):
             return None
+        if _QUOTED.match(text):
+            text = _QUOTED.sub("", text).strip()
+        if "\n" not in text:
+            text = _BULLET.sub("", text)
         return self._of(_unwrap(text) if _single(text) else text, "heading")
 
     # Boxes.
 
     def _boxes_in(self, paragraph: Sequence[Block]) -> list[Box]:
-        start, end = paragraph[0].start, paragraph[-1].end
-        return [box for box in self._boxes if start <= box.start < end]
+        first, last = (
+            bisect.bisect_left(self._boxes, at, key=lambda box: box.start)
+            for at in (paragraph[0].start, paragraph[-1].end)
+        )
+        return self._boxes[first:last]
 
     def _boxed(self) -> Answer | None:
         """Return the boxes of the last paragraph with boxes."""
@@ -317,21 +352,21 @@ class _Reading:
 
     def _stated(self) -> Answer | None:
         """Return what the last statement states, or an earlier one of its paragraph if that is a remark."""
-        found = statements.statements(self._text, self._document.stops)
-        if not found:
+        stated = statements.statements(self._text, self._document.stops)
+        if not stated:
             return None
-        last = found[-1]
+        last = stated[-1]
         start = self._paragraph_start(last.at)
-        for statement in reversed(found):
+        for statement in reversed(stated):
             if statement.at < start:
                 return None
             if statement.remark is None:
                 if self._reopened(statement.at + 1, len(self._text)):
                     return None
-                stated = self._text[statement.start : statement.end]
-                if not _VISIBLE.search(stated):
-                    stated = self._following(statement.end)
-                return self._of(_unwrap(stated), "label" if statement.label else "phrase")
+                text = self._text[statement.start : statement.end]
+                if not _VISIBLE.search(text):
+                    text = self._following(statement.end)
+                return self._of(_unwrap(text), "label" if statement.label else "phrase")
         return None
 
     def _paragraph_start(self, at: int) -> int:
@@ -365,27 +400,27 @@ class _Reading:
     def _whole(self) -> Answer | None:
         """Return the whole text, or its last paragraph if that alone states something after a thought."""
         text = self._text.strip()
-        if markup.BOX.search(text) or text.endswith(_COLONS):
-            return None
         paragraphs = list(self._document.paragraphs())
-        if not paragraphs:
+        if not paragraphs or markup.BOX.search(text) or text.endswith(_COLONS):
             return None
         block = paragraphs[-1][-1]
         last = self._text[block.start : block.end]
         if len(self._document.blocks) > 1 and self._introduced(block, last):
             return self._of(_unwrap(last), "whole")
         paragraph = self._text[paragraphs[-1][0].start : block.end]
-        if _UNDETERMINED.search(paragraph):
-            return None
         stated = statements.statements(self._text, self._document.stops)
-        if len(text) <= _WHOLE and not stated and not self._thinks():
-            return self._of(text, "whole")
         line = last.rsplit("\n", 1)[-1].strip()
-        if block.kind is BlockKind.TEXT and _OPTION.fullmatch(line):
-            return self._of(_unwrap(line), "whole")
-        if stated and stated[-1].at >= paragraphs[-1][0].start:
-            return None
-        return self._of(paragraph, "whole") if self._states(paragraph) else None
+        if _UNDETERMINED.search(paragraph):
+            whole = ""
+        elif len(text) <= _WHOLE and not stated and not self._thinks():
+            whole = text
+        elif block.kind is BlockKind.TEXT and _OPTION.fullmatch(line):
+            whole = _unwrap(line)
+        elif (stated and stated[-1].at >= paragraphs[-1][0].start) or not self._states(paragraph):
+            whole = ""
+        else:
+            whole = paragraph
+        return self._of(whole, "whole")
 
     def _introduced(self, block: Block, last: str) -> bool:
         """Whether the last block is an option or a short line after a colon."""
@@ -401,7 +436,9 @@ class _Reading:
     @staticmethod
     def _states(paragraph: str) -> bool:
         """Whether the last paragraph of a thought states a result."""
-        if paragraph.rstrip().endswith((*_COLONS, "?", "？", "…", "...")) or _HEDGE.search(paragraph):  # noqa: RUF001
+        if paragraph.rstrip().endswith((*_COLONS, *_QUESTIONS, "…", "...")) or _HEDGE.search(
+            paragraph
+        ):
             return False
         kind = kind_of(paragraph[:_CONCLUDING])
         if kind is StepKind.RECHECK:

@@ -36,14 +36,16 @@ _EVENT = re.compile(
     r"|(?P<escape>\\[\\$`])"
     r"|(?P<display>\\\[|\$\$|\\begin\{[A-Za-z]{1,20}\*?\})"
     r"|(?P<inline>\\\(|\$|(?<!`)`{1,40}+(?!`))"
-    r"|(?P<stop>(?<![.!?])[.!?]{1,40}+(?![.!?])[\"')\]*_”’]{0,8}+(?=\s{1,40}+[^a-z\s]|\s{0,40}+\Z)"
-    r"|(?<![。！？])[。！？]{1,40}+(?![。！？])[”’」』）*_]{0,8}+)",  # noqa: RUF001 - Chinese punctuation
+    r"|(?P<stop>(?<![.!?])[.!?]{1,40}+(?![.!?])[\"')\]*_”\u2019]{0,8}+(?=\s{1,40}+[^a-z\s]|\s{0,40}+\Z)"
+    r"|(?<![。！？])[。！？]{1,40}+(?![。！？])[”\u2019」』）*_]{0,8}+)",  # noqa: RUF001 - Chinese punctuation
 )
 _LIST = re.compile(r"[ \t]{0,40}+(?:(?:[-*+•]|\d{1,3}[.)])[ \t]|\d{1,3}、)")
 _TABLE = re.compile(r"[ \t]{0,40}+\|")
 _FENCE = re.compile(r" {0,3}+(?P<mark>```|~~~)")
 _FORMULA = re.compile(r"[ \t]{0,40}+(?:\\\[|\$\$|\\begin\{)")
-_RULE = re.compile(r"[ \t]{0,3}+(?:-[ \t]*+){3,}+\Z|[ \t]{0,3}+(?:[*][ \t]*+){3,}+\Z|[ \t]{0,3}+(?:_[ \t]*+){3,}+\Z")
+_RULE = re.compile(
+    r"[ \t]{0,3}+(?:-[ \t]*+){3,}+\Z|[ \t]{0,3}+(?:[*][ \t]*+){3,}+\Z|[ \t]{0,3}+(?:_[ \t]*+){3,}+\Z"
+)
 _BLANK = re.compile(r"\n[ \t\r]{0,40}+\n")
 _FENCE_ENDS = {
     "`": re.compile(r"^ {0,3}+```{1,40}+[ \t\r]{0,40}+$", re.MULTILINE),
@@ -161,27 +163,27 @@ class _Scan:
         match event.lastgroup:
             case "line":
                 state.line_start = True
-                state.position = event.end()
-                return True
-            case "display":
-                end = self._display_end(event[0], event.end())
-                kind = SpanKind.DISPLAY
-            case "inline":
-                end = self._inline_end(event[0], event.end())
-                kind = SpanKind.CODE if event[0][0] == "`" else SpanKind.INLINE
+            case "display" | "inline":
+                return self._span(event)
             case "stop" if not state.listing:
                 self._stops.append(event.end())
-                state.position = event.end()
-                return True
-            case _:
-                state.position = event.end()
-                return True
+        state.position = event.end()
+        return True
+
+    def _span(self, event: re.Match[str]) -> bool:
+        """Read a formula or code in a line; return whether it is settled."""
+        mark, after = event[0], event.end()
+        if event.lastgroup == "display":
+            end, kind = self._display_end(mark, after), SpanKind.DISPLAY
+        else:
+            end = self._inline_end(mark, after)
+            kind = SpanKind.CODE if mark[0] == "`" else SpanKind.INLINE
         if end is None:
-            state.position = event.start()
+            self._state.position = event.start()
             return False
-        if end > event.end():
+        if end > after:
             self._spans.append(Span(kind, event.start(), end))
-        state.position = end
+        self._state.position = end
         return True
 
     # Lines.
@@ -195,11 +197,12 @@ class _Scan:
         if newline < 0 and self._open(at + markup.LINE + 1):
             return False
         line = text[at:end]
-        if not line.strip() and (newline >= 0 or end == self._end):
-            # The line's end is the next event.
-            if state.kind is not None:
+        if not line.strip():
+            ends = newline >= 0 or end == self._end
+            if state.kind is not None and ends:
                 self._close(at, closed=newline >= 0)
-            state.line_start = False
+            # The line's end is the next event; a long run of white space goes on.
+            state.line_start = not ends
             state.position = end
             return True
         fence = _FENCE.match(line)
@@ -263,7 +266,9 @@ class _Scan:
         if not joined:
             state.first, state.listing = at, False
         if kind is not BlockKind.RULE:
-            state.titled = kind in (BlockKind.FINAL, BlockKind.TITLE) and (not joined or state.titled)
+            state.titled = kind in (BlockKind.FINAL, BlockKind.TITLE) and (
+                not joined or state.titled
+            )
         state.listing |= kind in (BlockKind.LIST, BlockKind.TABLE)
 
     def _joins(self, kind: BlockKind, at: int) -> bool:
@@ -277,7 +282,9 @@ class _Scan:
             return True
         if kind is not BlockKind.LIST:
             return False
-        return state.listing or text[max(state.first, state.last_end - 8) : state.last_end].endswith(_COLONS)
+        return state.listing or text[
+            max(state.first, state.last_end - 8) : state.last_end
+        ].endswith(_COLONS)
 
     def _close(self, before: int, *, closed: bool) -> None:
         """End the open block before an index."""

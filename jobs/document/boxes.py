@@ -76,7 +76,11 @@ def _scan(text: str, state: _State, boxes: list[Box], *, until: int) -> None:
                 state.last = start
             case "close" if state.brace is not None:
                 brace, state.brace = state.brace, state.brace.outer
-                if brace.box >= 0 and brace.inner > state.last and text[brace.inner : token.start()].strip():
+                if (
+                    brace.box >= 0
+                    and brace.inner > state.last
+                    and text[brace.inner : token.start()].strip()
+                ):
                     boxes.append(Box(brace.box, token.end(), brace.inner, token.start()))
                     state.last = brace.inner
             case _:

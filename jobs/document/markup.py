@@ -20,8 +20,9 @@ _HASH = r"(?P<hash>\#{1,6}+)[ \t]{0,8}+"
 _OPEN = r"(?:\*{1,3}+|_{2,3}+|[【〖「\[]|\\(?:textbf|underline|(?:sub){0,2}section\*?|paragraph)\{)"
 #: An emoji, a number or "Step 5:" before the words.
 _ORNAMENT = (
-    r"(?:[^\w\s\x00-\x7f【】〖〗「」]{1,3}+[ \t]{0,4}+)?+"  # noqa: RUF001 - brackets
-    r"(?:(?:step[ \t]{1,2}+\d{1,2}|第[\d一二三四五六七八九十]{1,3}步|\d{1,2}(?=[.)、]))[ \t]{0,2}+[.):：、]?[ \t]{0,4}+)?+"  # noqa: RUF001 - full-width
+    r"(?:[^\w\s\x00-\x7f【】〖〗「」]{1,3}+[ \t]{0,4}+)?+"
+    r"(?:(?:step[ \t]{1,2}+\d{1,2}|第[\d一二三四五六七八九十]{1,3}步"
+    r"|\d{1,2}(?=[.)、]))[ \t]{0,2}+[.):：、]?[ \t]{0,4}+)?+"  # noqa: RUF001 - full-width
     r"(?:(?:my|the|our|your|so|so[ \t]the)[ \t]{1,4}+)?+"
 )
 _WORDS = (
@@ -38,9 +39,12 @@ _HEADING = re.compile(
     rf"{_PARENTHESIS}{_COLON_INSIDE}{_CLOSE}{_PARENTHESIS}(?P<hashes>[ \t]{{0,4}}+\#{{1,6}}+)?+{_COLON_AFTER}",
     re.IGNORECASE,
 )
+#: The colons that introduce an answer.
+COLONS = (":", "：")  # noqa: RUF001 - a full-width colon
 #: What an answer begins with after a heading without a colon: a formula, a number, a letter, bold text.
 _VALUE = re.compile(
-    r"\\(?:boxed|fbox|\(|\[|text|frac|d?frac)|\$|[-+\u2212]?\d|\*\*|`|[(（][A-Za-z0-9][)）]|[A-Za-z](?![A-Za-z'’])"  # noqa: RUF001 - full-width
+    r"\\(?:boxed|fbox|\(|\[|text|frac|d?frac)|\$|[-+\u2212]?\d|\*\*|`|[(（][A-Za-z0-9][)）]"  # noqa: RUF001 - full-width
+    r"|[A-Za-z](?![A-Za-z'\u2019])"
 )
 
 
@@ -69,28 +73,45 @@ def heading(text: str, at: int, end: int) -> HeadingMatch | None:
     introduced = match["after"] or match["inside"]
     if opened and not closed:
         # Markup that goes on: "**Final Answer: 6**". "**Answer the question**" is no heading.
-        heads = introduced is not None and (empty or introduced[-1:] in ":：" or not introduced.isascii())  # noqa: RUF001
-    elif introduced is not None and introduced[-1:] in ":：":  # noqa: RUF001 - a full-width colon
+        heads = introduced is not None and (
+            empty or introduced.endswith(COLONS) or not introduced.isascii()
+        )
+    elif introduced is not None and introduced.endswith(COLONS):
         heads = True
     elif introduced is not None:
         # "**Final answer** is 6" heads an answer, "**Final answer** is what we need" does not.
         heads = empty or _VALUE.match(text, rest) is not None or not introduced.isascii()
     else:
-        heads = empty or (closed is not None and closed in "】〗」") or _VALUE.match(text, rest) is not None
+        heads = (
+            empty
+            or (closed is not None and closed in "】〗」")
+            or _VALUE.match(text, rest) is not None
+        )
     if not heads:
         return None
     rank = 2 if match["final"] else 1 if match["answer"] else 0
     return HeadingMatch(rest, rank, len(match["hash"] or ""))
 
 
+#: A line that begins with the name of what follows: "Answer: (A)".
+LABEL = re.compile(
+    r"^[ \t>]{0,8}+(?:[-*+•][ \t]{1,4}+)?+(?:so |therefore, |thus, )?(?:the |my )?(?:(?:final"
+    r"|correct|right|best)[ \t]{1,4}+){0,2}+"
+    r"(?:answers?|ans\.?|答案|最终答案|最后答案|正确答案|最終答案)[ \t]{0,4}+"
+    r"(?:\([^()\n]{1,40}\)[ \t]{0,4}+)?+[:：][ \t]{0,8}+",  # noqa: RUF001 - Chinese punctuation
+    re.IGNORECASE | re.MULTILINE,
+)
 #: Another title: a Markdown heading, or a line in bold.
 TITLE = re.compile(
-    r" {0,3}+\#{1,6}+[ \t][^\n]*+|[ \t]*+(?:\d{1,3}[.)] )?+(?:\*\*[^*\n]++\*\*|__[^_\n]++__)[:：]?[ \t\r]*+"  # noqa: RUF001 - a full-width colon
+    r" {0,3}+\#{1,6}+[ \t][^\n]*+|[ \t]*+(?:\d{1,3}[.)] )?+(?:\*\*[^*\n]++\*\*"
+    r"|__[^_\n]++__)[:：]?[ \t\r]*+"  # noqa: RUF001 - a full-width colon
 )
 #: A title of what follows an answer: an explanation, a check.
 AFTERWORD = re.compile(
-    r"[\W_]*+(?:explanations?|reason(?:ing)?|justification|notes?|verification|check(?:ing)?|double[- ]check|summary|why"
-    r"|steps?[ \t]by[ \t]step|solution|working|解析|解释|解釋|说明|說明|理由|验证|驗證|检验|检查|注|备注|分析|推理)(?![A-Za-z])",
+    r"[\W_]*+(?:explanations?|reason(?:ing)?|justification|notes?|verification|check(?:ing)?"
+    r"|double[- ]check|summary|why"
+    r"|steps?[ \t]by[ \t]step|solution|working"
+    r"|解析|解释|解釋|说明|說明|理由|验证|驗證|检验|检查|注|备注|分析|推理)(?![A-Za-z])",
     re.IGNORECASE,
 )
 #: The tags of sister models.
@@ -109,7 +130,9 @@ BRACES = re.compile(
 #: The beginning of a box, closed or not.
 BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])")
 #: A text that ends inside of the command of a box, or in delimiters that hold nothing.
-UNFINISHED = re.compile(r"(?:\\(?:b(?:o(?:x(?:e(?:d(?:[ \t]*+\{?)?)?)?)?)?)?|\\(?:f(?:b(?:o(?:x\{?)?)?)?)?)[^\S\n]*+\Z")
+UNFINISHED = re.compile(
+    r"(?:\\(?:b(?:o(?:x(?:e(?:d(?:[ \t]*+\{?)?)?)?)?)?)?|\\(?:f(?:b(?:o(?:x\{?)?)?)?)?)[^\S\n]*+\Z"
+)
 #: What stands around a box in a formula of its own: these delimiters go with the box.
 BEFORE_BOX = re.compile(r"(?:\\\(|\\\[|\$\$?|\*\*)\s{0,20}+\Z")
 AFTER_BOX = re.compile(r"\s{0,20}+(?P<stop>[.,;]?)\s{0,4}+(?:\\\)|\\\]|\$\$?|\*\*)")

@@ -184,7 +184,14 @@ def page(
 _CHARS = sum(
     (
         sa.func.coalesce(sa.func.length(sa.cast(column, sa.Text)), 0)
-        for column in (Job.question, Job.answer_text, Job.answer_value, Job.votes, Job.options)
+        for column in (
+            Job.question,
+            Job.answer_text,
+            Job.answer_tex,
+            Job.answer_value,
+            Job.votes,
+            Job.options,
+        )
     ),
     sa.literal(0),
 ).label("chars")

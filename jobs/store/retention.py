@@ -18,6 +18,7 @@ from jobs.store import search, timeline
 NO_ANSWER = {
     "question": None,
     "answer_text": None,
+    "answer_tex": None,
     "answer_rule": None,
     "answer_value": None,
     "answer_forced": None,

@@ -19,7 +19,7 @@ from core.database import Database, Now, Seconds, Transaction
 from jobs import findings as guarded
 from jobs import lifecycle
 from jobs.answers.extraction import Answer
-from jobs.answers.values import read as read_value
+from jobs.answers.sections import read as read_value
 from jobs.answers.votes import Tally
 from jobs.findings import Finding
 from jobs.lifecycle import Outcome, Status
@@ -85,6 +85,7 @@ def succeed(
             others=others,
             values={
                 "answer_text": answer.text if answer else None,
+                "answer_tex": answer.tex if answer else None,
                 "answer_rule": answer.rule if answer else None,
                 "answer_value": value,
                 "answer_forced": forced if answer else None,

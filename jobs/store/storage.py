@@ -446,7 +446,7 @@ def _count_jobs(
     job_ids: list[uuid.UUID],
     counted: collections.Counter[str],
 ) -> None:
-    data = (Job.question, Job.answer_text, Job.answer_value, Job.votes)
+    data = (Job.question, Job.answer_text, Job.answer_tex, Job.answer_value, Job.votes)
     remaining = (Job.options, Job.metadata_, Job.webhook)
     jobs = Job.id.in_(job_ids)
     sums: list[tuple[StorageKind, Any, sa.ColumnElement[bool]]] = [

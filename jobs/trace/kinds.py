@@ -116,9 +116,11 @@ _TABLE = (
 
 #: Words that take back what was said before; unlike those of a re-check, no instruction begins with them.
 _REOPENING = _first(
-    r"wait\b|hmm+|hold on|but wait|on second thought|let me (?:re-?|double[- ]?)(?:check|count|verify|confirm|think|examine|consider)"
+    r"wait\b|hmm+|hold on|but wait|on second thought|let me (?:re-?|double[- ]?)(?:check|count"
+    r"|verify|confirm|think|examine|consider)"
     r"|let['\u2019]?s (?:re-?|double[- ]?)(?:check|count|verify|confirm|think|examine|consider)"
-    r"|let me (?:check|count|look|verify)\b.{0,40}\b(?:again|once more)|i (?:made|think i made) (?:a|an) (?:mistake|error)",
+    r"|let me (?:check|count|look|verify)\b.{0,40}\b(?:again|once more)|i (?:made"
+    r"|think i made) (?:a|an) (?:mistake|error)",
     r"等等|等一下|等下|且慢|不对|让?我再|再(?:看|数|检查|确认|核对)一",
 )
 

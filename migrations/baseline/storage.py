@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from alembic import op
 
 
-class _Counted(NamedTuple):
+class Counted(NamedTuple):
     """Which bytes of a table's rows count, for which account, as which kind."""
 
     #: The prefix of the triggers, and part of the function's name.
@@ -27,17 +27,17 @@ class _Counted(NamedTuple):
 _OF_JOB = "(SELECT jobs.account_id FROM jobs WHERE jobs.id = {row}.job_id)"
 _OF_QUEUE = "(SELECT webhook_queues.account_id FROM webhook_queues WHERE webhook_queues.id = {row}.queue_id)"
 _OWN = "{row}.account_id"
-_COUNTED = (
+COUNTED = (
     # In the order in which the service locks them.
-    _Counted(
+    Counted(
         "jobs", "jobs", _OWN, "'jobs'", texts=("question", "answer_text", "answer_value", "votes")
     ),
     # What remains of a job whose data is deleted.
-    _Counted(
+    Counted(
         "job_records", "jobs", _OWN, "'records'", texts=("options", "metadata", "webhook"), row=1024
     ),
-    _Counted("attempts", "attempts", _OF_JOB, "'traces'", texts=("prompt",)),
-    _Counted(
+    Counted("attempts", "attempts", _OF_JOB, "'traces'", texts=("prompt",)),
+    Counted(
         "generations",
         "generations",
         _OF_JOB,
@@ -45,16 +45,16 @@ _COUNTED = (
         texts=("output", "steps"),
         binaries=("event_index",),
     ),
-    _Counted(
+    Counted(
         "search_texts",
         "search_texts",
         _OWN,
         "CASE {row}.part WHEN 'trace' THEN 'traces' ELSE 'jobs' END",
         texts=("text",),
     ),
-    _Counted("image_records", "images", _OWN, "'records'", row=512),
-    _Counted("image_bytes", "image_bytes", _OWN, "'images'", binaries=("data",)),
-    _Counted(
+    Counted("image_records", "images", _OWN, "'records'", row=512),
+    Counted("image_bytes", "image_bytes", _OWN, "'images'", binaries=("data",)),
+    Counted(
         "webhook_notifications",
         "webhook_notifications",
         _OWN,
@@ -62,7 +62,7 @@ _COUNTED = (
         binaries=("payload",),
         row=512,
     ),
-    _Counted(
+    Counted(
         "webhook_attempts",
         "webhook_attempts",
         _OF_QUEUE,
@@ -98,35 +98,50 @@ $$
 
 def create() -> None:
     """Create the triggers, on PostgreSQL with their functions."""
-    postgres = op.get_bind().dialect.name == "postgresql"
-    for counted in _COUNTED:
-        for statement in (_on_postgresql if postgres else _on_sqlite)(counted):
-            op.execute(sa.text(statement))
+    for counted in COUNTED:
+        create_triggers(counted)
 
 
 def drop() -> None:
     """Drop the functions; the triggers go with their tables."""
     if op.get_bind().dialect.name == "postgresql":
-        for counted in _COUNTED:
+        for counted in COUNTED:
             op.execute(f"DROP FUNCTION count_{counted.name}()")
 
 
-def _moments(counted: _Counted) -> list[str]:
+def create_triggers(counted: Counted) -> None:
+    """Create the triggers of one count."""
+    postgres = op.get_bind().dialect.name == "postgresql"
+    for statement in (_on_postgresql if postgres else _on_sqlite)(counted):
+        op.execute(sa.text(statement))
+
+
+def drop_triggers(counted: Counted) -> None:
+    """Drop the triggers of one count, on PostgreSQL with their function."""
+    postgres = op.get_bind().dialect.name == "postgresql"
+    for moment in _moments(counted):
+        table = f" ON {counted.table}" if postgres else ""
+        op.execute(f"DROP TRIGGER {_trigger(counted, moment)}{table}")
+    if postgres:
+        op.execute(f"DROP FUNCTION count_{counted.name}()")
+
+
+def _moments(counted: Counted) -> list[str]:
     return ["insert", *(["update"] if counted.texts or counted.binaries else []), "delete"]
 
 
-def _trigger(counted: _Counted, moment: str) -> str:
+def _trigger(counted: Counted, moment: str) -> str:
     return f"{counted.name}_counted_on_{moment}"
 
 
-def _event(counted: _Counted, moment: str) -> str:
+def _event(counted: Counted, moment: str) -> str:
     """Return the event of a trigger: an update of other columns, such as a lease, costs nothing."""
     if moment != "update":
         return moment.upper()
     return f"UPDATE OF {', '.join((*counted.texts, *counted.binaries))}"
 
 
-def _on_postgresql(counted: _Counted) -> list[str]:
+def _on_postgresql(counted: Counted) -> list[str]:
     values = {
         "name": counted.name,
         "before": _size(
@@ -147,7 +162,7 @@ def _on_postgresql(counted: _Counted) -> list[str]:
     ]
 
 
-def _on_sqlite(counted: _Counted) -> list[str]:
+def _on_sqlite(counted: Counted) -> list[str]:
     before, after = (
         _size(counted, row, text="length(CAST({} AS BLOB))", binary="length({})")
         for row in ("OLD", "NEW")
@@ -165,7 +180,7 @@ def _on_sqlite(counted: _Counted) -> list[str]:
     return statements
 
 
-def _size(counted: _Counted, row: str, *, text: str, binary: str) -> str:
+def _size(counted: Counted, row: str, *, text: str, binary: str) -> str:
     """Return an SQL expression of a row's bytes. JSON counts as the text that the database makes of it."""
     parts = [text.format(f"{row}.{name}") for name in counted.texts]
     parts += [binary.format(f"{row}.{name}") for name in counted.binaries]

@@ -21,6 +21,8 @@ BOUNDARIES = {
     "api/streams/tail.py",
     "worker/run/slot.py",
 }
+#: The module with the patterns of markup; the values of answers drop all markup.
+MARKUP = {"jobs/document/markup.py", "jobs/answers/values.py"}
 #: Spelled in two parts, so that this file passes its own test.
 WORKSHOP_PATHS = ("/wo" + "rk/", "/ro" + "ot/")
 
@@ -103,6 +105,26 @@ def test_no_file_knows_the_machine_that_it_was_written_on() -> None:
         except UnicodeDecodeError:
             continue  # Weights and pictures.
         found += [source.name(path) for workshop in WORKSHOP_PATHS if workshop in text]
+
+    assert found == []
+
+
+def test_one_module_has_the_patterns_of_headings_boxes_and_text_commands() -> None:
+    command = re.compile(
+        r"\\\\[+*{(?:\d,}]*(?:f?boxe?d?|text(?:bf|it|rm)?|math(?:rm|bf|it))\b(?!\{)"
+    )
+    heading = re.compile(r"final(?:\W|\\[a-z])*answer|(?:最终|最終)(?:\W)*答案", re.IGNORECASE)
+    syntax = re.compile(r"\(\?|\\[swb]|[*+?]\+|\{\d")
+    found = [
+        f"{source.name(path)}:{node.lineno}"
+        for path in source.modules(*PACKAGES)
+        if source.name(path) not in MARKUP
+        for node in ast.walk(source.tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        # A docstring may show what a pattern matches.
+        if "\n" not in node.value
+        if command.search(node.value) or (heading.search(node.value) and syntax.search(node.value))
+    ]
 
     assert found == []
 

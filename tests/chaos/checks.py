@@ -238,7 +238,7 @@ def _result(life: Life, _: Limits) -> Iterator[str]:
         yield "succeeded without a text"
         return
     chosen = _chosen(job, streams)
-    answer = extraction.extract(_whole(chosen))
+    answer = extraction.extract(_whole(chosen), ended=chosen[-1].finish_reason == "stop")
     expected = (answer.text, answer.rule) if answer else (None, None)
     if (job.answer_text, job.answer_rule) != expected:
         yield "its answer is not the one in its text"

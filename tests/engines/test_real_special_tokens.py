@@ -51,7 +51,7 @@ PLACES: dict[str, Callable[[str], dict[str, Any]]] = {
     "continuation": lambda text: {"continuation": text},
     "forced answer or probe": lambda text: {"continuation": _continued(text)},
     "answer in JSON": lambda text: {
-        "continuation": text + prompts.json_answer(text, text),
+        "continuation": text + prompts.json_answer(text, text, ended=True),
         "schema": _SCHEMA,
     },
     "what was said": lambda text: {

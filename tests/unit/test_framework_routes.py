@@ -12,7 +12,7 @@ from flask import Response
 from pydantic import BaseModel
 
 from api import errors as problems
-from api.framework import Document, PathId, ResponseSpec, Router, reply, route
+from api.framework import OpenApiDocument, PathId, ResponseSpec, Router, reply, route
 from core import errors
 
 SHELF = "shelf"
@@ -56,7 +56,9 @@ def refuse() -> object:
 def client_of(
     guard: Callable[[], object] = lambda: "reader", *, public: bool = False
 ) -> tuple[flask.testing.FlaskClient, Router]:
-    document = Document(title="Books", version="1", description="Books.", problem=Book, webhooks={})
+    document = OpenApiDocument(
+        title="Books", version="1", description="Books.", problem=Book, webhooks={}
+    )
     app = Router(document, guards={SHELF: guard}.__getitem__, max_body_bytes=100)
     app.before_request(lambda: setattr(flask.g, "request_id", "req_1"))
     problems.install(app)

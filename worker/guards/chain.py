@@ -137,15 +137,16 @@ class Reasoning(GuardedGeneration):
         if self._trace.typed:
             findings = () if verdict is None else (verdict.finding,)
             return AttemptStep(end, StandingAnswer("", end, None), findings=findings)
+        ended = end.finish_reason == "stop"
         if verdict is None:
-            return AttemptStep(end, _answer(end.output, end))
+            return AttemptStep(end, _answer(end.output, end, ended=ended))
         _log.info("trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action))
         if verdict.inserted:
-            return AttemptStep(end, _answer(end.output, end), findings=(verdict.finding,))
+            answer = _answer(end.output, end, ended=ended)
+            return AttemptStep(end, answer, findings=(verdict.finding,))
         end = stands(end)
-        return AttemptStep(
-            end, _answer(end.output[: verdict.stored], end), findings=(verdict.finding,)
-        )
+        answer = _answer(end.output[: verdict.stored], end, ended=ended)
+        return AttemptStep(end, answer, findings=(verdict.finding,))
 
     def _billed(self, end: traces.GenerationEnd) -> traces.GenerationEnd:
         """Stop what the guards have running; return ``end`` with the tokens that they used."""
@@ -214,5 +215,6 @@ def build(
     )
 
 
-def _answer(text: str, end: traces.GenerationEnd) -> StandingAnswer:
-    return StandingAnswer(text, end, extraction.extract(text))
+def _answer(text: str, end: traces.GenerationEnd, *, ended: bool) -> StandingAnswer:
+    """Return the answer in ``text``; ``ended``: whether the model, and not a guard or its limit, has ended it."""
+    return StandingAnswer(text, end, extraction.extract(text, ended=ended))

@@ -91,9 +91,9 @@ class ConvergenceGuard(TraceGuard):
 
     def _start(self, trace: GuardedTrace) -> None:
         """Start a probe after the text so far, unless the final answer has begun."""
-        text = trace.text
-        if extraction.heading(text) is not None:
+        if extraction.heading(trace.document) is not None:
             return
+        text = trace.text
         self._started += 1
         self._probe = _Probe(
             dataclasses.replace(
@@ -187,7 +187,7 @@ class _Probe:
                 self.usage = engine.TokenUsage(output_tokens=tokens)
             if not closed and box_closed(text):
                 closed = True
-                extracted = extraction.extract("\\boxed{" + text)
+                extracted = extraction.extract("\\boxed{" + text, ended=False)
                 answer = extracted.text if extracted else None
                 self.answered = dataclasses.replace(self.answered, answer=answer)
                 self._engine.abort(self._request.rid)

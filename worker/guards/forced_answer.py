@@ -108,12 +108,13 @@ class ForcedAnswer(GuardedGeneration):
             # The engine refuses the longer text; that does not make the question a bad one.
             fault = None
         text = self._continuation + result.end.output
-        answer = extraction.extract(text)
+        answer = extraction.extract(text, ended=False)
         if answer is not None and self._accepts(answer):
             standing = StandingAnswer(text, result.end, answer, forced=True)
         else:
             text = self._cut.output
-            standing = StandingAnswer(text, stands(self._cut), extraction.extract(text))
+            answer = extraction.extract(text, ended=self._cut.finish_reason == "stop")
+            standing = StandingAnswer(text, stands(self._cut), answer)
         return AttemptStep(result.end, standing, fault)
 
     def _accepts(self, answer: Answer) -> bool:

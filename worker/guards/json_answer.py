@@ -94,6 +94,7 @@ class JsonAnswerGuard(TraceGuard):
             reasoning=step.end.output.rstrip()
             if verdict is None
             else step.end.output[: verdict.stored],
+            ended=step.end.finish_reason == "stop",
             forced=verdict is not None and bool(verdict.inserted),
             tokens=self._tokens,
         )
@@ -106,6 +107,7 @@ class JsonAnswer(GuardedGeneration):
         request: the request of the reasoning.
         form: the format of the answer.
         reasoning: the text that the answer continues from.
+        ended: whether the model has ended the reasoning.
         forced: whether the reasoning was cut.
         tokens: the most tokens of the answer.
     """
@@ -116,10 +118,11 @@ class JsonAnswer(GuardedGeneration):
         form: JsonFormat,
         *,
         reasoning: str,
+        ended: bool,
         forced: bool,
         tokens: int,
     ) -> None:
-        inserted = prompts.json_answer(reasoning, request.question)
+        inserted = prompts.json_answer(reasoning, request.question, ended=ended)
         super().__init__(
             dataclasses.replace(
                 request,

@@ -16,9 +16,8 @@ class LanguageGuard(TraceGuard):
 
     def end(self, trace: GuardedTrace, finish_reason: str) -> Verdict | None:
         """Return a verdict if the answer drifted."""
-        del finish_reason
         text = trace.text
-        answer = extraction.extract(text)
+        answer = extraction.extract(trace.document, ended=finish_reason == "stop")
         if answer is None or not drifted(trace.question, text, answer.text):
             return None
         evidence = {
@@ -29,7 +28,7 @@ class LanguageGuard(TraceGuard):
         finding = trace.finding(FindingKind.LANGUAGE, 0, len(text), evidence)
         if not trace.may_force:
             return trace.note(finding, len(text))
-        heading = extraction.heading(text)
+        heading = extraction.heading(trace.document)
         return trace.force(finding, text, len(text) if heading is None else heading)
 
 

@@ -23,9 +23,15 @@ def heading(question: str) -> str:
     return _HEADING_CJK if in_cjk(question) else _HEADING
 
 
-def json_answer(trace: str, question: str) -> str:
-    """Return the words between a trace and its answer in JSON: a heading, unless the trace already has an answer."""
-    if extraction.extract(trace) is not None:
+def json_answer(trace: str, question: str, *, ended: bool) -> str:
+    """Return the words between a trace and its answer in JSON: a heading, unless the trace already has an answer.
+
+    Args:
+        trace: the reasoning.
+        question: its script decides the language.
+        ended: whether the model has ended the reasoning.
+    """
+    if extraction.extract(trace, ended=ended) is not None:
         return "\n\n"
     return heading(question)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jobs.answers import extraction
+from jobs.document import Document
 from jobs.findings import Action, Finding, FindingKind
 from worker.guards import prompts
 
@@ -63,16 +64,17 @@ class GuardedTrace:
         self.tail = ""
         #: Whether the costlier checks are due as well.
         self.long_check_due = False
+        #: The structure of the text so far.
+        self.document = Document()
+        #: The chunks since the last check, and how many characters they have.
         self._parts: list[str] = []
-        #: How many parts were there at the last check, and how many characters have come since.
-        self._checked = 0
         self._unchecked = 0
         self._long_check_at = _LONG_CHECK_EVERY
 
     @property
     def text(self) -> str:
         """The text so far."""
-        return "".join(self._parts)
+        return self.document.text
 
     @property
     def typed(self) -> bool:
@@ -95,12 +97,13 @@ class GuardedTrace:
         size = len(text)
         self.tokens += 1
         self.length += size
+        self.document.append(text)
         self._parts.append(text)
         self._unchecked += size
         if self._unchecked < _CHECK_EVERY or self.tokens < _LEAST_TOKENS:
             return False
-        self.tail = (self.tail + "".join(self._parts[self._checked :]))[-TAIL:]
-        self._checked = len(self._parts)
+        self.tail = (self.tail + "".join(self._parts))[-TAIL:]
+        self._parts.clear()
         self._unchecked = 0
         self.long_check_due = self.length >= self._long_check_at
         if self.long_check_due:
@@ -109,7 +112,8 @@ class GuardedTrace:
 
     def complete(self, text: str) -> None:
         """Take the whole text of a generation that the model has ended."""
-        self._parts = [text]
+        if text != self.document.text:
+            self.document = Document.of(text)
         self.length = len(text)
 
     def bill(self, tokens: int) -> None:
@@ -155,7 +159,7 @@ class GuardedTrace:
 
     def stop(self, finding: Finding, text: str, at: int) -> Verdict:
         """Cut ``text`` at a place; force an answer unless the model gave its final answer before."""
-        answer = extraction.extract(text[:at])
+        answer = extraction.extract(text[:at], ended=False)
         if answer is not None and answer.rule == "heading+boxed":
             return _stopped(finding, at)
         return self.force(finding, text, at)

@@ -137,8 +137,8 @@ class Verification(GuardedGeneration):
 
     def end(self, text: str, finish_reason: str) -> None:
         """Read the whole text and compare the answers."""
-        del finish_reason
-        self._finding = _finding(self._comparison.action(text), len(text))
+        action = self._comparison.action(text, ended=finish_reason == "stop")
+        self._finding = _finding(action, len(text))
 
     def close(self, result: GenerationResult) -> AttemptStep:
         """Return the corrected answer, or the one that stands; a fault of the engine leaves that as it is."""
@@ -149,7 +149,8 @@ class Verification(GuardedGeneration):
         _log.info("answer_verified", action=str(finding.action))
         standing = self._standing
         if finding.action is Action.CORRECTED:
-            standing = StandingAnswer(end.output, end, extraction.extract(end.output))
+            answer = extraction.extract(end.output, ended=end.finish_reason == "stop")
+            standing = StandingAnswer(end.output, end, answer)
         return AttemptStep(end, standing, findings=(finding,), ignored_fault=result.fault)
 
 
@@ -172,9 +173,9 @@ class Comparison:
     question: str
     answer_format: Mapping[str, Any] | None
 
-    def action(self, text: str) -> Action:
-        """Return what a verification with this text comes to."""
-        second = extraction.extract(text)
+    def action(self, text: str, *, ended: bool) -> Action:
+        """Return what a verification with this text comes to; ``ended``: whether the model has ended the text."""
+        second = extraction.extract(text, ended=ended)
         if second is None or self._refuses(second.text):
             return Action.DOUBTED
         if self._same(second.text):

@@ -12,6 +12,7 @@ import structlog
 from core import errors
 from core.database import Database, until_available
 from jobs import lifecycle
+from jobs.answers import model_refusals
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome
 from jobs.store import claims, history, traces
@@ -81,7 +82,7 @@ class Settlement:
             if JsonFormat.of(claim.options) is not None:
                 self.fail(claim, _unmet(end), result=result)
                 return
-            findings = (*findings, _no_answer(end))
+            findings = (*findings, _no_answer(end, refused=model_refusals.refuses(standing.text)))
         self._write(
             claim,
             Outcome.SUCCEEDED,
@@ -248,10 +249,10 @@ def _unmet(end: traces.GenerationEnd) -> settle_store.Failure:
     )
 
 
-def _no_answer(end: traces.GenerationEnd) -> Finding:
-    """Return the finding of an attempt that ended without an answer."""
+def _no_answer(end: traces.GenerationEnd, *, refused: bool) -> Finding:
+    """Return the finding of an attempt that ended without an answer, because the model refused to answer or not."""
     return Finding(
-        kind=FindingKind.NO_ANSWER,
+        kind=FindingKind.REFUSAL if refused else FindingKind.NO_ANSWER,
         generation=end.generation,
         start=0,
         end=len(end.output),

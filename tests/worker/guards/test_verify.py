@@ -223,7 +223,8 @@ def test_an_option_that_sounds_like_a_refusal_is_an_answer(
         answer_format={"type": "choice", "options": options} if options else None,
     )
 
-    assert comparison.action(f"**Final Answer** \\boxed{{{second}}}") is action
+    text = f"**Final Answer** \\boxed{{{second}}}"
+    assert comparison.action(text, ended=True) is action
 
 
 def test_a_budget_without_room_for_a_verification_has_none(bench: Bench) -> None:

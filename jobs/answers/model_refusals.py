@@ -9,18 +9,25 @@ _MOST = 500
 _MOST_SENTENCES = 5
 # Every pattern is bounded.
 _UNABLE = (
-    r"(?:do(?: not|n['’]?t) have the (?:ability|capability) to|can ?not|can['’]?t|could ?n['’]?t|am not able to|['’]m not able to|am unable to|['’]m unable to|will not|won['’]?t|must decline"  # noqa: RUF001
-    r"|have to decline|decline|do not feel comfortable|['’]m not comfortable|am not allowed to|['’]m not allowed to|am not programmed to)"  # noqa: RUF001
+    r"(?:do(?: not|n['\u2019]?t) have the (?:ability|capability) to|can ?not|can['\u2019]?t"
+    r"|could ?n['\u2019]?t|am not able to|['\u2019]m not able to|am unable to"
+    r"|['\u2019]m unable to|will not|won['\u2019]?t|must decline"
+    r"|have to decline|decline|do not feel comfortable|['\u2019]m not comfortable"
+    r"|am not allowed to|['\u2019]m not allowed to|am not programmed to)"
 )
 _ACTS = (
-    r"(?:assist|help|comply|fulfil+|provide|answer|respond|discuss|engage|support|participate|proceed|continue|do (?:that|this)|comment"
-    r"|share|generate|create|produce|offer|give|identify|recognize|complete|process|express|talk about|address|accommodate|decline|visually|perceive|with)"
+    r"(?:assist|help|comply|fulfil+|provide|answer|respond|discuss|engage|support|participate"
+    r"|proceed|continue|do (?:that|this)|comment"
+    r"|share|generate|create|produce|offer|give|identify|recognize|complete|process|express"
+    r"|talk about|address|accommodate|decline|visually|perceive|with)"
 )
 _ENGLISH = re.compile(
-    r"\W*(?:(?:i(?:['’]m| am)(?: very| so| truly)? (?:sorry|afraid)|sorry|(?:my )?apologies|i apologi[sz]e|unfortunately)\b[^.!?\n]{0,60}?"  # noqa: RUF001
+    r"\W*(?:(?:i(?:['\u2019]m| am)(?: very| so| truly)? (?:sorry|afraid)|sorry|(?:my )?apologies"
+    r"|i apologi[sz]e|unfortunately)\b[^.!?\n]{0,60}?"
     rf"|as an? (?:ai|artificial)\b[^.!?\n]{{0,60}}?|)"
     # "Sorry, I do not know it. I cannot help you."
-    rf"(?:\bi (?:do not|don['’]?t) know\b[^.!?\n]{{0,60}}[.!][ ]?)?\b(?:i|we|it)?[ ]?{_UNABLE}[^.!?\n]{{0,40}}?\b{_ACTS}\b",
+    rf"(?:\bi (?:do not|don['\u2019]?t) know\b[^.!?\n]{{0,60}}[.!][ ]?)?\b(?:i|we"
+    rf"|it)?[ ]?{_UNABLE}[^.!?\n]{{0,40}}?\b{_ACTS}\b",
     re.IGNORECASE,
 )
 _CHINESE = re.compile(
@@ -31,18 +38,22 @@ _CHINESE = re.compile(
 )
 #: The reason is the image, not the request: an answer that the question cannot be answered.
 _SIGHT = re.compile(
-    r"\b(?:image|picture|photo|figure|diagram|text|blurr\w*|unclear|visible|legible|resolution|see|read|determine|tell|count|given|"
+    r"\b(?:image|picture|photo|figure|diagram|text|blurr\w*|unclear|visible|legible|resolution"
+    r"|see|read|determine|tell|count|given|"
     r"information (?:given|provided)|options?)\b|图|照片|模糊|看不|清晰|分辨率|题目|条件|信息不足",
     re.IGNORECASE,
 )
 #: Persons in an image are a usual reason to refuse.
 _PERSONS = re.compile(
-    r"\b(?:identif\w+|recogni[sz]\w+|who)\b[^.!?\n]{0,60}\b(?:person|people|individuals?|someone|faces?)\b|识别[^。\n]{0,20}(?:人|身份)"
+    r"\b(?:identif\w+|recogni[sz]\w+|who)\b[^.!?\n]{0,60}\b(?:person|people|individuals?|someone"
+    r"|faces?)\b|识别[^。\n]{0,20}(?:人|身份)"
     r"|\b(?:help|assist)\b[^.!?\n]{0,30}\b(?:with|you)\b|(?:request|请求)",
     re.IGNORECASE,
 )
 _CONTINUES = re.compile(
-    r"\b(?:however(?!,? i can (?:suggest|recommend|assist|help|try|refer))|but i can(?! ?not|['’]?t)|here (?:is|are)|instead,? i can (?:tell|describe|say)|based on)\b|但是?我可以|不过|以下是", re.IGNORECASE
+    r"\b(?:however(?!,? i can (?:suggest|recommend|assist|help|try|refer))|but i can(?! ?not|['\u2019]?t)"
+    r"|here (?:is|are)|instead,? i can (?:tell|describe|say)|based on)\b|但是?我可以|不过|以下是",
+    re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?。！？]+(?=\s|\Z|[^\x00-\x7f])")  # noqa: RUF001 - Chinese punctuation
 
