@@ -26,7 +26,7 @@ from bench import extractors, figures, judging
 from bench.judging import Grade
 from core.profiles import Sampling
 from jobs import engine
-from jobs.answers import extraction, refusals
+from jobs.answers import extraction, model_refusals
 from worker.guards.budget import BudgetGuard
 from worker.guards.chain import Reasoning
 from worker.guards.language import LanguageGuard
@@ -142,7 +142,7 @@ def graded(output: Output) -> tuple[str, Grade, str | None]:
     """Return the rule by which Longlook finds its answer, the grade, and the answer."""
     answer = extraction.extract(output.text, ended=output.ended)
     text = None if answer is None else answer.text
-    refused = answer is None and output.ended and refusals.refuses(output.text)
+    refused = answer is None and output.ended and model_refusals.refuses(output.text)
     grade = judging.grade(text, output.expected, choice=bool(output.letters), refused=refused)
     rule = "refusal" if refused else "none" if answer is None else answer.rule
     return rule, grade, text

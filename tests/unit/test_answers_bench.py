@@ -126,7 +126,7 @@ def test_the_answers_of_a_folder_are_counted(outputs: list[answers.Output]) -> N
 
     assert tally.rules == {
         ("cut", "length", "none"): {Grade.RIGHT: 1},
-        ("lamps", "stop", "heading+boxed"): {Grade.RIGHT: 1, Grade.WRONG: 1, Grade.MARKUP: 1},
+        ("lamps", "stop", "heading+boxed"): {Grade.RIGHT: 2, Grade.WRONG: 1},
     }
     assert tally.shares["lamps"]["VLMEval post"] == {
         Grade.RIGHT: 1, Grade.WRONG: 1, Grade.MARKUP: 1
@@ -134,10 +134,21 @@ def test_the_answers_of_a_folder_are_counted(outputs: list[answers.Output]) -> N
     assert tally.shares["cut"]["VLMEval post"] == {Grade.WRONG: 1}
     assert "lmms MMMU" in tally.shares["cut"]
     assert "lmms MMMU" not in tally.shares["lamps"]
-    assert tally.missed == [
-        ("whole.jsonl:2", Grade.WRONG, "heading+boxed", "7", "6"),
-        ("whole.jsonl:3", Grade.MARKUP, "heading+boxed", "six", "\\text{six}"),
-    ]
+    assert tally.missed == [("whole.jsonl:2", Grade.WRONG, "heading+boxed", "7", "6")]
+
+
+def test_a_refusal_that_the_product_reports_is_right(tmp_path: Path) -> None:
+    path = write(
+        tmp_path,
+        "refused.jsonl",
+        {"text": "I'm sorry, but I can't help with that.", "expected": REFUSAL},
+        {"text": "The lamp is red.", "expected": REFUSAL},
+    )
+
+    tally = answers.Tally.of(list(answers.read([path])))
+
+    assert tally.rules["refused", "stop", "refusal"] == {Grade.RIGHT: 1}
+    assert tally.shares["refused"]["Longlook"] == {Grade.RIGHT: 1, Grade.WRONG: 1}
 
 
 def test_the_alarms_of_a_folder_are_counted(outputs: list[answers.Output]) -> None:
@@ -173,7 +184,8 @@ def test_a_loop_that_is_read_to_its_end_is_missed(tmp_path: Path) -> None:
 
     found = answers.Alarms.of(list(answers.read([path])), chunk=4).groups["long"]
 
-    assert (found.kinds, found.missed) == ({}, 1)
+    assert found.missed == 1
+    assert "loop" not in found.kinds
 
 
 def test_it_prints_its_tables(
