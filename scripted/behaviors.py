@@ -63,6 +63,11 @@ class Behavior:
 BEHAVIORS: dict[str, Behavior] = {
     "clean": Behavior(),
     "no_answer_at_length": Behavior(ending="", endless=True),
+    "remark_at_length": Behavior(
+        ending=" The answer is wrong for the first image, I think.", endless=True
+    ),
+    "no_marker": Behavior(ending=""),
+    "refusal": Behavior(reasoning="I'm sorry, but I can't assist with that.", ending=""),
     "unterminated_box": Behavior(ending=_HEADING + "\\boxed{{\\text{{", endless=True),
     "verbatim_loop": Behavior(
         ending="", endless=True, loop=(" So I count them again, one by one, from the left.",)

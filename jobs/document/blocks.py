@@ -32,7 +32,7 @@ _LOOKAHEAD = 128
 
 # A match of a run of characters can start only at the run's first character, and its length is bounded.
 _EVENT = re.compile(
-    r"(?P<line>\n)"
+    rf"(?P<line>\n)|(?P<heading>{markup.INLINE_HEADING})"
     r"|(?P<escape>\\[\\$`])"
     r"|(?P<display>\\\[|\$\$|\\begin\{[A-Za-z]{1,20}\*?\})"
     r"|(?P<inline>\\\(|\$|(?<!`)`{1,40}+(?!`))"
@@ -163,6 +163,9 @@ class _Scan:
         match event.lastgroup:
             case "line":
                 state.line_start = True
+            case "heading":
+                self._begin_final(markup.HeadingMatch(event.end(), 2, 0), event.start())
+                self._begin(BlockKind.TEXT, event.end())
             case "display" | "inline":
                 return self._span(event)
             case "stop" if not state.listing:
@@ -206,12 +209,12 @@ class _Scan:
             state.position = end
             return True
         fence = _FENCE.match(line)
-        if fence is not None:
-            code_end = self._fence_end(fence["mark"], at + fence.end())
-            if code_end is None:
-                return False
+        after = at + (fence.end() if fence else 0)
+        code_end = self._fence_end(fence["mark"], after) if fence else after
+        if code_end is None:
+            return False
         state.line_start = False
-        if fence is not None and code_end > at + fence.end():
+        if code_end > after:
             self._begin(BlockKind.CODE, at)
             self._spans.append(Span(SpanKind.CODE, at, code_end))
             state.position = code_end
@@ -224,13 +227,12 @@ class _Scan:
         state, text = self._state, self._text
         heading = markup.heading(text, at, end)
         if heading is not None:
-            self._begin(BlockKind.FINAL if heading.rank else BlockKind.TITLE, at)
-            self._headings.append(Heading(at, heading.content, heading.rank, heading.level))
             state.position = heading.content
             if not text[heading.content : end].strip(" \t\r*_#"):
+                self._begin_final(heading, at, alone=True)
                 return
+            self._begin_final(heading, at)
             # The rest of the line is a block of its own.
-            self._close(heading.content, closed=True)
             lead = len(text[heading.content : end]) - len(text[heading.content : end].lstrip())
             self._begin(BlockKind.TEXT, heading.content + lead)
             return
@@ -249,6 +251,13 @@ class _Scan:
             self._begin(BlockKind.FORMULA, at)
         else:
             self._begin(BlockKind.TEXT, at)
+
+    def _begin_final(self, heading: markup.HeadingMatch, at: int, *, alone: bool = False) -> None:
+        """Begin the block of a heading, and end it unless it has the line ``alone``."""
+        self._begin(BlockKind.FINAL if heading.rank else BlockKind.TITLE, at)
+        self._headings.append(Heading(at, heading.content, heading.rank, heading.level))
+        if not alone:
+            self._close(heading.content, closed=True)
 
     def _begin(self, kind: BlockKind, at: int) -> None:
         """Begin a block at the start of a line, unless the line continues the open one."""

@@ -150,7 +150,7 @@ def test_a_running_job_shows_its_progress_and_its_partial_trace(
     [step] = generation["steps"]
     assert (step["kind"], step["start"], step["end"]) == ("observation", 0, 10)
     assert (step["started_at"], step["ended_at"]) == (None, None)
-    assert generation["steps_version"] == 2
+    assert generation["steps_version"] == 3
 
 
 def test_a_finding_is_shown_with_the_job_and_in_lists_and_the_answer_as_forced(
@@ -237,6 +237,7 @@ def test_a_finished_job_shows_its_answer_its_cost_and_its_times(
     assert shown["status"] == "succeeded"
     assert shown["answer"] == {
         "text": "6",
+        "tex": None,
         "value": None,
         "rule": "heading",
         "forced": False,
@@ -281,6 +282,7 @@ def test_an_answer_has_the_requested_value(
     shown = caller("GET", job["urls"]["self"]).get_json()
     assert shown["answer"] == {
         "text": "6",
+        "tex": None,
         "value": value,
         "rule": "heading",
         "forced": False,

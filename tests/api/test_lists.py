@@ -115,7 +115,7 @@ class TestLists:
         answer = caller("GET", "/v1/jobs?" + urlencode({"q": "status:odd finding:odd"}))
 
         assert answer.status_code == 422
-        kinds = "loop, paraphrase_loop, budget, converged, language, verify, no_answer"
+        kinds = "loop, paraphrase_loop, budget, converged, language, verify, no_answer, refusal"
         reported = [(fault["parameter"], fault["detail"]) for fault in answer.get_json()["errors"]]
         assert reported == [
             (

@@ -98,7 +98,13 @@ def test_a_payload_is_thin_and_has_the_answer(database: Database, account_id: uu
     assert isinstance(data, dict)
     shown = ids.show("job", job_id)
     assert (data["id"], data["object"], data["status"]) == (shown, "job", "succeeded")
-    assert data["answer"] == {"text": "42", "value": None, "rule": "boxed", "confidence": None}
+    assert data["answer"] == {
+        "text": "42",
+        "tex": None,
+        "value": None,
+        "rule": "boxed",
+        "confidence": None,
+    }
     assert data["metadata"] == {"case": "7"}
     assert data["urls"]["trace"] == f"/v1/jobs/{shown}/trace"
     assert data["usage"]["output_tokens"] == 11

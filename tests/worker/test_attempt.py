@@ -78,6 +78,66 @@ def test_an_answer_is_forced_within_the_budget_if_a_trace_reaches_its_limit_with
     assert (job.output_tokens or 0) <= BUDGET
 
 
+def test_a_remark_in_a_cut_trace_is_no_answer(bench: Bench) -> None:
+    job_id = run_behavior(bench, "remark_at_length")
+
+    job = bench.view(job_id).job
+    assert (job.answer_rule, job.answer_forced) == ("heading+boxed", True)
+    assert found(bench, job_id) == [("budget", "forced")]
+    assert "The answer is wrong" in bench.trace(job_id)[0].text
+
+
+def test_an_answer_is_forced_if_a_trace_is_cut_before_its_box(bench: Bench) -> None:
+    job_id = submit_guarded(bench)
+    cut = "The answer is 4 there. I count again.\n\n**Final Answer**\n\n\\[ \\"
+    bench.engine.feed(Chunk(text=cut), Chunk(finish_reason="length"), bench.engine.END)
+    bench.engine.answer("6}")
+
+    bench.runner.work()
+
+    job = bench.view(job_id).job
+    assert (job.answer_text, job.answer_forced) == ("6", True)
+    assert found(bench, job_id) == [("budget", "forced")]
+
+
+def test_an_answer_is_forced_if_the_model_stops_without_one(bench: Bench) -> None:
+    job_id = run_behavior(bench, "no_marker")
+
+    job = bench.view(job_id).job
+    assert (job.answer_rule, job.answer_forced) == ("heading+boxed", True)
+    assert found(bench, job_id) == [("no_answer", "forced")]
+
+
+def test_a_short_output_without_a_marker_is_the_answer(bench: Bench) -> None:
+    job_id = submit_guarded(bench)
+    bench.engine.answer("The flowers are asters.")
+
+    bench.runner.work()
+
+    job = bench.view(job_id).job
+    assert (job.answer_text, job.answer_rule) == ("The flowers are asters.", "whole")
+    assert (job.answer_forced, found(bench, job_id)) == (False, [])
+
+
+def test_a_refusal_is_a_finding_and_no_answer_is_forced(bench: Bench) -> None:
+    job_id = run_behavior(bench, "refusal")
+
+    job = bench.view(job_id).job
+    assert (job.status, job.answer_text) == (Status.SUCCEEDED, None)
+    assert found(bench, job_id) == [("refusal", "none")]
+    assert len(bench.trace(job_id)) == 1
+
+
+def test_the_original_of_an_answer_is_stored_and_removed_with_it(bench: Bench) -> None:
+    job_id = submit_guarded(bench)
+    bench.engine.answer("**Final Answer**\n\n\\[ \\boxed{\\text{A red lamp}} \\]")
+
+    bench.runner.work()
+
+    job = bench.view(job_id).job
+    assert (job.answer_text, job.answer_tex) == ("A red lamp", "\\text{A red lamp}")
+
+
 def test_an_answer_that_drifted_into_chinese_is_requested_again(bench: Bench) -> None:
     job_id = run_behavior(bench, "chinese_drift")
 

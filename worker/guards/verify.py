@@ -180,7 +180,8 @@ class Comparison:
             return Action.DOUBTED
         if self._same(second.text):
             return Action.CONFIRMED
-        if drifted(self.question, text, second.text):
+        # A text without a marker is a remark as often as an answer.
+        if second.rule == "whole" or drifted(self.question, text, second.text):
             return Action.DOUBTED
         # The first answer has the requested format: a second one without it corrects nothing.
         known = values.read(self.first.text, self.answer_format)
