@@ -59,7 +59,7 @@ def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> N
     table = Table(title=title)
     for index, column in enumerate(columns):
         words = any(row[index][:1].isalpha() for row in stored)
-        table.add_column(column, justify="left" if words else "right")
+        table.add_column(column, justify="left" if words else "right", overflow="fold")
     for row in stored:
         table.add_row(*row)
     console = Console()

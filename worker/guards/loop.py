@@ -77,7 +77,7 @@ class LoopGuard(TraceGuard):
         self._checks += 1
         every = self._checks % _LONG_PERIODS_EVERY == 0
         tail, base = trace.tail, trace.length - len(trace.tail)
-        if repeated := self._answers.see(tail, base):
+        if repeated := self._answers.see(trace.document):
             return _answered_again(trace, repeated)
         if period := tail_period(tail, _LONGEST_PERIOD if every else _SHORT_PERIOD):
             return _verbatim(trace, period)

@@ -149,7 +149,7 @@ def test_a_boxed_answer_that_is_given_again_is_a_loop_at_once(ahead: str, size: 
     assert (verdict.finding.kind, verdict.inserted) == (FindingKind.LOOP, "")
     assert seen < len(ahead) + 2 * len(unit)
     stored = (ahead + unit)[: verdict.stored]
-    assert extraction.extract(stored) == extraction.Answer("6", "heading+boxed")
+    assert extraction.extract(stored, ended=True) == extraction.Answer("6", "heading+boxed")
     assert stored.endswith("\\boxed{6} \\]")
 
 
@@ -293,7 +293,7 @@ def test_an_answer_before_a_count_without_end_stands() -> None:
 
     assert verdict is not None
     assert verdict.inserted == ""
-    answer = extraction.extract(text[: verdict.stored])
+    answer = extraction.extract(text[: verdict.stored], ended=True)
     assert answer is not None
     assert answer.text == "6"
 
