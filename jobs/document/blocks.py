@@ -37,7 +37,8 @@ _EVENT = re.compile(
     r"|(?P<display>\\\[|\$\$|\\begin\{[A-Za-z]{1,20}\*?\})"
     r"|(?P<inline>\\\(|\$|(?<!`)`{1,40}+(?!`))"
     r"|(?P<stop>(?<![.!?])[.!?]{1,40}+(?![.!?])[\"')\]*_”\u2019]{0,8}+(?=\s{1,40}+[^a-z\s]|\s{0,40}+\Z)"
-    r"|(?<![。！？])[。！？]{1,40}+(?![。！？])[”\u2019」』）*_]{0,8}+)",  # noqa: RUF001 - Chinese punctuation
+    r"|(?<![。！？])[。！？]{1,40}+(?![。！？])"  # noqa: RUF001 - Chinese punctuation
+    rf"(?:{markup.NO_HEADING}[”\u2019」』）*_]){{0,8}}+)",  # noqa: RUF001 - Chinese punctuation
 )
 _LIST = re.compile(r"[ \t]{0,40}+(?:(?:[-*+•]|\d{1,3}[.)])[ \t]|\d{1,3}、)")
 _TABLE = re.compile(r"[ \t]{0,40}+\|")

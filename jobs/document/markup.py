@@ -60,9 +60,14 @@ _VALUE = re.compile(
 
 #: A heading inside of a line: between the end of a sentence and a formula.
 INLINE_HEADING = (
-    r"(?<=[.!?:。！？：][ ])\*\*(?i:final[ ]answers?|最终答案|最終答案|答案)[ ]?[:：]?\*\*[:：]?[ ]{1,4}"  # noqa: RUF001 - Chinese punctuation
+    r"(?:(?<=[.!?:。！？：][ ])|(?<=[。！？：]))"  # noqa: RUF001 - Chinese punctuation
+    r"\*\*(?i:final[ ]answers?|最终答案|最終答案|答案)[ ]?[:：]?\*\*[:：]?[ ]{0,4}+"  # noqa: RUF001 - Chinese punctuation
     r"(?=\\(?:boxed|fbox|\[|\()|\$)"
 )
+
+
+#: The emphasis of such a heading does not belong to the sentence before it.
+NO_HEADING = r"(?!\*\*(?:最终答案|最終答案|答案))"
 
 
 class HeadingMatch(NamedTuple):

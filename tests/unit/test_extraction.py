@@ -185,6 +185,7 @@ def test_several_boxes(trace: str, text: str) -> None:
         ("所以这道题选B。", "B", "phrase"),
         ("I would choose option B.", "B", "phrase"),
         (f"{ENGLISH}So it ends here. **Final Answer** \\boxed{{6}}", "6", "heading+boxed"),
+        ("数好了。**最终答案**\\boxed{六}", "六", "heading+boxed"),
         ("答：6盏。因为左边有两盏。", "6盏", "label"),  # noqa: RUF001 - a full-width colon
         ("答案是B，因为图中有两盏灯。", "B", "phrase"),  # noqa: RUF001 - same
         ("Reasons.\nAnswer: (A)", "(A)", "label"),
