@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics, routes
 from api import errors as problems
 from api.auth import Gate
-from api.rate_limits import Limiter, SharedLimits
+from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.schemas.problems import Problem
 from api.serving import current
@@ -65,7 +65,7 @@ class Service:
         streams: Streams,
         revocation: Revocation,
         fetching: GuardedClient,
-        buckets: SharedLimits,
+        buckets: RateLimits,
     ) -> None:
         self.draining = threading.Event()
         self._database = database
@@ -102,7 +102,7 @@ def create_app(
     wakeup: Wakeup | None = None,
     delivery_wakeup: Wakeup | None = None,
     images: ImageReader | None = None,
-    buckets: SharedLimits | None = None,
+    buckets: RateLimits | None = None,
     clock: Clock = utcnow,
     timer: Callable[[], float] = time.monotonic,
 ) -> framework.Router:

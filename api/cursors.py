@@ -9,9 +9,6 @@ from typing import Literal
 from api import errors as problems
 from core import errors, ids
 
-DEFAULT_LIMIT = 20
-MAX_LIMIT = 100
-
 Order = Literal["desc", "asc"]
 
 

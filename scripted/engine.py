@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from core import errors, profiles
 from core.closing import Closing
@@ -22,25 +22,15 @@ if TYPE_CHECKING:
 VERSION = "scripted-1"
 
 
-class Clock(Protocol):
-    """Time as the engine sees it; a test's clock need not wait."""
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-
-    def wait(self, event: threading.Event, seconds: float | None) -> None:
-        """Return when ``event`` is set or after ``seconds``; None waits without a limit."""
-
-
-class SystemClock:
-    """The system's monotonic clock."""
+class Clock:
+    """The system's monotonic clock; a test's clock need not wait."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
         return time.monotonic()
 
     def wait(self, event: threading.Event, seconds: float | None) -> None:
-        """Wait for ``event``, at most ``seconds``."""
+        """Return when ``event`` is set or after ``seconds``; None waits without a limit."""
         event.wait(seconds)
 
 
@@ -66,7 +56,7 @@ class Scripted:
     ) -> None:
         self.url = url
         self._model = model or profile.name
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._scheduler = Scheduler(options or ScriptedOptions.parse(url), profile, self._clock.now)
 
     def stream(self, request: engine.GenerationRequest) -> ScriptedStream:

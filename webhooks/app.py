@@ -11,17 +11,13 @@ from core.vault import Vault
 from jobs import queue
 from net.client import GuardedClient
 from webhooks.runtime import DeliveryRuntime
-from webhooks.signer import SecretSigner
 
 settings = Settings.read()
 
 
 def _build() -> DeliveryRuntime:
-    vault = Vault.of(settings)
     return DeliveryRuntime(
-        settings,
-        signer=lambda database: SecretSigner(database, vault=vault),
-        egress=GuardedClient(settings.webhook_allow),
+        settings, vault=Vault.of(settings), egress=GuardedClient(settings.webhook_allow)
     )
 
 

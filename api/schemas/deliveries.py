@@ -23,12 +23,6 @@ Status = Literal["pending", "delivered", "failed"]
 MAX_RESPONSE_CHARS = 2**17
 
 
-class DeliveryPath(ParameterModel):
-    """The id of a delivery."""
-
-    delivery_id: str
-
-
 class JobDeliveriesQuery(ParameterModel):
     """The page of a job's deliveries."""
 

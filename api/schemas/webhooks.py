@@ -79,18 +79,6 @@ class EndpointRecover(RequestModel):
     since: fields.Moment = Field(description="RFC 3339, or Unix seconds as a string.")
 
 
-class EndpointPath(ParameterModel):
-    """The id of a webhook endpoint."""
-
-    endpoint_id: str
-
-
-class RecoveryPath(EndpointPath):
-    """The id of a recovery of an endpoint."""
-
-    recovery_id: str
-
-
 class EndpointsQuery(ParameterModel):
     """The page of webhook endpoints."""
 
