@@ -6,6 +6,7 @@ import functools
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import flask
@@ -52,47 +53,36 @@ _DESCRIPTION = (
 )
 
 
+@dataclass(frozen=True)
 class Service:
     """The resources of the application, which it drains and closes when it stops."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        wakeups: tuple[Wakeup, ...],
-        images: ImageReader,
-        waits: Waits,
-        streams: Streams,
-        revocation: Revocation,
-        fetching: GuardedClient,
-        buckets: RateLimits,
-    ) -> None:
-        self.draining = threading.Event()
-        self._database = database
-        self._wakeups = wakeups
-        self._images = images
-        self._waits = waits
-        self._fetching = fetching
-        self._streams = streams
-        self._revocation = revocation
-        self._buckets = buckets
+    database: Database
+    wakeups: tuple[Wakeup, ...]
+    images: ImageReader
+    waits: Waits
+    streams: Streams
+    revocation: Revocation
+    fetching: GuardedClient
+    buckets: RateLimits
+    draining: threading.Event = field(default_factory=threading.Event)
 
     def drain(self) -> None:
         """Stop being ready, and end all waits and streams. Safe in a signal handler."""
         self.draining.set()
-        self._waits.close()
-        self._streams.close()
-        self._revocation.close()
+        self.waits.close()
+        self.streams.close()
+        self.revocation.close()
 
     def close(self) -> None:
         """Close everything; the application serves nothing afterwards."""
         self.drain()
-        self._images.close()
-        self._fetching.close()
-        for wakeup in self._wakeups:
+        self.images.close()
+        self.fetching.close()
+        for wakeup in self.wakeups:
             wakeup.close()
-        self._buckets.close()
-        self._database.close()
+        self.buckets.close()
+        self.database.close()
 
 
 def create_app(

@@ -133,7 +133,8 @@ class DeliveryRoutes:
 def _page(
     views: Sequence[queries.DeliveryView], caller: Caller, *, has_more: bool
 ) -> schemas.DeliveryList:
-    return schemas.DeliveryList.of(views, has_more=has_more, everywhere=caller.everywhere)
+    data = [schemas.Delivery.of(view, everywhere=caller.everywhere) for view in views]
+    return schemas.DeliveryList.of(data, has_more=has_more)
 
 
 def _shown(view: queries.DeliveryView, caller: Caller) -> schemas.DeliveryWithPayload:

@@ -127,7 +127,8 @@ class EndpointRoutes:
             after=page.after,
             newest_first=page.newest_first,
         )
-        return reply(schemas.EndpointList.of(listed, has_more=more))
+        data = [schemas.Endpoint.of(endpoint) for endpoint in listed]
+        return reply(schemas.EndpointList.of(data, has_more=more))
 
     @route.get(
         _ONE,

@@ -128,7 +128,8 @@ class JobRoutes:
                 after=page.after,
                 newest_first=page.newest_first,
             )
-        return reply(JobList.of(views, has_more=more))
+        data = [Job.of(view, listed=True) for view in views]
+        return reply(JobList.of(data, has_more=more))
 
     @route.get(
         "/v1/jobs/<job_id>",

@@ -10,7 +10,12 @@ from api import errors as problems
 from api.auth import Caller, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.paths import QuarantinedImageId
-from api.schemas.quarantine import QuarantinedImageList, QuarantineQuery, ReleasedImage
+from api.schemas.quarantine import (
+    QuarantinedImage,
+    QuarantinedImageList,
+    QuarantineQuery,
+    ReleasedImage,
+)
 from core import ids
 from core.database import Database
 from jobs.store import quarantine
@@ -40,7 +45,8 @@ class QuarantineRoutes:
         """
         page = cursors.page("img", query.after, limit=query.limit, order="desc")
         held, more = quarantine.listed(self._database, limit=page.limit, after=page.after)
-        return reply(QuarantinedImageList.of(held, has_more=more))
+        data = [QuarantinedImage.of(image) for image in held]
+        return reply(QuarantinedImageList.of(data, has_more=more, id_field="image_id"))
 
     @route.post(
         "/v1/quarantine/<image_id>/release",

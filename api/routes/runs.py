@@ -11,7 +11,7 @@ from api.auth import Caller, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.paths import JobId
 from api.schemas.requests import TimelineQuery, TraceQuery
-from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceGeneration
+from api.schemas.runs import Attempt, AttemptList, Timeline, TimelineEntry, Trace, TraceGeneration
 from core import ids
 from core.database import Database
 from jobs.store import history, timeline, traces
@@ -84,7 +84,8 @@ class RunRoutes:
         """List a job's changes, oldest first: who made each one, and when."""
         self._check(job_id, caller)
         entries, more = timeline.read(self._database, job_id, limit=query.limit, after=query.after)
-        return reply(Timeline.of(entries, has_more=more))
+        data = [TimelineEntry.model_validate(entry) for entry in entries]
+        return reply(Timeline.of(data, has_more=more))
 
     def _check(self, job_id: uuid.UUID, caller: Caller) -> None:
         if not history.exists(self._database, job_id, account_id=caller.scope):

@@ -8,7 +8,8 @@ from api import rate_limits
 from api.auth import Caller, Gate, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.requests import UsageQuery
-from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage
+from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage, StorageUsage
+from core import ids
 from core.database import Database
 from core.settings import Settings
 from jobs.store import statistics
@@ -49,9 +50,9 @@ class UsageRoutes:
         account_id = named or caller.account_id
         state = rate_limits.current_state()
         return reply(
-            AccountUsage.of(
-                account_id,
-                stored=self._quota.usage(account_id),
+            AccountUsage(
+                account=ids.show("acct", account_id),
+                storage=StorageUsage.of(self._quota.usage(account_id)),
                 queue=QueueUsage(
                     queued=statistics.queued(self._database, account_id), limit=self._queue_limit
                 ),

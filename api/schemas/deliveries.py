@@ -10,7 +10,7 @@ import orjson
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import ResponseModel
+from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import ParameterModel
 from core import ids
 from net.client import NO_PUBLIC_ADDRESS, disclosed
@@ -181,25 +181,8 @@ class DeliveryWithPayload(Delivery):
         )
 
 
-class DeliveryList(ResponseModel):
+class DeliveryList(Page[Delivery, str]):
     """A page of deliveries."""
-
-    object: Literal["list"] = "list"
-    data: list[Delivery]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, views: Sequence[queries.DeliveryView], *, has_more: bool, everywhere: bool) -> Self:
-        """Return a page with ``views``; ``everywhere`` as for an attempt."""
-        data = [Delivery.of(view, everywhere=everywhere) for view in views]
-        return cls(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
 
 
 def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, Self, cast
 
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import JobError, ResponseModel, Usage, fault, rate, seconds
+from api.schemas.parts import JobError, Page, ResponseModel, Usage, fault, rate, seconds
 from core import ids
 from jobs import findings, records
 from jobs.answers import values
@@ -119,8 +118,11 @@ class Finding(ResponseModel):
     ]
     attempt: int
     generation: int = Field(description="The `index` of the trace's generation.")
-    start: int = Field(description="First character of the place in the generation's text.")
-    end: int = Field(description="The character after the place.")
+    start: int = Field(
+        validation_alias="start_char",
+        description="First character of the place in the generation's text.",
+    )
+    end: int = Field(validation_alias="end_char", description="The character after the place.")
     action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
         description="`forced`: the trace was cut and the model was forced to answer. `stopped`: the trace was cut; an "
         "answer before the cut counts. For `verify`: the verdict."
@@ -129,22 +131,6 @@ class Finding(ResponseModel):
     tokens_saved: int = Field(
         description="An upper bound: the tokens that were left when the generation was cut."
     )
-
-    @classmethod
-    def of(cls, entry: records.FindingEntry) -> Self:
-        """Return the response for ``entry``."""
-        return cls.model_validate(
-            {
-                "kind": entry.kind,
-                "attempt": entry.attempt,
-                "generation": entry.generation,
-                "start": entry.start_char,
-                "end": entry.end_char,
-                "action": entry.action,
-                "evidence": entry.evidence,
-                "tokens_saved": entry.tokens_saved,
-            }
-        )
 
 
 class JobUsage(Usage):
@@ -167,11 +153,6 @@ class Queue(ResponseModel):
         description="Estimated seconds until the job starts, at the pace of the last 20 jobs; null until 20 jobs have "
         "finished. With `at_least`, it may take longer."
     )
-
-    @classmethod
-    def of(cls, place: positions.QueuePosition) -> Self:
-        """Return the response for ``place``."""
-        return cls(position=place.position, at_least=place.at_least, eta_seconds=place.eta_seconds)
 
 
 class Notice(ResponseModel):
@@ -335,16 +316,13 @@ class Job(ResponseModel):
             images=[JobImage.of(image) for image in view.images],
             answer=JobAnswer.of(view),
             votes=Votes.of(job),
-            findings=[Finding.of(entry) for entry in view.findings],
+            findings=[Finding.model_validate(entry) for entry in view.findings],
             finish_reason=job.finish_reason,
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
             usage=_job_usage(job),
-            queue=view.queue and Queue.of(view.queue),
+            queue=view.queue and Queue.model_validate(view.queue),
             warnings=Notice.late(view.queue, job),
-            progress=view.progress
-            and Progress(
-                output_tokens=view.progress.output_tokens, samples_done=view.progress.samples_done
-            ),
+            progress=view.progress and Progress.model_validate(view.progress),
             attempt=job.attempt,
             crashes=job.crashes,
             failures=job.failures,
@@ -376,25 +354,10 @@ class JobDeleted(ResponseModel):
     data_removed: Literal[True] = True
 
 
-class JobList(ResponseModel):
+class JobList(Page[Job, str]):
     """A page of jobs."""
 
-    object: Literal["list"] = "list"
-    data: list[Job]
-    first_id: str | None
     last_id: str | None = Field(description="The `after` of the next page.")
-    has_more: bool
-
-    @classmethod
-    def of(cls, views: Sequence[history.JobView], *, has_more: bool) -> Self:
-        """Return a page of ``views``."""
-        data = [Job.of(view, listed=True) for view in views]
-        return cls(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
 
 
 def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubted"] | None:
@@ -442,13 +405,4 @@ def _job_usage(job: records.Job) -> JobUsage | None:
 
 def _urls(job_id: str) -> JobUrls:
     path = f"/v1/jobs/{job_id}"
-    return JobUrls(
-        self=path,
-        trace=f"{path}/trace",
-        events=f"{path}/events",
-        attempts=f"{path}/attempts",
-        timeline=f"{path}/timeline",
-        cancel=f"{path}/cancel",
-        run_now=f"{path}/run_now",
-        rerun=f"{path}/rerun",
-    )
+    return JobUrls(**{name: f"{path}/{name}" for name in JobUrls.model_fields} | {"self": path})

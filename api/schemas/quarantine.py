@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import ResponseModel
+from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import ParameterModel
 from core import ids
 from jobs.store import quarantine
@@ -44,25 +43,8 @@ class QuarantinedImage(ResponseModel):
         )
 
 
-class QuarantinedImageList(ResponseModel):
+class QuarantinedImageList(Page[QuarantinedImage, str]):
     """A page of images in quarantine."""
-
-    object: Literal["list"] = "list"
-    data: list[QuarantinedImage]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, images: Sequence[quarantine.QuarantinedImage], *, has_more: bool) -> Self:
-        """Return a page of ``images``."""
-        data = [QuarantinedImage.of(image) for image in images]
-        return cls(
-            data=data,
-            first_id=data[0].image_id if data else None,
-            last_id=data[-1].image_id if data else None,
-            has_more=has_more,
-        )
 
 
 class ReleasedImage(ResponseModel):

@@ -27,17 +27,6 @@ class QueueEngine(ResponseModel):
     version: str | None
     window: int | None = Field(description="Maximum number of concurrent generations.")
 
-    @classmethod
-    def of(cls, engine: workforce.EngineState) -> Self:
-        """Return the response for ``engine``."""
-        return cls(
-            url=engine.url,
-            state=engine.state,
-            model=engine.model,
-            version=engine.version,
-            window=engine.window,
-        )
-
 
 class QueueWorker(ResponseModel):
     """A worker process."""
@@ -70,7 +59,7 @@ class QueueWorker(ResponseModel):
             slots=heartbeat.slots,
             heartbeat_age_seconds=round(max(0.0, seen.age.total_seconds()), 3),
             started_at=seen.started_at,
-            engines=[QueueEngine.of(engine) for engine in heartbeat.engines or ()],
+            engines=[QueueEngine.model_validate(engine) for engine in heartbeat.engines or ()],
         )
 
 
@@ -136,5 +125,5 @@ class QueueState(ResponseModel):
             workers=None if seen is None else [QueueWorker.of(worker) for worker in seen],
             engines=None
             if seen is None
-            else [QueueEngine.of(engine) for engine in workforce.engines(seen)],
+            else [QueueEngine.model_validate(engine) for engine in workforce.engines(seen)],
         )

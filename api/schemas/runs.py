@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import JobError, ResponseModel, Usage, fault, rate, seconds
+from api.schemas.parts import JobError, Page, ResponseModel, Usage, fault, rate, seconds
 from jobs import records, scripts
 from jobs import trace as steps
 from jobs.answers import extraction
@@ -224,37 +223,11 @@ class TimelineEntry(ResponseModel):
     action: str
     changes: dict[str, Any]
 
-    @classmethod
-    def of(cls, entry: records.TimelineEntry) -> Self:
-        """Return the response for ``entry``."""
-        return cls(
-            id=entry.id,
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            changes=entry.changes,
-        )
 
-
-class Timeline(ResponseModel):
+class Timeline(Page[TimelineEntry, int]):
     """A page of a job's changes, oldest first. Entries never change."""
 
-    object: Literal["list"] = "list"
-    data: list[TimelineEntry]
-    first_id: int | None
     last_id: int | None = Field(description="The `after` of the next page.")
-    has_more: bool
-
-    @classmethod
-    def of(cls, entries: Sequence[records.TimelineEntry], *, has_more: bool) -> Self:
-        """Return a page of ``entries``."""
-        data = [TimelineEntry.of(entry) for entry in entries]
-        return cls(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
 
 
 def _answer(trace: traces.GenerationTrace) -> str | None:

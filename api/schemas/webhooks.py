@@ -5,14 +5,13 @@ Source of the shape: ``openai/types/webhooks`` of the official client. Its times
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
 from api.schemas import fields
-from api.schemas.parts import ResponseModel
+from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import MAX_EVENTS, ParameterModel, RequestModel
 from core import ids
 from webhooks import tables
@@ -127,25 +126,8 @@ class Endpoint(ResponseModel):
         )
 
 
-class EndpointList(ResponseModel):
+class EndpointList(Page[Endpoint, str]):
     """A page of webhook endpoints."""
-
-    object: Literal["list"] = "list"
-    data: list[Endpoint]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, endpoints: Sequence[tables.WebhookEndpoint], *, has_more: bool) -> Self:
-        """Return a page with ``endpoints``."""
-        data = [Endpoint.of(endpoint) for endpoint in endpoints]
-        return cls(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
 
 
 class EndpointDeleted(ResponseModel):
