@@ -29,6 +29,7 @@ from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.store import commands, history, retention
 from jobs.store.positions import PositionForecast
+from webhooks import purge
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {
@@ -212,7 +213,11 @@ class JobRoutes:
         Its usage and times remain, marked `data_removed`. Cancel an unfinished job first.
         """
         if not retention.remove_job(
-            self._database, job_id, account_id=caller.scope, actor=caller.actor
+            self._database,
+            job_id,
+            account_id=caller.scope,
+            actor=caller.actor,
+            remove_copies=purge.reduce_jobs,
         ):
             raise problems.not_found("job")
         return reply(JobDeleted(id=ids.show("job", job_id)))
