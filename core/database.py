@@ -18,6 +18,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from core import errors, failpoints
 from core.shares import Shares
@@ -220,6 +221,25 @@ class Transaction:
         return self.session.execute(
             statement, rows, execution_options={"synchronize_session": False}
         )
+
+    def scalar(self, statement: TypedReturnsRows[T], bound: Any = None) -> T:  # noqa: ANN401 - as above
+        """Return the only value of the only row of ``statement``."""
+        value: T = self.execute(statement, bound).scalar_one()
+        return value
+
+    def update(
+        self,
+        record: type[orm.DeclarativeBase],
+        /,
+        *where: sa.ColumnElement[bool],
+        **values: Any,  # noqa: ANN401 - of any column
+    ) -> None:
+        """Set columns of the rows that meet all of ``where``."""
+        self.execute(sa.update(record).where(*where).values(values))
+
+    def delete(self, record: type[orm.DeclarativeBase], /, *where: sa.ColumnElement[bool]) -> None:
+        """Delete the rows that meet all of ``where``."""
+        self.execute(sa.delete(record).where(*where))
 
     def flush(self) -> None:
         """Write the pending changes of the session."""

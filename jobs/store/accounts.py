@@ -259,10 +259,9 @@ def create_key(
             )
             .on_conflict_do_nothing(index_elements=["digest"])
         )
-        key_id: uuid.UUID = transaction.execute(
+        return transaction.scalar(
             sa.select(ApiKey.id).where(ApiKey.digest == digest(key, pepper=pepper))
-        ).scalar_one()
-        return key_id
+        )
 
 
 def keys(database: Database) -> list[KeyRow]:
@@ -342,14 +341,7 @@ def account_id(database: Database, name: str) -> uuid.UUID:
 def _account(transaction: Transaction, name: str) -> uuid.UUID:
     transaction.execute(
         transaction.insert(Account)
-        .values(
-            id=ids.new(),
-            name=name,
-            created_at=transaction.now(),
-        )
+        .values(id=ids.new(), name=name, created_at=transaction.now())
         .on_conflict_do_nothing(index_elements=["name"])
     )
-    account_id: uuid.UUID = transaction.execute(
-        sa.select(Account.id).where(Account.name == name)
-    ).scalar_one()
-    return account_id
+    return transaction.scalar(sa.select(Account.id).where(Account.name == name))

@@ -70,7 +70,7 @@ def cover(
     rest = len(text) - event_index.covered(index)
     if rest <= 0:
         return list(index)
-    number: int = transaction.execute(_NEXT, {"b_job": job_id}).scalar_one()
+    number = transaction.scalar(_NEXT, {"b_job": job_id})
     return [*index, IndexEntry(number, rest, round(at.timestamp() * 1000))]
 
 

@@ -54,6 +54,6 @@ _FOLLOWERS = sa.select(sa.func.count(_JOB.id)).where(
 
 def record_released(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None:
     """Note how many queued jobs follow ``leaders``, which no longer hold them."""
-    followers: int = transaction.execute(_FOLLOWERS, {"leaders": list(leaders)}).scalar_one()
+    followers = transaction.scalar(_FOLLOWERS, {"leaders": list(leaders)})
     if followers:
         transaction.notes.append(FollowersReleased(followers))

@@ -156,7 +156,7 @@ class _Queue:
     @classmethod
     def read(cls, transaction: Transaction) -> _Queue:
         """Count the queue by accounts and priorities."""
-        now: int = transaction.execute(sa.select(turns.virtual_time())).scalar_one()
+        now = transaction.scalar(sa.select(turns.virtual_time()))
         rows = transaction.execute(_BY_TURN)
         by_key = {
             (row.account_id, row.priority): _Turn(row.step, row.next_turn, row.jobs) for row in rows
@@ -345,6 +345,6 @@ def _pace(transaction: Transaction) -> Pace | None:
     recent = transaction.execute(_RECENT).all()
     if len(recent) < _PACE_JOBS:
         return None
-    running: int = transaction.execute(_RUNNING).scalar_one()
+    running = transaction.scalar(_RUNNING)
     seconds: float = sum((row.finished_at - row.started_at).total_seconds() for row in recent)
     return Pace(seconds / _PACE_JOBS, running)

@@ -122,11 +122,7 @@ def _purge_uploads(database: Database, period: timedelta, *, limit: int) -> tupl
             .with_for_update(skip_locked=True)
         )
         old = rows.all()
-        transaction.execute(
-            sa.update(Image)
-            .where(Image.id.in_([image.id for image in old]))
-            .values(uploaded_at=None)
-        )
+        transaction.update(Image, Image.id.in_([image.id for image in old]), uploaded_at=None)
         unused = [
             image
             for image in old
@@ -176,7 +172,7 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
             Job.timeline_removed_at.is_(None),
             limit=limit,
         )
-        transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
+        transaction.delete(TimelineEntry, TimelineEntry.job_id.in_(due))
         values = {name: table(Job).c[name] for name in timeline.REPORTED} | {
             "timeline_removed_at": transaction.now()
         }

@@ -124,7 +124,4 @@ def _waiting(now: sa.ColumnElement[datetime]) -> sa.Select[int, int, datetime, d
 
 
 def _count(transaction: Transaction, *conditions: sa.ColumnElement[bool]) -> int:
-    counted: int = transaction.execute(
-        sa.select(sa.func.count()).select_from(Job).where(*conditions)
-    ).scalar_one()
-    return counted
+    return transaction.scalar(sa.select(sa.func.count()).select_from(Job).where(*conditions))

@@ -389,31 +389,25 @@ def fold(
         if generation.folded:
             continue
         reading = read.get(generation.text) or TraceReading.of(generation.text)
-        now = transaction.execute(sa.select(transaction.now())).scalar_one()
+        now = transaction.scalar(sa.select(transaction.now()))
         index = event_sequence.cover(
             transaction, job_id, generation.text, generation.event_index, at=now
         )
-        transaction.execute(
-            sa.update(Generation)
-            .where(
-                Generation.job_id == job_id,
-                Generation.attempt == attempt,
-                Generation.number == generation.number,
-            )
-            .values(
-                output=generation.text,
-                event_index=event_index.pack(index),
-                steps=reading.steps,
-                # A parallel generation that has ended has these already.
-                finish_reason=sa.func.coalesce(Generation.finish_reason, finish_reason),
-                ended_at=sa.func.coalesce(Generation.ended_at, now),
-            )
+        transaction.update(
+            Generation,
+            Generation.job_id == job_id,
+            Generation.attempt == attempt,
+            Generation.number == generation.number,
+            output=generation.text,
+            event_index=event_index.pack(index),
+            steps=reading.steps,
+            # A parallel generation that has ended has these already.
+            finish_reason=sa.func.coalesce(Generation.finish_reason, finish_reason),
+            ended_at=sa.func.coalesce(Generation.ended_at, now),
         )
         search.add_normalized(transaction, job_id, Part.TRACE, reading.spellings)
         event_sequence.end_through(transaction, job_id, attempt, index)
-    transaction.execute(
-        sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
-    )
+    transaction.delete(TraceChunk, TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
 
 
 def read(

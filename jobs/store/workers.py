@@ -130,13 +130,13 @@ def engines(workers: Iterable[WorkerStatus]) -> list[EngineState]:
 def retire(database: Database, worker_id: str) -> None:
     """Delete the row of a worker that stops."""
     with database.transaction() as transaction:
-        transaction.execute(sa.delete(Worker).where(Worker.id == worker_id))
+        transaction.delete(Worker, Worker.id == worker_id)
 
 
 def forget(database: Database, *, silent: timedelta) -> None:
     """Delete the rows of workers without a heartbeat for the time ``silent``."""
     with database.transaction() as transaction:
-        transaction.execute(sa.delete(Worker).where(Worker.seen_at < transaction.now(-silent)))
+        transaction.delete(Worker, Worker.seen_at < transaction.now(-silent))
 
 
 def _plain(engines: Iterable[EngineState] | None) -> list[dict[str, Any]] | sa.Null:
