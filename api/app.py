@@ -14,14 +14,27 @@ import orjson
 from flask import Response
 from pydantic import SecretStr
 
-from api import cors, framework, health, metrics, routes
+from api import cors, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
 from api.rate_limits import Limiter
 from api.revocation import Revocation
+from api.routes.deliveries import DeliveryRoutes
+from api.routes.endpoints import EndpointRoutes
+from api.routes.groups import GroupRoutes
+from api.routes.images import ImageRoutes
+from api.routes.jobs import JobRoutes
+from api.routes.models import ModelRoutes
+from api.routes.quarantine import QuarantineRoutes
+from api.routes.queue import QueueRoutes
+from api.routes.runs import RunRoutes
+from api.routes.secrets import NOTIFICATIONS, SecretRoutes
+from api.routes.streams import RULES, StreamRoutes
+from api.routes.usage import UsageRoutes
 from api.schemas.problems import Problem
 from api.serving import current
-from api.streams import Streams, Waits
+from api.streams.follow import Streams
+from api.streams.waits import Waits
 from api.submission import Downloads, SubmissionImages, SubmissionService, WebhookTargets
 from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
@@ -178,11 +191,11 @@ def create_app(
     )
     router = _router(settings, gate=gate, timer=timer)
     limiter.install(router)
-    cors.install(router, origins=settings.cors_origins, routes=routes.STREAM_RULES)
+    cors.install(router, origins=settings.cors_origins, routes=RULES)
     router.extensions[_EXTENSION] = service
     forecast = PositionForecast(timer=timer)
     router.include(
-        routes.JobRoutes(
+        JobRoutes(
             settings,
             database=database,
             service=submissions,
@@ -192,14 +205,12 @@ def create_app(
             forecast=forecast,
         )
     )
-    router.include(
-        routes.GroupRoutes(settings, database=database, service=submissions, forecast=forecast)
-    )
-    router.include(routes.RunRoutes(database=database))
-    router.include(routes.StreamRoutes(database=database, streams=streams, tokens=tokens))
-    router.include(routes.ImageRoutes(settings, database=database, service=submissions))
+    router.include(GroupRoutes(settings, database=database, service=submissions, forecast=forecast))
+    router.include(RunRoutes(database=database))
+    router.include(StreamRoutes(database=database, streams=streams, tokens=tokens))
+    router.include(ImageRoutes(settings, database=database, service=submissions))
     vault = functools.cache(lambda: Vault.of(settings))
-    endpoints = routes.EndpointRoutes(
+    endpoints = EndpointRoutes(
         settings,
         database=database,
         receivers=webhook_targets,
@@ -209,12 +220,12 @@ def create_app(
         timer=timer,
     )
     router.include(endpoints)
-    router.include(routes.SecretRoutes(database=database, vault=vault))
-    router.include(routes.DeliveryRoutes(database=database, quota=quota))
-    router.include(routes.ModelRoutes(settings))
-    router.include(routes.QuarantineRoutes(database=database))
-    router.include(routes.QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate))
-    router.include(routes.UsageRoutes(settings, database=database, quota=quota, gate=gate))
+    router.include(SecretRoutes(database=database, vault=vault))
+    router.include(DeliveryRoutes(database=database, quota=quota))
+    router.include(ModelRoutes(settings))
+    router.include(QuarantineRoutes(database=database))
+    router.include(QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate))
+    router.include(UsageRoutes(settings, database=database, quota=quota, gate=gate))
     measures.watch(
         (
             held_open,
@@ -259,7 +270,7 @@ def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> fr
             version=API_VERSION,
             description=_DESCRIPTION,
             problem=Problem,
-            webhooks=routes.NOTIFICATIONS,
+            webhooks=NOTIFICATIONS,
         ),
         guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,

@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
 import structlog
 from sqlalchemy import event, orm
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -22,9 +23,6 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from core import errors, failpoints
 from core.shares import Shares
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 
 Clock = Callable[[], datetime]
 T = TypeVar("T")

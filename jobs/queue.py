@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 import structlog
@@ -19,9 +19,7 @@ from kombu.exceptions import KombuError
 
 from core import failpoints
 from core.background import BackgroundLoop
-
-if TYPE_CHECKING:
-    from core.settings import Settings
+from core.settings import Settings
 
 REASON = "reason"
 DELIVER = "deliver"

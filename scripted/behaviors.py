@@ -12,15 +12,13 @@ import itertools
 import math
 import random
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import orjson
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from jobs import engine
+from jobs import engine
 
 #: How a stream can fail. The first three replace the answer; the others occur after ``failure_after`` tokens.
 Failure = Literal[

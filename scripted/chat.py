@@ -13,19 +13,17 @@ import time
 import uuid
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from core import profiles
+from core.profiles import ModelProfile
+from core.special_tokens import SpecialTokens
 from jobs import engine
 from scripted import behaviors, http
 from scripted.prompt import BadRequest
-
-if TYPE_CHECKING:
-    from core.profiles import ModelProfile
-    from core.special_tokens import SpecialTokens
-    from scripted.scheduler import End, Scheduler, ScriptedGeneration
+from scripted.scheduler import End, Scheduler, ScriptedGeneration
 
 _IMAGE = "<|image_pad|>"
 #: Without sampling parameters the Qwen2-VL family is near-greedy (its ``generation_config.json``).

@@ -5,19 +5,14 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from core import errors, profiles
 from core.closing import Closing
 from jobs import engine, refusals
 from scripted.options import ScriptedOptions
 from scripted.prompt import BadRequest
-from scripted.scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from scripted.scheduler import ScriptedGeneration, TokenStep
+from scripted.scheduler import Scheduler, ScriptedGeneration, TokenStep
 
 VERSION = "scripted-1"
 

@@ -11,15 +11,12 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from jobs import images
+from core.profiles import ModelProfile
+from jobs import engine, images
 from jobs.images.dimensions import dimensions
 from scripted.behaviors import tokens
-
-if TYPE_CHECKING:
-    from core.profiles import ModelProfile
-    from jobs import engine
 
 #: Tokens that are cached or evicted together (a word, or all tokens of an image): their identity and their number.
 Part = tuple[Hashable, int]

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import orjson
 import structlog
@@ -19,9 +20,6 @@ from scripted.engine import VERSION
 from scripted.options import ScriptedOptions
 from scripted.prompt import BadRequest
 from scripted.scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: Seconds between two checks for due tokens: the most that a token is late. Tokens due together share a write.
 _TICK_SECONDS = 0.02

@@ -21,7 +21,7 @@ from api.schemas.paths import JobId
 from api.schemas.queries import JobsQuery
 from api.schemas.requests import RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
-from api.streams import Waits
+from api.streams.waits import Waits
 from api.submission import JOB, Accepted, SubmissionService, read_submission
 from core import errors, ids
 from core.database import Database

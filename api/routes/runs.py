@@ -84,7 +84,7 @@ class RunRoutes:
         """List a job's changes, oldest first: who made each one, and when."""
         self._check(job_id, caller)
         entries, more = timeline.read(self._database, job_id, limit=query.limit, after=query.after)
-        data = [TimelineEntry.model_validate(entry) for entry in entries]
+        data = [TimelineEntry.from_record(entry) for entry in entries]
         return reply(Timeline.of(data, has_more=more))
 
     def _check(self, job_id: uuid.UUID, caller: Caller) -> None:

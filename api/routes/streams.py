@@ -14,7 +14,8 @@ from api.auth import FOLLOWER, Caller, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.events import EventsHeaders, EventsQuery, StreamToken
 from api.schemas.paths import JobId
-from api.streams import Streams, frames
+from api.streams import frames
+from api.streams.follow import Streams
 from api.tokens import StreamTokens
 from core import ids
 from core.database import Database
@@ -22,6 +23,8 @@ from jobs.store import event_log, history
 
 EVENTS: Final = "/v1/jobs/<job_id>/events"
 TOKEN: Final = "/v1/jobs/<job_id>/stream_token"  # noqa: S105 - a path
+#: The routes that CORS may open to pages of other origins.
+RULES: Final = (EVENTS, TOKEN)
 _STREAM: Final[dict[str, Any]] = {
     "text/event-stream": {
         "schema": {

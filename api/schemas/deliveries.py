@@ -90,16 +90,9 @@ class DeliveryAttempt(ResponseModel):
         """
         code = attempt.error_code if everywhere else disclosed_code(attempt)
         connected = everywhere or code != NO_PUBLIC_ADDRESS
-        return cls(
-            number=attempt.number,
-            kind=attempt.kind.value,
-            state=attempt.state.value,
-            due_at=attempt.due_at,
-            started_at=attempt.started_at,
-            ended_at=attempt.ended_at,
-            outcome=None if attempt.outcome is None else attempt.outcome.value,
+        return cls.from_record(
+            attempt,
             request_headers=None,
-            status_code=attempt.status_code,
             response_body=None,
             response_truncated=False,
             error_code=code,
@@ -107,7 +100,6 @@ class DeliveryAttempt(ResponseModel):
             if connected and attempt.seconds is not None
             else None,
             address=attempt.address if everywhere else _public(attempt.address),
-            next_at=attempt.next_at,
         )
 
     @classmethod
@@ -158,7 +150,8 @@ class Delivery(ResponseModel):
     @classmethod
     def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
         """Return a delivery as callers see it in a list; ``everywhere`` as for an attempt."""
-        return cls(
+        return cls.from_record(
+            view.delivery,
             **_facts(view, everywhere=everywhere),
             attempts=[
                 DeliveryAttempt.of(attempt, everywhere=everywhere) for attempt in view.attempts
@@ -174,7 +167,8 @@ class DeliveryWithPayload(Delivery):
     @classmethod
     def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
         """Return a single delivery as callers see it; ``everywhere`` as for an attempt."""
-        return cls(
+        return cls.from_record(
+            view.delivery,
             **_facts(view, everywhere=everywhere),
             attempts=DeliveryAttempt.whole(view.attempts, everywhere=everywhere),
             payload=orjson.loads(view.event.payload),
@@ -194,12 +188,8 @@ def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
         "job_id": event.job_id and ids.show("job", event.job_id),
         "webhook_endpoint_id": delivery.endpoint_id and ids.show("we", delivery.endpoint_id),
         "origin": view.origin,
-        "status": delivery.status.value,
         "error_code": delivery.error_code if everywhere else _disclosed_end(view),
-        "created_at": delivery.created_at,
-        "delivered_at": delivery.delivered_at,
         "next_at": view.next_at,
-        "attempt_count": delivery.attempt_count,
     }
 
 

@@ -32,13 +32,11 @@ class JobImage(ResponseModel):
     def of(cls, view: ImageView) -> Self:
         """Return the response for ``view``."""
         image = view.image
-        return cls(
+        return cls.from_record(
+            image,
             id=ids.show("img", image.id),
             sha256=image.original_sha256,
-            width=image.width,
-            height=image.height,
             tokens=view.tokens,
-            detail=image.detail,
         )
 
 
@@ -118,11 +116,8 @@ class Finding(ResponseModel):
     ]
     attempt: int
     generation: int = Field(description="The `index` of the trace's generation.")
-    start: int = Field(
-        validation_alias="start_char",
-        description="First character of the place in the generation's text.",
-    )
-    end: int = Field(validation_alias="end_char", description="The character after the place.")
+    start: int = Field(description="First character of the place in the generation's text.")
+    end: int = Field(description="The character after the place.")
     action: Literal["forced", "stopped", "confirmed", "corrected", "doubted", "none"] = Field(
         description="`forced`: the trace was cut and the model was forced to answer. `stopped`: the trace was cut; an "
         "answer before the cut counts. For `verify`: the verdict."
@@ -307,26 +302,22 @@ class Job(ResponseModel):
         job = view.job
         job_id = ids.show("job", job.id)
         removed = _removed(view)
-        return cls(
+        return cls.from_record(
+            job,
             id=job_id,
             account=ids.show("acct", job.account_id),
-            status=job.status.value,
-            model=job.model,
-            question=job.question,
             images=[JobImage.of(image) for image in view.images],
             answer=JobAnswer.of(view),
             votes=Votes.of(job),
-            findings=[Finding.model_validate(entry) for entry in view.findings],
-            finish_reason=job.finish_reason,
+            findings=[
+                Finding.from_record(entry, start=entry.start_char, end=entry.end_char)
+                for entry in view.findings
+            ],
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
             usage=_job_usage(job),
-            queue=view.queue and Queue.model_validate(view.queue),
+            queue=view.queue and Queue.from_record(view.queue),
             warnings=Notice.late(view.queue, job),
-            progress=view.progress and Progress.model_validate(view.progress),
-            attempt=job.attempt,
-            crashes=job.crashes,
-            failures=job.failures,
-            priority=job.priority.value,
+            progress=view.progress and Progress.from_record(view.progress),
             options=EffectiveOptions.of(job),
             metadata=job.metadata_,
             group=job.group_id and ids.show("grp", job.group_id),
@@ -334,12 +325,6 @@ class Job(ResponseModel):
             reruns=None if listed else [ids.show("job", rerun) for rerun in view.reruns],
             data_removed="answer" in removed,
             removed=removed,
-            created_at=job.created_at,
-            deadline_at=job.deadline_at,
-            started_at=job.started_at,
-            first_token_at=job.first_token_at,
-            cancel_requested_at=job.cancel_requested_at,
-            finished_at=job.finished_at,
             timings=Timings.of(job),
             urls=_urls(job_id),
         )
@@ -394,13 +379,7 @@ def _removed(view: history.JobView) -> list[Removed]:
 def _job_usage(job: records.Job) -> JobUsage | None:
     if job.input_tokens is None:
         return None
-    return JobUsage(
-        input_tokens=job.input_tokens,
-        cached_tokens=job.cached_tokens,
-        image_tokens=job.image_tokens,
-        output_tokens=job.output_tokens or 0,
-        engine_seconds=job.engine_seconds,
-    )
+    return JobUsage.from_record(job, output_tokens=job.output_tokens or 0)
 
 
 def _urls(job_id: str) -> JobUrls:

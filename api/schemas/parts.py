@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Generic, Literal, Self, TypeVar
+from typing import Any, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,9 +14,14 @@ _Id = TypeVar("_Id")
 class ResponseModel(BaseModel):
     """The base of all responses. A validation error must not quote its values."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, from_attributes=True, hide_input_in_errors=True
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    @classmethod
+    def from_record(cls, record: object, **fields: Any) -> Self:  # noqa: ANN401 - of any field
+        """Return the response with ``fields``; ``record`` has the other required ones under their names."""
+        required = (name for name, field in cls.model_fields.items() if field.is_required())
+        others = {name: getattr(record, name) for name in required if name not in fields}
+        return cls(**others, **fields)
 
 
 class Page(ResponseModel, Generic[_Item, _Id]):

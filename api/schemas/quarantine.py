@@ -33,13 +33,10 @@ class QuarantinedImage(ResponseModel):
     @classmethod
     def of(cls, image: quarantine.QuarantinedImage) -> Self:
         """Return the response for an image in quarantine."""
-        return cls(
+        return cls.from_record(
+            image,
             image_id=ids.show("img", image.image_id),
             account_id=ids.show("acct", image.account_id),
-            sha256=image.sha256,
-            crashes=image.crashes,
-            last_crashed_at=image.last_crashed_at,
-            quarantined_at=image.quarantined_at,
         )
 
 

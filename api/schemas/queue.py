@@ -51,15 +51,12 @@ class QueueWorker(ResponseModel):
         state: Literal["live", "draining", "silent"] = "silent"
         if seen.alive:
             state = "draining" if heartbeat.draining else "live"
-        return cls(
-            id=heartbeat.id,
-            host=heartbeat.host,
-            version=heartbeat.version,
+        return cls.from_record(
+            heartbeat,
             state=state,
-            slots=heartbeat.slots,
             heartbeat_age_seconds=round(max(0.0, seen.age.total_seconds()), 3),
             started_at=seen.started_at,
-            engines=[QueueEngine.model_validate(engine) for engine in heartbeat.engines or ()],
+            engines=[QueueEngine.from_record(engine) for engine in heartbeat.engines or ()],
         )
 
 
@@ -114,16 +111,14 @@ class QueueState(ResponseModel):
         """Return the response for ``queue`` and ``backlog``, and for operators also for the workers in ``seen``."""
         minutes = statistics.RECENT.total_seconds() / 60
         oldest = queue.oldest
-        return cls(
-            depth=queue.depth,
-            due=queue.due,
+        return cls.from_record(
+            queue,
             oldest_age_seconds=None if oldest is None else round(oldest.total_seconds(), 3),
-            running=queue.running,
             submitted_per_minute=round(queue.submitted / minutes, 1),
             finished_per_minute=round(queue.finished / minutes, 1),
             deliveries=QueueDeliveries.of(backlog),
             workers=None if seen is None else [QueueWorker.of(worker) for worker in seen],
             engines=None
             if seen is None
-            else [QueueEngine.model_validate(engine) for engine in workforce.engines(seen)],
+            else [QueueEngine.from_record(engine) for engine in workforce.engines(seen)],
         )

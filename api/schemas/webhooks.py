@@ -110,18 +110,15 @@ class Endpoint(ResponseModel):
     @classmethod
     def of(cls, endpoint: tables.WebhookEndpoint, *, secret: str | None = None) -> Self:
         """Return ``endpoint`` as callers see it, with its ``secret`` the one time that it is shown."""
-        return cls(
+        return cls.from_record(
+            endpoint,
             id=ids.show("we", endpoint.id),
             created_at=_unix(endpoint.created_at),
             updated_at=_unix(endpoint.updated_at),
-            name=endpoint.name,
-            url=endpoint.url,
-            event_types=list(endpoint.event_types),
             signing_secret_hint=endpoint.redacted_secret,
             signing_secret=secret,
             old_secret_expires_at=_maybe(endpoint.previous_expires_at),
             disabled_at=_maybe(endpoint.disabled_at),
-            disabled_reason=endpoint.disabled_reason,
             failing_since=_maybe(endpoint.failing_since),
         )
 
@@ -172,14 +169,11 @@ class Recovery(ResponseModel):
     @classmethod
     def of(cls, recovery: tables.WebhookRecovery) -> Self:
         """Return ``recovery`` as callers see it."""
-        return cls(
+        return cls.from_record(
+            recovery,
             id=ids.show("rcv", recovery.id),
             webhook_endpoint_id=ids.show("we", recovery.endpoint_id),
             status="running" if recovery.ended_at is None else "done",
-            since=recovery.since,
-            resent=recovery.resent,
-            created_at=recovery.created_at,
-            ended_at=recovery.ended_at,
         )
 
 

@@ -10,9 +10,10 @@ import contextlib
 import http.client
 import threading
 import weakref
+from collections.abc import Iterator
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import structlog
@@ -23,9 +24,6 @@ from jobs import engine, refusals
 from worker.engines.sglang import tokenizer, wire
 from worker.engines.sglang.chat import Chat, ChatTimeouts
 from worker.engines.sglang.server import EngineServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: The time limit of an abort; its caller may have other streams to stop.
 _ABORT_SECONDS = 2.0

@@ -8,17 +8,14 @@ from __future__ import annotations
 import base64
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import orjson
 
 from core import errors, special_tokens
+from core.special_tokens import SpecialTokens
 from jobs import engine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from core.special_tokens import SpecialTokens
 
 DONE = b"[DONE]"
 _PREFIX = b"data:"
