@@ -86,7 +86,7 @@ def ls(*, as_json: output.AsJson = False) -> None:
             ("id", "account", "role", "name", "key", "priority", "limits", "created", "revoked"),
             [
                 (
-                    ids.show("key", row.id),
+                    ids.show("key", row.key_id),
                     row.account,
                     row.role,
                     row.name,
@@ -103,7 +103,7 @@ def ls(*, as_json: output.AsJson = False) -> None:
     output.as_json(
         [
             {
-                "id": ids.show("key", row.id),
+                "id": ids.show("key", row.key_id),
                 "account": row.account,
                 "role": row.role,
                 "name": row.name,

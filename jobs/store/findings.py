@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import uuid
 from collections.abc import Iterable, Sequence
 
@@ -59,7 +60,5 @@ def of(
             FindingEntry.job_id, FindingEntry.attempt, FindingEntry.generation, FindingEntry.kind
         )
     )
-    by_job: dict[uuid.UUID, tuple[FindingEntry, ...]] = {}
-    for row in rows:
-        by_job[row.job_id] = (*by_job.get(row.job_id, ()), row)
-    return by_job
+    by_job = itertools.groupby(rows, key=lambda row: row.job_id)
+    return {job_id: tuple(found) for job_id, found in by_job}

@@ -306,16 +306,9 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gen
         "output": ended.output,
         "event_index": event_index.pack(index),
         "steps": ended.read().steps,
-        "finish_reason": ended.finish_reason,
-        "input_tokens": ended.input_tokens,
-        "cached_tokens": ended.cached_tokens,
-        "image_tokens": ended.image_tokens,
-        "output_tokens": ended.output_tokens,
-        "first_token_at": ended.first_token_at,
-        "ended_at": ended.ended_at,
     }
     started_at: datetime | None = transaction.execute(
-        _FINISHED, place | written
+        _FINISHED, place | written | _usage(ended)
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(GenerationEnded(started_at=started_at, ended=ended))
@@ -330,21 +323,21 @@ def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gener
     It cannot be stored earlier: readers see the events of an attempt in the order of their numbers, and events of the
     others with numbers below the last one of this generation may not be stored yet.
     """
-    transaction.execute(
-        _NOTED,
-        {
-            "b_job": job_id,
-            "b_attempt": attempt,
-            "b_generation": ended.generation,
-            "finish_reason": ended.finish_reason,
-            "input_tokens": ended.input_tokens,
-            "cached_tokens": ended.cached_tokens,
-            "image_tokens": ended.image_tokens,
-            "output_tokens": ended.output_tokens,
-            "first_token_at": ended.first_token_at,
-            "ended_at": ended.ended_at,
-        },
-    )
+    place = {"b_job": job_id, "b_attempt": attempt, "b_generation": ended.generation}
+    transaction.execute(_NOTED, place | _usage(ended))
+
+
+def _usage(ended: GenerationEnd) -> dict[str, Any]:
+    """Return the columns of the end of a generation, besides its output."""
+    return {
+        "finish_reason": ended.finish_reason,
+        "input_tokens": ended.input_tokens,
+        "cached_tokens": ended.cached_tokens,
+        "image_tokens": ended.image_tokens,
+        "output_tokens": ended.output_tokens,
+        "first_token_at": ended.first_token_at,
+        "ended_at": ended.ended_at,
+    }
 
 
 def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, TraceReading]:
