@@ -23,8 +23,7 @@ def ls(
     as_json: output.AsJson = False,
 ) -> None:
     """List images in quarantine, newest first."""
-    cursor = {} if after is None else {"after": after}
-    page = client.connect(Settings.read()).look("/v1/quarantine", limit=limit, **cursor)
+    page = client.connect(Settings.read()).look("/v1/quarantine", limit=limit, after=after)
     if not output.for_people(as_json=as_json):
         output.as_json(page)
         return
