@@ -52,6 +52,8 @@ class MetricsRoutes:
         open_now: return the number of open requests, by their kind.
     """
 
+    TAG = "operations"
+
     def __init__(
         self,
         settings: Settings,
@@ -97,7 +99,6 @@ class MetricsRoutes:
     @route.get(
         METRICS,
         operation_id="metrics",
-        tag="operations",
         guard=Right.EVERYWHERE,
         answers={
             200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=_TEXT)

@@ -551,7 +551,7 @@ def _translate_faults() -> Iterator[None]:
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
         if getattr(error.orig, "sqlstate", None) == "55P03":
             raise LockTimeout("The database is busy with the same row.") from error
-        if _disk_is_full(error.orig):
+        if _says(error.orig, sqlite="SQLITE_FULL", sqlstate="53100"):
             raise DiskFull("The database's disk is full.", retry_after=_DISK_SECONDS) from error
         raise DatabaseUnavailable("The database does not answer.") from error
     except failpoints.FailpointFault as error:
@@ -569,19 +569,13 @@ def _translate_faults() -> Iterator[None]:
 
 def _was_ended(error: BaseException | None) -> bool:
     """Whether ``error`` of the driver means that the statement took too long."""
-    cause = getattr(error, "orig", None)
-    return (
-        getattr(cause, "sqlite_errorname", None) == "SQLITE_INTERRUPT"
-        or getattr(cause, "sqlstate", None) == "57014"
-    )
+    return _says(getattr(error, "orig", None), sqlite="SQLITE_INTERRUPT", sqlstate="57014")
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether ``error`` of the driver means a full disk: SQLite has a name for it, PostgreSQL an SQLSTATE."""
-    return (
-        getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
-        or getattr(error, "sqlstate", None) == "53100"
-    )
+def _says(error: BaseException | None, *, sqlite: str, sqlstate: str) -> bool:
+    """Whether ``error`` of the driver has SQLite's name of a fault, or PostgreSQL's SQLSTATE of it."""
+    name, state = getattr(error, "sqlite_errorname", None), getattr(error, "sqlstate", None)
+    return name == sqlite or state == sqlstate
 
 
 def _hide_details(context: sa.ExceptionContext) -> None:

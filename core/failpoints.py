@@ -22,19 +22,15 @@ class FailpointFault(Exception):
     """Raised by a place that is armed with ``raise``; callers treat it as a lost connection."""
 
 
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _pause() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
 def _raise() -> None:
     raise FailpointFault("raised by a failpoint")
 
 
-_ACTIONS: Mapping[str, Callable[[], None]] = {"kill": _kill, "pause": _pause, "raise": _raise}
+_ACTIONS: Mapping[str, Callable[[], None]] = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "pause": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "raise": _raise,
+}
 
 
 class Failpoint:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -61,13 +62,12 @@ def _migrate(connection: sa.Connection) -> None:
 
 def _run() -> None:
     url = context.config.attributes.get("database_url") or Settings.read().database
-    database = Database(url)
-    try:
-        with database.engine.connect() as connection:
-            _migrate(connection)
-            connection.commit()
-    finally:
-        database.close()
+    with (
+        contextlib.closing(Database(url)) as database,
+        database.engine.connect() as connection,
+    ):
+        _migrate(connection)
+        connection.commit()
 
 
 _run()

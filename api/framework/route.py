@@ -3,7 +3,9 @@
 A class of routes decorates its methods::
 
     class JobRoutes:
-        @route.get("/v1/jobs/<job_id>", operation_id="getJob", tag="jobs", guard=Right.READ, answers=...)
+        TAG = "jobs"
+
+        @route.get("/v1/jobs/<job_id>", operation_id="getJob", guard=Right.READ, answers=...)
         def show(self, caller: Caller, job_id: JobId) -> Response:
             \"\"\"Get a job.\"\"\"
 
@@ -38,7 +40,7 @@ class Route:
         method: the HTTP method.
         rule: the path, with its parameters as ``<name>``.
         operation_id: the operation's id in the OpenAPI document.
-        tag: the group of operations that it belongs to.
+        tag: the group of operations that it belongs to; None: the ``TAG`` of its class.
         answers: the successful answers, by status.
         faults: the statuses of its errors, besides those that each route may answer with.
         guard: the key of the guard that admits a caller; None: the route is public.
@@ -49,8 +51,8 @@ class Route:
     rule: str
     _: KW_ONLY
     operation_id: str
-    tag: str
     answers: Mapping[int, ResponseSpec]
+    tag: str | None = None
     faults: tuple[int, ...] = ()
     guard: Hashable | None = None
     body: RequestBodySpec | None = None

@@ -28,6 +28,8 @@ class DeliveryRoutes:
         quota: refuses to send again for an account over its storage quota.
     """
 
+    TAG = "webhooks"
+
     def __init__(self, *, database: Database, quota: Quota) -> None:
         self._database = database
         self._quota = quota
@@ -35,7 +37,6 @@ class DeliveryRoutes:
     @route.get(
         "/v1/jobs/<job_id>/deliveries",
         operation_id="listJobDeliveries",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
         faults=(404, 422),
@@ -51,7 +52,6 @@ class DeliveryRoutes:
     @route.get(
         "/v1/webhook_endpoints/<endpoint_id>/deliveries",
         operation_id="listWebhookEndpointDeliveries",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
         faults=(404, 422),
@@ -75,7 +75,6 @@ class DeliveryRoutes:
     @route.get(
         "/v1/deliveries",
         operation_id="listDeliveries",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
         faults=(422,),
@@ -95,7 +94,6 @@ class DeliveryRoutes:
     @route.get(
         "/v1/deliveries/<delivery_id>",
         operation_id="getDelivery",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.DeliveryWithPayload, "The delivery.")},
         faults=(404,),
@@ -107,7 +105,6 @@ class DeliveryRoutes:
     @route.post(
         "/v1/deliveries/<delivery_id>/redeliver",
         operation_id="redeliver",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={202: ResponseSpec(schemas.DeliveryWithPayload, "The delivery, with its new try.")},
         faults=(404, 409),

@@ -57,6 +57,8 @@ class EndpointRoutes:
         timer: seconds that never go back.
     """
 
+    TAG = "webhooks"
+
     def __init__(
         self,
         settings: Settings,
@@ -80,7 +82,6 @@ class EndpointRoutes:
     @route.post(
         "/v1/webhook_endpoints",
         operation_id="createWebhookEndpoint",
-        tag="webhooks",
         guard=Right.SUBMIT,
         answers={
             201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
@@ -112,7 +113,6 @@ class EndpointRoutes:
     @route.get(
         "/v1/webhook_endpoints",
         operation_id="listWebhookEndpoints",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
         faults=(422,),
@@ -133,7 +133,6 @@ class EndpointRoutes:
     @route.get(
         _ONE,
         operation_id="getWebhookEndpoint",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
         faults=(404,),
@@ -145,7 +144,6 @@ class EndpointRoutes:
     @route.post(
         _ONE,
         operation_id="updateWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
         faults=(400, 404, 413, 415, 422),
@@ -170,7 +168,6 @@ class EndpointRoutes:
     @route.delete(
         _ONE,
         operation_id="deleteWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.EndpointDeleted, "The endpoint is deleted.")},
         faults=(404,),
@@ -184,7 +181,6 @@ class EndpointRoutes:
     @route.post(
         f"{_ONE}/rotate_secret",
         operation_id="rotateWebhookEndpointSecret",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
         faults=(400, 404, 413, 415, 422),
@@ -207,7 +203,6 @@ class EndpointRoutes:
     @route.post(
         f"{_ONE}/test",
         operation_id="testWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
         faults=(400, 404, 413, 415, 422),
@@ -250,7 +245,6 @@ class EndpointRoutes:
     @route.post(
         f"{_ONE}/enable",
         operation_id="enableWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
         faults=(404,),
@@ -267,7 +261,6 @@ class EndpointRoutes:
     @route.post(
         f"{_ONE}/recover",
         operation_id="recoverWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={202: ResponseSpec(schemas.Recovery, "The recovery, at its start.", ("Location",))},
         faults=(400, 404, 409, 413, 415, 422),
@@ -288,7 +281,6 @@ class EndpointRoutes:
     @route.get(
         f"{_ONE}/recoveries/<recovery_id>",
         operation_id="getWebhookRecovery",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.Recovery, "The recovery and its progress.")},
         faults=(404,),

@@ -60,6 +60,8 @@ class JobRoutes:
         forecast: estimates when jobs start.
     """
 
+    TAG = "jobs"
+
     def __init__(
         self,
         settings: Settings,
@@ -82,7 +84,6 @@ class JobRoutes:
     @route.post(
         "/v1/jobs",
         operation_id="createJob",
-        tag="jobs",
         guard=Right.SUBMIT,
         answers=_ACCEPTED,
         faults=(400, 409, 413, 415, 422),
@@ -107,7 +108,6 @@ class JobRoutes:
     @route.get(
         "/v1/jobs",
         operation_id="listJobs",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(JobList, "A page of jobs.")},
         faults=(404, 422),
@@ -135,7 +135,6 @@ class JobRoutes:
     @route.get(
         "/v1/jobs/<job_id>",
         operation_id="getJob",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(Job, "The job.", (*_PACE, "Preference-Applied"))},
         faults=(404,),
@@ -156,7 +155,6 @@ class JobRoutes:
     @route.post(
         "/v1/jobs/<job_id>/cancel",
         operation_id="cancelJob",
-        tag="jobs",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(Job, "The job.", _PACE)},
         faults=(404, 409),
@@ -180,7 +178,6 @@ class JobRoutes:
     @route.post(
         "/v1/jobs/<job_id>/rerun",
         operation_id="rerunJob",
-        tag="jobs",
         guard=Right.COMMAND,
         answers=_ACCEPTED,
         faults=(404, 409, 422),
@@ -202,7 +199,6 @@ class JobRoutes:
     @route.delete(
         "/v1/jobs/<job_id>",
         operation_id="deleteJob",
-        tag="jobs",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(JobDeleted, "The job's data is deleted.")},
         faults=(404, 409),

@@ -15,13 +15,14 @@ from core.settings import Settings
 class ModelRoutes:
     """The routes of models."""
 
+    TAG = "models"
+
     def __init__(self, settings: Settings) -> None:
         self._model = Model.served(settings)
 
     @route.get(
         "/v1/models",
         operation_id="listModels",
-        tag="models",
         guard=Right.READ,
         answers={200: ResponseSpec(ModelList, "The models.")},
     )
@@ -33,7 +34,6 @@ class ModelRoutes:
     @route.get(
         "/v1/models/<model_id>",
         operation_id="getModel",
-        tag="models",
         guard=Right.READ,
         answers={200: ResponseSpec(Model, "The model.")},
         faults=(404,),

@@ -26,13 +26,14 @@ _log = structlog.get_logger(__name__)
 class QuarantineRoutes:
     """The routes of images in quarantine."""
 
+    TAG = "operations"
+
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
     @route.get(
         "/v1/quarantine",
         operation_id="listQuarantine",
-        tag="operations",
         guard=Right.EVERYWHERE,
         answers={200: ResponseSpec(QuarantinedImageList, "A page of the images.")},
         faults=(422,),
@@ -51,7 +52,6 @@ class QuarantineRoutes:
     @route.post(
         "/v1/quarantine/<image_id>/release",
         operation_id="releaseImage",
-        tag="operations",
         guard=Right.EVERYWHERE,
         answers={200: ResponseSpec(ReleasedImage, "Jobs may use the image again.")},
         faults=(404,),

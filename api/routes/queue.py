@@ -33,6 +33,8 @@ class QueueRoutes:
         gate: resolves accounts.
     """
 
+    TAG = "operations"
+
     def __init__(
         self, settings: Settings, *, database: Database, wakeup: Wakeup, gate: Gate
     ) -> None:
@@ -44,7 +46,6 @@ class QueueRoutes:
     @route.get(
         "/v1/queue",
         operation_id="getQueue",
-        tag="operations",
         guard=Right.READ,
         answers={200: ResponseSpec(QueueState, "The queue.")},
         faults=(404, 422),

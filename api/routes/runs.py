@@ -23,13 +23,14 @@ MAX_TRACE_CHARS = 2 * 2**20
 class RunRoutes:
     """The routes of traces, attempts and timelines."""
 
+    TAG = "jobs"
+
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
     @route.get(
         "/v1/jobs/<job_id>/trace",
         operation_id="getTrace",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(Trace, "The trace so far.")},
         faults=(404, 422),
@@ -61,7 +62,6 @@ class RunRoutes:
     @route.get(
         "/v1/jobs/<job_id>/attempts",
         operation_id="listAttempts",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(AttemptList, "All attempts.")},
         faults=(404,),
@@ -75,7 +75,6 @@ class RunRoutes:
     @route.get(
         "/v1/jobs/<job_id>/timeline",
         operation_id="listTimeline",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(Timeline, "A page of the timeline.")},
         faults=(404, 422),

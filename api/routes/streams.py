@@ -41,6 +41,8 @@ _STREAM: Final[dict[str, Any]] = {
 class StreamRoutes:
     """The routes of event streams and stream tokens."""
 
+    TAG = "jobs"
+
     def __init__(self, *, database: Database, streams: Streams, tokens: StreamTokens) -> None:
         self._database = database
         self._streams = streams
@@ -49,7 +51,6 @@ class StreamRoutes:
     @route.get(
         EVENTS,
         operation_id="streamEvents",
-        tag="jobs",
         guard=FOLLOWER,
         answers={
             200: ResponseSpec(None, "The events until the end of the job.", content=_STREAM),
@@ -87,7 +88,6 @@ class StreamRoutes:
     @route.post(
         TOKEN,
         operation_id="createStreamToken",
-        tag="jobs",
         guard=Right.READ,
         answers={201: ResponseSpec(StreamToken, "The token.")},
         faults=(404,),

@@ -26,6 +26,8 @@ class UsageRoutes:
         gate: resolves accounts.
     """
 
+    TAG = "operations"
+
     def __init__(self, settings: Settings, *, database: Database, quota: Quota, gate: Gate) -> None:
         self._queue_limit = settings.queued_jobs_per_account
         self._database = database
@@ -35,7 +37,6 @@ class UsageRoutes:
     @route.get(
         "/v1/usage",
         operation_id="getUsage",
-        tag="operations",
         guard=Right.READ,
         answers={200: ResponseSpec(AccountUsage, "The account's usage and its limits.")},
         faults=(404, 422),

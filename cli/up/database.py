@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 from cli import client
@@ -46,8 +47,7 @@ def prepare(settings: Settings) -> FirstKey | None:
             "LONGLOOK_DATABASE_URL: the path of the SQLite file must be absolute"
         )
     schema.upgrade(url)
-    database = Database(url)
-    try:
+    with contextlib.closing(Database(url)) as database:
         if accounts.keys(database):
             _refuse_lost_pepper(settings)
             return None
@@ -64,8 +64,6 @@ def prepare(settings: Settings) -> FirstKey | None:
             name="first",
         )
         return FirstKey(key, generated=bootstrap is None)
-    finally:
-        database.close()
 
 
 def _refuse_lost_pepper(settings: Settings) -> None:
