@@ -1,7 +1,5 @@
 """Builds the application and wires its parts together. Importing this module builds nothing."""
 
-from __future__ import annotations
-
 import functools
 import threading
 import time

@@ -1,7 +1,5 @@
 """Authenticates callers, and checks the rights of their role."""
 
-from __future__ import annotations
-
 import enum
 import uuid
 from collections.abc import Callable

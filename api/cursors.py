@@ -1,7 +1,5 @@
 """Pages of lists: the cursor is the id of the last resource on the previous page."""
 
-from __future__ import annotations
-
 import uuid
 from dataclasses import dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """Liveness and readiness. Public, without secrets."""
 
-from __future__ import annotations
-
 import functools
 import threading
 from datetime import timedelta

@@ -1,7 +1,5 @@
 """``/metrics``: the counters of this process, and gauges of the whole service from SQL."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta

@@ -5,8 +5,6 @@ All API processes share the buckets through Redis. While Redis is unavailable, e
 the last known state. The headers are those of draft-ietf-httpapi-ratelimit-headers-10.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time

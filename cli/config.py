@@ -1,7 +1,5 @@
 """``longlook config``: the effective settings, and the reference of all settings."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """``longlook db``: upgrade the database, check migrations against models, rebuild the search index and byte counts."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import time

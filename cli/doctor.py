@@ -1,7 +1,5 @@
 """``longlook doctor``: checks the installation and the running service, with a remedy for every problem."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """``longlook jobs``: list, show, watch and cancel jobs."""
 
-from __future__ import annotations
-
 import shlex
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``longlook keys``: create, list, limit and revoke API keys, directly in the database."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -1,7 +1,5 @@
 """``longlook quarantine``: images that crashed engines, for operators."""
 
-from __future__ import annotations
-
 import urllib.parse
 from typing import Annotated
 

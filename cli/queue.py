@@ -1,7 +1,5 @@
 """``longlook queue``: the state of the queue, the workers and the engines."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

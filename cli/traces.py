@@ -1,7 +1,5 @@
 """``longlook traces``: parse the steps of stored traces again."""
 
-from __future__ import annotations
-
 import contextlib
 import time
 

@@ -1,7 +1,5 @@
 """``longlook usage``: an account's usage and limits."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

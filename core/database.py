@@ -1,7 +1,5 @@
 """The database: one engine per process, transactions, and its clock. SQLite (WAL) or PostgreSQL 15+."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import threading

@@ -5,8 +5,6 @@ HTTP status of the response, if a client sees the error. An instance may have a 
 image codes of OpenAI.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

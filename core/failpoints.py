@@ -5,8 +5,6 @@ success; ``stream.chunk=pause:5`` stops the process when it reaches the place fo
 place, and an unarmed one costs a lookup in an empty dictionary.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import os

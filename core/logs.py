@@ -6,8 +6,6 @@ other libraries are truncated, and tracebacks omit the values of variables. Cont
 characters are escaped, so that no logged text controls the terminal that shows it.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import io

@@ -1,7 +1,5 @@
 """Encrypts secrets at rest: Fernet with the key of the settings, or with several keys during a rotation."""
 
-from __future__ import annotations
-
 import base64
 import contextlib
 import functools

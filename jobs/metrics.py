@@ -4,8 +4,6 @@ A process counts only its own work: the API counts submissions, workers count ru
 queue, the workers) from SQL. docs/reference/metrics.md has the table.
 """
 
-from __future__ import annotations
-
 import functools
 from typing import Final
 

@@ -4,8 +4,6 @@ Redis loses and duplicates messages, so nothing depends on one: the sweeper repl
 finds nothing to claim. A request never waits until a wakeup is sent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import re
 import threading

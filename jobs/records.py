@@ -3,8 +3,6 @@
 Times are UTC (:class:`core.database.UTCDateTime`), enumerations are stored by value, ids are UUIDv7.
 """
 
-from __future__ import annotations
-
 import enum
 import uuid
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Alembic's environment: the service's settings and tables, and short lock timeouts on PostgreSQL."""
 
-from __future__ import annotations
-
 import contextlib
 from typing import Any, Literal
 

@@ -1,7 +1,5 @@
 """The revisions of the schema: which one a database is at, upgrades, and differences from the models."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import tempfile

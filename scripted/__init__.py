@@ -3,8 +3,6 @@
 It runs in process (:class:`Scripted`) or as a server that speaks SGLang's HTTP API (:mod:`scripted.server`).
 """
 
-from __future__ import annotations
-
 from scripted.engine import Clock, Scripted
 from scripted.options import ScriptedOptions
 

@@ -5,8 +5,6 @@ stream's id) counts as well. The text has the form of QVQ's answers: reasoning i
 ``**Final Answer**`` and ``\boxed{…}``. If the request has a JSON Schema, the text is a value of that schema.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

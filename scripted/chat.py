@@ -1,7 +1,5 @@
 """SGLang's chat API as the scripted engine speaks it: parses requests, writes answers. Formats of SGLang 0.5.23."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii

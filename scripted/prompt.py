@@ -4,8 +4,6 @@ As in SGLang's radix cache: prefixes are shared only under the same salt, images
 token of a prompt is always computed, and the least recently used prefixes are evicted first.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence

@@ -4,8 +4,6 @@ The engine's two interfaces share it: :class:`scripted.Scripted` in process, wit
 :mod:`scripted.server` over HTTP, with one event loop for all streams.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from collections import Counter

@@ -3,8 +3,6 @@
 One event loop with one timer serves hundreds of streams, so that it costs little next to the program under test.
 """
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import time

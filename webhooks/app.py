@@ -3,8 +3,6 @@
 A wakeup only wakes the dispatcher, which has its own threads: two slots of Celery are enough.
 """
 
-from __future__ import annotations
-
 from core import celery_process
 from core.settings import Settings
 from core.vault import Vault

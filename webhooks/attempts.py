@@ -4,8 +4,6 @@ One UPDATE ends an attempt, guarded by state and owner: a row is never claimed t
 next attempt. An owner that comes too late changes nothing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import random
 import uuid

@@ -8,8 +8,6 @@ that. So an account that names thousands of silent receivers delays neither prov
 An attempt is claimed once. :mod:`webhooks.attempts` ends it.
 """
 
-from __future__ import annotations
-
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

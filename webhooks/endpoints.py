@@ -7,8 +7,6 @@ A function that changes what an endpoint listens to first fans out what the outb
 (:mod:`webhooks.outbox`): earlier events follow the earlier configuration.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 A delivery attempt is due at once. The payload is the same bytes for all targets and attempts.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -8,8 +8,6 @@ The time of the move decides which endpoints get a notification. A transaction t
 therefore calls :func:`fan_out_account` first.
 """
 
-from __future__ import annotations
-
 import collections
 import itertools
 import uuid

@@ -5,8 +5,6 @@ answer from payloads, and what receivers replied, which may repeat it. ``event``
 deliveries and attempts. The delivery process runs :func:`batch`; any number of processes may do so at once.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass

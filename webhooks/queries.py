@@ -1,7 +1,5 @@
 """Reads deliveries, of a job, an endpoint or an account, with their attempts; and recoveries."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

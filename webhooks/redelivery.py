@@ -4,8 +4,6 @@ They do not advance the schedule, go to disabled endpoints, too, and do not affe
 has the same ``webhook-id``. Each function writes attempts and wakes the delivery process, which sends them.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The parts of a delivery process: built at its start, drained at SIGTERM, stopped at its end."""
 
-from __future__ import annotations
-
 import os
 import random
 import secrets

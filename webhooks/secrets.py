@@ -3,8 +3,6 @@
 Each is made once, at its first use: two that make one at the same time both get the one that was stored.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ The row of the attempt exists before anything is sent. So a crash at any line le
 another attempt with the same ``webhook-id``.
 """
 
-from __future__ import annotations
-
 import email.utils
 import random
 import threading

@@ -3,8 +3,6 @@
 Secrets are sealed by the vault, never plain.
 """
 
-from __future__ import annotations
-
 import uuid
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """Parameters of a path: the types that handlers annotate them with convert their text."""
 
-from __future__ import annotations
-
 import re
 import typing
 import uuid

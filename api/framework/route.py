@@ -13,8 +13,6 @@ The declaration stays at the function. :meth:`api.framework.router.Router.includ
 instance, so that a handler finds its collaborators in ``self``.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import KW_ONLY, dataclass

@@ -1,7 +1,5 @@
 """Limits a request body while it is read: its codings, its size, and errors of its transfer."""
 
-from __future__ import annotations
-
 from typing import IO
 
 from werkzeug import Request

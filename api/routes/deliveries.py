@@ -1,7 +1,5 @@
 """Routes of webhook deliveries: list those of a job, an endpoint or an account, get one, send one again."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from http import HTTPStatus

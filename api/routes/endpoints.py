@@ -3,8 +3,6 @@
 The API sends no webhooks: a test writes a delivery, wakes the delivery process, and polls for the result.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

@@ -1,7 +1,5 @@
 """``/v1/groups``: several questions about the same images."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 
 import flask

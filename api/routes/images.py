@@ -1,7 +1,5 @@
 """``/v1/images``: upload, get and delete images."""
 
-from __future__ import annotations
-
 import uuid
 
 import flask

@@ -1,7 +1,5 @@
 """``/v1/jobs``: submit, list, get, cancel, rerun and delete jobs."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import uuid

@@ -1,7 +1,5 @@
 """``/v1/models``: the served model and its limits."""
 
-from __future__ import annotations
-
 from flask import Response
 
 from api import errors as problems

@@ -1,7 +1,5 @@
 """``/v1/quarantine``: images that crashed engines, for operators."""
 
-from __future__ import annotations
-
 import structlog
 from flask import Response
 

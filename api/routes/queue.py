@@ -1,7 +1,5 @@
 """``/v1/queue``: the state of the queue; ``/v1/jobs/{id}/run_now``: end a job's wait for its next attempt."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from flask import Response

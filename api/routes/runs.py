@@ -1,7 +1,5 @@
 """``/v1/jobs/{id}/trace``, ``/attempts`` and ``/timeline``: how a job ran."""
 
-from __future__ import annotations
-
 import uuid
 
 from flask import Response

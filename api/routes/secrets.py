@@ -1,7 +1,5 @@
 """The secrets and keys that sign webhooks, and the event types: ``/v1/webhook_secret``, ``/v1/webhook_event_types``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import flask

@@ -1,7 +1,5 @@
 """``/v1/jobs/{id}/events`` and ``/stream_token``: the events of a job, live or replayed."""
 
-from __future__ import annotations
-
 import uuid
 from http import HTTPMethod, HTTPStatus
 from typing import Any, Final

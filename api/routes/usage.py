@@ -1,7 +1,5 @@
 """``/v1/usage``: the usage of an account and its limits."""
 
-from __future__ import annotations
-
 from flask import Response
 
 from api import rate_limits

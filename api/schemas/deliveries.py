@@ -1,7 +1,5 @@
 """Webhook deliveries with their attempts. Lists leave out the texts whose length receivers choose."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Sequence
 from typing import Any, Literal, Self

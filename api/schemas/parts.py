@@ -1,7 +1,5 @@
 """Models that several responses share."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any, Generic, Literal, Self, TypeVar
 

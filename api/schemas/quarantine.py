@@ -1,7 +1,5 @@
 """Images in quarantine, for operators."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The state of the queue in responses, and of workers and engines for operators."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Self
 

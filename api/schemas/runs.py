@@ -1,7 +1,5 @@
 """Traces, attempts and timelines of jobs in responses."""
 
-from __future__ import annotations
-
 from typing import Any, Literal, Self
 
 from pydantic import Field

@@ -3,8 +3,6 @@
 Source of the shape: ``openai/types/webhooks`` of the official client. Its times are Unix seconds.
 """
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Literal, Self
 

@@ -5,8 +5,6 @@ cache; the rest is for activations. The key-value cache divided by the KiB per t
 running streams share.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """GPU memory that a checkpoint of the Qwen2-VL family needs: weights and cache."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The home directory: all state of ``longlook up``, locked by one supervisor at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl

@@ -1,7 +1,5 @@
 """What must exist before the first process starts: the schema, the pepper, the first account and its key."""
 
-from __future__ import annotations
-
 import contextlib
 from dataclasses import dataclass
 

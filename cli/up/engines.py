@@ -1,7 +1,5 @@
 """The engines of ``longlook up``: which ones, whether to start one, and whether they are ready."""
 
-from __future__ import annotations
-
 import shlex
 import socket
 import time

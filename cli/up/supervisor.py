@@ -1,7 +1,5 @@
 """Supervisor of the programs of ``longlook up``: restarts them, handles signals, and stops them in order."""
 
-from __future__ import annotations
-
 import sys
 import time
 from dataclasses import dataclass

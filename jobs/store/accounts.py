@@ -1,7 +1,5 @@
 """Accounts and API keys. A key is shown once; the database stores its HMAC-SHA256 with the pepper."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import hmac

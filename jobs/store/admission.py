@@ -1,7 +1,5 @@
 """Admission of jobs: room in the queue, and free space on the disk of an SQLite database."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time

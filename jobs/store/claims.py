@@ -5,8 +5,6 @@ it no longer does, each function returns None (or leaves the job out of its resu
 :mod:`jobs.store.settle` ends an attempt.
 """
 
-from __future__ import annotations
-
 import contextlib
 import random
 import threading

@@ -1,7 +1,5 @@
 """Sequence numbers of events in SQL: reserved before use, and the last one through which events are stored."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The sweep: it ends leases whose owners are gone, and queued jobs past their deadlines."""
 
-from __future__ import annotations
-
 import random
 import uuid
 from collections.abc import Mapping

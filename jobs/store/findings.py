@@ -1,7 +1,5 @@
 """Findings of guards, stored with the generation in which they were found."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import uuid

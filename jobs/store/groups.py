@@ -4,8 +4,6 @@ The ``group_id`` of all jobs of a group is the leader's id. The engine computes 
 first, so the followers wait for it. What they wait for is in the leader's row, and the wait ends whatever process dies.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Idempotency keys: a repeated request finds the job that the first one created. A unique index of jobs holds them."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import timedelta
 from typing import Any

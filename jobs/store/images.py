@@ -1,7 +1,5 @@
 """The images of submissions: facts once per account, original and detail; bytes once per account and image key."""
 
-from __future__ import annotations
-
 import functools
 import uuid
 from collections.abc import Collection, Sequence

@@ -15,8 +15,6 @@ A column of the job per class states when its data was removed. Due jobs are fou
 interrupted: each batch is a transaction of its own, and any number of processes may purge at once.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass

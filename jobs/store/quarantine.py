@@ -7,8 +7,6 @@ an image with repeated crashes keeps its count. Counts belong to one account: no
 another one, or get them refused.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The removal of a job's data and of an image's bytes. Counters, hashes and the timeline stay."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Collection
 

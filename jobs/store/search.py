@@ -6,8 +6,6 @@ account, and its duration reveals nothing about them. The transactions that writ
 and delete these rows.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection, Iterable
 from typing import Any

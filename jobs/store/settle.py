@@ -3,8 +3,6 @@
 Each function returns False when the claim has lost the job; then it has written nothing.
 """
 
-from __future__ import annotations
-
 import functools
 import random
 import uuid

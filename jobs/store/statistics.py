@@ -1,7 +1,5 @@
 """Statistics of the queue: its length, its age, and how fast it moves."""
 
-from __future__ import annotations
-
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta

@@ -5,8 +5,6 @@ process writes, and wherever it dies, the changes add up to the size of the rows
 totals, so that there are few to read. The text of a running generation counts once the generation has ended.
 """
 
-from __future__ import annotations
-
 import collections
 import enum
 import threading

@@ -1,7 +1,5 @@
 """Submissions: images, jobs, idempotency key and timeline in one transaction. The 202 follows the commit."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The one way to change a job: a guarded UPDATE and an entry in the append-only timeline, in one transaction."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

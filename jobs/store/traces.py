@@ -1,7 +1,5 @@
 """The raw output of generations: appended while they run, folded into one text at the end, readable at any time."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import uuid

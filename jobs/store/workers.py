@@ -1,7 +1,5 @@
 """Worker processes and their heartbeats."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass

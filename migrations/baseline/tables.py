@@ -1,7 +1,5 @@
 """The tables and indexes of revision 0100."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import sqlalchemy as sa

@@ -1,7 +1,5 @@
 """One streamed chat with SGLang, from the dial to the last byte: its phases, and the error of each."""
 
-from __future__ import annotations
-
 import http.client
 import threading
 import time

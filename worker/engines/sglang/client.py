@@ -4,8 +4,6 @@ It relies on these facts of SGLang 0.5.23: the response head arrives with the fi
 with an in-band error; aborts match by prefix and ignore unknown ids; idle connections are closed after five seconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import threading

@@ -1,7 +1,5 @@
 """The HTTP server of an engine: connections for streams, and short requests about its state."""
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import ssl

@@ -1,7 +1,5 @@
 """Which special tokens an engine's tokenizer has: read from the checkpoint's files, or from the engine."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 The shapes are those of SGLang 0.5.23 (``srt/entrypoints/openai``); each event is one ``data:`` line.
 """
 
-from __future__ import annotations
-
 import base64
 import threading
 from collections import OrderedDict
