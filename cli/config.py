@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Annotated
 
 import typer
@@ -53,15 +53,7 @@ def show(
         return
     output.table(
         ("variable", "value", "source", "purpose"),
-        [
-            (
-                row.variable,
-                row.value,
-                row.source,
-                row.description,
-            )
-            for row in rows
-        ],
+        map(astuple, rows),
     )
 
 

@@ -47,10 +47,5 @@ def release(
 
 def row(image: output.Json) -> tuple[str, ...]:
     """Return the table row of an image."""
-    return (
-        image["image_id"],
-        image["account_id"],
-        str(image["crashes"]),
-        image["last_crashed_at"],
-        image["quarantined_at"],
-    )
+    columns = ("image_id", "account_id", "crashes", "last_crashed_at", "quarantined_at")
+    return tuple(str(image[name]) for name in columns)

@@ -4,7 +4,7 @@ import functools
 import itertools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Self
@@ -127,6 +127,10 @@ class GenerationTrace:
 
 _JOB = table(Job).c
 _GENERATION = table(Generation).c
+#: The fields of :class:`GenerationTrace` that are columns of its generation.
+_COPIED = {field.name for field in fields(GenerationTrace)} & {*_GENERATION.keys()} - {
+    "event_index"
+}
 #: The condition of a job to be one of ``b_held`` (job, attempt) and still to belong to ``b_owner``.
 HELD = (
     timeline.standing(Status.RUNNING),
@@ -458,24 +462,12 @@ def _trace(generation: Generation, pieces: Sequence[TraceChunk]) -> GenerationTr
     ended = generation.output is not None
     indexes = [generation.event_index] if ended else [piece.event_index for piece in pieces]
     return GenerationTrace(
-        attempt=generation.attempt,
-        number=generation.number,
+        **{name: getattr(generation, name) for name in _COPIED},
         text="".join(piece.text for piece in pieces)
         if generation.output is None
         else generation.output,
         complete=generation.ended_at is not None,
         folded=ended,
-        finish_reason=generation.finish_reason,
-        input_tokens=generation.input_tokens,
-        cached_tokens=generation.cached_tokens,
-        image_tokens=generation.image_tokens,
-        output_tokens=generation.output_tokens,
-        started_at=generation.started_at,
-        first_token_at=generation.first_token_at,
-        ended_at=generation.ended_at,
         event_index=tuple(entry for index in indexes for entry in event_index.unpack(index)),
         stored_steps=generation.steps,
-        continues=generation.continues,
-        valid_chars=generation.valid_chars,
-        inserted=generation.inserted,
     )
