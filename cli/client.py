@@ -371,7 +371,6 @@ def _kinds(kind: type[errors.RequestError]) -> Iterator[type[errors.RequestError
 
 
 def _faults(body: Json) -> tuple[errors.Fault, ...]:
-    """Return the faults that an error response lists."""
     listed = body.get("errors")
     return tuple(
         errors.Fault(

@@ -8,7 +8,8 @@ from alembic import context
 
 from core.database import Database, UTCDateTime
 from core.settings import Settings
-from webhooks.tables import Record
+from jobs.records import Record
+from webhooks import tables  # noqa: F401 - its tables are records, too
 
 _LOCK_TIMEOUT = "4s"
 _STATEMENT_TIMEOUT = "60s"

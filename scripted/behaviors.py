@@ -271,7 +271,6 @@ def _sample(schema: Mapping[str, Any], defs: Mapping[str, Any], rng: random.Rand
 
 
 def _integer(schema: Mapping[str, Any], rng: random.Random) -> int:
-    """Return an integer within the bounds."""
     least = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + 1)
     most = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - 1)
     if least == -math.inf:
@@ -280,7 +279,6 @@ def _integer(schema: Mapping[str, Any], rng: random.Random) -> int:
 
 
 def _number(schema: Mapping[str, Any]) -> float:
-    """Return a number within the bounds."""
     least: float = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf))
     most: float = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf))
     if least == -math.inf:

@@ -243,7 +243,6 @@ def _event(data: bytes) -> bytes:
 def _completion(
     request: engine.GenerationRequest, text: str, reason: str, usage: engine.TokenUsage
 ) -> dict[str, Any]:
-    """Return the answer to a request without streaming."""
     message = {"role": "assistant", "content": text, "reasoning_content": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
     return {

@@ -13,18 +13,6 @@ from sqlalchemy.orm import Mapped, mapped_column
 from jobs.records import Record, enumeration, partial_index
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 
-__all__ = [
-    "Record",
-    "SigningKey",
-    "WebhookAttempt",
-    "WebhookDelivery",
-    "WebhookEndpoint",
-    "WebhookNotification",
-    "WebhookQueue",
-    "WebhookRecovery",
-    "WebhookSecret",
-]
-
 
 class WebhookEndpoint(Record):
     """A receiver that an account has registered. A deleted one stays, without its secrets: deliveries refer to it."""

@@ -102,8 +102,6 @@ class Router(flask.Flask):
 
 @dataclass(frozen=True)
 class _Arguments:
-    """The arguments of a handler."""
-
     caller: bool
     path: Mapping[str, PathParameter]
     query: type[BaseModel] | None

@@ -4,8 +4,7 @@ import contextlib
 from dataclasses import dataclass
 
 from cli import client
-from cli.launch import home
-from core import errors
+from core import errors, secret_files
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
@@ -52,7 +51,7 @@ def prepare(settings: Settings) -> FirstKey | None:
         pepper = accounts.ensure_pepper(settings)
         key = bootstrap or accounts.new_key()
         # Write the file first: the database has only the key's hash, so a key that is nowhere else is lost.
-        home.write_secret(settings.home / client.KEY_FILE, key)
+        secret_files.write(settings.home / client.KEY_FILE, key + "\n", replace=True)
         accounts.create_key(
             database,
             key,

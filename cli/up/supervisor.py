@@ -169,5 +169,4 @@ class Supervisor:
 
 
 def _status(status: int) -> str:
-    """Return an exit status as text."""
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"

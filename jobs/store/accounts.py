@@ -1,24 +1,20 @@
 """Accounts and API keys. A key is shown once; the database stores its HMAC-SHA256 with the pepper."""
 
-import contextlib
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from core import errors, ids
+from core import errors, ids, secret_files
 from core.database import Database, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Priority, Role
@@ -107,18 +103,7 @@ def ensure_pepper(settings: Settings) -> bytes:
     """Return :func:`pepper`; if it is missing, first generate one in the home directory, readable by its owner only."""
     path = settings.home / PEPPER_FILE
     if settings.pepper is None and not path.exists():
-        handle, draft = tempfile.mkstemp(dir=settings.home, prefix=f".{PEPPER_FILE}-")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(32) + "\n")
-                file.flush()
-                # The file must not be empty after a power failure: stored keys need it.
-                os.fsync(handle)
-            # A link, unlike a rename, does not replace the file that another process has just created.
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(draft)
-        finally:
-            Path(draft).unlink()
+        secret_files.write(path, secrets.token_hex(32) + "\n", replace=False)
     return pepper(settings)
 
 

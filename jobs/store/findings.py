@@ -36,7 +36,6 @@ def store(
 
 @functools.cache
 def _insert(dialect: str) -> sa.Insert:
-    """Return the statement that stores a finding."""
     return insert(dialect, table(FindingEntry)).values(found_at=Now()).on_conflict_do_nothing()
 
 

@@ -278,7 +278,6 @@ _FENCED = sa.select(_JOB.cancel_requested_at).where(*_FENCE).with_for_update()
 
 
 def _fence(claim: Claim) -> dict[str, Any]:
-    """Return the parameters of the fence."""
     return {"b_job": claim.job_id, "b_attempt": claim.attempt, "b_owner": claim.owner}
 
 

@@ -140,7 +140,6 @@ class Chat(Closing):
             ) from error
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[engine.Chunk]:
-        """Yield the chunks of ``response``."""
         spoke = finished = False
         for payload in self._payloads(response):
             try:
