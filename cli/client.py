@@ -285,16 +285,8 @@ class Client:
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         return self._call("POST", path, fields=fields, headers=headers).json
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        fields: Sequence[tuple[str, Any]] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> _Response:
-        response = self._open(method, path, headers=headers, fields=fields, body=body)
+    def _call(self, method: str, path: str, **request: Any) -> _Response:  # noqa: ANN401 - of _open
+        response = self._open(method, path, **request)
         seconds = _seconds(response.headers)
         return _Response(json=_json(response.data), retry_after=1 if seconds is None else seconds)
 

@@ -43,8 +43,8 @@ class DeliveryRoutes:
         """List the deliveries of a job, oldest first, with the newest delivery attempts of each."""
         if not history.exists(self._database, job_id, account_id=caller.scope):
             raise problems.not_found("job")
-        page = cursors.page("dlv", query.after, limit=query.limit, order="asc")
-        views, more = queries.of_job(self._database, job_id, limit=page.limit, after=page.after)
+        after = cursors.parse("dlv", query.after)
+        views, more = queries.of_job(self._database, job_id, limit=query.limit, after=after)
         return reply(_page(views, caller, has_more=more))
 
     @route.get(
@@ -60,12 +60,11 @@ class DeliveryRoutes:
         """List the deliveries of an endpoint, newest first, with the newest delivery attempts of each."""
         if not endpoints.exists(self._database, endpoint_id, account_id=caller.scope):
             raise problems.not_found("webhook endpoint")
-        page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
         views, more = queries.of_endpoint(
             self._database,
             endpoint_id,
-            limit=page.limit,
-            after=page.after,
+            limit=query.limit,
+            after=cursors.parse("dlv", query.after),
             statuses=query.statuses,
         )
         return reply(_page(views, caller, has_more=more))
@@ -79,12 +78,11 @@ class DeliveryRoutes:
     )
     def of_account(self, caller: Caller, query: schemas.DeliveriesQuery) -> Response:
         """List all deliveries, newest first. Operators see those of all accounts."""
-        page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
         views, more = queries.of_account(
             self._database,
             account_id=caller.scope,
-            limit=page.limit,
-            after=page.after,
+            limit=query.limit,
+            after=cursors.parse("dlv", query.after),
             statuses=query.statuses,
         )
         return reply(_page(views, caller, has_more=more))

@@ -117,13 +117,12 @@ class EndpointRoutes:
     )
     def list_all(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
         """List webhook endpoints, newest first. Operators see those of all accounts."""
-        page = cursors.page("we", query.after, limit=query.limit, order=query.order)
         listed, more = endpoints.page(
             self._database,
             account_id=caller.scope,
-            limit=page.limit,
-            after=page.after,
-            newest_first=page.newest_first,
+            limit=query.limit,
+            after=cursors.parse("we", query.after),
+            newest_first=query.order == "desc",
         )
         data = [schemas.Endpoint.of(endpoint) for endpoint in listed]
         return reply(schemas.EndpointList.of(data, has_more=more))

@@ -116,16 +116,16 @@ class JobRoutes:
         Operators see the jobs of all accounts, or of one with `account`; others see their own. A page has fewer
         than `limit` jobs if their texts are very long; `has_more` says whether more jobs follow.
         """
-        page = cursors.page("job", query.after, limit=query.limit, order=query.order)
+        after = cursors.parse("job", query.after)
         account_id = self._gate.account(caller, query.account)
         filters = query.filters(account_id, now=self._database.clock())
         with current.waiting() if filters.given else contextlib.nullcontext():
             views, more = history.page(
                 self._database,
                 filters,
-                limit=page.limit,
-                after=page.after,
-                newest_first=page.newest_first,
+                limit=query.limit,
+                after=after,
+                newest_first=query.order == "desc",
             )
         data = [Job.of(view, listed=True) for view in views]
         return reply(JobList.of(data, has_more=more))

@@ -42,8 +42,8 @@ class QuarantineRoutes:
         Engines crashed with each of these images `LONGLOOK_QUARANTINE_CRASHES` times. Until an image is released, its
         jobs fail with `image_quarantined` and new ones are refused.
         """
-        page = cursors.page("img", query.after, limit=query.limit, order="desc")
-        held, more = quarantine.listed(self._database, limit=page.limit, after=page.after)
+        after = cursors.parse("img", query.after)
+        held, more = quarantine.listed(self._database, limit=query.limit, after=after)
         data = [QuarantinedImage.of(image) for image in held]
         return reply(QuarantinedImageList.of(data, has_more=more, id_field="image_id"))
 

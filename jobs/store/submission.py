@@ -112,11 +112,13 @@ def submit(
     except sa.exc.IntegrityError:
         if key is None:
             raise
-        job_id = idempotency.winner(
+        # A concurrent request submitted the job with the same key, or the conflict was another one.
+        job_id = idempotency.replay(
             database,
             account_id=submission.account_id,
             key=key,
             fingerprint=submission.fingerprint,
+            stored=None,
         )
         if job_id is None:
             raise
