@@ -1,7 +1,5 @@
 """The client address of a request, and the group of addresses it belongs to."""
 
-from __future__ import annotations
-
 import functools
 import ipaddress
 from typing import Final

@@ -1,11 +1,10 @@
 """Builds the application and wires its parts together. Importing this module builds nothing."""
 
-from __future__ import annotations
-
 import functools
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import flask
@@ -13,14 +12,27 @@ import orjson
 from flask import Response
 from pydantic import SecretStr
 
-from api import cors, framework, health, metrics, routes
+from api import cors, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
-from api.rate_limits import Limiter, SharedLimits
+from api.rate_limits import Limiter
 from api.revocation import Revocation
+from api.routes.deliveries import DeliveryRoutes
+from api.routes.endpoints import EndpointRoutes
+from api.routes.groups import GroupRoutes
+from api.routes.images import ImageRoutes
+from api.routes.jobs import JobRoutes
+from api.routes.models import ModelRoutes
+from api.routes.quarantine import QuarantineRoutes
+from api.routes.queue import QueueRoutes
+from api.routes.runs import RunRoutes
+from api.routes.secrets import NOTIFICATIONS, SecretRoutes
+from api.routes.streams import RULES, StreamRoutes
+from api.routes.usage import UsageRoutes
 from api.schemas.problems import Problem
 from api.serving import current
-from api.streams import Streams, Waits
+from api.streams.follow import Streams
+from api.streams.waits import Waits
 from api.submission import Downloads, SubmissionImages, SubmissionService, WebhookTargets
 from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
@@ -52,47 +64,36 @@ _DESCRIPTION = (
 )
 
 
+@dataclass(frozen=True)
 class Service:
     """The resources of the application, which it drains and closes when it stops."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        wakeups: tuple[Wakeup, ...],
-        images: ImageReader,
-        waits: Waits,
-        streams: Streams,
-        revocation: Revocation,
-        fetching: GuardedClient,
-        buckets: SharedLimits,
-    ) -> None:
-        self.draining = threading.Event()
-        self._database = database
-        self._wakeups = wakeups
-        self._images = images
-        self._waits = waits
-        self._fetching = fetching
-        self._streams = streams
-        self._revocation = revocation
-        self._buckets = buckets
+    database: Database
+    wakeups: tuple[Wakeup, ...]
+    images: ImageReader
+    waits: Waits
+    streams: Streams
+    revocation: Revocation
+    fetching: GuardedClient
+    buckets: RateLimits
+    draining: threading.Event = field(default_factory=threading.Event)
 
     def drain(self) -> None:
         """Stop being ready, and end all waits and streams. Safe in a signal handler."""
         self.draining.set()
-        self._waits.close()
-        self._streams.close()
-        self._revocation.close()
+        self.waits.close()
+        self.streams.close()
+        self.revocation.close()
 
     def close(self) -> None:
         """Close everything; the application serves nothing afterwards."""
         self.drain()
-        self._images.close()
-        self._fetching.close()
-        for wakeup in self._wakeups:
+        self.images.close()
+        self.fetching.close()
+        for wakeup in self.wakeups:
             wakeup.close()
-        self._buckets.close()
-        self._database.close()
+        self.buckets.close()
+        self.database.close()
 
 
 def create_app(
@@ -102,7 +103,7 @@ def create_app(
     wakeup: Wakeup | None = None,
     delivery_wakeup: Wakeup | None = None,
     images: ImageReader | None = None,
-    buckets: SharedLimits | None = None,
+    buckets: RateLimits | None = None,
     clock: Clock = utcnow,
     timer: Callable[[], float] = time.monotonic,
 ) -> framework.Router:
@@ -188,11 +189,11 @@ def create_app(
     )
     router = _router(settings, gate=gate, timer=timer)
     limiter.install(router)
-    cors.install(router, origins=settings.cors_origins, routes=routes.STREAM_RULES)
+    cors.install(router, origins=settings.cors_origins, routes=RULES)
     router.extensions[_EXTENSION] = service
     forecast = PositionForecast(timer=timer)
     router.include(
-        routes.JobRoutes(
+        JobRoutes(
             settings,
             database=database,
             service=submissions,
@@ -202,14 +203,12 @@ def create_app(
             forecast=forecast,
         )
     )
-    router.include(
-        routes.GroupRoutes(settings, database=database, service=submissions, forecast=forecast)
-    )
-    router.include(routes.RunRoutes(database=database))
-    router.include(routes.StreamRoutes(database=database, streams=streams, tokens=tokens))
-    router.include(routes.ImageRoutes(settings, database=database, service=submissions))
+    router.include(GroupRoutes(settings, database=database, service=submissions, forecast=forecast))
+    router.include(RunRoutes(database=database))
+    router.include(StreamRoutes(database=database, streams=streams, tokens=tokens))
+    router.include(ImageRoutes(settings, database=database, service=submissions))
     vault = functools.cache(lambda: Vault.of(settings))
-    endpoints = routes.EndpointRoutes(
+    endpoints = EndpointRoutes(
         settings,
         database=database,
         receivers=webhook_targets,
@@ -219,12 +218,12 @@ def create_app(
         timer=timer,
     )
     router.include(endpoints)
-    router.include(routes.SecretRoutes(database=database, vault=vault))
-    router.include(routes.DeliveryRoutes(database=database, quota=quota))
-    router.include(routes.ModelRoutes(settings))
-    router.include(routes.QuarantineRoutes(database=database))
-    router.include(routes.QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate))
-    router.include(routes.UsageRoutes(settings, database=database, quota=quota, gate=gate))
+    router.include(SecretRoutes(database=database, vault=vault))
+    router.include(DeliveryRoutes(database=database, quota=quota))
+    router.include(ModelRoutes(settings))
+    router.include(QuarantineRoutes(database=database))
+    router.include(QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate))
+    router.include(UsageRoutes(settings, database=database, quota=quota, gate=gate))
     measures.watch(
         (
             held_open,
@@ -269,7 +268,7 @@ def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> fr
             version=API_VERSION,
             description=_DESCRIPTION,
             problem=Problem,
-            webhooks=routes.NOTIFICATIONS,
+            webhooks=NOTIFICATIONS,
         ),
         guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,

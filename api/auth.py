@@ -1,7 +1,5 @@
 """Authenticates callers, and checks the rights of their role."""
 
-from __future__ import annotations
-
 import enum
 import uuid
 from collections.abc import Callable
@@ -16,7 +14,7 @@ from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
 from core import errors, ids
 from core.database import Database
-from jobs.lifecycle import Priority, Role
+from jobs.lifecycle import Role
 from jobs.store import accounts
 
 
@@ -51,16 +49,8 @@ RIGHTS: dict[Role, frozenset[Right]] = {
 
 
 @dataclass(frozen=True)
-class Caller:
-    """The owner of a valid key."""
-
-    account_id: uuid.UUID
-    role: Role
-    #: The name in the timeline.
-    actor: str
-    key_id: uuid.UUID
-    #: The highest priority of jobs that it may submit.
-    highest_priority: Priority
+class Caller(accounts.Principal):
+    """The owner of a valid key, and what its role lets it see."""
 
     @property
     def scope(self) -> uuid.UUID | None:
@@ -191,10 +181,4 @@ class Gate:
     def _admitted(self, principal: accounts.Principal) -> Caller:
         flask.g.known = True
         self._count(principal)
-        return Caller(
-            principal.account_id,
-            principal.role,
-            principal.actor,
-            principal.key_id,
-            principal.highest_priority,
-        )
+        return Caller(**vars(principal))

@@ -3,8 +3,6 @@
 The API uses no cookies, so no response allows credentials.
 """
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from http import HTTPMethod
 from typing import Final

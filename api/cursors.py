@@ -1,31 +1,13 @@
 """Pages of lists: the cursor is the id of the last resource on the previous page."""
 
-from __future__ import annotations
-
 import uuid
-from dataclasses import dataclass
-from typing import Literal
 
 from api import errors as problems
 from core import errors, ids
 
-DEFAULT_LIMIT = 20
-MAX_LIMIT = 100
 
-Order = Literal["desc", "asc"]
-
-
-@dataclass(frozen=True)
-class PageRequest:
-    """A requested page: up to ``limit`` resources beyond ``after``."""
-
-    limit: int
-    after: uuid.UUID | None
-    newest_first: bool
-
-
-def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> PageRequest:
-    """Return the requested page.
+def parse(kind: ids.Kind, after: str | None) -> uuid.UUID | None:
+    """Return the id after which the requested page begins, None for the first page.
 
     Raises:
         core.errors.InvalidRequest: ``after`` is not an id of this ``kind``.
@@ -34,4 +16,4 @@ def page(kind: ids.Kind, after: str | None, *, limit: int, order: Order) -> Page
     if after is not None and cursor is None:
         fault = errors.Fault("after", "This must be the `last_id` of the previous page.")
         raise problems.refused([fault])
-    return PageRequest(limit=limit, after=cursor, newest_first=order == "desc")
+    return cursor

@@ -3,8 +3,6 @@
 An error that the caller can fix lists all its faults; a failure of the service shows the request id and is logged.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Sequence
 from http import HTTPStatus

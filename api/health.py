@@ -1,7 +1,5 @@
 """Liveness and readiness. Public, without secrets."""
 
-from __future__ import annotations
-
 import functools
 import threading
 from datetime import timedelta
@@ -39,6 +37,8 @@ class HealthRoutes:
         draining: set while the service stops.
     """
 
+    TAG = "health"
+
     def __init__(
         self,
         settings: Settings,
@@ -58,7 +58,6 @@ class HealthRoutes:
     @route.get(
         LIVE,
         operation_id="livez",
-        tag="health",
         answers={200: ResponseSpec(Health, "The process is alive.")},
     )
     def live(self) -> Response:
@@ -68,7 +67,6 @@ class HealthRoutes:
     @route.get(
         READY,
         operation_id="readyz",
-        tag="health",
         answers={
             200: ResponseSpec(Health, "Jobs are accepted."),
             503: ResponseSpec(Health, "Jobs are not accepted."),

@@ -1,7 +1,5 @@
 """``/metrics``: the counters of this process, and gauges of the whole service from SQL."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -52,6 +50,8 @@ class MetricsRoutes:
         open_now: return the number of open requests, by their kind.
     """
 
+    TAG = "operations"
+
     def __init__(
         self,
         settings: Settings,
@@ -97,7 +97,6 @@ class MetricsRoutes:
     @route.get(
         METRICS,
         operation_id="metrics",
-        tag="operations",
         guard=Right.EVERYWHERE,
         answers={
             200: ResponseSpec(None, "The metrics, in Prometheus' text format.", content=_TEXT)

@@ -5,33 +5,21 @@ All API processes share the buckets through Redis. While Redis is unavailable, e
 the last known state. The headers are those of draft-ietf-httpapi-ratelimit-headers-10.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import flask
 from flask import Response
 
 from core import errors
+from core.rate_limits import RateLimits
 from jobs.store.accounts import Principal
 
 _WINDOW_SECONDS = 60
-
-
-class SharedLimits(Protocol):
-    """The buckets of all processes; see :class:`core.rate_limits.RateLimits`."""
-
-    def take(self, key_id: uuid.UUID, *, per_minute: int) -> tuple[float, bool] | None:
-        """Take one request; return the rest and whether there was one, or None while the state is unavailable."""
-
-    def close(self) -> None:
-        """Close the connections."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +50,7 @@ class Limiter:
         self,
         *,
         per_minute: int,
-        shared: SharedLimits | None = None,
+        shared: RateLimits | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._per_minute = per_minute

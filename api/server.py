@@ -5,8 +5,6 @@ process and forwards signals; :mod:`api.serving` serves the connections. gunicor
 are its own settings; what depends on Longlook's settings is set when it starts.
 """
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import sys

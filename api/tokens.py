@@ -3,8 +3,6 @@
 EventSource cannot send a header, so the token is in the URL; it must permit nothing else and expire soon.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -4,8 +4,6 @@ Behind a proxy many clients may have one address, so only these requests count a
 bounds their cost: a query each.
 """
 
-from __future__ import annotations
-
 import collections
 import math
 import threading

@@ -26,7 +26,8 @@ from rich.table import Table
 
 from core import errors, profiles
 from jobs import engine
-from worker.engines.sglang import SGLang, wire
+from worker.engines.sglang import wire
+from worker.engines.sglang.client import SGLang
 
 if TYPE_CHECKING:
     from collections.abc import Callable

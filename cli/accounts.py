@@ -1,7 +1,5 @@
 """``longlook accounts``: stored data and storage quotas of accounts, read from and written to the database."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer

@@ -59,15 +59,7 @@ def metadata(pairs: Sequence[str]) -> dict[str, str]:
     Raises:
         core.errors.InvalidRequest: a pair has no ``=``.
     """
-    values = {}
-    for text in pairs:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise errors.InvalidRequest(
-                f"{text!r} must have the form NAME=VALUE.", param="metadata"
-            )
-        values[name] = value
-    return values
+    return _split(pairs, form="NAME=VALUE", param="metadata")
 
 
 def switches(pairs: Sequence[str]) -> dict[str, bool]:
@@ -76,15 +68,21 @@ def switches(pairs: Sequence[str]) -> dict[str, bool]:
     Raises:
         core.errors.InvalidRequest: a value is neither ``on`` nor ``off``.
     """
-    values = {}
+    form, values = "NAME=on or NAME=off", ("on", "off")
+    named = _split(pairs, form=form, param="guards", values=values)
+    return {name: value == "on" for name, value in named.items()}
+
+
+def _split(
+    pairs: Sequence[str], *, form: str, param: str, values: Sequence[str] = ()
+) -> dict[str, str]:
+    named = {}
     for text in pairs:
-        name, _, value = text.partition("=")
-        if value not in ("on", "off"):
-            raise errors.InvalidRequest(
-                f"{text!r} must have the form NAME=on or NAME=off.", param="guards"
-            )
-        values[name] = value == "on"
-    return values
+        name, equals, value = text.partition("=")
+        if not equals or (values and value not in values):
+            raise errors.InvalidRequest(f"{text!r} must have the form {form}.", param=param)
+        named[name] = value
+    return named
 
 
 def answer_format(text: str) -> dict[str, Any]:
@@ -193,40 +191,25 @@ class Client:
 
     def group(self, group_id: str) -> Json:
         """Return a group with its jobs."""
-        return self._call("GET", f"/v1/groups/{urllib.parse.quote(group_id, safe='')}").json
+        return self.look(f"/v1/groups/{urllib.parse.quote(group_id, safe='')}")
 
     def job(self, job_id: str) -> Json:
         """Return a job."""
-        return self._call("GET", _path(job_id)).json
-
-    def jobs(self, filters: Mapping[str, str | int | Sequence[str] | None]) -> Json:
-        """Return one page of jobs, newest first; ``filters`` are the API's query parameters, None means no filter."""
-        present = {name: value for name, value in filters.items() if value is not None}
-        query = urllib.parse.urlencode(present, doseq=True)
-        return self._call("GET", f"/v1/jobs?{query}").json
+        return self.look(_path(job_id))
 
     def trace(self, job_id: str) -> Json:
         """Return a job's trace, which is partial while the job runs."""
-        return self._call("GET", f"{_path(job_id)}/trace").json
+        return self.look(f"{_path(job_id)}/trace")
 
-    def look(self, path: str, **query: str | int) -> Json:
-        """Return the resource at ``path``."""
-        encoded = f"?{urllib.parse.urlencode(query)}" if query else ""
+    def look(self, path: str, **query: str | int | Sequence[str] | None) -> Json:
+        """Return the resource at ``path``; a parameter of the query that is None is left out."""
+        present = {name: value for name, value in query.items() if value is not None}
+        encoded = f"?{urllib.parse.urlencode(present, doseq=True)}" if present else ""
         return self._call("GET", path + encoded).json
 
     def act(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
         """Post ``body`` as JSON to ``path``; return the response."""
         return self._call("POST", path, body=body or {}).json
-
-    def queue(self, *, account: str | None = None) -> Json:
-        """Return the state of the queue; operators may name one ``account``."""
-        query = "" if account is None else f"?{urllib.parse.urlencode({'account': account})}"
-        return self._call("GET", f"/v1/queue{query}").json
-
-    def usage(self, *, account: str | None = None) -> Json:
-        """Return the usage of the key's account; operators may name another ``account``."""
-        query = "" if account is None else f"?{urllib.parse.urlencode({'account': account})}"
-        return self._call("GET", f"/v1/usage{query}").json
 
     def cancel(self, job_id: str) -> Json:
         """Cancel a job; return it."""
@@ -302,16 +285,8 @@ class Client:
         headers = {"Idempotency-Key": key or uuid.uuid4().hex}
         return self._call("POST", path, fields=fields, headers=headers).json
 
-    def _call(
-        self,
-        method: str,
-        path: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        fields: Sequence[tuple[str, Any]] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> _Response:
-        response = self._open(method, path, headers=headers, fields=fields, body=body)
+    def _call(self, method: str, path: str, **request: Any) -> _Response:  # noqa: ANN401 - of _open
+        response = self._open(method, path, **request)
         seconds = _seconds(response.headers)
         return _Response(json=_json(response.data), retry_after=1 if seconds is None else seconds)
 
@@ -388,7 +363,6 @@ def _kinds(kind: type[errors.RequestError]) -> Iterator[type[errors.RequestError
 
 
 def _faults(body: Json) -> tuple[errors.Fault, ...]:
-    """Return the faults that an error response lists."""
     listed = body.get("errors")
     return tuple(
         errors.Fault(

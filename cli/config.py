@@ -1,11 +1,9 @@
 """``longlook config``: the effective settings, and the reference of all settings."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Annotated
 
 import typer
@@ -55,15 +53,7 @@ def show(
         return
     output.table(
         ("variable", "value", "source", "purpose"),
-        [
-            (
-                row.variable,
-                row.value,
-                row.source,
-                row.description,
-            )
-            for row in rows
-        ],
+        map(astuple, rows),
     )
 
 

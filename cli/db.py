@@ -1,7 +1,6 @@
 """``longlook db``: upgrade the database, check migrations against models, rebuild the search index and byte counts."""
 
-from __future__ import annotations
-
+import contextlib
 import os
 import time
 import uuid
@@ -52,15 +51,12 @@ def check() -> None:
 @app.command("reindex")
 def reindex() -> None:
     """Rebuild the search index of all jobs. Jobs keep running meanwhile."""
-    database = Database(Settings.read().database)
     last: uuid.UUID | None = None
-    try:
+    with contextlib.closing(Database(Settings.read().database)) as database:
         while (reached := search.rebuild(database, after=last)) is not None:
             last = reached
             # Let other writers in.
             time.sleep(_PAUSE_SECONDS)
-    finally:
-        database.close()
     output.event("ok", f"indexed up to {ids.show('job', last)}" if last else "no jobs to index")
 
 

@@ -1,7 +1,6 @@
 """``longlook doctor``: checks the installation and the running service, with a remedy for every problem."""
 
-from __future__ import annotations
-
+import contextlib
 import os
 import platform
 import shutil
@@ -108,20 +107,22 @@ def _disk(settings: Settings) -> Diagnosis:
     )
 
 
+def _opened(settings: Settings) -> contextlib.closing[database.Database]:
+    return contextlib.closing(database.Database(settings.database))
+
+
 def _database(settings: Settings) -> Diagnosis:
     check, head = "database", ", ".join(schema.heads())
     if not settings.database_url and not (settings.home / "longlook.db").exists():
         return Diagnosis(check, "warning", "does not exist yet", "`longlook up` creates it")
-    opened = database.Database(settings.database)
-    shown = opened.url.render_as_string(hide_password=True)
-    try:
-        revision = schema.current(opened)
-    except database.DatabaseUnavailable:
-        return Diagnosis(
-            check, "missing", f"no response from {shown}", "check LONGLOOK_DATABASE_URL"
-        )
-    finally:
-        opened.close()
+    with _opened(settings) as opened:
+        shown = opened.url.render_as_string(hide_password=True)
+        try:
+            revision = schema.current(opened)
+        except database.DatabaseUnavailable:
+            return Diagnosis(
+                check, "missing", f"no response from {shown}", "check LONGLOOK_DATABASE_URL"
+            )
     if revision == head:
         return Diagnosis(check, "ok", f"{shown}, revision {revision}")
     detail = f"{shown}, revision {revision or 'none'}; this version needs {head}"
@@ -133,13 +134,11 @@ def _database(settings: Settings) -> Diagnosis:
 def _storage(settings: Settings) -> Diagnosis:
     """Check whether accounts are near their quotas, and whether the quotas fit on the disk."""
     check = "storage"
-    opened = database.Database(settings.database)
     try:
-        rows = storage.accounts(opened, default_mb=settings.storage_mb_per_account)
+        with _opened(settings) as opened:
+            rows = storage.accounts(opened, default_mb=settings.storage_mb_per_account)
     except database.DatabaseUnavailable:
         return Diagnosis(check, "warning", "unknown: no response from the database")
-    finally:
-        opened.close()
     detail = f"{output.size(sum(row.usage.total for row in rows))}, accounts: {len(rows)}"
     near = [
         row for row in rows if row.usage.limit and row.usage.total >= _NEAR_QUOTA * row.usage.limit
@@ -217,13 +216,11 @@ def _decoder(settings: Settings) -> Diagnosis:
 
 def _deliveries(settings: Settings) -> Iterator[Diagnosis]:
     """Check the pending notifications, and whether a delivery process sends them."""
-    opened = database.Database(settings.database)
     try:
-        backlog, pause = claims.backlog(opened), claims.pause(opened)
+        with _opened(settings) as opened:
+            backlog, pause = claims.backlog(opened), claims.pause(opened)
     except database.DatabaseUnavailable:
         return
-    finally:
-        opened.close()
     detail = f"{backlog.pending} pending"
     if backlog.oldest is not None:
         detail += f", the oldest for {backlog.oldest.total_seconds():.0f} s"
@@ -263,13 +260,11 @@ def _gpus() -> Diagnosis:
 
 def _engines_of_workers(settings: Settings) -> list[workers.EngineState]:
     """Return the engines that live workers report."""
-    opened = database.Database(settings.database)
     try:
-        seen = workers.seen(opened, alive=timedelta(seconds=settings.lease_seconds))
+        with _opened(settings) as opened:
+            seen = workers.seen(opened, alive=timedelta(seconds=settings.lease_seconds))
     except database.DatabaseUnavailable:
         return []
-    finally:
-        opened.close()
     return workers.engines(seen)
 
 

@@ -1,7 +1,5 @@
 """How the terminal shows a job: its text as it grows, its result, its votes and its usage."""
 
-from __future__ import annotations
-
 import sys
 
 import typer

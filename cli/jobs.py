@@ -1,7 +1,5 @@
 """``longlook jobs``: list, show, watch and cancel jobs."""
 
-from __future__ import annotations
-
 import shlex
 from typing import Annotated
 
@@ -55,15 +53,14 @@ def ls(
     filters = {
         f"metadata[{name}]": value for name, value in client.metadata(metadata or []).items()
     }
-    page = client.connect(Settings.read()).jobs(
-        {
-            **filters,
-            "q": " ".join(query) if query else None,
-            "status": status,
-            "image": image,
-            "limit": limit,
-            "after": after,
-        }
+    page = client.connect(Settings.read()).look(
+        "/v1/jobs",
+        **filters,
+        q=" ".join(query) if query else None,
+        status=status,
+        image=image,
+        limit=limit,
+        after=after,
     )
     if not output.for_people(as_json=as_json):
         output.as_json(page)

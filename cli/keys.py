@@ -1,7 +1,5 @@
 """``longlook keys``: create, list, limit and revoke API keys, directly in the database."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -86,7 +84,7 @@ def ls(*, as_json: output.AsJson = False) -> None:
             ("id", "account", "role", "name", "key", "priority", "limits", "created", "revoked"),
             [
                 (
-                    ids.show("key", row.id),
+                    ids.show("key", row.key_id),
                     row.account,
                     row.role,
                     row.name,
@@ -103,7 +101,7 @@ def ls(*, as_json: output.AsJson = False) -> None:
     output.as_json(
         [
             {
-                "id": ids.show("key", row.id),
+                "id": ids.show("key", row.key_id),
                 "account": row.account,
                 "role": row.role,
                 "name": row.name,

@@ -1,7 +1,5 @@
 """The ``longlook`` command: its subcommands, and the exit codes of errors."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import sys

@@ -1,7 +1,5 @@
 """``longlook openapi``: the OpenAPI document, without a running service."""
 
-from __future__ import annotations
-
 import json
 
 from api import app

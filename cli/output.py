@@ -1,7 +1,5 @@
 """Output of the command line: lines, tables, JSON, and the exit codes."""
 
-from __future__ import annotations
-
 import enum
 import json
 import sys

@@ -1,7 +1,5 @@
 """``longlook quarantine``: images that crashed engines, for operators."""
 
-from __future__ import annotations
-
 import urllib.parse
 from typing import Annotated
 
@@ -23,8 +21,7 @@ def ls(
     as_json: output.AsJson = False,
 ) -> None:
     """List images in quarantine, newest first."""
-    cursor = {} if after is None else {"after": after}
-    page = client.connect(Settings.read()).look("/v1/quarantine", limit=limit, **cursor)
+    page = client.connect(Settings.read()).look("/v1/quarantine", limit=limit, after=after)
     if not output.for_people(as_json=as_json):
         output.as_json(page)
         return
@@ -50,10 +47,5 @@ def release(
 
 def row(image: output.Json) -> tuple[str, ...]:
     """Return the table row of an image."""
-    return (
-        image["image_id"],
-        image["account_id"],
-        str(image["crashes"]),
-        image["last_crashed_at"],
-        image["quarantined_at"],
-    )
+    columns = ("image_id", "account_id", "crashes", "last_crashed_at", "quarantined_at")
+    return tuple(str(image[name]) for name in columns)

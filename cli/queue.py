@@ -1,7 +1,5 @@
 """``longlook queue``: the state of the queue, the workers and the engines."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -19,7 +17,7 @@ def queue(
     as_json: output.AsJson = False,
 ) -> None:
     """Show the queue; operators also see workers and engines."""
-    state = client.connect(Settings.read()).queue(account=account)
+    state = client.connect(Settings.read()).look("/v1/queue", account=account)
     if not output.for_people(as_json=as_json):
         output.as_json(state)
         return

@@ -1,7 +1,5 @@
 """``longlook secrets``: change the key that encrypts secrets, directly in the database."""
 
-from __future__ import annotations
-
 import typer
 
 from cli import output

@@ -1,7 +1,5 @@
 """``longlook submit``: submit one question, or several about the same images, and wait for the answers on request."""
 
-from __future__ import annotations
-
 import itertools
 import mimetypes
 from collections.abc import Sequence

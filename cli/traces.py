@@ -1,7 +1,6 @@
 """``longlook traces``: parse the steps of stored traces again."""
 
-from __future__ import annotations
-
+import contextlib
 import time
 
 import typer
@@ -29,10 +28,9 @@ def reparse() -> None:
 
     Jobs keep running meanwhile. If the command is interrupted, the next run continues where it stopped.
     """
-    database = Database(Settings.read().database)
     last: steps.Place | None = None
     count, reported = 0, time.monotonic()
-    try:
+    with contextlib.closing(Database(Settings.read().database)) as database:
         while (reached := steps.reparse(database, after=last)) is not None:
             last, written = reached
             count += written
@@ -41,6 +39,4 @@ def reparse() -> None:
                 reported = time.monotonic()
             # Let other writers in.
             time.sleep(_PAUSE_SECONDS)
-    finally:
-        database.close()
     output.event("ok", f"{count} traces parsed")

@@ -1,7 +1,5 @@
 """``longlook usage``: an account's usage and limits."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import typer
@@ -18,7 +16,7 @@ def usage(
     as_json: output.AsJson = False,
 ) -> None:
     """Show the account's storage, its queued jobs, and its key's remaining requests."""
-    state = client.connect(Settings.read()).usage(account=account)
+    state = client.connect(Settings.read()).look("/v1/usage", account=account)
     if not output.for_people(as_json=as_json):
         output.as_json(state)
         return

@@ -1,7 +1,5 @@
 """``longlook webhooks``: list endpoints and deliveries, send again, test; and a receiver for development."""
 
-from __future__ import annotations
-
 import contextlib
 import http.server
 import json

@@ -1,7 +1,5 @@
 """Background threads: one class for every thread that works in rounds until its process stops it."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable
 

@@ -3,8 +3,6 @@
 Celery's warm shutdown waits for the running tasks; the drain makes sure that they end.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol
 

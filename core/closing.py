@@ -1,7 +1,5 @@
 """A base class for what is closed at the end of a ``with`` block."""
 
-from __future__ import annotations
-
 from typing import Self
 
 

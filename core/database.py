@@ -1,14 +1,12 @@
 """The database: one engine per process, transactions, and its clock. SQLite (WAL) or PostgreSQL 15+."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
@@ -17,15 +15,14 @@ from sqlalchemy import event, orm
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
+from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from core import errors, failpoints, postgresql
 from core.shares import Shares
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
 
 Clock = Callable[[], datetime]
 T = TypeVar("T")
@@ -211,6 +208,25 @@ class Transaction:
         return self.session.execute(
             statement, rows, execution_options={"synchronize_session": False}
         )
+
+    def scalar(self, statement: TypedReturnsRows[T], bound: Any = None) -> T:  # noqa: ANN401 - as above
+        """Return the only value of the only row of ``statement``."""
+        value: T = self.execute(statement, bound).scalar_one()
+        return value
+
+    def update(
+        self,
+        record: type[orm.DeclarativeBase],
+        /,
+        *where: sa.ColumnElement[bool],
+        **values: Any,  # noqa: ANN401 - of any column
+    ) -> None:
+        """Set columns of the rows that meet all of ``where``."""
+        self.execute(sa.update(record).where(*where).values(values))
+
+    def delete(self, record: type[orm.DeclarativeBase], /, *where: sa.ColumnElement[bool]) -> None:
+        """Delete the rows that meet all of ``where``."""
+        self.execute(sa.delete(record).where(*where))
 
     def flush(self) -> None:
         """Write the pending changes of the session."""
@@ -545,7 +561,7 @@ def _translate_faults() -> Iterator[None]:
     except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
         if getattr(error.orig, "sqlstate", None) == "55P03":
             raise LockTimeout("The database is busy with the same row.") from error
-        if _disk_is_full(error.orig):
+        if _says(error.orig, sqlite="SQLITE_FULL", sqlstate="53100"):
             raise DiskFull("The database's disk is full.", retry_after=_DISK_SECONDS) from error
         raise DatabaseUnavailable("The database does not answer.") from error
     except failpoints.FailpointFault as error:
@@ -562,19 +578,13 @@ def _translate_faults() -> Iterator[None]:
 
 def _was_ended(error: BaseException | None) -> bool:
     """Whether ``error`` of the driver means that the statement took too long."""
-    cause = getattr(error, "orig", None)
-    return (
-        getattr(cause, "sqlite_errorname", None) == "SQLITE_INTERRUPT"
-        or getattr(cause, "sqlstate", None) == "57014"
-    )
+    return _says(getattr(error, "orig", None), sqlite="SQLITE_INTERRUPT", sqlstate="57014")
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether ``error`` of the driver means a full disk: SQLite has a name for it, PostgreSQL an SQLSTATE."""
-    return (
-        getattr(error, "sqlite_errorname", None) == "SQLITE_FULL"
-        or getattr(error, "sqlstate", None) == "53100"
-    )
+def _says(error: BaseException | None, *, sqlite: str, sqlstate: str) -> bool:
+    """Whether ``error`` of the driver has SQLite's name of a fault, or PostgreSQL's SQLSTATE of it."""
+    name, state = getattr(error, "sqlite_errorname", None), getattr(error, "sqlstate", None)
+    return name == sqlite or state == sqlstate
 
 
 def _hide_details(context: sa.ExceptionContext) -> None:

@@ -5,8 +5,6 @@ ones hide. Questions, traces, and messages of receivers may hold any of them. Ou
 (``\x1b``, ``\u202e``, ``\U000e0041``); JSON output writes them as escapes, which a parser reads as the same value.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from typing import Final

@@ -1,7 +1,5 @@
 """Serves the metrics of a worker process to Prometheus. A worker has no other HTTP server."""
 
-from __future__ import annotations
-
 import threading
 from wsgiref.simple_server import WSGIServer
 

@@ -5,8 +5,6 @@ success; ``stream.chunk=pause:5`` stops the process when it reaches the place fo
 place, and an unarmed one costs a lookup in an empty dictionary.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import os
@@ -22,19 +20,15 @@ class FailpointFault(Exception):
     """Raised by a place that is armed with ``raise``; callers treat it as a lost connection."""
 
 
-def _kill() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _pause() -> None:
-    os.kill(os.getpid(), signal.SIGSTOP)
-
-
 def _raise() -> None:
     raise FailpointFault("raised by a failpoint")
 
 
-_ACTIONS: Mapping[str, Callable[[], None]] = {"kill": _kill, "pause": _pause, "raise": _raise}
+_ACTIONS: Mapping[str, Callable[[], None]] = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "pause": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "raise": _raise,
+}
 
 
 class Failpoint:

@@ -3,8 +3,6 @@
 Source: RFC 9562, section 5.7.
 """
 
-from __future__ import annotations
-
 import re
 import uuid
 from datetime import datetime

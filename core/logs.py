@@ -6,8 +6,6 @@ other libraries are truncated, and tracebacks omit the values of variables. Cont
 characters are escaped, so that no logged text controls the terminal that shows it.
 """
 
-from __future__ import annotations
-
 import collections
 import contextlib
 import io
@@ -18,16 +16,13 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
 import structlog
+from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
 
 from core import escapes
-
-if TYPE_CHECKING:
-    from structlog.typing import EventDict, ExcInfo, Processor, WrappedLogger
-
-    from core.settings import Settings
+from core.settings import Settings
 
 _LONGEST = 2_000
 #: Kinds of lines that a budget counts separately; it counts further ones together.

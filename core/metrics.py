@@ -1,7 +1,5 @@
 """The registry of a process's metrics, and the metrics that every process has."""
 
-from __future__ import annotations
-
 import importlib.metadata
 from collections.abc import Callable, Iterable, Iterator
 

@@ -1,7 +1,5 @@
 """Ends a process when one of its threads dies: the rest would hold leases without renewing them, or lose wakeups."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -3,8 +3,6 @@
 The arithmetic of image tokens is in :mod:`jobs.images`; the numbers here are the model's own.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

@@ -4,8 +4,6 @@ Without Redis, requests are not limited. While it is down, a call returns at onc
 seconds, which tries Redis again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time

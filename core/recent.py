@@ -1,7 +1,5 @@
 """Keys that are remembered for a limited time, such as the hashes of inputs that were too costly."""
 
-from __future__ import annotations
-
 import collections
 import threading
 import time

@@ -5,8 +5,6 @@ would end the user's turn. A space inside the marker prevents that: no normalize
 there, and the model reads nearly the same text.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Final

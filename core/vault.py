@@ -1,21 +1,16 @@
 """Encrypts secrets at rest: Fernet with the key of the settings, or with several keys during a rotation."""
 
-from __future__ import annotations
-
 import base64
-import contextlib
 import functools
 import hashlib
-import os
 import secrets
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-from core import errors
+from core import errors, secret_files
 from core.settings import Settings
 
 #: The file in the home directory that keeps a generated key.
@@ -51,7 +46,7 @@ class Vault:
         path = settings.home / VAULT_FILE
         try:
             if not path.exists():
-                _make(path)
+                secret_files.write(path, secrets.token_hex(32) + "\n", replace=False)
             _read(path)
             return cls(functools.partial(_read, path))
         except OSError as error:
@@ -111,8 +106,8 @@ def _change(settings: Settings, change: Callable[[list[str]], list[str]]) -> Non
         )
     path = settings.home / VAULT_FILE
     try:
-        draft = _draft(path, "".join(f"{key}\n" for key in change(_read(path))))
-        draft.replace(path)
+        text = "".join(f"{key}\n" for key in change(_read(path)))
+        secret_files.write(path, text, replace=True)
     except OSError as error:
         raise errors.SettingsError(f"{path} cannot be changed") from error
 
@@ -135,21 +130,3 @@ def _read(path: Path) -> list[str]:
 def _key(text: str) -> bytes:
     """Return a text as a Fernet key. The text must be random, for example 32 random bytes in hex."""
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())
-
-
-def _make(path: Path) -> None:
-    draft = _draft(path, secrets.token_hex(32) + "\n")
-    # A link, unlike a rename, does not replace the file that another process has just made.
-    with contextlib.suppress(FileExistsError):
-        path.hardlink_to(draft)
-    draft.unlink()
-
-
-def _draft(path: Path, text: str) -> Path:
-    """Write a file next to ``path`` that only its owner can read."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    return Path(draft)

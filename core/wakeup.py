@@ -1,7 +1,5 @@
 """What a wakeup offers to the parts that send it."""
 
-from __future__ import annotations
-
 from typing import Protocol
 
 

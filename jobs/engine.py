@@ -4,8 +4,6 @@ Its four methods are ``stream(request) -> chunks``, ``abort(rid)``, ``facts()``,
 :mod:`worker.engines` and :mod:`scripted`; one contract suite (``tests/engines``) tests all of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field

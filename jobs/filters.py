@@ -16,17 +16,20 @@ backslash.
 
 from __future__ import annotations
 
+import enum
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 from core import errors, ids
 from jobs import findings
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
+
+_Kind = TypeVar("_Kind", bound=enum.StrEnum)
 
 _QUOTED = r'"(?:[^"\\]|\\.)*"'
 _TERM = re.compile(
@@ -178,10 +181,7 @@ def _phrase(text: str) -> dict[str, Any]:
 
 
 def _status(term: _Term, _now: datetime) -> dict[str, Any]:
-    try:
-        return {"statuses": (Status(term.value),)}
-    except ValueError:
-        raise _InvalidTerm(f"The status must be one of {', '.join(Status)}.") from None
+    return {"statuses": (_member(Status, term),)}
 
 
 def _error(term: _Term, _now: datetime) -> dict[str, Any]:
@@ -191,12 +191,14 @@ def _error(term: _Term, _now: datetime) -> dict[str, Any]:
 
 
 def _finding(term: _Term, _now: datetime) -> dict[str, Any]:
+    return {"findings": (_member(findings.FindingKind, term),)}
+
+
+def _member(kind: type[_Kind], term: _Term) -> _Kind:
     try:
-        return {"findings": (findings.FindingKind(term.value),)}
+        return kind(term.value)
     except ValueError:
-        raise _InvalidTerm(
-            f"The finding must be one of {', '.join(findings.FindingKind)}."
-        ) from None
+        raise _InvalidTerm(f"The {term.name} must be one of {', '.join(kind)}.") from None
 
 
 def _meta(term: _Term, _now: datetime) -> dict[str, Any]:

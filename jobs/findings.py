@@ -3,8 +3,6 @@
 A finding contains positions and no text of the trace, so that it can outlive the trace.
 """
 
-from __future__ import annotations
-
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field

@@ -4,15 +4,10 @@ A process counts only its own work: the API counts submissions, workers count ru
 queue, the workers) from SQL. docs/reference/metrics.md has the table.
 """
 
-from __future__ import annotations
-
+import functools
 from typing import Final
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Histogram,
-)
+from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from core import errors
 from core.database import Database
@@ -60,61 +55,45 @@ class JobMetrics:
 
     def __init__(self, database: Database, *, registry: CollectorRegistry, model: str) -> None:
         self._model = model
-        self._submitted = Counter(
-            "longlook_jobs_submitted_total",
-            "Accepted jobs.",
-            ["priority"],
-            registry=registry,
-        )
-        self._finished = Counter(
+        counter = functools.partial(Counter, registry=registry)
+        histogram = functools.partial(Histogram, registry=registry)
+        self._submitted = counter("longlook_jobs_submitted_total", "Accepted jobs.", ["priority"])
+        self._finished = counter(
             "longlook_jobs_finished_total",
             "Ended jobs, by status.",
             ["priority", "outcome", "error_code"],
-            registry=registry,
         )
-        self._attempts = Counter(
-            "longlook_job_attempts_total",
-            "Ended attempts, by outcome.",
-            ["outcome"],
-            registry=registry,
+        self._attempts = counter(
+            "longlook_job_attempts_total", "Ended attempts, by outcome.", ["outcome"]
         )
-        self._expired = Counter(
-            "longlook_leases_expired_total",
-            "Attempts whose lease expired.",
-            registry=registry,
-        )
-        self._queue = Histogram(
+        self._expired = counter("longlook_leases_expired_total", "Attempts whose lease expired.")
+        self._queue = histogram(
             "longlook_job_queue_seconds",
             "Time from the submission of a job to its first attempt.",
             ["priority"],
             buckets=_QUEUE_SECONDS,
-            registry=registry,
         )
-        self._run = Histogram(
+        self._run = histogram(
             "longlook_job_run_seconds",
             "Time from the first attempt of a job to its end.",
             ["model", "outcome"],
             buckets=_RUN_SECONDS,
-            registry=registry,
         )
-        self._total = Histogram(
+        self._total = histogram(
             "longlook_job_total_seconds",
             "Time from the submission of a job to its end.",
             ["outcome"],
             buckets=_TOTAL_SECONDS,
-            registry=registry,
         )
-        self._findings = Counter(
+        self._findings = counter(
             "longlook_findings_total",
             "Findings of guards in traces, by kind and action.",
             ["kind", "action"],
-            registry=registry,
         )
-        self._samples = Counter(
+        self._samples = counter(
             "longlook_vote_samples_total",
             "Requested samples of jobs with several: counted, begun in vain, or spared.",
             ["result"],
-            registry=registry,
         )
         for result in ("counted", "unneeded", "spared"):
             self._samples.labels(result)

@@ -9,8 +9,6 @@ text also contains the words of the phrase (except the first and last, which may
 index of any database that splits at spaces and punctuation finds all candidates, and a substring test decides.
 """
 
-from __future__ import annotations
-
 import enum
 import re
 import unicodedata

@@ -4,11 +4,9 @@ Redis loses and duplicates messages, so nothing depends on one: the sweeper repl
 finds nothing to claim. A request never waits until a wakeup is sent.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 import structlog
@@ -19,9 +17,7 @@ from kombu.exceptions import KombuError
 from core import failpoints
 from core.background import BackgroundLoop
 from core.redis_url import RedisURL
-
-if TYPE_CHECKING:
-    from core.settings import Settings
+from core.settings import Settings
 
 REASON = "reason"
 DELIVER = "deliver"

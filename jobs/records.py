@@ -3,8 +3,6 @@
 Times are UTC (:class:`core.database.UTCDateTime`), enumerations are stored by value, ids are UUIDv7.
 """
 
-from __future__ import annotations
-
 import enum
 import uuid
 from datetime import datetime
@@ -19,6 +17,8 @@ from core.database import UTCDateTime
 from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.phrases import Part
 
+# SQLite generates numbers only for a key of the type INTEGER.
+_SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # A missing value is SQL's NULL, not JSON's null.
 _JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
@@ -33,6 +33,12 @@ def enumeration(kind: type[enum.StrEnum], name: str) -> sa.Enum:
         length=16,
         values_callable=lambda members: [member.value for member in members],
     )
+
+
+def partial_index(name: str, *columns: str, where: str) -> sa.Index:
+    """Return an index of the rows that meet the SQL condition ``where``."""
+    condition = sa.text(where)
+    return sa.Index(name, *columns, postgresql_where=condition, sqlite_where=condition)
 
 
 class Record(orm.DeclarativeBase):
@@ -107,9 +113,7 @@ class StorageChange(Record):
     __tablename__ = "storage_changes"
     __table_args__ = (sa.Index(None, "account_id", "kind", "bytes"),)
 
-    id: Mapped[int] = mapped_column(
-        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
-    )
+    id: Mapped[int] = mapped_column(_SERIAL, primary_key=True, autoincrement=True)
     account_id: Mapped[uuid.UUID]
     kind: Mapped[str]
     bytes: Mapped[int] = mapped_column(sa.BigInteger())
@@ -145,12 +149,7 @@ class Image(Record):
         # The hash comes first, so that a search for it in all accounts uses the index too.
         sa.UniqueConstraint("original_sha256", "account_id", "detail", "pipeline"),
         sa.Index(None, "account_id", "image_key"),
-        sa.Index(
-            "ix_images_uploaded",
-            "uploaded_at",
-            postgresql_where=sa.text("uploaded_at IS NOT NULL"),
-            sqlite_where=sa.text("uploaded_at IS NOT NULL"),
-        ),
+        partial_index("ix_images_uploaded", "uploaded_at", where="uploaded_at IS NOT NULL"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -193,11 +192,8 @@ class ImageCrashes(Record):
 
     __tablename__ = "image_crashes"
     __table_args__ = (
-        sa.Index(
-            "ix_image_crashes_quarantined",
-            "quarantined_at",
-            postgresql_where=sa.text("quarantined_at IS NOT NULL"),
-            sqlite_where=sa.text("quarantined_at IS NOT NULL"),
+        partial_index(
+            "ix_image_crashes_quarantined", "quarantined_at", where="quarantined_at IS NOT NULL"
         ),
         _KEY_IS_TABLE,
     )
@@ -215,8 +211,7 @@ class ImageCrashes(Record):
 
 def _stored(name: str, condition: str) -> sa.Index:
     """Return an index of the finished jobs that meet ``condition``, by their end."""
-    stored = sa.text(f"finished_at IS NOT NULL AND {condition}")
-    return sa.Index(name, "finished_at", postgresql_where=stored, sqlite_where=stored)
+    return partial_index(name, "finished_at", where=f"finished_at IS NOT NULL AND {condition}")
 
 
 class Job(Record):
@@ -233,72 +228,28 @@ class Job(Record):
             name="finished_at",
         ),
         sa.UniqueConstraint("account_id", "idempotency_key"),
-        sa.Index(
-            "ix_jobs_claim",
-            "ordering_at",
-            "id",
-            postgresql_where=sa.text("status = 'queued'"),
-            sqlite_where=sa.text("status = 'queued'"),
-        ),
+        partial_index("ix_jobs_claim", "ordering_at", "id", where="status = 'queued'"),
         # The queue of one account at one priority; see jobs.store.turns.waiting.
-        sa.Index(
+        partial_index(
             "ix_jobs_turn",
             "account_id",
             "priority",
             "ordering_at",
             "id",
-            postgresql_where=sa.text("lease_owner IS NULL AND finished_at IS NULL"),
-            sqlite_where=sa.text("lease_owner IS NULL AND finished_at IS NULL"),
+            where="lease_owner IS NULL AND finished_at IS NULL",
         ),
-        sa.Index(
-            "ix_jobs_lease",
-            "lease_expires_at",
-            postgresql_where=sa.text("status = 'running'"),
-            sqlite_where=sa.text("status = 'running'"),
-        ),
-        sa.Index(
-            "ix_jobs_deadline",
-            "deadline_at",
-            postgresql_where=sa.text("status = 'queued'"),
-            sqlite_where=sa.text("status = 'queued'"),
-        ),
-        sa.Index(
-            "ix_jobs_finished",
-            "finished_at",
-            postgresql_where=sa.text("status = 'succeeded'"),
-            sqlite_where=sa.text("status = 'succeeded'"),
-        ),
-        sa.Index(
-            "ix_jobs_ended",
-            "finished_at",
-            postgresql_where=sa.text("finished_at IS NOT NULL"),
-            sqlite_where=sa.text("finished_at IS NOT NULL"),
-        ),
+        partial_index("ix_jobs_lease", "lease_expires_at", where="status = 'running'"),
+        partial_index("ix_jobs_deadline", "deadline_at", where="status = 'queued'"),
+        partial_index("ix_jobs_finished", "finished_at", where="status = 'succeeded'"),
+        partial_index("ix_jobs_ended", "finished_at", where="finished_at IS NOT NULL"),
         # The jobs that retention has yet to process, per class of data: a processed job leaves the index.
         _stored("ix_jobs_images_stored", "images_released_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_trace_stored", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_answer_stored", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_timeline_stored", "timeline_removed_at IS NULL"),
-        sa.Index(
-            "ix_jobs_rerun_of",
-            "rerun_of",
-            postgresql_where=sa.text("rerun_of IS NOT NULL"),
-            sqlite_where=sa.text("rerun_of IS NOT NULL"),
-        ),
-        sa.Index(
-            "ix_jobs_group",
-            "group_id",
-            "id",
-            postgresql_where=sa.text("group_id IS NOT NULL"),
-            sqlite_where=sa.text("group_id IS NOT NULL"),
-        ),
-        sa.Index(
-            "ix_jobs_error",
-            "error_code",
-            "id",
-            postgresql_where=sa.text("error_code IS NOT NULL"),
-            sqlite_where=sa.text("error_code IS NOT NULL"),
-        ),
+        partial_index("ix_jobs_rerun_of", "rerun_of", where="rerun_of IS NOT NULL"),
+        partial_index("ix_jobs_group", "group_id", "id", where="group_id IS NOT NULL"),
+        partial_index("ix_jobs_error", "error_code", "id", where="error_code IS NOT NULL"),
         sa.Index(None, "account_id", "id"),
         sa.Index(None, "account_id", "status", "id"),
         # Not on SQLite: without statistics, which are not gathered there, it would prefer this index to all those
@@ -550,9 +501,7 @@ class SearchText(Record):
     __tablename__ = "search_texts"
     __table_args__ = (sa.Index(None, "job_id", "part"),)
 
-    id: Mapped[int] = mapped_column(
-        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
-    )
+    id: Mapped[int] = mapped_column(_SERIAL, primary_key=True, autoincrement=True)
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"))
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
     part: Mapped[Part]
@@ -581,9 +530,7 @@ class TimelineEntry(Record):
     __tablename__ = "timeline"
     __table_args__ = (sa.Index(None, "job_id", "id"),)
 
-    id: Mapped[int] = mapped_column(
-        sa.BigInteger().with_variant(sa.Integer(), "sqlite"), primary_key=True, autoincrement=True
-    )
+    id: Mapped[int] = mapped_column(_SERIAL, primary_key=True, autoincrement=True)
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"))
     at: Mapped[datetime]
     #: ``key:key_…``, ``worker:…``, ``sweeper:…`` or ``operator:…``.

@@ -3,8 +3,6 @@
 The engine's message is only searched for known words, never shown or logged: it can quote the request.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from http import HTTPStatus
 

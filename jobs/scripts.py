@@ -3,8 +3,6 @@
 Mathematics, code, digits and punctuation do not count.
 """
 
-from __future__ import annotations
-
 import re
 
 _NEUTRAL = re.compile(

@@ -1,7 +1,6 @@
 """Alembic's environment: the service's settings and tables, and short lock timeouts on PostgreSQL."""
 
-from __future__ import annotations
-
+import contextlib
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -9,7 +8,8 @@ from alembic import context
 
 from core.database import Database, UTCDateTime
 from core.settings import Settings
-from webhooks.tables import Record
+from jobs.records import Record
+from webhooks import tables  # noqa: F401 - its tables are records, too
 
 _LOCK_TIMEOUT = "4s"
 _STATEMENT_TIMEOUT = "60s"
@@ -61,13 +61,12 @@ def _migrate(connection: sa.Connection) -> None:
 
 def _run() -> None:
     url = context.config.attributes.get("database_url") or Settings.read().database
-    database = Database(url)
-    try:
-        with database.engine.connect() as connection:
-            _migrate(connection)
-            connection.commit()
-    finally:
-        database.close()
+    with (
+        contextlib.closing(Database(url)) as database,
+        database.engine.connect() as connection,
+    ):
+        _migrate(connection)
+        connection.commit()
 
 
 _run()

@@ -1,7 +1,5 @@
 """The revisions of the schema: which one a database is at, upgrades, and differences from the models."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import tempfile
@@ -67,8 +65,7 @@ def upgrade(url: str) -> None:
 @contextlib.contextmanager
 def opened(settings: Settings) -> Iterator[Database]:
     """Yield the database that ``settings`` names. Raises :class:`core.errors.LaunchError`: it is not at this schema."""
-    database = Database(settings.database)
-    try:
+    with contextlib.closing(Database(settings.database)) as database:
         revision = current(database)
         if not fits(revision):
             raise errors.LaunchError(
@@ -76,8 +73,6 @@ def opened(settings: Settings) -> Iterator[Database]:
                 "run `longlook db upgrade` first."
             )
         yield database
-    finally:
-        database.close()
 
 
 def difference(url: str) -> str:
@@ -142,11 +137,8 @@ def _is_unreleased(revision: str) -> bool:
 
 def _refuse(url: str) -> None:
     """Raise :class:`core.errors.LaunchError` when no upgrade leads from the database's revision to this version."""
-    database = Database(url)
-    try:
+    with contextlib.closing(Database(url)) as database:
         revision = current(database)
-    finally:
-        database.close()
     if revision is None:
         return
     where = database.url.render_as_string(hide_password=True)

@@ -5,8 +5,6 @@ another address changes nothing. It verifies TLS against the name. A POST follow
 checks each of them like the first URL.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import ssl

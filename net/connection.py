@@ -5,8 +5,6 @@ response. The address of a guarded request must be the one that was checked. Lib
 neither.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import select

@@ -4,8 +4,6 @@ Public addresses may be reached on a few ports. Networks on the allow-list may b
 private networks are otherwise never reached.
 """
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Sequence
 from typing import Final

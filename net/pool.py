@@ -1,7 +1,5 @@
 """Idle connections that are kept between requests. The one used last is used next."""
 
-from __future__ import annotations
-
 import math
 import threading
 import time

@@ -6,8 +6,6 @@ have many, by the rule of :mod:`core.shares`: with names of silent servers a par
 and the last thread goes to a party that has none.
 """
 
-from __future__ import annotations
-
 import collections
 import ipaddress
 import socket

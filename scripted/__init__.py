@@ -3,9 +3,7 @@
 It runs in process (:class:`Scripted`) or as a server that speaks SGLang's HTTP API (:mod:`scripted.server`).
 """
 
-from __future__ import annotations
-
-from scripted.engine import Clock, Scripted, SystemClock
+from scripted.engine import Clock, Scripted
 from scripted.options import ScriptedOptions
 
-__all__ = ["Clock", "Scripted", "ScriptedOptions", "SystemClock"]
+__all__ = ["Clock", "Scripted", "ScriptedOptions"]

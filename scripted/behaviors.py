@@ -5,22 +5,18 @@ stream's id) counts as well. The text has the form of QVQ's answers: reasoning i
 ``**Final Answer**`` and ``\boxed{…}``. If the request has a JSON Schema, the text is a value of that schema.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math
 import random
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import orjson
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from jobs import engine
+from jobs import engine
 
 #: How a stream can fail. The first three replace the answer; the others occur after ``failure_after`` tokens.
 Failure = Literal[
@@ -280,7 +276,6 @@ def _sample(schema: Mapping[str, Any], defs: Mapping[str, Any], rng: random.Rand
 
 
 def _integer(schema: Mapping[str, Any], rng: random.Random) -> int:
-    """Return an integer within the bounds."""
     least = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf) + 1)
     most = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf) - 1)
     if least == -math.inf:
@@ -289,7 +284,6 @@ def _integer(schema: Mapping[str, Any], rng: random.Random) -> int:
 
 
 def _number(schema: Mapping[str, Any]) -> float:
-    """Return a number within the bounds."""
     least: float = max(schema.get("minimum", -math.inf), schema.get("exclusiveMinimum", -math.inf))
     most: float = min(schema.get("maximum", math.inf), schema.get("exclusiveMaximum", math.inf))
     if least == -math.inf:

@@ -1,7 +1,5 @@
 """SGLang's chat API as the scripted engine speaks it: parses requests, writes answers. Formats of SGLang 0.5.23."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import binascii
@@ -14,19 +12,17 @@ import time
 import uuid
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from core import profiles
+from core.profiles import ModelProfile
+from core.special_tokens import SpecialTokens
 from jobs import engine
 from scripted import behaviors, http
 from scripted.prompt import BadRequest
-
-if TYPE_CHECKING:
-    from core.profiles import ModelProfile
-    from core.special_tokens import SpecialTokens
-    from scripted.scheduler import End, Scheduler, ScriptedGeneration
+from scripted.scheduler import End, Scheduler, ScriptedGeneration
 
 _IMAGE = "<|image_pad|>"
 #: Without sampling parameters the Qwen2-VL family is near-greedy (its ``generation_config.json``).
@@ -256,7 +252,6 @@ def _event(data: bytes) -> bytes:
 def _completion(
     request: engine.GenerationRequest, text: str, reason: str, usage: engine.TokenUsage
 ) -> dict[str, Any]:
-    """Return the answer to a request without streaming."""
     message = {"role": "assistant", "content": text, "reasoning_content": None}
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
     return {

@@ -5,42 +5,27 @@ from __future__ import annotations
 import math
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Iterator
 
 from core import errors, profiles
 from core.closing import Closing
 from jobs import engine, refusals
 from scripted.options import ScriptedOptions
 from scripted.prompt import BadRequest
-from scripted.scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from scripted.scheduler import ScriptedGeneration, TokenStep
+from scripted.scheduler import Scheduler, ScriptedGeneration, TokenStep
 
 VERSION = "scripted-1"
 
 
-class Clock(Protocol):
-    """Time as the engine sees it; a test's clock need not wait."""
-
-    def now(self) -> float:
-        """Return monotonic seconds."""
-
-    def wait(self, event: threading.Event, seconds: float | None) -> None:
-        """Return when ``event`` is set or after ``seconds``; None waits without a limit."""
-
-
-class SystemClock:
-    """The system's monotonic clock."""
+class Clock:
+    """The system's monotonic clock; a test's clock need not wait."""
 
     def now(self) -> float:
         """Return monotonic seconds."""
         return time.monotonic()
 
     def wait(self, event: threading.Event, seconds: float | None) -> None:
-        """Wait for ``event``, at most ``seconds``."""
+        """Return when ``event`` is set or after ``seconds``; None waits without a limit."""
         event.wait(seconds)
 
 
@@ -66,7 +51,7 @@ class Scripted:
     ) -> None:
         self.url = url
         self._model = model or profile.name
-        self._clock = clock or SystemClock()
+        self._clock = clock or Clock()
         self._scheduler = Scheduler(options or ScriptedOptions.parse(url), profile, self._clock.now)
 
     def stream(self, request: engine.GenerationRequest) -> ScriptedStream:

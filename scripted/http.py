@@ -1,7 +1,5 @@
 """The part of HTTP/1.1 that the scripted engine's server needs: read a request, write a response or chunks."""
 
-from __future__ import annotations
-
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus

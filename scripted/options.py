@@ -1,7 +1,5 @@
 """Options of the scripted engine, from code or from the query string of its URL."""
 
-from __future__ import annotations
-
 from typing import Self
 from urllib.parse import parse_qs
 

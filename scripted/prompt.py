@@ -4,22 +4,17 @@ As in SGLang's radix cache: prefixes are shared only under the same salt, images
 token of a prompt is always computed, and the least recently used prefixes are evicted first.
 """
 
-from __future__ import annotations
-
 import threading
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
-from jobs import images
+from core.profiles import ModelProfile
+from jobs import engine, images
 from jobs.images.dimensions import dimensions
 from scripted.behaviors import tokens
-
-if TYPE_CHECKING:
-    from core.profiles import ModelProfile
-    from jobs import engine
 
 #: Tokens that are cached or evicted together (a word, or all tokens of an image): their identity and their number.
 Part = tuple[Hashable, int]

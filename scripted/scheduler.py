@@ -4,24 +4,18 @@ The engine's two interfaces share it: :class:`scripted.Scripted` in process, wit
 :mod:`scripted.server` over HTTP, with one event loop for all streams.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from core.profiles import ModelProfile
 from jobs import engine
 from jobs.answers import json_schema
 from scripted import behaviors
+from scripted.options import ScriptedOptions
 from scripted.prompt import BadRequest, PrefixCache, Prompt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from core.profiles import ModelProfile
-    from scripted.options import ScriptedOptions
 
 #: SGLang sorts its queue by cached prefix up to this length, and keeps the order of arrival beyond it.
 _SORTED_QUEUE = 128

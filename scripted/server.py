@@ -3,12 +3,11 @@
 One event loop with one timer serves hundreds of streams, so that it costs little next to the program under test.
 """
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import time
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable
+from typing import Any, cast
 
 import orjson
 import structlog
@@ -19,9 +18,6 @@ from scripted.engine import VERSION
 from scripted.options import ScriptedOptions
 from scripted.prompt import BadRequest
 from scripted.scheduler import Scheduler
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 #: Seconds between two checks for due tokens: the most that a token is late. Tokens due together share a write.
 _TICK_SECONDS = 0.02

@@ -20,7 +20,7 @@ from core import profiles
 from jobs import engine
 from models.training import exam
 from tests.real_engine import RealEngine
-from worker.engines.sglang import SGLang
+from worker.engines.sglang.client import SGLang
 
 PATH = Path(__file__).with_name("tiny_qvq_traces.jsonl.gz")
 COUNT = 300

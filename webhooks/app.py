@@ -3,25 +3,19 @@
 A wakeup only wakes the dispatcher, which has its own threads: two slots of Celery are enough.
 """
 
-from __future__ import annotations
-
 from core import celery_process
 from core.settings import Settings
 from core.vault import Vault
 from jobs import queue
 from net.client import GuardedClient
 from webhooks.runtime import DeliveryRuntime
-from webhooks.signer import SecretSigner
 
 settings = Settings.read()
 
 
 def _build() -> DeliveryRuntime:
-    vault = Vault.of(settings)
     return DeliveryRuntime(
-        settings,
-        signer=lambda database: SecretSigner(database, vault=vault),
-        egress=GuardedClient(settings.webhook_allow),
+        settings, vault=Vault.of(settings), egress=GuardedClient(settings.webhook_allow)
     )
 
 

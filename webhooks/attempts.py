@@ -4,21 +4,18 @@ One UPDATE ends an attempt, guarded by state and owner: a row is never claimed t
 next attempt. An owner that comes too late changes nothing.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import random
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
-from core import ids
 from core.database import Database, Transaction
-from webhooks import endpoints, policy
+from webhooks import endpoints, notifications, policy
 from webhooks.claims import DeliveryClaim
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from webhooks.tables import (
@@ -88,7 +85,13 @@ def settle(
         if result.outcome is AttemptOutcome.DELIVERED:
             status = _deliver(transaction, claim.delivery_id)
         elif status is DeliveryStatus.PENDING and _is_last(claim, result):
-            status = _fail(transaction, claim.delivery_id, result.error_code)
+            status = DeliveryStatus.FAILED
+            transaction.update(
+                WebhookDelivery,
+                WebhookDelivery.id == claim.delivery_id,
+                status=status,
+                error_code=result.error_code,
+            )
         next_at = None
         if claim.kind is AttemptKind.AUTOMATIC and status is DeliveryStatus.PENDING:
             step = claim.step + 1
@@ -103,16 +106,14 @@ def settle(
 def put_off(database: Database, claim: DeliveryClaim, *, wait: timedelta) -> None:
     """Give back an attempt that was not made; the same row can be claimed again after ``wait``."""
     with database.transaction() as transaction:
-        transaction.execute(
-            sa.update(WebhookAttempt)
-            .where(*_held(claim))
-            .values(
-                state=AttemptState.DUE,
-                owner=None,
-                lease_expires_at=None,
-                started_at=None,
-                due_at=transaction.now(wait),
-            )
+        transaction.update(
+            WebhookAttempt,
+            *_held(claim),
+            state=AttemptState.DUE,
+            owner=None,
+            lease_expires_at=None,
+            started_at=None,
+            due_at=transaction.now(wait),
         )
 
 
@@ -140,9 +141,9 @@ def expire(database: Database) -> int:
             .with_for_update(skip_locked=True, key_share=True)
         ).all()
         for attempt in dead:
-            _update(
-                transaction,
-                attempt.id,
+            transaction.update(
+                WebhookAttempt,
+                WebhookAttempt.id == attempt.id,
                 state=AttemptState.ENDED,
                 outcome=AttemptOutcome.LOST,
                 error_code="sender_lost",
@@ -170,15 +171,14 @@ def _is_reduced(transaction: Transaction, event_id: uuid.UUID) -> bool:
 
 def _losses(transaction: Transaction, attempt: WebhookAttempt) -> int:
     """Return how often a sender was lost at this step of the schedule."""
-    counted: int = transaction.execute(
+    return transaction.scalar(
         sa.select(sa.func.count()).where(
             WebhookAttempt.delivery_id == attempt.delivery_id,
             WebhookAttempt.kind == attempt.kind,
             WebhookAttempt.step == attempt.step,
             WebhookAttempt.outcome == AttemptOutcome.LOST,
         )
-    ).scalar_one()
-    return counted
+    )
 
 
 def _is_last(claim: DeliveryClaim, result: AttemptResult) -> bool:
@@ -191,12 +191,11 @@ def _is_last(claim: DeliveryClaim, result: AttemptResult) -> bool:
 
 def _status(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
     """Return the state of a delivery; until the commit no other transaction can change it."""
-    status: DeliveryStatus = transaction.execute(
+    return transaction.scalar(
         sa.select(WebhookDelivery.status)
         .where(WebhookDelivery.id == delivery_id)
         .with_for_update(key_share=True)
-    ).scalar_one()
-    return status
+    )
 
 
 def _held(claim: DeliveryClaim) -> tuple[sa.ColumnElement[bool], ...]:
@@ -234,60 +233,36 @@ def _end(
 
 def _deliver(transaction: Transaction, delivery_id: uuid.UUID) -> DeliveryStatus:
     """Mark a delivery as delivered, and delete the automatic attempt that is still due."""
-    transaction.execute(
-        sa.update(WebhookDelivery)
-        .where(
-            WebhookDelivery.id == delivery_id,
-            WebhookDelivery.status != DeliveryStatus.DELIVERED,
-        )
-        .values(status=DeliveryStatus.DELIVERED, delivered_at=transaction.now(), error_code=None)
+    transaction.update(
+        WebhookDelivery,
+        WebhookDelivery.id == delivery_id,
+        WebhookDelivery.status != DeliveryStatus.DELIVERED,
+        status=DeliveryStatus.DELIVERED,
+        delivered_at=transaction.now(),
+        error_code=None,
     )
-    transaction.execute(
-        sa.delete(WebhookAttempt).where(
-            WebhookAttempt.delivery_id == delivery_id,
-            WebhookAttempt.state == AttemptState.DUE,
-            WebhookAttempt.kind == AttemptKind.AUTOMATIC,
-        )
+    transaction.delete(
+        WebhookAttempt,
+        WebhookAttempt.delivery_id == delivery_id,
+        WebhookAttempt.state == AttemptState.DUE,
+        WebhookAttempt.kind == AttemptKind.AUTOMATIC,
     )
     return DeliveryStatus.DELIVERED
-
-
-def _fail(
-    transaction: Transaction, delivery_id: uuid.UUID, error_code: str | None
-) -> DeliveryStatus:
-    transaction.execute(
-        sa.update(WebhookDelivery)
-        .where(WebhookDelivery.id == delivery_id)
-        .values(status=DeliveryStatus.FAILED, error_code=error_code)
-    )
-    return DeliveryStatus.FAILED
 
 
 def _follow(
     transaction: Transaction, attempt: WebhookAttempt, *, step: int, wait: timedelta
 ) -> datetime:
     """Write the attempt that follows ``attempt``; return when it is due."""
-    number = transaction.execute(
-        sa.update(WebhookDelivery)
-        .where(WebhookDelivery.id == attempt.delivery_id)
-        .values(attempt_count=WebhookDelivery.attempt_count + 1)
-        .returning(WebhookDelivery.attempt_count)
-    ).scalar_one()
-    due_at: datetime = transaction.execute(
-        sa.insert(WebhookAttempt)
-        .values(
-            id=ids.new(),
-            delivery_id=attempt.delivery_id,
-            queue_id=attempt.queue_id,
-            number=number,
-            kind=attempt.kind,
-            step=step,
-            state=AttemptState.DUE,
-            due_at=transaction.now(wait),
-        )
-        .returning(WebhookAttempt.due_at)
-    ).scalar_one()
-    _update(transaction, attempt.id, next_at=due_at)
+    _, due_at = notifications.attempt_again(
+        transaction,
+        attempt.delivery_id,
+        attempt.queue_id,
+        kind=attempt.kind,
+        step=step,
+        wait=wait,
+    )
+    transaction.update(WebhookAttempt, WebhookAttempt.id == attempt.id, next_at=due_at)
     return due_at
 
 
@@ -301,8 +276,8 @@ def _judge_health(
     delivered = result.outcome is AttemptOutcome.DELIVERED
     disabled = None
     if claim.endpoint_id is not None and delivered:
-        _set_health(
-            transaction,
+        transaction.update(
+            WebhookEndpoint,
             WebhookEndpoint.id == claim.endpoint_id,
             WebhookEndpoint.failing_since.is_not(None),
             failing_since=None,
@@ -310,25 +285,26 @@ def _judge_health(
         )
     elif claim.endpoint_id is not None:
         disabled = _judge_failure(transaction, claim.endpoint_id, result)
+    queue = WebhookQueue.id == claim.queue_id
     if delivered:
-        _set_queue(transaction, claim, failures=0, delivered_at=transaction.now())
+        transaction.update(WebhookQueue, queue, failures=0, delivered_at=transaction.now())
     else:
-        _set_queue(transaction, claim, failures=WebhookQueue.failures + 1)
+        transaction.update(WebhookQueue, queue, failures=WebhookQueue.failures + 1)
     return disabled
 
 
 def _judge_failure(
     transaction: Transaction, endpoint_id: uuid.UUID, result: AttemptResult
 ) -> str | None:
-    now: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+    now = notifications.now(transaction)
     endpoint = transaction.session.get_one(
         WebhookEndpoint, endpoint_id, with_for_update={"key_share": True}, populate_existing=True
     )
     since, last = endpoint.failing_since, endpoint.last_failed_at
     if since is None or last is None or now - last > policy.PAUSE:
         since = now
-    _set_health(
-        transaction,
+    transaction.update(
+        WebhookEndpoint,
         WebhookEndpoint.id == endpoint_id,
         failing_since=since,
         last_failed_at=now,
@@ -341,23 +317,3 @@ def _judge_failure(
     if reason is not None and endpoints.disable(transaction, endpoint, reason=reason):
         return reason
     return None
-
-
-def _set_queue(transaction: Transaction, claim: DeliveryClaim, **values: Any) -> None:  # noqa: ANN401 - columns
-    transaction.execute(
-        sa.update(WebhookQueue).where(WebhookQueue.id == claim.queue_id).values(values)
-    )
-
-
-def _set_health(
-    transaction: Transaction,
-    *where: sa.ColumnElement[bool],
-    **values: Any,  # noqa: ANN401 - columns
-) -> None:
-    transaction.execute(sa.update(WebhookEndpoint).where(*where).values(values))
-
-
-def _update(transaction: Transaction, attempt_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
-    transaction.execute(
-        sa.update(WebhookAttempt).where(WebhookAttempt.id == attempt_id).values(values)
-    )

@@ -8,8 +8,6 @@ that. So an account that names thousands of silent receivers delays neither prov
 An attempt is claimed once. :mod:`webhooks.attempts` ends it.
 """
 
-from __future__ import annotations
-
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -129,7 +127,7 @@ def backlog(database: Database, *, account_id: uuid.UUID | None = None) -> Backl
         ).where(WebhookQueue.account_id == account_id)
         entries = entries.where(_ENTRY.account_id == account_id)
     with database.searching(account_id) as transaction:
-        now: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
+        now = transaction.scalar(sa.select(transaction.now()))
         rows = [transaction.execute(statement).one() for statement in (entries, deliveries)]
     first = min((row.first for row in rows if row.first is not None), default=None)
     return Backlog(sum(row.pending for row in rows), None if first is None else now - first)
@@ -164,11 +162,7 @@ def _turn(
         .returning(WebhookAttempt.id),
         execution_options={"synchronize_session": False},
     ).all()
-    transaction.execute(
-        sa.update(WebhookQueue)
-        .where(WebhookQueue.id.in_(queues))
-        .values(served_at=transaction.now())
-    )
+    transaction.update(WebhookQueue, WebhookQueue.id.in_(queues), served_at=transaction.now())
     return list(taken)
 
 

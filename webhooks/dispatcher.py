@@ -4,8 +4,6 @@ There are two pools of threads: one for healthy queues, one for queues that fail
 however many, hold threads of the second pool only.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 import uuid

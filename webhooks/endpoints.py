@@ -7,8 +7,6 @@ A function that changes what an endpoint listens to first fans out what the outb
 (:mod:`webhooks.outbox`): earlier events follow the earlier configuration.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -159,9 +157,11 @@ def update(
         }
         if changed:
             outbox.fan_out_account(transaction, endpoint.account_id)
-            _set(transaction, endpoint_id, **changed, updated_at=transaction.now())
+            changed["updated_at"] = transaction.now()
+            transaction.update(WebhookEndpoint, WebhookEndpoint.id == endpoint_id, **changed)
         if "url" in changed:
-            _set_queue(transaction, endpoint_id, origin=policy.origin(changed["url"]))
+            origin = policy.origin(changed["url"])
+            transaction.update(WebhookQueue, WebhookQueue.id == endpoint_id, origin=origin)
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 
@@ -172,9 +172,9 @@ def delete(database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID 
         if endpoint is None:
             return False
         outbox.fan_out_account(transaction, endpoint.account_id)
-        _set(
-            transaction,
-            endpoint_id,
+        transaction.update(
+            WebhookEndpoint,
+            WebhookEndpoint.id == endpoint_id,
             deleted_at=transaction.now(),
             secret=None,
             previous_secret=None,
@@ -196,9 +196,9 @@ def rotate(
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
             return None
-        _set(
-            transaction,
-            endpoint_id,
+        transaction.update(
+            WebhookEndpoint,
+            WebhookEndpoint.id == endpoint_id,
             secret=secret.sealed,
             redacted_secret=secret.redacted,
             previous_secret=endpoint.secret if keep_old else None,
@@ -218,16 +218,16 @@ def enable(
             return None
         if endpoint.disabled_at is not None:
             outbox.fan_out_account(transaction, endpoint.account_id)
-            _set(
-                transaction,
-                endpoint_id,
+            transaction.update(
+                WebhookEndpoint,
+                WebhookEndpoint.id == endpoint_id,
                 disabled_at=None,
                 disabled_reason=None,
                 failing_since=None,
                 last_failed_at=None,
                 updated_at=transaction.now(),
             )
-            _set_queue(transaction, endpoint_id, failures=0)
+            transaction.update(WebhookQueue, WebhookQueue.id == endpoint_id, failures=0)
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 
@@ -306,9 +306,7 @@ def _make_room(transaction: Transaction, endpoint_id: uuid.UUID) -> None:
         raise errors.Conflict(
             f"An endpoint can have at most {MOST_RECOVERIES} recoveries that are running."
         )
-    transaction.execute(
-        sa.delete(WebhookRecovery).where(WebhookRecovery.id.in_(ended[MOST_RECOVERIES:]))
-    )
+    transaction.delete(WebhookRecovery, WebhookRecovery.id.in_(ended[MOST_RECOVERIES:]))
 
 
 def _find(
@@ -327,13 +325,3 @@ def _find(
     if lock:
         statement = statement.with_for_update(key_share=True)
     return transaction.session.scalars(statement).one_or_none()
-
-
-def _set(transaction: Transaction, endpoint_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
-    transaction.execute(
-        sa.update(WebhookEndpoint).where(WebhookEndpoint.id == endpoint_id).values(values)
-    )
-
-
-def _set_queue(transaction: Transaction, queue_id: uuid.UUID, **values: Any) -> None:  # noqa: ANN401 - columns
-    transaction.execute(sa.update(WebhookQueue).where(WebhookQueue.id == queue_id).values(values))

@@ -1,7 +1,5 @@
 """Prometheus metrics of webhook delivery."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Histogram

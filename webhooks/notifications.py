@@ -3,12 +3,10 @@
 A delivery attempt is due at once. The payload is the same bytes for all targets and attempts.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import orjson
@@ -188,8 +186,41 @@ def _attempt(delivery: Mapping[str, Any], kind: AttemptKind) -> dict[str, Any]:
 
 def now(transaction: Transaction) -> datetime:
     """Return the database's time."""
-    at: datetime = transaction.execute(sa.select(transaction.now())).scalar_one()
-    return at
+    return transaction.scalar(sa.select(transaction.now()))
+
+
+def attempt_again(
+    transaction: Transaction,
+    delivery_id: uuid.UUID,
+    queue_id: uuid.UUID,
+    *,
+    kind: AttemptKind,
+    step: int = 0,
+    wait: timedelta = timedelta(0),
+) -> tuple[uuid.UUID, datetime]:
+    """Write one more attempt of a delivery; return its id, and when it is due."""
+    number = transaction.scalar(
+        sa.update(WebhookDelivery)
+        .where(WebhookDelivery.id == delivery_id)
+        .values(attempt_count=WebhookDelivery.attempt_count + 1)
+        .returning(WebhookDelivery.attempt_count)
+    )
+    attempt_id = ids.new()
+    due_at = transaction.scalar(
+        sa.insert(WebhookAttempt)
+        .values(
+            id=attempt_id,
+            delivery_id=delivery_id,
+            queue_id=queue_id,
+            number=number,
+            kind=kind,
+            step=step,
+            state=AttemptState.DUE,
+            due_at=transaction.now(wait),
+        )
+        .returning(WebhookAttempt.due_at)
+    )
+    return attempt_id, due_at
 
 
 def open_queues(

@@ -8,14 +8,11 @@ The time of the move decides which endpoints get a notification. A transaction t
 therefore calls :func:`fan_out_account` first.
 """
 
-from __future__ import annotations
-
 import collections
 import itertools
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
@@ -23,11 +20,10 @@ import structlog
 
 from core import ids
 from core.database import Database, Transaction
-from jobs.lifecycle import Status
 from jobs.records import Job, OutboxEntry, table
 from webhooks import notifications, policy
 from webhooks.notifications import Listener, Notification, NotificationTarget
-from webhooks.policy import EventType, Webhook
+from webhooks.policy import Webhook
 
 _log = structlog.get_logger(__name__)
 
@@ -55,32 +51,15 @@ class FanOut:
     account_id: uuid.UUID | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A row of the outbox."""
+_Planned = list[tuple[OutboxEntry, list[NotificationTarget]]]
 
-    id: uuid.UUID
-    job_id: uuid.UUID
-    account_id: uuid.UUID
-    status: Status
-    at: datetime
-
-    @property
-    def event_type(self) -> EventType:
-        return policy.TYPES[self.status]
-
-
-_Planned = list[tuple[_Entry, list[NotificationTarget]]]
-
-_ENTRIES = sa.select(
-    _ENTRY.id, _ENTRY.job_id, _ENTRY.account_id, _ENTRY.status, _ENTRY.at
-).order_by(_ENTRY.id)
+_ENTRIES = sa.select(OutboxEntry).order_by(OutboxEntry.id)
 _CLAIMED = (
-    _ENTRIES.where(_ENTRY.account_id == sa.bindparam("account_id"))
+    _ENTRIES.where(OutboxEntry.account_id == sa.bindparam("account_id"))
     .limit(sa.bindparam("limit", type_=sa.Integer()))
     .with_for_update(skip_locked=True)
 )
-_OF_ACCOUNT = _ENTRIES.where(_ENTRY.account_id == sa.bindparam("account_id")).with_for_update()
+_OF_ACCOUNT = _ENTRIES.where(OutboxEntry.account_id == sa.bindparam("account_id")).with_for_update()
 _WEBHOOKS = sa.select(_JOB.id, _JOB.webhook).where(
     _JOB.id.in_(sa.bindparam("ids", expanding=True)), _JOB.webhook.is_not(None)
 )
@@ -114,7 +93,9 @@ def fan_out(
     share, most = max(1, limit // len(accounts)), most_deliveries // len(accounts)
     with database.transaction("fanout") as transaction:
         claimed = {
-            account_id: _entries(transaction, _CLAIMED, account_id=account_id, limit=share)
+            account_id: transaction.session.scalars(
+                _CLAIMED, {"account_id": account_id, "limit": share}
+            ).all()
             for account_id in accounts
         }
         planned: _Planned = []
@@ -171,22 +152,11 @@ def fan_out_account(transaction: Transaction, account_id: uuid.UUID) -> None:
     It waits for a process that holds some of them. All are locked before anything is written: a process that waits
     for a queue of this transaction must not hold an entry that this one waits for.
     """
-    entries = _entries(transaction, _OF_ACCOUNT, account_id=account_id)
-    _write(transaction, _plan(transaction, entries))
+    entries = transaction.session.scalars(_OF_ACCOUNT, {"account_id": account_id})
+    _write(transaction, _plan(transaction, entries.all()))
 
 
-def _entries(
-    transaction: Transaction,
-    statement: sa.Executable,
-    **bound: Any,  # noqa: ANN401 - parameters of any type
-) -> list[_Entry]:
-    return [
-        _Entry(row.id, row.job_id, row.account_id, row.status, row.at)
-        for row in transaction.execute(statement, bound)
-    ]
-
-
-def _plan(transaction: Transaction, entries: Sequence[_Entry]) -> _Planned:
+def _plan(transaction: Transaction, entries: Sequence[OutboxEntry]) -> _Planned:
     """Return entries with their targets, by the time of the move: clocks of the hosts that made the ids may differ."""
     if not entries:
         return []
@@ -214,16 +184,17 @@ def _webhook(row: sa.Row[Any]) -> Webhook | None:
 
 
 def _targets(
-    entry: _Entry, webhook: Webhook | None, listeners: Sequence[Listener]
+    entry: OutboxEntry, webhook: Webhook | None, listeners: Sequence[Listener]
 ) -> list[NotificationTarget]:
     """Return the targets of an entry, each once: endpoints that listened, and the job's own webhook."""
-    own = webhook if webhook is not None and entry.event_type in webhook.events else None
+    event_type = policy.TYPES[entry.status]
+    own = webhook if webhook is not None and event_type in webhook.events else None
     named = own.endpoint_id if own is not None else None
     targets = [
         NotificationTarget(queue_id=listener.id, endpoint_id=listener.id)
         for listener in listeners
         if listener.existed(entry.at)
-        and (entry.event_type in listener.event_types or listener.id == named)
+        and (event_type in listener.event_types or listener.id == named)
     ]
     if own is not None and own.url is not None:
         queue_id, _ = policy.queue(entry.account_id, own.url)
@@ -260,10 +231,10 @@ def _jobs(transaction: Transaction, job_ids: Sequence[uuid.UUID]) -> dict[uuid.U
     return {job.id: job for job in rows}
 
 
-def _notification(entry: _Entry, job: Job, targets: list[NotificationTarget]) -> Notification:
+def _notification(entry: OutboxEntry, job: Job, targets: list[NotificationTarget]) -> Notification:
     return Notification(
         account_id=entry.account_id,
-        type=entry.event_type,
+        type=policy.TYPES[entry.status],
         at=entry.at,
         data=notifications.job_data(job, entry.status),
         targets=targets,

@@ -10,8 +10,6 @@ Automatic attempts follow :data:`SCHEDULE`; users can request more of them.
     attempt    due ──claim──> sending ──> ended
 """
 
-from __future__ import annotations
-
 import enum
 import random
 import urllib.parse

@@ -5,8 +5,6 @@ answer from payloads, and what receivers replied, which may repeat it. ``event``
 deliveries and attempts. The delivery process runs :func:`batch`; any number of processes may do so at once.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -78,20 +76,17 @@ def _reduce_old(database: Database, period: timedelta, *, limit: int) -> int:
 
 def _reduce(transaction: Transaction, events: Collection[WebhookNotification]) -> None:
     for event in events:
-        transaction.execute(
-            sa.update(WebhookNotification)
-            .where(WebhookNotification.id == event.id)
-            .values(
-                payload=notifications.without_answer(event.payload), reduced_at=transaction.now()
-            )
+        transaction.update(
+            WebhookNotification,
+            WebhookNotification.id == event.id,
+            payload=notifications.without_answer(event.payload),
+            reduced_at=transaction.now(),
         )
     deliveries = sa.select(WebhookDelivery.id).where(
         WebhookDelivery.notification_id.in_([event.id for event in events])
     )
-    transaction.execute(
-        sa.update(WebhookAttempt)
-        .where(WebhookAttempt.delivery_id.in_(deliveries))
-        .values(response_body=None)
+    transaction.update(
+        WebhookAttempt, WebhookAttempt.delivery_id.in_(deliveries), response_body=None
     )
 
 
@@ -141,8 +136,6 @@ def _is_over() -> sa.ColumnElement[bool]:
 
 def _remove(transaction: Transaction, events: Collection[uuid.UUID]) -> None:
     deliveries = sa.select(WebhookDelivery.id).where(WebhookDelivery.notification_id.in_(events))
-    transaction.execute(sa.delete(WebhookAttempt).where(WebhookAttempt.delivery_id.in_(deliveries)))
-    transaction.execute(
-        sa.delete(WebhookDelivery).where(WebhookDelivery.notification_id.in_(events))
-    )
-    transaction.execute(sa.delete(WebhookNotification).where(WebhookNotification.id.in_(events)))
+    transaction.delete(WebhookAttempt, WebhookAttempt.delivery_id.in_(deliveries))
+    transaction.delete(WebhookDelivery, WebhookDelivery.notification_id.in_(events))
+    transaction.delete(WebhookNotification, WebhookNotification.id.in_(events))

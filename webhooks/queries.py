@@ -1,17 +1,15 @@
 """Reads deliveries, of a job, an endpoint or an account, with their attempts; and recoveries."""
 
-from __future__ import annotations
-
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
-from core.database import Database, Transaction
+from core.database import Database
 from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
 from webhooks.tables import (
     WebhookAttempt,
@@ -60,27 +58,15 @@ def get(
         if row is None:
             return None
         delivery_attempts = _attempts().where(WebhookAttempt.delivery_id == delivery_id)
-        return DeliveryView(
-            delivery=row.WebhookDelivery,
-            event=row.WebhookNotification,
-            origin=row.origin,
-            attempts=tuple(transaction.session.scalars(delivery_attempts)),
-        )
+        return _view(row, transaction.session.scalars(delivery_attempts))
 
 
 def of_job(
-    database: Database,
-    job_id: uuid.UUID,
-    *,
-    limit: int,
-    after: uuid.UUID | None = None,
+    database: Database, job_id: uuid.UUID, *, limit: int, after: uuid.UUID | None = None
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of a job beyond ``after``, oldest first, and whether there are more."""
-    statement = _views(None).where(WebhookNotification.job_id == job_id)
-    if after is not None:
-        statement = statement.where(WebhookDelivery.id > after)
-    with database.reading() as transaction:
-        return _page(transaction, statement.order_by(WebhookDelivery.id), limit=limit)
+    wanted = _views(None).where(WebhookNotification.job_id == job_id)
+    return _page(database, wanted, limit=limit, after=after, newest_first=False)
 
 
 def of_endpoint(
@@ -92,13 +78,8 @@ def of_endpoint(
     statuses: Sequence[DeliveryStatus] = (),
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of an endpoint beyond ``after``, newest first, and whether there are more."""
-    statement = _views(None).where(WebhookDelivery.endpoint_id == endpoint_id)
-    if statuses:
-        statement = statement.where(WebhookDelivery.status.in_(statuses))
-    if after is not None:
-        statement = statement.where(WebhookDelivery.id < after)
-    with database.reading() as transaction:
-        return _page(transaction, statement.order_by(WebhookDelivery.id.desc()), limit=limit)
+    wanted = _views(None, statuses).where(WebhookDelivery.endpoint_id == endpoint_id)
+    return _page(database, wanted, limit=limit, after=after)
 
 
 def of_account(
@@ -110,13 +91,7 @@ def of_account(
     statuses: Sequence[DeliveryStatus] = (),
 ) -> tuple[list[DeliveryView], bool]:
     """Return up to ``limit`` deliveries of an account (None: of all), newest first, and whether there are more."""
-    statement = _views(account_id)
-    if statuses:
-        statement = statement.where(WebhookDelivery.status.in_(statuses))
-    if after is not None:
-        statement = statement.where(WebhookDelivery.id < after)
-    with database.reading() as transaction:
-        return _page(transaction, statement.order_by(WebhookDelivery.id.desc()), limit=limit)
+    return _page(database, _views(account_id, statuses), limit=limit, after=after)
 
 
 def recovery(
@@ -135,7 +110,7 @@ def recovery(
 
 
 def _views(
-    account_id: uuid.UUID | None,
+    account_id: uuid.UUID | None, statuses: Sequence[DeliveryStatus] = ()
 ) -> sa.Select[WebhookDelivery, WebhookNotification, str]:
     statement = (
         sa.select(WebhookDelivery, WebhookNotification, WebhookQueue.origin)
@@ -144,7 +119,7 @@ def _views(
     )
     if account_id is not None:
         statement = statement.where(WebhookNotification.account_id == account_id)
-    return statement
+    return statement.where(WebhookDelivery.status.in_(statuses)) if statuses else statement
 
 
 def _attempts() -> sa.Select[WebhookAttempt]:
@@ -152,38 +127,42 @@ def _attempts() -> sa.Select[WebhookAttempt]:
 
 
 def _page(
-    transaction: Transaction,
-    statement: sa.Select[WebhookDelivery, WebhookNotification, str],
+    database: Database,
+    wanted: sa.Select[WebhookDelivery, WebhookNotification, str],
     *,
     limit: int,
+    after: uuid.UUID | None,
+    newest_first: bool = True,
 ) -> tuple[list[DeliveryView], bool]:
+    delivery_id = WebhookDelivery.id
+    if after is not None:
+        wanted = wanted.where(delivery_id < after if newest_first else delivery_id > after)
     small = defer(WebhookNotification.payload, raiseload=True)
-    rows = transaction.execute(statement.options(small).limit(limit + 1)).all()
-    more = len(rows) > limit
-    rows = rows[:limit]
-    delivery_attempts: dict[uuid.UUID, list[WebhookAttempt]] = {}
+    page = wanted.options(small).order_by(delivery_id.desc() if newest_first else delivery_id)
     planned = sa.and_(
         WebhookAttempt.state == AttemptState.DUE, WebhookAttempt.kind == AttemptKind.AUTOMATIC
     )
     newest = WebhookAttempt.number > WebhookDelivery.attempt_count - LISTED_ATTEMPTS
-    for attempt in transaction.session.scalars(
+    shown = (
         _attempts()
-        .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
-        .where(WebhookAttempt.delivery_id.in_([row.WebhookDelivery.id for row in rows]))
+        .join(WebhookDelivery, delivery_id == WebhookAttempt.delivery_id)
         .where(sa.or_(newest, planned))
         .options(
             defer(WebhookAttempt.response_body, raiseload=True),
             defer(WebhookAttempt.request_headers, raiseload=True),
         )
-    ):
-        delivery_attempts.setdefault(attempt.delivery_id, []).append(attempt)
-    views = [
-        DeliveryView(
-            delivery=row.WebhookDelivery,
-            event=row.WebhookNotification,
-            origin=row.origin,
-            attempts=tuple(delivery_attempts.get(row.WebhookDelivery.id, ())),
-        )
-        for row in rows
-    ]
-    return views, more
+    )
+    with database.reading() as transaction:
+        rows = transaction.execute(page.limit(limit + 1)).all()
+        listed = [row.WebhookDelivery.id for row in rows[:limit]]
+        attempts: dict[uuid.UUID, list[WebhookAttempt]] = {}
+        for attempt in transaction.session.scalars(
+            shown.where(WebhookAttempt.delivery_id.in_(listed))
+        ):
+            attempts.setdefault(attempt.delivery_id, []).append(attempt)
+        views = [_view(row, attempts.get(row.WebhookDelivery.id, ())) for row in rows[:limit]]
+        return views, len(rows) > limit
+
+
+def _view(row: sa.Row[Any], attempts: Iterable[WebhookAttempt]) -> DeliveryView:
+    return DeliveryView(row.WebhookDelivery, row.WebhookNotification, row.origin, tuple(attempts))

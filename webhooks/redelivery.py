@@ -4,8 +4,6 @@ They do not advance the schedule, go to disabled endpoints, too, and do not affe
 has the same ``webhook-id``. Each function writes attempts and wakes the delivery process, which sends them.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from core import errors, ids
+from core import errors
 from core.database import Database, Transaction
 from jobs.store.outbox import NotificationsDue
 from webhooks import notifications
@@ -142,14 +140,12 @@ def recover(
         ).all()
         attempt_ids = _attempt_again(transaction, deliveries, kind=AttemptKind.RECOVER)
         done = len(deliveries) < limit
-        transaction.execute(
-            sa.update(WebhookRecovery)
-            .where(WebhookRecovery.id == recovery.id)
-            .values(
-                last_delivery_id=deliveries[-1].id if deliveries else recovery.last_delivery_id,
-                resent=WebhookRecovery.resent + len(attempt_ids),
-                ended_at=transaction.now() if done else None,
-            )
+        transaction.update(
+            WebhookRecovery,
+            WebhookRecovery.id == recovery.id,
+            last_delivery_id=deliveries[-1].id if deliveries else recovery.last_delivery_id,
+            resent=WebhookRecovery.resent + len(attempt_ids),
+            ended_at=transaction.now() if done else None,
         )
         return RecoveryBatch(resent=len(attempt_ids), more=True, account_id=account_id)
 
@@ -182,27 +178,10 @@ def _attempt_again(
     transaction: Transaction, deliveries: Sequence[WebhookDelivery], *, kind: AttemptKind
 ) -> list[uuid.UUID]:
     """Insert an attempt of each delivery, due now; return their ids."""
-    attempt_ids = []
-    for delivery in deliveries:
-        number = transaction.execute(
-            sa.update(WebhookDelivery)
-            .where(WebhookDelivery.id == delivery.id)
-            .values(attempt_count=WebhookDelivery.attempt_count + 1)
-            .returning(WebhookDelivery.attempt_count)
-        ).scalar_one()
-        attempt_ids.append(ids.new())
-        transaction.execute(
-            sa.insert(WebhookAttempt).values(
-                id=attempt_ids[-1],
-                delivery_id=delivery.id,
-                queue_id=delivery.queue_id,
-                number=number,
-                kind=kind,
-                step=0,
-                state=AttemptState.DUE,
-                due_at=transaction.now(),
-            )
-        )
+    attempt_ids = [
+        notifications.attempt_again(transaction, delivery.id, delivery.queue_id, kind=kind)[0]
+        for delivery in deliveries
+    ]
     if attempt_ids:
         transaction.notes.append(NotificationsDue())
     return attempt_ids

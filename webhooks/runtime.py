@@ -1,13 +1,10 @@
 """The parts of a delivery process: built at its start, drained at SIGTERM, stopped at its end."""
 
-from __future__ import annotations
-
 import os
 import random
 import secrets
 import socket
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -17,13 +14,15 @@ from core.database import Database
 from core.exporter import Exporter
 from core.metrics import new_registry
 from core.settings import Settings
+from core.vault import Vault
 from jobs.store.purge import Periods
 from jobs.store.storage import Quota
 from net.client import GuardedClient
 from webhooks import policy
 from webhooks.dispatcher import Dispatcher
 from webhooks.metrics import DeliveryMetrics
-from webhooks.sender import Sender, Signer
+from webhooks.sender import Sender
+from webhooks.signer import SecretSigner
 
 _log = structlog.get_logger(__name__)
 
@@ -38,13 +37,11 @@ class DeliveryRuntime:
 
     Args:
         settings: of the process.
-        signer: makes the signer, from the process's database.
+        vault: opens the secrets that sign.
         egress: sends requests; closed at the end.
     """
 
-    def __init__(
-        self, settings: Settings, *, signer: Callable[[Database], Signer], egress: GuardedClient
-    ) -> None:
+    def __init__(self, settings: Settings, *, vault: Vault, egress: GuardedClient) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.database = Database(settings.database, pool_size=policy.SLOTS // 4)
@@ -53,13 +50,13 @@ class DeliveryRuntime:
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self._stopping = threading.Event()
         self._egress = egress
-        signing = signer(self.database)
+        signer = SecretSigner(self.database, vault=vault)
         quota = Quota(self.database, default_mb=settings.storage_mb_per_account)
         quick, slow = (
             Sender(
                 self.database,
-                signer=signing,
-                post=egress.post,
+                signer=signer,
+                egress=egress,
                 seconds=seconds,
                 rng=rng,
                 give_up=self._stopping,

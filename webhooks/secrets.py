@@ -3,8 +3,6 @@
 Each is made once, at its first use: two that make one at the same time both get the one that was stored.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -110,23 +108,13 @@ def reseal(database: Database, seal_again: Callable[[bytes], bytes]) -> int:
 
     A transaction that changes a secret meanwhile waits. A reader gets the old or the new seal; the vault opens both.
     """
+    both = ("secret", "previous_secret")
     with database.transaction() as transaction:
-        endpoints = _reseal(
-            transaction,
-            WebhookEndpoint,
-            WebhookEndpoint.id,
-            ("secret", "previous_secret"),
-            seal_again,
+        return (
+            _reseal(transaction, WebhookEndpoint, WebhookEndpoint.id, both, seal_again)
+            + _reseal(transaction, WebhookSecret, WebhookSecret.account_id, both, seal_again)
+            + _reseal(transaction, SigningKey, SigningKey.number, ("private_key",), seal_again)
         )
-        defaults = _reseal(
-            transaction,
-            WebhookSecret,
-            WebhookSecret.account_id,
-            ("secret", "previous_secret"),
-            seal_again,
-        )
-        keys = _reseal(transaction, SigningKey, SigningKey.number, ("private_key",), seal_again)
-        return endpoints + defaults + keys
 
 
 def _reseal(

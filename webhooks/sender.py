@@ -4,8 +4,6 @@ The row of the attempt exists before anything is sent. So a crash at any line le
 another attempt with the same ``webhook-id``.
 """
 
-from __future__ import annotations
-
 import email.utils
 import random
 import threading
@@ -13,47 +11,20 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Protocol
 
 import structlog
 
 from core import errors, failpoints, ids
 from core.database import Database, DatabaseUnavailable, until_available
-from net.client import GuardedClientError, Reply
+from net.client import GuardedClient, GuardedClientError
 from webhooks import attempts, claims, policy
 from webhooks.policy import AttemptOutcome
+from webhooks.signer import SecretSigner
 
 _log = structlog.get_logger(__name__)
 
 #: The wait before another attempt when an operator must fix the vault.
 _PUT_OFF = timedelta(minutes=1)
-
-
-class Signer(Protocol):
-    """Makes the headers of a message."""
-
-    def headers(self, claim: claims.DeliveryClaim, *, at: datetime) -> dict[str, str]:
-        """Return the headers of an attempt that is made at ``at``, signed with all live secrets.
-
-        Raises:
-            core.database.DatabaseUnavailable: the database does not answer.
-            core.errors.SettingsError: a secret cannot be opened.
-        """
-
-
-class Post(Protocol):
-    """Sends a POST request."""
-
-    def __call__(
-        self,
-        url: str,
-        *,
-        body: bytes,
-        headers: Mapping[str, str],
-        seconds: float,
-        party: uuid.UUID,
-    ) -> Reply:
-        """Send for an account; return the response with any status. Raises GuardedClientError without a response."""
 
 
 class Sender:
@@ -62,7 +33,7 @@ class Sender:
     Args:
         database: where attempts are stored.
         signer: signs them.
-        post: sends them.
+        egress: sends them.
         seconds: the timeout of an attempt.
         rng: jitter of the schedule.
         give_up: once it is set, a result that the database does not take is dropped: the lease runs out.
@@ -73,8 +44,8 @@ class Sender:
         self,
         database: Database,
         *,
-        signer: Signer,
-        post: Post,
+        signer: SecretSigner,
+        egress: GuardedClient,
         seconds: float,
         rng: random.Random,
         give_up: threading.Event,
@@ -82,7 +53,7 @@ class Sender:
     ) -> None:
         self._database = database
         self._signer = signer
-        self._post = post
+        self._egress = egress
         self._seconds = seconds
         self._rng = rng
         self._give_up = give_up
@@ -120,7 +91,7 @@ class Sender:
         failpoints.hit("deliver", "post")
         began = time.monotonic()
         try:
-            reply = self._post(
+            reply = self._egress.post(
                 claim.url,
                 body=claim.payload,
                 headers=headers,

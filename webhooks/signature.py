@@ -3,8 +3,6 @@
 Source: github.com/standard-webhooks/standard-webhooks, spec/standard-webhooks.md.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import hmac

@@ -1,7 +1,5 @@
 """Signs attempts: opens the live secrets, and makes the ones that do not exist yet."""
 
-from __future__ import annotations
-
 import functools
 import uuid
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Counts the bytes that an account's webhooks take, for :mod:`jobs.store.storage`."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from typing import Final

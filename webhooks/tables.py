@@ -3,8 +3,6 @@
 Secrets are sealed by the vault, never plain.
 """
 
-from __future__ import annotations
-
 import uuid
 from datetime import datetime
 from typing import Any
@@ -12,20 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.records import Record, enumeration
+from jobs.records import Record, enumeration, partial_index
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
-
-__all__ = [
-    "Record",
-    "SigningKey",
-    "WebhookAttempt",
-    "WebhookDelivery",
-    "WebhookEndpoint",
-    "WebhookNotification",
-    "WebhookQueue",
-    "WebhookRecovery",
-    "WebhookSecret",
-]
 
 
 class WebhookEndpoint(Record):
@@ -111,11 +97,10 @@ class WebhookNotification(Record):
         sa.Index(None, "job_id", "id"),
         # For the retention periods.
         sa.Index(None, "created_at"),
-        sa.Index(
+        partial_index(
             "ix_webhook_notifications_unreduced",
             "created_at",
-            postgresql_where=sa.text("reduced_at IS NULL AND job_id IS NOT NULL"),
-            sqlite_where=sa.text("reduced_at IS NULL AND job_id IS NOT NULL"),
+            where="reduced_at IS NULL AND job_id IS NOT NULL",
         ),
     )
 
@@ -136,12 +121,7 @@ class WebhookDelivery(Record):
     __table_args__ = (
         sa.UniqueConstraint("notification_id", "queue_id", "url"),
         sa.Index(None, "endpoint_id", "id"),
-        sa.Index(
-            "ix_webhook_deliveries_pending",
-            "created_at",
-            postgresql_where=sa.text("status = 'pending'"),
-            sqlite_where=sa.text("status = 'pending'"),
-        ),
+        partial_index("ix_webhook_deliveries_pending", "created_at", where="status = 'pending'"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -169,26 +149,12 @@ class WebhookAttempt(Record):
             "(state = 'sending') = (lease_expires_at IS NOT NULL)", name="lease_expires_at"
         ),
         sa.CheckConstraint("(state = 'ended') = (outcome IS NOT NULL)", name="ended"),
-        sa.Index(
-            "ix_webhook_attempts_queue",
-            "queue_id",
-            "due_at",
-            "id",
-            postgresql_where=sa.text("state = 'due'"),
-            sqlite_where=sa.text("state = 'due'"),
+        partial_index(
+            "ix_webhook_attempts_queue", "queue_id", "due_at", "id", where="state = 'due'"
         ),
-        sa.Index(
-            "ix_webhook_attempts_due",
-            "due_at",
-            postgresql_where=sa.text("state = 'due'"),
-            sqlite_where=sa.text("state = 'due'"),
-        ),
-        sa.Index(
-            "ix_webhook_attempts_sending",
-            "queue_id",
-            "lease_expires_at",
-            postgresql_where=sa.text("state = 'sending'"),
-            sqlite_where=sa.text("state = 'sending'"),
+        partial_index("ix_webhook_attempts_due", "due_at", where="state = 'due'"),
+        partial_index(
+            "ix_webhook_attempts_sending", "queue_id", "lease_expires_at", where="state = 'sending'"
         ),
     )
 
@@ -226,14 +192,7 @@ class WebhookRecovery(Record):
     """A request to resend all that an endpoint missed since a time; it runs in the background."""
 
     __tablename__ = "webhook_recoveries"
-    __table_args__ = (
-        sa.Index(
-            "ix_webhook_recoveries_open",
-            "id",
-            postgresql_where=sa.text("ended_at IS NULL"),
-            sqlite_where=sa.text("ended_at IS NULL"),
-        ),
-    )
+    __table_args__ = (partial_index("ix_webhook_recoveries_open", "id", where="ended_at IS NULL"),)
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     endpoint_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("webhook_endpoints.id"))

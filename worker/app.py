@@ -1,7 +1,5 @@
 """The Celery app of a worker: ``celery -A worker.app worker``. Its import reads the settings and builds the app."""
 
-from __future__ import annotations
-
 from core import celery_process
 from core.settings import Settings
 from jobs import queue

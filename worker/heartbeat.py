@@ -1,7 +1,5 @@
 """The heartbeat of a worker process; divides the engines' windows among the processes that are alive."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from datetime import timedelta

@@ -3,8 +3,6 @@
 Wakeups start work at once, but work starts without them too.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections.abc import Callable

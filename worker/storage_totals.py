@@ -1,7 +1,5 @@
 """Folds the changes of what accounts store into their totals, in a thread of every worker process."""
 
-from __future__ import annotations
-
 import random
 from typing import Final
 

@@ -3,8 +3,6 @@
 Every worker process has a thread for it.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from datetime import timedelta

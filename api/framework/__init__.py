@@ -3,8 +3,6 @@
 The models that check requests and build answers also make the document.
 """
 
-from __future__ import annotations
-
 from api.framework import route
 from api.framework.bodies import FormBody, FormFile, read_form, read_json, read_model
 from api.framework.document import OpenApiDocument, RequestBodySpec, ResponseSpec, WebhookSpec

@@ -1,7 +1,5 @@
 """Gives each request its id, its log line, and the security headers of its response."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Hashable, Mapping

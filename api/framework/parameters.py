@@ -1,7 +1,5 @@
 """Reads the query, headers and bodies into pydantic models, and translates pydantic's errors into faults."""
 
-from __future__ import annotations
-
 import functools
 import re
 import typing

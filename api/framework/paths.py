@@ -1,34 +1,15 @@
 """Parameters of a path: the types that handlers annotate them with convert their text."""
 
-from __future__ import annotations
-
 import re
 import typing
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from api import errors as problems
 from core import ids, logs
 
 _NAMES = re.compile(r"<(\w+)>")
-
-
-@runtime_checkable
-class PathParameter(Protocol):
-    """Metadata of an ``Annotated`` type: describes and converts a parameter of a path."""
-
-    @property
-    def description(self) -> str | None:
-        """The parameter's description in the OpenAPI document."""
-
-    def convert(self, name: str, text: str) -> object:
-        """Return the handler's argument for ``text``, the value of the parameter ``name``.
-
-        Raises:
-            core.errors.NotFound: ``text`` cannot name a resource.
-        """
 
 
 @dataclass(frozen=True)
@@ -46,7 +27,7 @@ class PathId:
     description: str | None = None
 
     def convert(self, name: str, text: str) -> uuid.UUID:
-        """Return the UUID in ``text``.
+        """Return the UUID in ``text``, the value of the parameter ``name``.
 
         Raises:
             core.errors.NotFound: ``text`` is not an id of this kind.
@@ -62,9 +43,13 @@ class PathText:
 
     description: str | None = None
 
-    def convert(self, name: str, text: str) -> str:  # noqa: ARG002 - the protocol's
+    def convert(self, name: str, text: str) -> str:  # noqa: ARG002 - as PathId takes it
         """Return ``text``."""
         return text
+
+
+#: Metadata of an ``Annotated`` type: describes and converts a parameter of a path.
+PathParameter = PathId | PathText
 
 
 def parameters(rule: str, hints: Mapping[str, object]) -> dict[str, PathParameter]:
@@ -75,7 +60,7 @@ def parameters(rule: str, hints: Mapping[str, object]) -> dict[str, PathParamete
         hints: the handler's type hints, with the metadata of ``Annotated``.
 
     Raises:
-        TypeError: the handler does not take a parameter as an ``Annotated`` type with a :class:`PathParameter`.
+        TypeError: the handler does not take a parameter as an ``Annotated`` type with a :data:`PathParameter`.
     """
     return {name: _parameter(name, hints.get(name)) for name in _NAMES.findall(rule)}
 

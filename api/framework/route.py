@@ -3,7 +3,9 @@
 A class of routes decorates its methods::
 
     class JobRoutes:
-        @route.get("/v1/jobs/<job_id>", operation_id="getJob", tag="jobs", guard=Right.READ, answers=...)
+        TAG = "jobs"
+
+        @route.get("/v1/jobs/<job_id>", operation_id="getJob", guard=Right.READ, answers=...)
         def show(self, caller: Caller, job_id: JobId) -> Response:
             \"\"\"Get a job.\"\"\"
 
@@ -11,12 +13,11 @@ The declaration stays at the function. :meth:`api.framework.router.Router.includ
 instance, so that a handler finds its collaborators in ``self``.
 """
 
-from __future__ import annotations
-
+import functools
 from collections.abc import Callable, Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from http import HTTPMethod
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from flask import Response
 
@@ -31,13 +32,13 @@ _ATTRIBUTE: Final = "_declared_route"
 
 @dataclass(frozen=True)
 class Route:
-    """The declaration of a route.
+    """The declaration of a route; a decorator of its handler.
 
     Attributes:
         method: the HTTP method.
         rule: the path, with its parameters as ``<name>``.
         operation_id: the operation's id in the OpenAPI document.
-        tag: the group of operations that it belongs to.
+        tag: the group of operations that it belongs to; None: the ``TAG`` of its class.
         answers: the successful answers, by status.
         faults: the statuses of its errors, besides those that each route may answer with.
         guard: the key of the guard that admits a caller; None: the route is public.
@@ -46,56 +47,24 @@ class Route:
 
     method: HTTPMethod
     rule: str
+    _: KW_ONLY
     operation_id: str
-    tag: str
     answers: Mapping[int, ResponseSpec]
-    faults: tuple[int, ...]
-    guard: Hashable | None
-    body: RequestBodySpec | None
+    tag: str | None = None
+    faults: tuple[int, ...] = ()
+    guard: Hashable | None = None
+    body: RequestBodySpec | None = None
+
+    def __call__(self, handler: _Handler) -> _Handler:
+        """Attach the declaration to ``handler``."""
+        setattr(handler, _ATTRIBUTE, self)
+        return handler
 
 
-def get(
-    rule: str,
-    *,
-    operation_id: str,
-    tag: str,
-    answers: Mapping[int, ResponseSpec],
-    faults: tuple[int, ...] = (),
-    guard: Hashable | None = None,
-) -> Callable[[_Handler], _Handler]:
-    """Declare a handler of GET and HEAD; see :class:`Route` for the arguments."""
-    return _declare(
-        Route(HTTPMethod.GET, rule, operation_id, tag, answers, faults, guard, body=None)
-    )
-
-
-def post(
-    rule: str,
-    *,
-    operation_id: str,
-    tag: str,
-    answers: Mapping[int, ResponseSpec],
-    faults: tuple[int, ...] = (),
-    guard: Hashable | None = None,
-    body: RequestBodySpec | None = None,
-) -> Callable[[_Handler], _Handler]:
-    """Declare a handler of POST; see :class:`Route` for the arguments."""
-    return _declare(Route(HTTPMethod.POST, rule, operation_id, tag, answers, faults, guard, body))
-
-
-def delete(
-    rule: str,
-    *,
-    operation_id: str,
-    tag: str,
-    answers: Mapping[int, ResponseSpec],
-    faults: tuple[int, ...] = (),
-    guard: Hashable | None = None,
-) -> Callable[[_Handler], _Handler]:
-    """Declare a handler of DELETE; see :class:`Route` for the arguments."""
-    return _declare(
-        Route(HTTPMethod.DELETE, rule, operation_id, tag, answers, faults, guard, body=None)
-    )
+#: Declare a handler of GET and HEAD, of POST, of DELETE; see :class:`Route` for the arguments.
+get = functools.partial(Route, HTTPMethod.GET)
+post = functools.partial(Route, HTTPMethod.POST)
+delete = functools.partial(Route, HTTPMethod.DELETE)
 
 
 def declared(routes: object) -> Iterator[tuple[Route, Handler]]:
@@ -104,12 +73,3 @@ def declared(routes: object) -> Iterator[tuple[Route, Handler]]:
         declaration: Route | None = getattr(member, _ATTRIBUTE, None)
         if declaration is not None:
             yield declaration, getattr(routes, name)
-
-
-def _declare(declaration: Route) -> Callable[[_Handler], _Handler]:
-    def decorate(handler: _Handler) -> _Handler:
-        function: Any = handler
-        setattr(function, _ATTRIBUTE, declaration)
-        return handler
-
-    return decorate

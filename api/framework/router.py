@@ -61,13 +61,14 @@ class Router(flask.Flask):
         """
         for declaration, handler in route.declared(routes):
             key = None if public else declaration.guard
-            self._add(declaration, handler, None if key is None else self._guards(key))
+            tag = declaration.tag or vars(type(routes))["TAG"]
+            self._add(declaration, handler, None if key is None else self._guards(key), tag=tag)
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
         return self._document.render()
 
-    def _add(self, declaration: Route, handler: Handler, guard: Guard | None) -> None:
+    def _add(self, declaration: Route, handler: Handler, guard: Guard | None, *, tag: str) -> None:
         arguments = _Arguments.of(handler, declaration.rule)
         guarded = guard is not None
         answers = declaration.answers
@@ -79,7 +80,7 @@ class Router(flask.Flask):
                 declaration.method,
                 declaration.rule,
                 operation_id=declaration.operation_id,
-                tag=declaration.tag,
+                tag=tag,
                 summary=summary,
                 description=" ".join(description.split()) or summary,
                 guarded=guarded,
@@ -101,8 +102,6 @@ class Router(flask.Flask):
 
 @dataclass(frozen=True)
 class _Arguments:
-    """The arguments of a handler."""
-
     caller: bool
     path: Mapping[str, PathParameter]
     query: type[BaseModel] | None

@@ -5,8 +5,6 @@ builds nothing, counts values, depth and the length of names, and stops at the f
 finds duplicate names, of which parsers silently keep the last value (RFC 7493, section 2.3 forbids them).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,8 +1,6 @@
 """Limits a request body while it is read: its codings, its size, and errors of its transfer."""
 
-from __future__ import annotations
-
-from typing import Protocol
+from typing import IO
 
 from werkzeug import Request
 from werkzeug.exceptions import HTTPException
@@ -12,13 +10,6 @@ from core import errors
 
 #: Maximum bytes of a request body without images.
 PLAIN_BODY_BYTES = 2**20
-
-
-class _Input(Protocol):
-    """The methods of a WSGI input that are used here."""
-
-    def read(self, size: int, /) -> bytes:
-        """Return up to ``size`` bytes; empty at the end."""
 
 
 def prepare(request: Request, *, carries_images: bool) -> None:
@@ -57,7 +48,7 @@ def prepare(request: Request, *, carries_images: bool) -> None:
 class _FromCaller:
     """The body as the server reads it. Its failures are the caller's or the network's, not the service's."""
 
-    def __init__(self, source: _Input, *, length: int | None) -> None:
+    def __init__(self, source: IO[bytes], *, length: int | None) -> None:
         self._source = source
         #: The number of missing bytes, if known.
         self._left = length

@@ -1,7 +1,5 @@
 """Routes of webhook deliveries: list those of a job, an endpoint or an account, get one, send one again."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
@@ -28,6 +26,8 @@ class DeliveryRoutes:
         quota: refuses to send again for an account over its storage quota.
     """
 
+    TAG = "webhooks"
+
     def __init__(self, *, database: Database, quota: Quota) -> None:
         self._database = database
         self._quota = quota
@@ -35,7 +35,6 @@ class DeliveryRoutes:
     @route.get(
         "/v1/jobs/<job_id>/deliveries",
         operation_id="listJobDeliveries",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
         faults=(404, 422),
@@ -44,14 +43,13 @@ class DeliveryRoutes:
         """List the deliveries of a job, oldest first, with the newest delivery attempts of each."""
         if not history.exists(self._database, job_id, account_id=caller.scope):
             raise problems.not_found("job")
-        page = cursors.page("dlv", query.after, limit=query.limit, order="asc")
-        views, more = queries.of_job(self._database, job_id, limit=page.limit, after=page.after)
+        after = cursors.parse("dlv", query.after)
+        views, more = queries.of_job(self._database, job_id, limit=query.limit, after=after)
         return reply(_page(views, caller, has_more=more))
 
     @route.get(
         "/v1/webhook_endpoints/<endpoint_id>/deliveries",
         operation_id="listWebhookEndpointDeliveries",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
         faults=(404, 422),
@@ -62,12 +60,11 @@ class DeliveryRoutes:
         """List the deliveries of an endpoint, newest first, with the newest delivery attempts of each."""
         if not endpoints.exists(self._database, endpoint_id, account_id=caller.scope):
             raise problems.not_found("webhook endpoint")
-        page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
         views, more = queries.of_endpoint(
             self._database,
             endpoint_id,
-            limit=page.limit,
-            after=page.after,
+            limit=query.limit,
+            after=cursors.parse("dlv", query.after),
             statuses=query.statuses,
         )
         return reply(_page(views, caller, has_more=more))
@@ -75,19 +72,17 @@ class DeliveryRoutes:
     @route.get(
         "/v1/deliveries",
         operation_id="listDeliveries",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.DeliveryList, "A page of deliveries.")},
         faults=(422,),
     )
     def of_account(self, caller: Caller, query: schemas.DeliveriesQuery) -> Response:
         """List all deliveries, newest first. Operators see those of all accounts."""
-        page = cursors.page("dlv", query.after, limit=query.limit, order="desc")
         views, more = queries.of_account(
             self._database,
             account_id=caller.scope,
-            limit=page.limit,
-            after=page.after,
+            limit=query.limit,
+            after=cursors.parse("dlv", query.after),
             statuses=query.statuses,
         )
         return reply(_page(views, caller, has_more=more))
@@ -95,7 +90,6 @@ class DeliveryRoutes:
     @route.get(
         "/v1/deliveries/<delivery_id>",
         operation_id="getDelivery",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.DeliveryWithPayload, "The delivery.")},
         faults=(404,),
@@ -107,7 +101,6 @@ class DeliveryRoutes:
     @route.post(
         "/v1/deliveries/<delivery_id>/redeliver",
         operation_id="redeliver",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={202: ResponseSpec(schemas.DeliveryWithPayload, "The delivery, with its new try.")},
         faults=(404, 409),
@@ -133,7 +126,8 @@ class DeliveryRoutes:
 def _page(
     views: Sequence[queries.DeliveryView], caller: Caller, *, has_more: bool
 ) -> schemas.DeliveryList:
-    return schemas.DeliveryList.of(views, has_more=has_more, everywhere=caller.everywhere)
+    data = [schemas.Delivery.of(view, everywhere=caller.everywhere) for view in views]
+    return schemas.DeliveryList.of(data, has_more=has_more)
 
 
 def _shown(view: queries.DeliveryView, caller: Caller) -> schemas.DeliveryWithPayload:

@@ -3,8 +3,6 @@
 The API sends no webhooks: a test writes a delivery, wakes the delivery process, and polls for the result.
 """
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import time
@@ -57,6 +55,8 @@ class EndpointRoutes:
         timer: seconds that never go back.
     """
 
+    TAG = "webhooks"
+
     def __init__(
         self,
         settings: Settings,
@@ -80,7 +80,6 @@ class EndpointRoutes:
     @route.post(
         "/v1/webhook_endpoints",
         operation_id="createWebhookEndpoint",
-        tag="webhooks",
         guard=Right.SUBMIT,
         answers={
             201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
@@ -112,27 +111,25 @@ class EndpointRoutes:
     @route.get(
         "/v1/webhook_endpoints",
         operation_id="listWebhookEndpoints",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
         faults=(422,),
     )
     def list_all(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
         """List webhook endpoints, newest first. Operators see those of all accounts."""
-        page = cursors.page("we", query.after, limit=query.limit, order=query.order)
         listed, more = endpoints.page(
             self._database,
             account_id=caller.scope,
-            limit=page.limit,
-            after=page.after,
-            newest_first=page.newest_first,
+            limit=query.limit,
+            after=cursors.parse("we", query.after),
+            newest_first=query.order == "desc",
         )
-        return reply(schemas.EndpointList.of(listed, has_more=more))
+        data = [schemas.Endpoint.of(endpoint) for endpoint in listed]
+        return reply(schemas.EndpointList.of(data, has_more=more))
 
     @route.get(
         _ONE,
         operation_id="getWebhookEndpoint",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
         faults=(404,),
@@ -144,7 +141,6 @@ class EndpointRoutes:
     @route.post(
         _ONE,
         operation_id="updateWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
         faults=(400, 404, 413, 415, 422),
@@ -169,7 +165,6 @@ class EndpointRoutes:
     @route.delete(
         _ONE,
         operation_id="deleteWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.EndpointDeleted, "The endpoint is deleted.")},
         faults=(404,),
@@ -183,7 +178,6 @@ class EndpointRoutes:
     @route.post(
         f"{_ONE}/rotate_secret",
         operation_id="rotateWebhookEndpointSecret",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
         faults=(400, 404, 413, 415, 422),
@@ -206,7 +200,6 @@ class EndpointRoutes:
     @route.post(
         f"{_ONE}/test",
         operation_id="testWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
         faults=(400, 404, 413, 415, 422),
@@ -249,7 +242,6 @@ class EndpointRoutes:
     @route.post(
         f"{_ONE}/enable",
         operation_id="enableWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
         faults=(404,),
@@ -266,7 +258,6 @@ class EndpointRoutes:
     @route.post(
         f"{_ONE}/recover",
         operation_id="recoverWebhookEndpoint",
-        tag="webhooks",
         guard=Right.COMMAND,
         answers={202: ResponseSpec(schemas.Recovery, "The recovery, at its start.", ("Location",))},
         faults=(400, 404, 409, 413, 415, 422),
@@ -287,7 +278,6 @@ class EndpointRoutes:
     @route.get(
         f"{_ONE}/recoveries/<recovery_id>",
         operation_id="getWebhookRecovery",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.Recovery, "The recovery and its progress.")},
         faults=(404,),

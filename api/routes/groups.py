@@ -1,7 +1,5 @@
 """``/v1/groups``: several questions about the same images."""
 
-from __future__ import annotations
-
 from http import HTTPStatus
 
 import flask
@@ -31,6 +29,8 @@ class GroupRoutes:
         forecast: estimates when jobs start.
     """
 
+    TAG = "groups"
+
     def __init__(
         self,
         settings: Settings,
@@ -47,7 +47,6 @@ class GroupRoutes:
     @route.post(
         "/v1/groups",
         operation_id="createGroup",
-        tag="groups",
         guard=Right.SUBMIT,
         answers={
             202: ResponseSpec(Group, "The group and its jobs.", ("Location", "Idempotent-Replayed"))
@@ -86,7 +85,6 @@ class GroupRoutes:
     @route.get(
         "/v1/groups/<group_id>",
         operation_id="getGroup",
-        tag="groups",
         guard=Right.READ,
         answers={200: ResponseSpec(Group, "The group and its jobs.")},
         faults=(404,),

@@ -1,7 +1,5 @@
 """``/v1/images``: upload, get and delete images."""
 
-from __future__ import annotations
-
 import uuid
 
 import flask
@@ -36,6 +34,8 @@ _UPLOAD = RequestBodySpec(
 class ImageRoutes:
     """The routes of images."""
 
+    TAG = "images"
+
     def __init__(
         self, settings: Settings, *, database: Database, service: SubmissionService
     ) -> None:
@@ -47,7 +47,6 @@ class ImageRoutes:
     @route.post(
         "/v1/images",
         operation_id="uploadImage",
-        tag="images",
         guard=Right.SUBMIT,
         answers={201: ResponseSpec(Image, "The stored image.", ("Location",))},
         faults=(400, 413, 415, 422),
@@ -68,7 +67,6 @@ class ImageRoutes:
     @route.get(
         "/v1/images/<image_id>",
         operation_id="getImage",
-        tag="images",
         guard=Right.READ,
         answers={200: ResponseSpec(Image, "The image.")},
         faults=(404,),
@@ -80,7 +78,6 @@ class ImageRoutes:
     @route.get(
         "/v1/images/<image_id>/content",
         operation_id="getImageContent",
-        tag="images",
         guard=Right.READ,
         answers={
             200: ResponseSpec(None, "The image as the model sees it.", ("ETag",), _CONTENT),
@@ -109,7 +106,6 @@ class ImageRoutes:
     @route.delete(
         "/v1/images/<image_id>",
         operation_id="deleteImage",
-        tag="images",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(ImageDeleted, "The image is deleted.")},
         faults=(404, 409),

@@ -1,7 +1,5 @@
 """``/v1/jobs``: submit, list, get, cancel, rerun and delete jobs."""
 
-from __future__ import annotations
-
 import contextlib
 import threading
 import uuid
@@ -21,7 +19,7 @@ from api.schemas.paths import JobId
 from api.schemas.queries import JobsQuery
 from api.schemas.requests import RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
-from api.streams import Waits
+from api.streams.waits import Waits
 from api.submission import JOB, Accepted, SubmissionService, read_submission
 from core import errors, ids
 from core.database import Database
@@ -29,6 +27,7 @@ from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.store import commands, history, retention
 from jobs.store.positions import PositionForecast
+from webhooks import purge
 
 _PACE = ("Retry-After", "openai-poll-after-ms")
 _ACCEPTED = {
@@ -59,6 +58,8 @@ class JobRoutes:
         forecast: estimates when jobs start.
     """
 
+    TAG = "jobs"
+
     def __init__(
         self,
         settings: Settings,
@@ -81,7 +82,6 @@ class JobRoutes:
     @route.post(
         "/v1/jobs",
         operation_id="createJob",
-        tag="jobs",
         guard=Right.SUBMIT,
         answers=_ACCEPTED,
         faults=(400, 409, 413, 415, 422),
@@ -106,7 +106,6 @@ class JobRoutes:
     @route.get(
         "/v1/jobs",
         operation_id="listJobs",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(JobList, "A page of jobs.")},
         faults=(404, 422),
@@ -117,23 +116,23 @@ class JobRoutes:
         Operators see the jobs of all accounts, or of one with `account`; others see their own. A page has fewer
         than `limit` jobs if their texts are very long; `has_more` says whether more jobs follow.
         """
-        page = cursors.page("job", query.after, limit=query.limit, order=query.order)
+        after = cursors.parse("job", query.after)
         account_id = self._gate.account(caller, query.account)
         filters = query.filters(account_id, now=self._database.clock())
         with current.waiting() if filters.given else contextlib.nullcontext():
             views, more = history.page(
                 self._database,
                 filters,
-                limit=page.limit,
-                after=page.after,
-                newest_first=page.newest_first,
+                limit=query.limit,
+                after=after,
+                newest_first=query.order == "desc",
             )
-        return reply(JobList.of(views, has_more=more))
+        data = [Job.of(view, listed=True) for view in views]
+        return reply(JobList.of(data, has_more=more))
 
     @route.get(
         "/v1/jobs/<job_id>",
         operation_id="getJob",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(Job, "The job.", (*_PACE, "Preference-Applied"))},
         faults=(404,),
@@ -154,7 +153,6 @@ class JobRoutes:
     @route.post(
         "/v1/jobs/<job_id>/cancel",
         operation_id="cancelJob",
-        tag="jobs",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(Job, "The job.", _PACE)},
         faults=(404, 409),
@@ -178,7 +176,6 @@ class JobRoutes:
     @route.post(
         "/v1/jobs/<job_id>/rerun",
         operation_id="rerunJob",
-        tag="jobs",
         guard=Right.COMMAND,
         answers=_ACCEPTED,
         faults=(404, 409, 422),
@@ -200,7 +197,6 @@ class JobRoutes:
     @route.delete(
         "/v1/jobs/<job_id>",
         operation_id="deleteJob",
-        tag="jobs",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(JobDeleted, "The job's data is deleted.")},
         faults=(404, 409),
@@ -211,7 +207,11 @@ class JobRoutes:
         Its usage and times remain, marked `data_removed`. Cancel an unfinished job first.
         """
         if not retention.remove_job(
-            self._database, job_id, account_id=caller.scope, actor=caller.actor
+            self._database,
+            job_id,
+            account_id=caller.scope,
+            actor=caller.actor,
+            remove_copies=purge.reduce_jobs,
         ):
             raise problems.not_found("job")
         return reply(JobDeleted(id=ids.show("job", job_id)))

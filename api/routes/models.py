@@ -1,7 +1,5 @@
 """``/v1/models``: the served model and its limits."""
 
-from __future__ import annotations
-
 from flask import Response
 
 from api import errors as problems
@@ -15,13 +13,14 @@ from core.settings import Settings
 class ModelRoutes:
     """The routes of models."""
 
+    TAG = "models"
+
     def __init__(self, settings: Settings) -> None:
         self._model = Model.served(settings)
 
     @route.get(
         "/v1/models",
         operation_id="listModels",
-        tag="models",
         guard=Right.READ,
         answers={200: ResponseSpec(ModelList, "The models.")},
     )
@@ -33,7 +32,6 @@ class ModelRoutes:
     @route.get(
         "/v1/models/<model_id>",
         operation_id="getModel",
-        tag="models",
         guard=Right.READ,
         answers={200: ResponseSpec(Model, "The model.")},
         faults=(404,),

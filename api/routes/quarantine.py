@@ -1,7 +1,5 @@
 """``/v1/quarantine``: images that crashed engines, for operators."""
 
-from __future__ import annotations
-
 import structlog
 from flask import Response
 
@@ -10,7 +8,12 @@ from api import errors as problems
 from api.auth import Caller, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.paths import QuarantinedImageId
-from api.schemas.quarantine import QuarantinedImageList, QuarantineQuery, ReleasedImage
+from api.schemas.quarantine import (
+    QuarantinedImage,
+    QuarantinedImageList,
+    QuarantineQuery,
+    ReleasedImage,
+)
 from core import ids
 from core.database import Database
 from jobs.store import quarantine
@@ -21,13 +24,14 @@ _log = structlog.get_logger(__name__)
 class QuarantineRoutes:
     """The routes of images in quarantine."""
 
+    TAG = "operations"
+
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
     @route.get(
         "/v1/quarantine",
         operation_id="listQuarantine",
-        tag="operations",
         guard=Right.EVERYWHERE,
         answers={200: ResponseSpec(QuarantinedImageList, "A page of the images.")},
         faults=(422,),
@@ -38,14 +42,14 @@ class QuarantineRoutes:
         Engines crashed with each of these images `LONGLOOK_QUARANTINE_CRASHES` times. Until an image is released, its
         jobs fail with `image_quarantined` and new ones are refused.
         """
-        page = cursors.page("img", query.after, limit=query.limit, order="desc")
-        held, more = quarantine.listed(self._database, limit=page.limit, after=page.after)
-        return reply(QuarantinedImageList.of(held, has_more=more))
+        after = cursors.parse("img", query.after)
+        held, more = quarantine.listed(self._database, limit=query.limit, after=after)
+        data = [QuarantinedImage.of(image) for image in held]
+        return reply(QuarantinedImageList.of(data, has_more=more, id_field="image_id"))
 
     @route.post(
         "/v1/quarantine/<image_id>/release",
         operation_id="releaseImage",
-        tag="operations",
         guard=Right.EVERYWHERE,
         answers={200: ResponseSpec(ReleasedImage, "Jobs may use the image again.")},
         faults=(404,),

@@ -1,7 +1,5 @@
 """``/v1/queue``: the state of the queue; ``/v1/jobs/{id}/run_now``: end a job's wait for its next attempt."""
 
-from __future__ import annotations
-
 from datetime import timedelta
 
 from flask import Response
@@ -33,6 +31,8 @@ class QueueRoutes:
         gate: resolves accounts.
     """
 
+    TAG = "operations"
+
     def __init__(
         self, settings: Settings, *, database: Database, wakeup: Wakeup, gate: Gate
     ) -> None:
@@ -44,7 +44,6 @@ class QueueRoutes:
     @route.get(
         "/v1/queue",
         operation_id="getQueue",
-        tag="operations",
         guard=Right.READ,
         answers={200: ResponseSpec(QueueState, "The queue.")},
         faults=(404, 422),

@@ -1,7 +1,5 @@
 """``/v1/jobs/{id}/trace``, ``/attempts`` and ``/timeline``: how a job ran."""
 
-from __future__ import annotations
-
 import uuid
 
 from flask import Response
@@ -11,7 +9,7 @@ from api.auth import Caller, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.paths import JobId
 from api.schemas.requests import TimelineQuery, TraceQuery
-from api.schemas.runs import Attempt, AttemptList, Timeline, Trace, TraceGeneration
+from api.schemas.runs import Attempt, AttemptList, Timeline, TimelineEntry, Trace, TraceGeneration
 from core import ids
 from core.database import Database
 from jobs.store import history, timeline, traces
@@ -23,13 +21,14 @@ MAX_TRACE_CHARS = 2 * 2**20
 class RunRoutes:
     """The routes of traces, attempts and timelines."""
 
+    TAG = "jobs"
+
     def __init__(self, *, database: Database) -> None:
         self._database = database
 
     @route.get(
         "/v1/jobs/<job_id>/trace",
         operation_id="getTrace",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(Trace, "The trace so far.")},
         faults=(404, 422),
@@ -61,7 +60,6 @@ class RunRoutes:
     @route.get(
         "/v1/jobs/<job_id>/attempts",
         operation_id="listAttempts",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(AttemptList, "All attempts.")},
         faults=(404,),
@@ -75,7 +73,6 @@ class RunRoutes:
     @route.get(
         "/v1/jobs/<job_id>/timeline",
         operation_id="listTimeline",
-        tag="jobs",
         guard=Right.READ,
         answers={200: ResponseSpec(Timeline, "A page of the timeline.")},
         faults=(404, 422),
@@ -84,7 +81,8 @@ class RunRoutes:
         """List a job's changes, oldest first: who made each one, and when."""
         self._check(job_id, caller)
         entries, more = timeline.read(self._database, job_id, limit=query.limit, after=query.after)
-        return reply(Timeline.of(entries, has_more=more))
+        data = [TimelineEntry.from_record(entry) for entry in entries]
+        return reply(Timeline.of(data, has_more=more))
 
     def _check(self, job_id: uuid.UUID, caller: Caller) -> None:
         if not history.exists(self._database, job_id, account_id=caller.scope):

@@ -1,7 +1,5 @@
 """The secrets and keys that sign webhooks, and the event types: ``/v1/webhook_secret``, ``/v1/webhook_event_types``."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import flask
@@ -43,6 +41,8 @@ class SecretRoutes:
         vault: makes the vault that seals them, at its first use.
     """
 
+    TAG = "webhooks"
+
     def __init__(self, *, database: Database, vault: Callable[[], Vault]) -> None:
         self._database = database
         self._vault = vault
@@ -50,7 +50,6 @@ class SecretRoutes:
     @route.get(
         "/v1/webhook_event_types",
         operation_id="listWebhookEventTypes",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.EventTypes, "All types.")},
     )
@@ -61,7 +60,6 @@ class SecretRoutes:
     @route.get(
         "/v1/webhook_secret",
         operation_id="getWebhookSecret",
-        tag="webhooks",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.Secret, "The secret's hint.")},
     )
@@ -77,7 +75,6 @@ class SecretRoutes:
     @route.post(
         "/v1/webhook_secret/rotate",
         operation_id="rotateWebhookSecret",
-        tag="webhooks",
         guard=Right.SUBMIT,
         answers={200: ResponseSpec(schemas.Secret, "The new secret.")},
         faults=(400, 413, 415, 422),
@@ -98,7 +95,6 @@ class SecretRoutes:
     @route.get(
         KEY,
         operation_id="getWebhookKey",
-        tag="webhooks",
         answers={200: ResponseSpec(schemas.PublicKey, "The public key.")},
         faults=(503,),
     )

@@ -1,7 +1,5 @@
 """``/v1/jobs/{id}/events`` and ``/stream_token``: the events of a job, live or replayed."""
 
-from __future__ import annotations
-
 import uuid
 from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
@@ -14,7 +12,8 @@ from api.auth import FOLLOWER, Caller, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.events import EventsHeaders, EventsQuery, StreamToken
 from api.schemas.paths import JobId
-from api.streams import Streams, frames
+from api.streams import frames
+from api.streams.follow import Streams
 from api.tokens import StreamTokens
 from core import ids
 from core.database import Database
@@ -22,6 +21,8 @@ from jobs.store import event_log, history
 
 EVENTS: Final = "/v1/jobs/<job_id>/events"
 TOKEN: Final = "/v1/jobs/<job_id>/stream_token"  # noqa: S105 - a path
+#: The routes that CORS may open to pages of other origins.
+RULES: Final = (EVENTS, TOKEN)
 _STREAM: Final[dict[str, Any]] = {
     "text/event-stream": {
         "schema": {
@@ -38,6 +39,8 @@ _STREAM: Final[dict[str, Any]] = {
 class StreamRoutes:
     """The routes of event streams and stream tokens."""
 
+    TAG = "jobs"
+
     def __init__(self, *, database: Database, streams: Streams, tokens: StreamTokens) -> None:
         self._database = database
         self._streams = streams
@@ -46,7 +49,6 @@ class StreamRoutes:
     @route.get(
         EVENTS,
         operation_id="streamEvents",
-        tag="jobs",
         guard=FOLLOWER,
         answers={
             200: ResponseSpec(None, "The events until the end of the job.", content=_STREAM),
@@ -84,7 +86,6 @@ class StreamRoutes:
     @route.post(
         TOKEN,
         operation_id="createStreamToken",
-        tag="jobs",
         guard=Right.READ,
         answers={201: ResponseSpec(StreamToken, "The token.")},
         faults=(404,),

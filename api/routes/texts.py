@@ -1,7 +1,5 @@
 """Documentation of the bodies that create jobs and groups: both content types, with examples."""
 
-from __future__ import annotations
-
 from api.framework import RequestBodySpec
 from api.schemas.requests import GroupForm, GroupRequest, JobForm, JobRequest
 

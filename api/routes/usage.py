@@ -1,14 +1,13 @@
 """``/v1/usage``: the usage of an account and its limits."""
 
-from __future__ import annotations
-
 from flask import Response
 
 from api import rate_limits
 from api.auth import Caller, Gate, Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.requests import UsageQuery
-from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage
+from api.schemas.usage import AccountUsage, QueueUsage, RequestUsage, StorageUsage
+from core import ids
 from core.database import Database
 from core.settings import Settings
 from jobs.store import statistics
@@ -25,6 +24,8 @@ class UsageRoutes:
         gate: resolves accounts.
     """
 
+    TAG = "operations"
+
     def __init__(self, settings: Settings, *, database: Database, quota: Quota, gate: Gate) -> None:
         self._queue_limit = settings.queued_jobs_per_account
         self._database = database
@@ -34,7 +35,6 @@ class UsageRoutes:
     @route.get(
         "/v1/usage",
         operation_id="getUsage",
-        tag="operations",
         guard=Right.READ,
         answers={200: ResponseSpec(AccountUsage, "The account's usage and its limits.")},
         faults=(404, 422),
@@ -49,9 +49,9 @@ class UsageRoutes:
         account_id = named or caller.account_id
         state = rate_limits.current_state()
         return reply(
-            AccountUsage.of(
-                account_id,
-                stored=self._quota.usage(account_id),
+            AccountUsage(
+                account=ids.show("acct", account_id),
+                storage=StorageUsage.of(self._quota.usage(account_id)),
                 queue=QueueUsage(
                     queued=statistics.queued(self._database, account_id), limit=self._queue_limit
                 ),

@@ -1,7 +1,5 @@
 """Webhook deliveries with their attempts. Lists leave out the texts whose length receivers choose."""
 
-from __future__ import annotations
-
 import ipaddress
 from collections.abc import Sequence
 from typing import Any, Literal, Self
@@ -10,7 +8,7 @@ import orjson
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import ResponseModel
+from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import ParameterModel
 from core import ids
 from net.client import NO_PUBLIC_ADDRESS, disclosed
@@ -21,12 +19,6 @@ from webhooks.policy import DeliveryStatus
 Status = Literal["pending", "delivered", "failed"]
 #: Characters of the responses in one delivery, of all attempts together.
 MAX_RESPONSE_CHARS = 2**17
-
-
-class DeliveryPath(ParameterModel):
-    """The id of a delivery."""
-
-    delivery_id: str
 
 
 class JobDeliveriesQuery(ParameterModel):
@@ -96,16 +88,9 @@ class DeliveryAttempt(ResponseModel):
         """
         code = attempt.error_code if everywhere else disclosed_code(attempt)
         connected = everywhere or code != NO_PUBLIC_ADDRESS
-        return cls(
-            number=attempt.number,
-            kind=attempt.kind.value,
-            state=attempt.state.value,
-            due_at=attempt.due_at,
-            started_at=attempt.started_at,
-            ended_at=attempt.ended_at,
-            outcome=None if attempt.outcome is None else attempt.outcome.value,
+        return cls.from_record(
+            attempt,
             request_headers=None,
-            status_code=attempt.status_code,
             response_body=None,
             response_truncated=False,
             error_code=code,
@@ -113,7 +98,6 @@ class DeliveryAttempt(ResponseModel):
             if connected and attempt.seconds is not None
             else None,
             address=attempt.address if everywhere else _public(attempt.address),
-            next_at=attempt.next_at,
         )
 
     @classmethod
@@ -164,7 +148,8 @@ class Delivery(ResponseModel):
     @classmethod
     def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
         """Return a delivery as callers see it in a list; ``everywhere`` as for an attempt."""
-        return cls(
+        return cls.from_record(
+            view.delivery,
             **_facts(view, everywhere=everywhere),
             attempts=[
                 DeliveryAttempt.of(attempt, everywhere=everywhere) for attempt in view.attempts
@@ -180,32 +165,16 @@ class DeliveryWithPayload(Delivery):
     @classmethod
     def of(cls, view: queries.DeliveryView, *, everywhere: bool) -> Self:
         """Return a single delivery as callers see it; ``everywhere`` as for an attempt."""
-        return cls(
+        return cls.from_record(
+            view.delivery,
             **_facts(view, everywhere=everywhere),
             attempts=DeliveryAttempt.whole(view.attempts, everywhere=everywhere),
             payload=orjson.loads(view.event.payload),
         )
 
 
-class DeliveryList(ResponseModel):
+class DeliveryList(Page[Delivery, str]):
     """A page of deliveries."""
-
-    object: Literal["list"] = "list"
-    data: list[Delivery]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, views: Sequence[queries.DeliveryView], *, has_more: bool, everywhere: bool) -> Self:
-        """Return a page with ``views``; ``everywhere`` as for an attempt."""
-        data = [Delivery.of(view, everywhere=everywhere) for view in views]
-        return cls(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
 
 
 def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
@@ -217,12 +186,8 @@ def _facts(view: queries.DeliveryView, *, everywhere: bool) -> dict[str, Any]:
         "job_id": event.job_id and ids.show("job", event.job_id),
         "webhook_endpoint_id": delivery.endpoint_id and ids.show("we", delivery.endpoint_id),
         "origin": view.origin,
-        "status": delivery.status.value,
         "error_code": delivery.error_code if everywhere else _disclosed_end(view),
-        "created_at": delivery.created_at,
-        "delivered_at": delivery.delivered_at,
         "next_at": view.next_at,
-        "attempt_count": delivery.attempt_count,
     }
 
 

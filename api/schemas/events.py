@@ -1,7 +1,5 @@
 """Parameters of the event stream, and stream tokens."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Field types of requests and responses: text, times, durations and keys."""
 
-from __future__ import annotations
-
 import re
 import urllib.parse
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Groups in responses."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from typing import Literal, Self

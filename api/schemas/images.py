@@ -1,7 +1,5 @@
 """Images in responses."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field
@@ -54,25 +52,20 @@ class Image(ResponseModel):
     def of(cls, image: records.Image, *, profile: ModelProfile) -> Self:
         """Return the response for ``image``, for the model of ``profile``."""
         image_id = ids.show("img", image.id)
-        return cls(
+        return cls.from_record(
+            image,
             id=image_id,
             account=ids.show("acct", image.account_id),
             sha256=image.original_sha256,
-            detail=image.detail,
-            media_type=image.media_type,
-            width=image.width,
-            height=image.height,
             tokens=images.image_tokens(image.width, image.height, profile),
-            original=Original(
+            original=Original.from_record(
+                image,
                 sha256=image.original_sha256,
                 bytes=image.original_bytes,
                 media_type=image.original_media_type,
                 width=image.original_width,
                 height=image.original_height,
-                orientation=image.orientation,
-                frames=image.frames,
             ),
-            created_at=image.created_at,
             urls=ImageUrls(self=f"/v1/images/{image_id}", content=f"/v1/images/{image_id}/content"),
         )
 

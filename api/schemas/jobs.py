@@ -1,14 +1,11 @@
 """Jobs in responses."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from typing import Any, Literal, Self, cast
 
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import JobError, ResponseModel, Usage, fault, rate, seconds
+from api.schemas.parts import JobError, Page, ResponseModel, Usage, fault, rate, seconds
 from core import ids
 from jobs import findings, records
 from jobs.answers import values
@@ -33,13 +30,11 @@ class JobImage(ResponseModel):
     def of(cls, view: ImageView) -> Self:
         """Return the response for ``view``."""
         image = view.image
-        return cls(
+        return cls.from_record(
+            image,
             id=ids.show("img", image.id),
             sha256=image.original_sha256,
-            width=image.width,
-            height=image.height,
             tokens=view.tokens,
-            detail=image.detail,
         )
 
 
@@ -144,22 +139,6 @@ class Finding(ResponseModel):
         description="An upper bound: the tokens that were left when the generation was cut."
     )
 
-    @classmethod
-    def of(cls, entry: records.FindingEntry) -> Self:
-        """Return the response for ``entry``."""
-        return cls.model_validate(
-            {
-                "kind": entry.kind,
-                "attempt": entry.attempt,
-                "generation": entry.generation,
-                "start": entry.start_char,
-                "end": entry.end_char,
-                "action": entry.action,
-                "evidence": entry.evidence,
-                "tokens_saved": entry.tokens_saved,
-            }
-        )
-
 
 class JobUsage(Usage):
     """The tokens and engine time of all attempts of a job."""
@@ -181,11 +160,6 @@ class Queue(ResponseModel):
         description="Estimated seconds until the job starts, at the pace of the last 20 jobs; null until 20 jobs have "
         "finished. With `at_least`, it may take longer."
     )
-
-    @classmethod
-    def of(cls, place: positions.QueuePosition) -> Self:
-        """Return the response for ``place``."""
-        return cls(position=place.position, at_least=place.at_least, eta_seconds=place.eta_seconds)
 
 
 class Notice(ResponseModel):
@@ -340,29 +314,22 @@ class Job(ResponseModel):
         job = view.job
         job_id = ids.show("job", job.id)
         removed = _removed(view)
-        return cls(
+        return cls.from_record(
+            job,
             id=job_id,
             account=ids.show("acct", job.account_id),
-            status=job.status.value,
-            model=job.model,
-            question=job.question,
             images=[JobImage.of(image) for image in view.images],
             answer=JobAnswer.of(view),
             votes=Votes.of(job),
-            findings=[Finding.of(entry) for entry in view.findings],
-            finish_reason=job.finish_reason,
+            findings=[
+                Finding.from_record(entry, start=entry.start_char, end=entry.end_char)
+                for entry in view.findings
+            ],
             error=fault(job.error_code, job.error_message, retryable=job.error_retryable),
             usage=_job_usage(job),
-            queue=view.queue and Queue.of(view.queue),
+            queue=view.queue and Queue.from_record(view.queue),
             warnings=Notice.late(view.queue, job),
-            progress=view.progress
-            and Progress(
-                output_tokens=view.progress.output_tokens, samples_done=view.progress.samples_done
-            ),
-            attempt=job.attempt,
-            crashes=job.crashes,
-            failures=job.failures,
-            priority=job.priority.value,
+            progress=view.progress and Progress.from_record(view.progress),
             options=EffectiveOptions.of(job),
             metadata=job.metadata_,
             group=job.group_id and ids.show("grp", job.group_id),
@@ -370,12 +337,6 @@ class Job(ResponseModel):
             reruns=None if listed else [ids.show("job", rerun) for rerun in view.reruns],
             data_removed="answer" in removed,
             removed=removed,
-            created_at=job.created_at,
-            deadline_at=job.deadline_at,
-            started_at=job.started_at,
-            first_token_at=job.first_token_at,
-            cancel_requested_at=job.cancel_requested_at,
-            finished_at=job.finished_at,
             timings=Timings.of(job),
             urls=_urls(job_id),
         )
@@ -390,25 +351,10 @@ class JobDeleted(ResponseModel):
     data_removed: Literal[True] = True
 
 
-class JobList(ResponseModel):
+class JobList(Page[Job, str]):
     """A page of jobs."""
 
-    object: Literal["list"] = "list"
-    data: list[Job]
-    first_id: str | None
     last_id: str | None = Field(description="The `after` of the next page.")
-    has_more: bool
-
-    @classmethod
-    def of(cls, views: Sequence[history.JobView], *, has_more: bool) -> Self:
-        """Return a page of ``views``."""
-        data = [Job.of(view, listed=True) for view in views]
-        return cls(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
 
 
 def _verdict(view: history.JobView) -> Literal["confirmed", "corrected", "doubted"] | None:
@@ -445,24 +391,9 @@ def _removed(view: history.JobView) -> list[Removed]:
 def _job_usage(job: records.Job) -> JobUsage | None:
     if job.input_tokens is None:
         return None
-    return JobUsage(
-        input_tokens=job.input_tokens,
-        cached_tokens=job.cached_tokens,
-        image_tokens=job.image_tokens,
-        output_tokens=job.output_tokens or 0,
-        engine_seconds=job.engine_seconds,
-    )
+    return JobUsage.from_record(job, output_tokens=job.output_tokens or 0)
 
 
 def _urls(job_id: str) -> JobUrls:
     path = f"/v1/jobs/{job_id}"
-    return JobUrls(
-        self=path,
-        trace=f"{path}/trace",
-        events=f"{path}/events",
-        attempts=f"{path}/attempts",
-        timeline=f"{path}/timeline",
-        cancel=f"{path}/cancel",
-        run_now=f"{path}/run_now",
-        rerun=f"{path}/rerun",
-    )
+    return JobUrls(**{name: f"{path}/{name}" for name in JobUrls.model_fields} | {"self": path})

@@ -1,7 +1,5 @@
 """The served model in responses: OpenAI's members, and its limits."""
 
-from __future__ import annotations
-
 from typing import Literal, Self
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The messages that receivers of webhooks get: documented here, written by :mod:`webhooks.notifications`."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """Types of the path parameters of all routes."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Annotated
 

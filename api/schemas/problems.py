@@ -1,7 +1,5 @@
 """Errors and health in responses. :mod:`api.errors` writes the errors; these models only describe them."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from pydantic import Field

@@ -1,14 +1,11 @@
 """Images in quarantine, for operators."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import ResponseModel
+from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import ParameterModel
 from core import ids
 from jobs.store import quarantine
@@ -34,35 +31,15 @@ class QuarantinedImage(ResponseModel):
     @classmethod
     def of(cls, image: quarantine.QuarantinedImage) -> Self:
         """Return the response for an image in quarantine."""
-        return cls(
+        return cls.from_record(
+            image,
             image_id=ids.show("img", image.image_id),
             account_id=ids.show("acct", image.account_id),
-            sha256=image.sha256,
-            crashes=image.crashes,
-            last_crashed_at=image.last_crashed_at,
-            quarantined_at=image.quarantined_at,
         )
 
 
-class QuarantinedImageList(ResponseModel):
+class QuarantinedImageList(Page[QuarantinedImage, str]):
     """A page of images in quarantine."""
-
-    object: Literal["list"] = "list"
-    data: list[QuarantinedImage]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, images: Sequence[quarantine.QuarantinedImage], *, has_more: bool) -> Self:
-        """Return a page of ``images``."""
-        data = [QuarantinedImage.of(image) for image in images]
-        return cls(
-            data=data,
-            first_id=data[0].image_id if data else None,
-            last_id=data[-1].image_id if data else None,
-            has_more=has_more,
-        )
 
 
 class ReleasedImage(ResponseModel):

@@ -1,7 +1,5 @@
 """The query of a list of jobs."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import uuid

@@ -1,7 +1,5 @@
 """The state of the queue in responses, and of workers and engines for operators."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Literal, Self
 
@@ -27,17 +25,6 @@ class QueueEngine(ResponseModel):
     version: str | None
     window: int | None = Field(description="Maximum number of concurrent generations.")
 
-    @classmethod
-    def of(cls, engine: workforce.EngineState) -> Self:
-        """Return the response for ``engine``."""
-        return cls(
-            url=engine.url,
-            state=engine.state,
-            model=engine.model,
-            version=engine.version,
-            window=engine.window,
-        )
-
 
 class QueueWorker(ResponseModel):
     """A worker process."""
@@ -62,15 +49,12 @@ class QueueWorker(ResponseModel):
         state: Literal["live", "draining", "silent"] = "silent"
         if seen.alive:
             state = "draining" if heartbeat.draining else "live"
-        return cls(
-            id=heartbeat.id,
-            host=heartbeat.host,
-            version=heartbeat.version,
+        return cls.from_record(
+            heartbeat,
             state=state,
-            slots=heartbeat.slots,
             heartbeat_age_seconds=round(max(0.0, seen.age.total_seconds()), 3),
             started_at=seen.started_at,
-            engines=[QueueEngine.of(engine) for engine in heartbeat.engines or ()],
+            engines=[QueueEngine.from_record(engine) for engine in heartbeat.engines or ()],
         )
 
 
@@ -125,16 +109,14 @@ class QueueState(ResponseModel):
         """Return the response for ``queue`` and ``backlog``, and for operators also for the workers in ``seen``."""
         minutes = statistics.RECENT.total_seconds() / 60
         oldest = queue.oldest
-        return cls(
-            depth=queue.depth,
-            due=queue.due,
+        return cls.from_record(
+            queue,
             oldest_age_seconds=None if oldest is None else round(oldest.total_seconds(), 3),
-            running=queue.running,
             submitted_per_minute=round(queue.submitted / minutes, 1),
             finished_per_minute=round(queue.finished / minutes, 1),
             deliveries=QueueDeliveries.of(backlog),
             workers=None if seen is None else [QueueWorker.of(worker) for worker in seen],
             engines=None
             if seen is None
-            else [QueueEngine.of(engine) for engine in workforce.engines(seen)],
+            else [QueueEngine.from_record(engine) for engine in workforce.engines(seen)],
         )

@@ -1,7 +1,5 @@
 """Request bodies, query parameters and headers."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self

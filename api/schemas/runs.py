@@ -1,14 +1,11 @@
 """Traces, attempts and timelines of jobs in responses."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from api.schemas.fields import Time
-from api.schemas.parts import JobError, ResponseModel, Usage, fault, rate, seconds
+from api.schemas.parts import JobError, Page, ResponseModel, Usage, fault, rate, seconds
 from jobs import records, scripts
 from jobs import trace as steps
 from jobs.answers import extraction
@@ -41,16 +38,7 @@ class TraceStep(ResponseModel):
     @classmethod
     def of(cls, step: steps.Step, text: str) -> Self:
         """Return the response for ``step`` of ``text``."""
-        return cls(
-            kind=step.kind.value,
-            start=step.start,
-            end=step.end,
-            start_token=step.start_token,
-            end_token=step.end_token,
-            cjk_share=scripts.cjk_share(text[step.start : step.end]),
-            started_at=step.started_at,
-            ended_at=step.ended_at,
-        )
+        return cls.from_record(step, cjk_share=scripts.cjk_share(text[step.start : step.end]))
 
 
 class Continued(ResponseModel):
@@ -104,20 +92,14 @@ class TraceGeneration(ResponseModel):
     @classmethod
     def of(cls, trace: traces.GenerationTrace) -> Self:
         """Return what callers see of ``trace``."""
-        return cls(
-            attempt=trace.attempt,
+        return cls.from_record(
+            trace,
             index=trace.number,
-            text=trace.text,
             steps=[TraceStep.of(step, trace.text) for step in trace.steps()],
             steps_version=steps.VERSION,
             continues=Continued.of(trace),
             answer=_answer(trace),
-            complete=trace.complete,
-            finish_reason=trace.finish_reason,
             usage=_usage(trace),
-            started_at=trace.started_at,
-            first_token_at=trace.first_token_at,
-            ended_at=trace.ended_at,
         )
 
 
@@ -150,14 +132,10 @@ class AttemptGeneration(ResponseModel):
     @classmethod
     def of(cls, generation: records.Generation) -> Self:
         """Return what callers see of ``generation``."""
-        return cls(
+        return cls.from_record(
+            generation,
             index=generation.number,
-            rid=generation.rid,
-            finish_reason=generation.finish_reason,
             usage=_usage(generation),
-            started_at=generation.started_at,
-            first_token_at=generation.first_token_at,
-            ended_at=generation.ended_at,
             time_to_first_token=seconds(generation.started_at, generation.first_token_at),
             tokens_per_second=rate(
                 generation.output_tokens, generation.first_token_at, generation.ended_at
@@ -188,18 +166,9 @@ class Attempt(ResponseModel):
     def of(cls, view: history.AttemptView) -> Self:
         """Return the response for ``view``."""
         attempt = view.attempt
-        return cls(
-            number=attempt.number,
-            worker=attempt.worker,
-            outcome=attempt.outcome,
+        return cls.from_record(
+            attempt,
             error=fault(attempt.error_code, attempt.error_message),
-            engine=attempt.engine,
-            engine_version=attempt.engine_version,
-            model=attempt.model,
-            prompt=attempt.prompt,
-            sampling=attempt.sampling,
-            claimed_at=attempt.claimed_at,
-            ended_at=attempt.ended_at,
             generations=[AttemptGeneration.of(generation) for generation in view.generations],
         )
 
@@ -224,37 +193,11 @@ class TimelineEntry(ResponseModel):
     action: str
     changes: dict[str, Any]
 
-    @classmethod
-    def of(cls, entry: records.TimelineEntry) -> Self:
-        """Return the response for ``entry``."""
-        return cls(
-            id=entry.id,
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            changes=entry.changes,
-        )
 
-
-class Timeline(ResponseModel):
+class Timeline(Page[TimelineEntry, int]):
     """A page of a job's changes, oldest first. Entries never change."""
 
-    object: Literal["list"] = "list"
-    data: list[TimelineEntry]
-    first_id: int | None
     last_id: int | None = Field(description="The `after` of the next page.")
-    has_more: bool
-
-    @classmethod
-    def of(cls, entries: Sequence[records.TimelineEntry], *, has_more: bool) -> Self:
-        """Return a page of ``entries``."""
-        data = [TimelineEntry.of(entry) for entry in entries]
-        return cls(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
 
 
 def _answer(trace: traces.GenerationTrace) -> str | None:
@@ -266,11 +209,4 @@ def _answer(trace: traces.GenerationTrace) -> str | None:
 
 
 def _usage(generation: records.Generation | traces.GenerationTrace) -> Usage | None:
-    if generation.input_tokens is None:
-        return None
-    return Usage(
-        input_tokens=generation.input_tokens,
-        cached_tokens=generation.cached_tokens,
-        image_tokens=generation.image_tokens,
-        output_tokens=generation.output_tokens,
-    )
+    return None if generation.input_tokens is None else Usage.from_record(generation)

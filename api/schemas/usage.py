@@ -1,16 +1,11 @@
 """The usage of an account and its limits."""
 
-from __future__ import annotations
-
-import uuid
 from typing import Literal, Self
 
 from pydantic import Field
 
 from api.schemas.parts import ResponseModel
-from core import ids
-from jobs.store.storage import AccountStorage as Stored
-from jobs.store.storage import StorageKind
+from jobs.store.storage import AccountStorage
 
 
 class StorageUsage(ResponseModel):
@@ -32,14 +27,10 @@ class StorageUsage(ResponseModel):
     limit_bytes: int | None = Field(description="The storage quota; null without a quota.")
 
     @classmethod
-    def of(cls, usage: Stored) -> Self:
+    def of(cls, usage: AccountStorage) -> Self:
         """Return the response for ``usage``."""
         return cls(
-            images_bytes=usage.by_kind[StorageKind.IMAGES],
-            traces_bytes=usage.by_kind[StorageKind.TRACES],
-            records_bytes=usage.by_kind[StorageKind.RECORDS],
-            jobs_bytes=usage.by_kind[StorageKind.JOBS],
-            deliveries_bytes=usage.by_kind[StorageKind.DELIVERIES],
+            **{f"{kind}_bytes": count for kind, count in usage.by_kind.items()},
             total_bytes=usage.total,
             limit_bytes=usage.limit,
         )
@@ -67,20 +58,3 @@ class AccountUsage(ResponseModel):
     storage: StorageUsage
     queue: QueueUsage
     requests: RequestUsage
-
-    @classmethod
-    def of(
-        cls,
-        account_id: uuid.UUID,
-        *,
-        stored: Stored,
-        queue: QueueUsage,
-        requests: RequestUsage,
-    ) -> Self:
-        """Return the response for the usage of an account."""
-        return cls(
-            account=ids.show("acct", account_id),
-            storage=StorageUsage.of(stored),
-            queue=queue,
-            requests=requests,
-        )

@@ -3,16 +3,13 @@
 Source of the shape: ``openai/types/webhooks`` of the official client. Its times are Unix seconds.
 """
 
-from __future__ import annotations
-
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
 from api.schemas import fields
-from api.schemas.parts import ResponseModel
+from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import MAX_EVENTS, ParameterModel, RequestModel
 from core import ids
 from webhooks import tables
@@ -79,18 +76,6 @@ class EndpointRecover(RequestModel):
     since: fields.Moment = Field(description="RFC 3339, or Unix seconds as a string.")
 
 
-class EndpointPath(ParameterModel):
-    """The id of a webhook endpoint."""
-
-    endpoint_id: str
-
-
-class RecoveryPath(EndpointPath):
-    """The id of a recovery of an endpoint."""
-
-    recovery_id: str
-
-
 class EndpointsQuery(ParameterModel):
     """The page of webhook endpoints."""
 
@@ -123,41 +108,21 @@ class Endpoint(ResponseModel):
     @classmethod
     def of(cls, endpoint: tables.WebhookEndpoint, *, secret: str | None = None) -> Self:
         """Return ``endpoint`` as callers see it, with its ``secret`` the one time that it is shown."""
-        return cls(
+        return cls.from_record(
+            endpoint,
             id=ids.show("we", endpoint.id),
             created_at=_unix(endpoint.created_at),
             updated_at=_unix(endpoint.updated_at),
-            name=endpoint.name,
-            url=endpoint.url,
-            event_types=list(endpoint.event_types),
             signing_secret_hint=endpoint.redacted_secret,
             signing_secret=secret,
             old_secret_expires_at=_maybe(endpoint.previous_expires_at),
             disabled_at=_maybe(endpoint.disabled_at),
-            disabled_reason=endpoint.disabled_reason,
             failing_since=_maybe(endpoint.failing_since),
         )
 
 
-class EndpointList(ResponseModel):
+class EndpointList(Page[Endpoint, str]):
     """A page of webhook endpoints."""
-
-    object: Literal["list"] = "list"
-    data: list[Endpoint]
-    first_id: str | None
-    last_id: str | None
-    has_more: bool
-
-    @classmethod
-    def of(cls, endpoints: Sequence[tables.WebhookEndpoint], *, has_more: bool) -> Self:
-        """Return a page with ``endpoints``."""
-        data = [Endpoint.of(endpoint) for endpoint in endpoints]
-        return cls(
-            data=data,
-            first_id=data[0].id if data else None,
-            last_id=data[-1].id if data else None,
-            has_more=has_more,
-        )
 
 
 class EndpointDeleted(ResponseModel):
@@ -202,14 +167,11 @@ class Recovery(ResponseModel):
     @classmethod
     def of(cls, recovery: tables.WebhookRecovery) -> Self:
         """Return ``recovery`` as callers see it."""
-        return cls(
+        return cls.from_record(
+            recovery,
             id=ids.show("rcv", recovery.id),
             webhook_endpoint_id=ids.show("we", recovery.endpoint_id),
             status="running" if recovery.ended_at is None else "done",
-            since=recovery.since,
-            resent=recovery.resent,
-            created_at=recovery.created_at,
-            ended_at=recovery.ended_at,
         )
 
 

@@ -1,7 +1,5 @@
 """The latest events of a followed job: one short feed for all followers of the job."""
 
-from __future__ import annotations
-
 import threading
 from collections import deque
 from collections.abc import Callable

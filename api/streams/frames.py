@@ -7,8 +7,6 @@ The heartbeat is a comment line without an empty line after it. EventSource igno
 client would take an empty line after an ``id:`` for an event and fail because it has no data.
 """
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """The one thread of a process that looks for new events, for all who follow jobs here."""
 
-from __future__ import annotations
-
 import itertools
 import threading
 import time

@@ -1,7 +1,5 @@
 """Requests that are held open until their job has finished. One thread a process looks for all of them."""
 
-from __future__ import annotations
-
 import threading
 import uuid
 

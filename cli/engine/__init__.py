@@ -1,7 +1,5 @@
 """``longlook engine``: start the engine that fits this machine, and say why each flag; install what it needs."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import shutil

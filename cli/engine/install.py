@@ -1,7 +1,5 @@
 """``longlook engine install``: the environment that runs SGLang on a CPU."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """The command that serves a model, with a reason for each flag. For SGLang 0.5.23."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The engine for a machine without a GPU: SGLang with a model that two cores can serve."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cli.engine_plan.command import (

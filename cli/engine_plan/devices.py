@@ -1,7 +1,5 @@
 """The NVIDIA GPUs of this machine, as the driver reports them."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ cache; the rest is for activations. The key-value cache divided by the KiB per t
 running streams share.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence
@@ -109,7 +107,6 @@ def _place(
 
 
 def _flags(serve: ServeOptions, devices: Sequence[Device], fit: Fit) -> list[FlagReason]:
-    """Return the flags with their reasons."""
     running = min(STREAMS, max(1, fit.tokens // STREAM_TOKENS))
     pixels = {
         "min_pixels": serve.profile.min_pixels,
@@ -158,7 +155,6 @@ def _flags(serve: ServeOptions, devices: Sequence[Device], fit: Fit) -> list[Fla
 
 
 def _variables(serve: ServeOptions) -> list[FlagReason]:
-    """Return the variables with their reasons."""
     options = serve.options
     return [
         FlagReason(

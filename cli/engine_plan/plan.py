@@ -1,7 +1,5 @@
 """Chooses the model that this machine serves, and the command that serves it."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from cli.engine_plan import cpu, gpu, sizes

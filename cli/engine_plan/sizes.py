@@ -1,7 +1,5 @@
 """GPU memory that a checkpoint of the Qwen2-VL family needs: weights and cache."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import dataclass
@@ -64,7 +62,6 @@ def measure(model: str) -> Size:
 
 
 def _of_directory(folder: Path) -> Size:
-    """Return the size of the checkpoint in a directory."""
     weights = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     try:
         config = json.loads((folder / "config.json").read_text())

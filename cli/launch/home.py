@@ -1,7 +1,5 @@
 """The home directory: all state of ``longlook up``, locked by one supervisor at a time."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import fcntl
@@ -118,15 +116,3 @@ def log(home: Path, name: str) -> Path:
     if rotation.due(path):
         rotation.rotate(path)
     return path
-
-
-def write_secret(path: Path, secret: str) -> None:
-    """Write a secret atomically into a file that only its owner can read."""
-    handle, draft = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    with os.fdopen(handle, "w") as file:
-        file.write(secret + "\n")
-        file.flush()
-        os.fsync(
-            handle
-        )  # After a power failure the file must not be empty: the database has the key's hash.
-    Path(draft).replace(path)

@@ -6,8 +6,6 @@ it when the supervisor dies for any reason (``PR_SET_PDEATHSIG``, prctl(2)); thi
 started the program, so programs must be started from the main thread.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import json

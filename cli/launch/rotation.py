@@ -1,7 +1,5 @@
 """Log rotation by size, also while a program writes the log."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

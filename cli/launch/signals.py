@@ -1,7 +1,5 @@
 """Signals of the supervisor: stop requests are counted, and every signal ends a wait."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

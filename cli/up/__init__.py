@@ -5,8 +5,6 @@ the API, the delivery process and the workers. They end in reverse order. It sta
 can make the start fail has been checked, and leaves no process behind.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,12 +1,10 @@
 """What must exist before the first process starts: the schema, the pepper, the first account and its key."""
 
-from __future__ import annotations
-
+import contextlib
 from dataclasses import dataclass
 
 from cli import client
-from cli.launch import home
-from core import errors
+from core import errors, secret_files
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
@@ -46,15 +44,14 @@ def prepare(settings: Settings) -> FirstKey | None:
             "LONGLOOK_DATABASE_URL: the path of the SQLite file must be absolute"
         )
     schema.upgrade(url)
-    database = Database(url)
-    try:
+    with contextlib.closing(Database(url)) as database:
         if accounts.keys(database):
             _refuse_lost_pepper(settings)
             return None
         pepper = accounts.ensure_pepper(settings)
         key = bootstrap or accounts.new_key()
         # Write the file first: the database has only the key's hash, so a key that is nowhere else is lost.
-        home.write_secret(settings.home / client.KEY_FILE, key)
+        secret_files.write(settings.home / client.KEY_FILE, key + "\n", replace=True)
         accounts.create_key(
             database,
             key,
@@ -64,8 +61,6 @@ def prepare(settings: Settings) -> FirstKey | None:
             name="first",
         )
         return FirstKey(key, generated=bootstrap is None)
-    finally:
-        database.close()
 
 
 def _refuse_lost_pepper(settings: Settings) -> None:

@@ -1,7 +1,5 @@
 """The demo of ``make demo``: an image, two questions, the growing traces and the answers."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

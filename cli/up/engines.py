@@ -1,7 +1,5 @@
 """The engines of ``longlook up``: which ones, whether to start one, and whether they are ready."""
 
-from __future__ import annotations
-
 import shlex
 import socket
 import time
@@ -67,7 +65,6 @@ def choose(requested: str | None, settings: Settings) -> EngineProcesses:
 
 
 def _tiny(settings: Settings) -> EngineProcesses:
-    """Return the engine ``tiny`` on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = int(free.getsockname()[1])
     command = plan.plan((), settings, host="127.0.0.1", port=port)

@@ -1,7 +1,5 @@
 """The programs that ``longlook up`` starts: their commands, environments and stop time-outs."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Mapping

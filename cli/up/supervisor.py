@@ -1,7 +1,5 @@
 """Supervisor of the programs of ``longlook up``: restarts them, handles signals, and stops them in order."""
 
-from __future__ import annotations
-
 import sys
 import time
 from dataclasses import dataclass
@@ -171,5 +169,4 @@ class Supervisor:
 
 
 def _status(status: int) -> str:
-    """Return an exit status as text."""
     return f"killed by signal {-status}" if status < 0 else f"exit status {status}"

@@ -4,8 +4,6 @@ Streams show a text in pieces, each with a permanent number. The text is stored 
 compact index with one :class:`IndexEntry` per piece, so that a stream can start from any number.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field

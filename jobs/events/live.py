@@ -4,8 +4,6 @@ It is fast and unreliable, and nothing depends on it: a stream reads a lost even
 Each event has the number of its predecessor, so that a gap is noticed. Redis stores none of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import queue
 import threading

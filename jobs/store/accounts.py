@@ -1,25 +1,20 @@
 """Accounts and API keys. A key is shown once; the database stores its HMAC-SHA256 with the pepper."""
 
-from __future__ import annotations
-
-import contextlib
 import hashlib
 import hmac
-import os
 import re
 import secrets
-import tempfile
 import threading
 import time
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 
-from core import errors, ids
+from core import errors, ids, secret_files
 from core.database import Database, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Priority, Role
@@ -38,7 +33,7 @@ _KEY_SHAPE = re.compile(r"ll_[A-Za-z0-9_-]{43}")
 
 @dataclass(frozen=True)
 class Principal:
-    """The caller: a key's account and role, and the key's own limits, if any."""
+    """The owner of a key: its account and role, and the key's own limits, if any."""
 
     key_id: uuid.UUID
     account_id: uuid.UUID
@@ -58,25 +53,15 @@ class Principal:
         return f"key:{ids.show('key', self.key_id)}"
 
 
-@dataclass(frozen=True)
-class KeyRow:
+@dataclass(frozen=True, kw_only=True)
+class KeyRow(Principal):
     """A key in a list, without the key itself."""
 
-    id: uuid.UUID
     account: str
-    role: Role
     name: str
     redacted_key: str
     created_at: datetime
     revoked_at: datetime | None
-    requests_per_minute: int | None
-    max_body_mb: int | None
-    max_priority: Priority | None
-
-    @property
-    def highest_priority(self) -> Priority:
-        """The highest priority that this key may request."""
-        return self.max_priority or self.role.highest_priority
 
 
 def new_key() -> str:
@@ -118,30 +103,32 @@ def ensure_pepper(settings: Settings) -> bytes:
     """Return :func:`pepper`; if it is missing, first generate one in the home directory, readable by its owner only."""
     path = settings.home / PEPPER_FILE
     if settings.pepper is None and not path.exists():
-        handle, draft = tempfile.mkstemp(dir=settings.home, prefix=f".{PEPPER_FILE}-")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(secrets.token_hex(32) + "\n")
-                file.flush()
-                # The file must not be empty after a power failure: stored keys need it.
-                os.fsync(handle)
-            # A link, unlike a rename, does not replace the file that another process has just created.
-            with contextlib.suppress(FileExistsError):
-                path.hardlink_to(draft)
-        finally:
-            Path(draft).unlink()
+        secret_files.write(path, secrets.token_hex(32) + "\n", replace=False)
     return pepper(settings)
 
 
 _KEY = table(ApiKey).c
-_LIVE = sa.select(
+_PRINCIPALS = sa.select(
     _KEY.id.label("key_id"),
     _KEY.account_id,
     _KEY.role,
     _KEY.requests_per_minute,
     _KEY.max_body_mb,
     _KEY.max_priority,
-).where(_KEY.revoked_at.is_(None))
+)
+_LIVE = _PRINCIPALS.where(_KEY.revoked_at.is_(None))
+_ACCOUNT = table(Account).c
+_LISTED = (
+    _PRINCIPALS.add_columns(
+        _ACCOUNT.name.label("account"),
+        _KEY.name,
+        _KEY.redacted_key,
+        _KEY.created_at,
+        _KEY.revoked_at,
+    )
+    .join(table(Account), _ACCOUNT.id == _KEY.account_id)
+    .order_by(_KEY.id)
+)
 _LIVE_DIGESTS = sa.select(_KEY.digest).where(_KEY.revoked_at.is_(None))
 _BY_DIGEST = _LIVE.where(_KEY.digest == sa.bindparam("digest"))
 _BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
@@ -152,12 +139,7 @@ def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | 
     if not well_formed(key):
         return None
     with database.reading() as transaction:
-        row = (
-            transaction.execute(_BY_DIGEST, {"digest": digest(key, pepper=pepper)})
-            .mappings()
-            .one_or_none()
-        )
-        return None if row is None else Principal(**row)
+        return _principal(transaction, _BY_DIGEST, digest=digest(key, pepper=pepper))
 
 
 class LiveKeys:
@@ -201,8 +183,14 @@ class LiveKeys:
 def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
     """Return the principal of the key ``key_id``, or None when the key is unknown or revoked."""
     with database.reading() as transaction:
-        row = transaction.execute(_BY_ID, {"key_id": key_id}).mappings().one_or_none()
-        return None if row is None else Principal(**row)
+        return _principal(transaction, _BY_ID, key_id=key_id)
+
+
+def _principal(
+    transaction: Transaction, statement: sa.Executable, **bound: bytes | uuid.UUID
+) -> Principal | None:
+    row = transaction.execute(statement, bound).mappings().one_or_none()
+    return None if row is None else Principal(**row)
 
 
 def live_keys(database: Database, key_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
@@ -259,35 +247,16 @@ def create_key(
             )
             .on_conflict_do_nothing(index_elements=["digest"])
         )
-        key_id: uuid.UUID = transaction.execute(
+        return transaction.scalar(
             sa.select(ApiKey.id).where(ApiKey.digest == digest(key, pepper=pepper))
-        ).scalar_one()
-        return key_id
+        )
 
 
 def keys(database: Database) -> list[KeyRow]:
     """Return all keys, oldest first."""
     with database.reading() as transaction:
-        rows = transaction.execute(
-            sa.select(ApiKey, Account.name.label("account"))
-            .join(Account, Account.id == ApiKey.account_id)
-            .order_by(ApiKey.id)
-        )
-        return [
-            KeyRow(
-                id=row.ApiKey.id,
-                account=row.account,
-                role=row.ApiKey.role,
-                name=row.ApiKey.name,
-                redacted_key=row.ApiKey.redacted_key,
-                created_at=row.ApiKey.created_at,
-                revoked_at=row.ApiKey.revoked_at,
-                requests_per_minute=row.ApiKey.requests_per_minute,
-                max_body_mb=row.ApiKey.max_body_mb,
-                max_priority=row.ApiKey.max_priority,
-            )
-            for row in rows
-        ]
+        rows = transaction.execute(_LISTED).mappings()
+        return [KeyRow(**row) for row in rows]
 
 
 def limit_key(
@@ -303,29 +272,29 @@ def limit_key(
     None resets a limit: to the settings' limit, and to the highest priority of the key's role.
     """
     with database.transaction() as transaction:
-        limited = transaction.execute(
-            sa.update(ApiKey)
-            .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
-            .values(
-                requests_per_minute=requests_per_minute,
-                max_body_mb=max_body_mb,
-                max_priority=max_priority,
-            )
-            .returning(ApiKey.id)
+        return _change_live(
+            transaction,
+            key_id,
+            requests_per_minute=requests_per_minute,
+            max_body_mb=max_body_mb,
+            max_priority=max_priority,
         )
-        return limited.first() is not None
 
 
 def revoke_key(database: Database, key_id: uuid.UUID) -> bool:
     """Revoke a key at once; return False when there is no such live key."""
     with database.transaction() as transaction:
-        revoked = transaction.execute(
-            sa.update(ApiKey)
-            .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
-            .values(revoked_at=transaction.now())
-            .returning(ApiKey.id)
-        )
-        return revoked.first() is not None
+        return _change_live(transaction, key_id, revoked_at=transaction.now())
+
+
+def _change_live(transaction: Transaction, key_id: uuid.UUID, **values: Any) -> bool:  # noqa: ANN401 - columns
+    changed = transaction.execute(
+        sa.update(ApiKey)
+        .where(ApiKey.id == key_id, ApiKey.revoked_at.is_(None))
+        .values(values)
+        .returning(ApiKey.id)
+    )
+    return changed.first() is not None
 
 
 def account_id(database: Database, name: str) -> uuid.UUID:
@@ -342,14 +311,7 @@ def account_id(database: Database, name: str) -> uuid.UUID:
 def _account(transaction: Transaction, name: str) -> uuid.UUID:
     transaction.execute(
         transaction.insert(Account)
-        .values(
-            id=ids.new(),
-            name=name,
-            created_at=transaction.now(),
-        )
+        .values(id=ids.new(), name=name, created_at=transaction.now())
         .on_conflict_do_nothing(index_elements=["name"])
     )
-    account_id: uuid.UUID = transaction.execute(
-        sa.select(Account.id).where(Account.name == name)
-    ).scalar_one()
-    return account_id
+    return transaction.scalar(sa.select(Account.id).where(Account.name == name))

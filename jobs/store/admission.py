@@ -1,7 +1,5 @@
 """Admission of jobs: room in the queue, and free space on the disk of an SQLite database."""
 
-from __future__ import annotations
-
 import shutil
 import threading
 import time
@@ -155,10 +153,9 @@ def _count(database: Database, account_id: uuid.UUID | None, *, limit: int) -> i
     if account_id is not None:
         queued = queued.where(Job.account_id == account_id)
     with database.reading() as transaction:
-        counted: int = transaction.execute(
+        return transaction.scalar(
             sa.select(sa.func.count()).select_from(queued.limit(limit).subquery())
-        ).scalar_one()
-        return counted
+        )
 
 
 def _wanted(jobs: int) -> str:

@@ -5,8 +5,6 @@ it no longer does, each function returns None (or leaves the job out of its resu
 :mod:`jobs.store.settle` ends an attempt.
 """
 
-from __future__ import annotations
-
 import contextlib
 import random
 import threading
@@ -99,6 +97,8 @@ _PAUSES_SECONDS = (0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
 _CLAIMED_OF_TURN = _claimed(of_turn=True)
 _CLAIMED_OF_ALL = _claimed(of_turn=False)
 _ATTEMPT = sa.insert(table(Attempt)).values(claimed_at=Now())
+#: The columns of a job that its claim has unchanged.
+_COPIED = ("account_id", "model", "options", "failures", "max_attempts", "request_id")
 
 
 def claim(
@@ -185,15 +185,10 @@ def hold(transaction: Transaction, job: timeline.Changed, owner: str) -> Claim:
         job_id=job.id,
         attempt=job.attempt,
         owner=owner,
-        account_id=values["account_id"],
-        model=values["model"],
         question=values["question"] or "",
-        options=values["options"],
         images=images,
         quarantined=quarantined,
-        failures=values["failures"],
-        max_attempts=values["max_attempts"],
-        request_id=values["request_id"],
+        **{name: values[name] for name in _COPIED},
         numbers=SequenceBlock(own, values["last_sequence_number"]),
     )
 
@@ -284,9 +279,22 @@ def begin(
         transaction.execute(
             _REQUESTED, requested | {"b_job": claim.job_id, "b_number": claim.attempt}
         )
-        new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": generation, "rid": rid}
-        started_at: datetime = transaction.execute(_GENERATION, new).scalar_one()
-        return started_at
+        return _begin(transaction, claim, generation, rid)
+
+
+def _begin(
+    transaction: Transaction,
+    claim: Claim,
+    number: int,
+    rid: str,
+    **continued: int | str,
+) -> datetime:
+    """Insert a generation; return its start."""
+    place = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number}
+    started_at: datetime = transaction.execute(
+        _GENERATION, {**place, "rid": rid, **continued}
+    ).scalar_one()
+    return started_at
 
 
 def join(database: Database, claim: Claim, *, rid: str, generation: int) -> datetime | None:
@@ -299,14 +307,7 @@ def join(database: Database, claim: Claim, *, rid: str, generation: int) -> date
             return None
         done = _followed(transaction, claim, generation)
         if done is None:
-            new = {
-                "job_id": claim.job_id,
-                "attempt": claim.attempt,
-                "number": generation,
-                "rid": rid,
-            }
-            started_at: datetime = transaction.execute(_GENERATION, new).scalar_one()
-            return started_at
+            return _begin(transaction, claim, generation, rid)
         return done.started_at
 
 
@@ -349,9 +350,15 @@ def follow(
         end = traces.note if beside else traces.finish
         end(transaction, claim.job_id, claim.attempt, ended)
         findings.store(transaction, claim.job_id, claim.attempt, [finding] if finding else [])
-        new = {"job_id": claim.job_id, "attempt": claim.attempt, "number": number, "rid": rid}
-        after = {"continues": ended.generation, "valid_chars": stored, "inserted": inserted}
-        transaction.execute(_GENERATION, new | after)
+        _begin(
+            transaction,
+            claim,
+            number,
+            rid,
+            continues=ended.generation,
+            valid_chars=stored,
+            inserted=inserted,
+        )
         return _followed(transaction, claim, number)
 
 

@@ -1,7 +1,5 @@
 """Commands of callers to a job: cancel, run now."""
 
-from __future__ import annotations
-
 import uuid
 
 import sqlalchemy as sa

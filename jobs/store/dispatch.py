@@ -3,8 +3,6 @@
 The order of an account's jobs of one priority is ``ordering_at``.
 """
 
-from __future__ import annotations
-
 import functools
 import uuid
 from datetime import datetime, timedelta

@@ -8,8 +8,6 @@ The events of an attempt are read up to its ``valid_through``. A live reader may
 was lost: the event of the next attempt, or of the end, states the number through which events are valid.
 """
 
-from __future__ import annotations
-
 import enum
 import heapq
 import itertools

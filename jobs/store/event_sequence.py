@@ -1,7 +1,5 @@
 """Sequence numbers of events in SQL: reserved before use, and the last one through which events are stored."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -70,7 +68,7 @@ def cover(
     rest = len(text) - event_index.covered(index)
     if rest <= 0:
         return list(index)
-    number: int = transaction.execute(_NEXT, {"b_job": job_id}).scalar_one()
+    number = transaction.scalar(_NEXT, {"b_job": job_id})
     return [*index, IndexEntry(number, rest, round(at.timestamp() * 1000))]
 
 

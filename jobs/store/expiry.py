@@ -1,7 +1,5 @@
 """The sweep: it ends leases whose owners are gone, and queued jobs past their deadlines."""
 
-from __future__ import annotations
-
 import random
 import uuid
 from collections.abc import Mapping
@@ -72,23 +70,14 @@ def due(database: Database, *, limit: int) -> int:
     """Return how many jobs could be claimed now, counted up to ``limit``."""
     with database.reading() as transaction:
         claimable = sa.select(Job.id).where(*dispatch.eligible()).limit(limit).subquery()
-        counted: int = transaction.execute(
-            sa.select(sa.func.count()).select_from(claimable)
-        ).scalar_one()
-        return counted
+        return transaction.scalar(sa.select(sa.func.count()).select_from(claimable))
 
 
 def uptime(database: Database) -> timedelta:
     """Return how long the PostgreSQL server has been up."""
     with database.reading() as transaction:
-        up: timedelta = transaction.execute(
-            sa.select(
-                sa.type_coerce(
-                    transaction.now() - sa.func.pg_postmaster_start_time(), sa.Interval()
-                )
-            )
-        ).scalar_one()
-        return up
+        up = transaction.now() - sa.func.pg_postmaster_start_time()
+        return transaction.scalar(sa.select(sa.type_coerce(up, sa.Interval())))
 
 
 _DEAD = (

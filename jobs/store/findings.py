@@ -1,8 +1,7 @@
 """Findings of guards, stored with the generation in which they were found."""
 
-from __future__ import annotations
-
 import functools
+import itertools
 import uuid
 from collections.abc import Iterable, Sequence
 
@@ -37,7 +36,6 @@ def store(
 
 @functools.cache
 def _insert(dialect: str) -> sa.Insert:
-    """Return the statement that stores a finding."""
     return insert(dialect, table(FindingEntry)).values(found_at=Now()).on_conflict_do_nothing()
 
 
@@ -59,7 +57,5 @@ def of(
             FindingEntry.job_id, FindingEntry.attempt, FindingEntry.generation, FindingEntry.kind
         )
     )
-    by_job: dict[uuid.UUID, tuple[FindingEntry, ...]] = {}
-    for row in rows:
-        by_job[row.job_id] = (*by_job.get(row.job_id, ()), row)
-    return by_job
+    by_job = itertools.groupby(rows, key=lambda row: row.job_id)
+    return {job_id: tuple(found) for job_id, found in by_job}

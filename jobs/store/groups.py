@@ -4,8 +4,6 @@ The ``group_id`` of all jobs of a group is the leader's id. The engine computes 
 first, so the followers wait for it. What they wait for is in the leader's row, and the wait ends whatever process dies.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -54,6 +52,6 @@ _FOLLOWERS = sa.select(sa.func.count(_JOB.id)).where(
 
 def record_released(transaction: Transaction, leaders: Collection[uuid.UUID]) -> None:
     """Note how many queued jobs follow ``leaders``, which no longer hold them."""
-    followers: int = transaction.execute(_FOLLOWERS, {"leaders": list(leaders)}).scalar_one()
+    followers = transaction.scalar(_FOLLOWERS, {"leaders": list(leaders)})
     if followers:
         transaction.notes.append(FollowersReleased(followers))

@@ -1,7 +1,5 @@
 """Reading jobs: one, a page of them, their attempts, their images, their position in the queue."""
 
-from __future__ import annotations
-
 import itertools
 import uuid
 from collections.abc import Collection, Sequence

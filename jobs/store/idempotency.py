@@ -1,7 +1,5 @@
 """Idempotency keys: a repeated request finds the job that the first one created. A unique index of jobs holds them."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -18,30 +16,28 @@ def replay(
     *,
     account_id: uuid.UUID,
     key: str,
-    fingerprint: str,
-    stored: timedelta,
+    fingerprint: str | None,
+    stored: timedelta | None,
 ) -> uuid.UUID | None:
-    """Return the job that this account submitted with ``key``, at most ``stored`` ago, or None.
+    """Return the job that this account submitted with ``key``, at most ``stored`` ago (None: at any time), or None.
 
     Raises:
         core.errors.IdempotencyKeyReused: the key was used with a different request.
     """
+    bound: dict[str, Any] = {"account_id": account_id, "key": key}
+    if stored is not None:
+        bound["lifetime"] = -stored
     with database.reading() as transaction:
-        job = _keyed(transaction, account_id, key, stored=stored)
-    return _same(job, fingerprint)
-
-
-def winner(
-    database: Database, *, account_id: uuid.UUID, key: str, fingerprint: str | None
-) -> uuid.UUID | None:
-    """Return the job that a concurrent request submitted with the same key, or None when the conflict was another one.
-
-    Raises:
-        core.errors.IdempotencyKeyReused: the key was used with a different request.
-    """
-    with database.reading() as transaction:
-        job = _keyed(transaction, account_id, key, stored=None)
-    return _same(job, fingerprint)
+        statement = _KEYED if stored is None else _KEYED_SINCE
+        job = transaction.execute(statement, bound).one_or_none()
+    if job is None:
+        return None
+    if job.fingerprint != fingerprint:
+        raise errors.IdempotencyKeyReused(
+            "This Idempotency-Key was used with a different request.", param="Idempotency-Key"
+        )
+    job_id: uuid.UUID = job.id
+    return job_id
 
 
 _JOB = table(Job).c
@@ -67,24 +63,3 @@ _KEYED = sa.select(_JOB.id, _JOB.fingerprint).where(
     _JOB.account_id == sa.bindparam("account_id"), _JOB.idempotency_key == sa.bindparam("key")
 )
 _KEYED_SINCE = _KEYED.where(_JOB.created_at > Now(sa.bindparam("lifetime", type_=Seconds())))
-
-
-def _keyed(
-    transaction: Transaction, account_id: uuid.UUID, key: str, *, stored: timedelta | None
-) -> tuple[uuid.UUID, str | None] | None:
-    bound: dict[str, Any] = {"account_id": account_id, "key": key}
-    if stored is not None:
-        bound["lifetime"] = -stored
-    row = transaction.execute(_KEYED if stored is None else _KEYED_SINCE, bound).one_or_none()
-    return None if row is None else (row.id, row.fingerprint)
-
-
-def _same(job: tuple[uuid.UUID, str | None] | None, fingerprint: str | None) -> uuid.UUID | None:
-    if job is None:
-        return None
-    job_id, known = job
-    if known != fingerprint:
-        raise errors.IdempotencyKeyReused(
-            "This Idempotency-Key was used with a different request.", param="Idempotency-Key"
-        )
-    return job_id

@@ -1,7 +1,5 @@
 """The images of submissions: facts once per account, original and detail; bytes once per account and image key."""
 
-from __future__ import annotations
-
 import functools
 import uuid
 from collections.abc import Collection, Sequence
@@ -120,7 +118,6 @@ _IDENTITIES = sa.select(_IMAGE.id, _IMAGE.original_sha256, _IMAGE.detail, _IMAGE
 def _identities(
     transaction: Transaction, account_id: uuid.UUID, wanted: Collection[uuid.UUID]
 ) -> dict[uuid.UUID, _Identity]:
-    """Return the identities of the images with these ids."""
     if not wanted:
         return {}
     rows = transaction.execute(
@@ -219,7 +216,6 @@ def _store_bytes(transaction: Transaction, account_id: uuid.UUID, image: Canonic
 
 @functools.cache
 def _bytes(dialect: str) -> sa.Insert:
-    """Return the statement that stores an image's bytes."""
     row = insert(dialect, table(ImageBytes))
     if dialect == "sqlite":
         return row.on_conflict_do_nothing()

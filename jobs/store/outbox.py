@@ -4,8 +4,6 @@
 the end of a job reads nothing about receivers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

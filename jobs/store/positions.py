@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import sqlalchemy as sa
 
@@ -85,50 +85,43 @@ class PositionForecast:
     """
 
     def __init__(self, *, timer: Timer = time.monotonic) -> None:
-        self._timer = timer
-        self._lock = threading.Lock()
-        self._pace: tuple[float, Pace | None] = (-math.inf, None)
-        self._queue: tuple[float, _Queue] = (-math.inf, _Queue(0, {}))
+        self._pace: _Recent[Pace | None] = _Recent(_pace, None, timer=timer)
+        self._queue: _Recent[_Queue] = _Recent(_Queue.read, _Queue(0, {}), timer=timer)
 
     def of(self, transaction: Transaction, job: Job, *, behind: int = 0) -> QueuePosition:
         """Return the position of the ``behind``-th job after ``job``; both were just submitted."""
         counted = _count(transaction, job, limit=_LIMIT_AT_ONCE, behind=behind)
-        pace = self._recent_pace(transaction)
+        pace = self._pace.get(transaction)
         if pace is None:
             return QueuePosition(counted.position, None, counted.at_least)
         position = counted.position
         if counted.at_least:
-            position = max(position, self._recent_queue(transaction).position(job))
+            position = max(position, self._queue.get(transaction).position(job))
         return QueuePosition(counted.position, pace.eta(position), counted.at_least)
 
-    def _recent_pace(self, transaction: Transaction) -> Pace | None:
+
+class _Recent(Generic[_T]):
+    """A value that is read again about once a second, and less often when reading takes long. Thread-safe."""
+
+    def __init__(self, read: Callable[[Transaction], _T], first: _T, *, timer: Timer) -> None:
+        self._read = read
+        self._timer = timer
+        self._lock = threading.Lock()
+        self._value, self._due = first, -math.inf
+
+    def get(self, transaction: Transaction) -> _T:
         with self._lock:
-            due, known = self._pace
             started = self._timer()
-            if started < due:
-                return known
+            if started < self._due:
+                return self._value
             # One thread reads; the others use the old value meanwhile.
-            self._pace = (started + _KEEP_SECONDS, known)
-        pace = _pace(transaction)
-        with self._lock:
-            self._pace = (self._next_read(started), pace)
-        return pace
-
-    def _recent_queue(self, transaction: Transaction) -> _Queue:
-        with self._lock:
-            due, known = self._queue
-            started = self._timer()
-            if started < due:
-                return known
-            self._queue = (started + _KEEP_SECONDS, known)
-        queue = _Queue.read(transaction)
-        with self._lock:
-            self._queue = (self._next_read(started), queue)
-        return queue
-
-    def _next_read(self, started: float) -> float:
+            self._due = started + _KEEP_SECONDS
+        value = self._read(transaction)
         ended = self._timer()
-        return ended + max(_KEEP_SECONDS, _KEEP_SHARE * (ended - started))
+        with self._lock:
+            self._value = value
+            self._due = ended + max(_KEEP_SECONDS, _KEEP_SHARE * (ended - started))
+        return value
 
 
 @dataclass(frozen=True)
@@ -156,7 +149,7 @@ class _Queue:
     @classmethod
     def read(cls, transaction: Transaction) -> _Queue:
         """Count the queue by accounts and priorities."""
-        now: int = transaction.execute(sa.select(turns.virtual_time())).scalar_one()
+        now = transaction.scalar(sa.select(turns.virtual_time()))
         rows = transaction.execute(_BY_TURN)
         by_key = {
             (row.account_id, row.priority): _Turn(row.step, row.next_turn, row.jobs) for row in rows
@@ -345,6 +338,6 @@ def _pace(transaction: Transaction) -> Pace | None:
     recent = transaction.execute(_RECENT).all()
     if len(recent) < _PACE_JOBS:
         return None
-    running: int = transaction.execute(_RUNNING).scalar_one()
+    running = transaction.scalar(_RUNNING)
     seconds: float = sum((row.finished_at - row.started_at).total_seconds() for row in recent)
     return Pace(seconds / _PACE_JOBS, running)

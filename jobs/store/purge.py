@@ -15,8 +15,6 @@ A column of the job per class states when its data was removed. Due jobs are fou
 interrupted: each batch is a transaction of its own, and any number of processes may purge at once.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -100,12 +98,7 @@ def _purge_images(
 ) -> tuple[int, int]:
     """Release the images of old jobs; return how many jobs these were, and how many images were removed."""
     with database.transaction() as transaction:
-        due = _due(
-            transaction,
-            Job.finished_at < transaction.now(-period),
-            retention.NEEDING,
-            limit=limit,
-        )
+        due = _due(transaction, period, retention.NEEDING, limit=limit)
         values = {"images_released_at": transaction.now()}
         _mark(transaction, due, values, action="images_released", actor=actor)
         return len(due), retention.remove_orphans(transaction, due)
@@ -122,11 +115,7 @@ def _purge_uploads(database: Database, period: timedelta, *, limit: int) -> tupl
             .with_for_update(skip_locked=True)
         )
         old = rows.all()
-        transaction.execute(
-            sa.update(Image)
-            .where(Image.id.in_([image.id for image in old]))
-            .values(uploaded_at=None)
-        )
+        transaction.update(Image, Image.id.in_([image.id for image in old]), uploaded_at=None)
         unused = [
             image
             for image in old
@@ -139,13 +128,8 @@ def _purge_uploads(database: Database, period: timedelta, *, limit: int) -> tupl
 
 def _purge_traces(database: Database, period: timedelta, *, actor: str, limit: int) -> int:
     with database.transaction() as transaction:
-        due = _due(
-            transaction,
-            Job.finished_at < transaction.now(-period),
-            Job.trace_removed_at.is_(None),
-            Job.data_removed_at.is_(None),
-            limit=limit,
-        )
+        stored = sa.and_(Job.trace_removed_at.is_(None), Job.data_removed_at.is_(None))
+        due = _due(transaction, period, stored, limit=limit)
         values = {"trace_removed_at": transaction.now()}
         _mark(transaction, due, values, action="trace_removed", actor=actor)
         retention.remove_traces(transaction, due)
@@ -154,13 +138,8 @@ def _purge_traces(database: Database, period: timedelta, *, actor: str, limit: i
 
 def _purge_answers(database: Database, period: timedelta, *, actor: str, limit: int) -> int:
     with database.transaction() as transaction:
-        due = _due(
-            transaction,
-            Job.finished_at < transaction.now(-period),
-            Job.answer_removed_at.is_(None),
-            Job.data_removed_at.is_(None),
-            limit=limit,
-        )
+        stored = sa.and_(Job.answer_removed_at.is_(None), Job.data_removed_at.is_(None))
+        due = _due(transaction, period, stored, limit=limit)
         values = {**retention.NO_ANSWER, "answer_removed_at": transaction.now()}
         _mark(transaction, due, values, action="answer_removed", actor=actor)
         retention.remove_answers(transaction, due)
@@ -170,13 +149,8 @@ def _purge_answers(database: Database, period: timedelta, *, actor: str, limit: 
 def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit: int) -> int:
     """Replace the entries of old jobs by one with all columns, from which the row can still be rebuilt."""
     with database.transaction() as transaction:
-        due = _due(
-            transaction,
-            Job.finished_at < transaction.now(-period),
-            Job.timeline_removed_at.is_(None),
-            limit=limit,
-        )
-        transaction.execute(sa.delete(TimelineEntry).where(TimelineEntry.job_id.in_(due)))
+        due = _due(transaction, period, Job.timeline_removed_at.is_(None), limit=limit)
+        transaction.delete(TimelineEntry, TimelineEntry.job_id.in_(due))
         values = {name: table(Job).c[name] for name in timeline.REPORTED} | {
             "timeline_removed_at": transaction.now()
         }
@@ -185,12 +159,12 @@ def _purge_timelines(database: Database, period: timedelta, *, actor: str, limit
 
 
 def _due(
-    transaction: Transaction, *conditions: sa.ColumnElement[bool], limit: int
+    transaction: Transaction, period: timedelta, stored: sa.ColumnElement[bool], *, limit: int
 ) -> dict[uuid.UUID, Status]:
-    """Return the oldest jobs that meet ``conditions``, and lock them; skip those that another process has locked."""
+    """Return and lock the oldest unlocked jobs that ended more than ``period`` ago and meet ``stored``."""
     rows = transaction.execute(
         sa.select(Job.id, Job.status)
-        .where(*conditions)
+        .where(Job.finished_at < transaction.now(-period), stored)
         .order_by(Job.finished_at)
         .limit(limit)
         .with_for_update(skip_locked=True)

@@ -7,8 +7,6 @@ an image with repeated crashes keeps its count. Counts belong to one account: no
 another one, or get them refused.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -66,14 +64,12 @@ def record_crash(
                 ),
             )
         )
-    transaction.execute(
-        sa.update(ImageCrashes)
-        .where(
-            *_of(account_id, keys),
-            ImageCrashes.crashes >= limit,
-            ImageCrashes.quarantined_at.is_(None),
-        )
-        .values(quarantined_at=transaction.now())
+    transaction.update(
+        ImageCrashes,
+        *_of(account_id, keys),
+        ImageCrashes.crashes >= limit,
+        ImageCrashes.quarantined_at.is_(None),
+        quarantined_at=transaction.now(),
     )
     quarantined = sa.select(ImageCrashes.crashes).where(
         *_of(account_id, keys), ImageCrashes.quarantined_at.is_not(None)
@@ -149,10 +145,9 @@ def listed(
 def count(database: Database) -> int:
     """Return how many images are in quarantine."""
     with database.reading() as transaction:
-        counted: int = transaction.execute(
+        return transaction.scalar(
             sa.select(sa.func.count()).where(ImageCrashes.quarantined_at.is_not(None))
-        ).scalar_one()
-        return counted
+        )
 
 
 def release(database: Database, image_id: uuid.UUID, *, actor: str) -> bool:

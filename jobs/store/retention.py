@@ -1,7 +1,5 @@
 """The removal of a job's data and of an image's bytes. Counters, hashes and the timeline stay."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable, Collection
 
@@ -82,11 +80,9 @@ def remove_job(
 
 def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     """Remove the outputs and the prompts of all attempts of finished jobs."""
-    transaction.execute(sa.delete(TraceChunk).where(TraceChunk.job_id.in_(job_ids)))
-    transaction.execute(
-        sa.update(Generation)
-        .where(Generation.job_id.in_(job_ids))
-        .values(output=None, event_index=None, steps=sa.null())
+    transaction.delete(TraceChunk, TraceChunk.job_id.in_(job_ids))
+    transaction.update(
+        Generation, Generation.job_id.in_(job_ids), output=None, event_index=None, steps=sa.null()
     )
     search.remove(transaction, job_ids, parts=(Part.TRACE,))
     remove_prompts(transaction, job_ids)
@@ -100,9 +96,7 @@ def remove_answers(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> 
 
 def remove_prompts(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     """Remove the prompts of all attempts of finished jobs."""
-    transaction.execute(
-        sa.update(Attempt).where(Attempt.job_id.in_(job_ids)).values(prompt=sa.null())
-    )
+    transaction.update(Attempt, Attempt.job_id.in_(job_ids), prompt=sa.null())
 
 
 def remove_orphans(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> int:
@@ -159,11 +153,7 @@ def referenced(
 
 def drop_image(transaction: Transaction, image: Image) -> None:
     """Set the image's ``removed_at``, and delete its bytes when no other image of the account shares them."""
-    transaction.execute(
-        sa.update(Image)
-        .where(Image.id == image.id)
-        .values(removed_at=transaction.now(), uploaded_at=None)
-    )
+    transaction.update(Image, Image.id == image.id, removed_at=transaction.now(), uploaded_at=None)
     # A transaction that stores or removes another image with these bytes waits here, so one of the two sees the other.
     transaction.execute(
         sa.select(ImageBytes.image_key)
@@ -180,8 +170,8 @@ def drop_image(transaction: Transaction, image: Image) -> None:
         .limit(1)
     )
     if transaction.execute(others).first() is None:
-        transaction.execute(
-            sa.delete(ImageBytes).where(
-                ImageBytes.account_id == image.account_id, ImageBytes.image_key == image.image_key
-            )
+        transaction.delete(
+            ImageBytes,
+            ImageBytes.account_id == image.account_id,
+            ImageBytes.image_key == image.image_key,
         )

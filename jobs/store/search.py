@@ -6,8 +6,6 @@ account, and its duration reveals nothing about them. The transactions that writ
 and delete these rows.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection, Iterable
 from typing import Any
@@ -57,9 +55,7 @@ def remove(
     transaction: Transaction, job_ids: Collection[uuid.UUID], *, parts: Collection[Part]
 ) -> None:
     """Remove these ``parts`` of jobs from the texts by which searches find them."""
-    transaction.execute(
-        sa.delete(SearchText).where(SearchText.job_id.in_(job_ids), SearchText.part.in_(parts))
-    )
+    transaction.delete(SearchText, SearchText.job_id.in_(job_ids), SearchText.part.in_(parts))
 
 
 def holds(
@@ -76,9 +72,9 @@ def holds(
         matches = _WORDS.op("@@", is_comparison=True)(_tsquery(phrase, tags))
         matching = sa.select(SearchText.id).where(matches)
         decided = sa.func.strpos(SearchText.text, phrase.spelling) > 0
-    candidates: int = transaction.execute(
+    candidates = transaction.scalar(
         sa.select(sa.func.count()).select_from(matching.limit(_FEW + 1).subquery())
-    ).scalar_one()
+    )
     if candidates > _FEW:
         return sa.exists(sa.select(1).where(SearchText.job_id == Job.id, decided))
     return Job.id.in_(sa.select(SearchText.job_id).where(matches, decided))

@@ -3,12 +3,10 @@
 Each function returns False when the claim has lost the job; then it has written nothing.
 """
 
-from __future__ import annotations
-
 import functools
 import random
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -76,15 +74,14 @@ def succeed(
     if answer is not None:
         value = read_value(answer.text, claim.options.get("answer_format"), claim.question)
     guard_findings = tuple(guard_findings)
-    _read(generation, *others)
-    firsts = [end.first_token_at for end in (generation, *others) if end.first_token_at is not None]
+    ends = _read(generation, *others)
+    firsts = [end.first_token_at for end in ends if end.first_token_at is not None]
     with database.transaction("succeed") as transaction:
         settled = _settle(
             transaction,
             claim,
             outcome=Outcome.SUCCEEDED,
-            generation=generation,
-            others=others,
+            ends=ends,
             values={
                 "answer_text": answer.text if answer else None,
                 "answer_tex": answer.tex if answer else None,
@@ -127,7 +124,7 @@ def fail(
     deadly: int | None = None,
 ) -> bool:
     """End the job as failed, with its partial trace; return False when it is lost. ``deadly``: see :func:`retry`."""
-    _read(generation, *others)
+    ends = _read(generation, *others)
     with database.transaction("fail") as transaction:
         if _quarantines(transaction, claim, deadly):
             fault = QUARANTINED
@@ -135,8 +132,7 @@ def fail(
             transaction,
             claim,
             outcome=Outcome.FAILED,
-            generation=generation,
-            others=others,
+            ends=ends,
             fault=fault,
             values=fault.columns,
         )
@@ -150,9 +146,9 @@ def stop(
     others: Sequence[traces.GenerationEnd] = (),
 ) -> bool:
     """End the job as cancelled, after its engine has stopped; return False when the job is lost."""
-    _read(generation, *others)
+    ends = _read(generation, *others)
     with database.transaction("stop") as transaction:
-        return _stop(transaction, claim, generation=generation, others=others)
+        return _stop(transaction, claim, ends, begun=generation is not None)
 
 
 def retry(
@@ -170,17 +166,16 @@ def retry(
     A job that was cancelled meanwhile ends as cancelled instead. A job over which an engine crashed for the
     ``deadly``-th time (None: no engine crashed) fails: its image is in quarantine then.
     """
-    _read(generation, *others)
+    ends = _read(generation, *others)
     with database.transaction("retry") as transaction:
         if _cancel_requested(transaction, claim):
-            return _stop(transaction, claim, generation=generation, others=others)
+            return _stop(transaction, claim, ends, begun=generation is not None)
         if _quarantines(transaction, claim, deadly):
             return _settle(
                 transaction,
                 claim,
                 outcome=Outcome.FAILED,
-                generation=generation,
-                others=others,
+                ends=ends,
                 fault=QUARANTINED,
                 values=QUARANTINED.columns,
             )
@@ -189,8 +184,7 @@ def retry(
             transaction,
             claim,
             outcome=Outcome.RETRIED,
-            generation=generation,
-            others=others,
+            ends=ends,
             fault=fault,
             values={"failures": 1, "not_before": wait},
         )
@@ -212,27 +206,27 @@ def release(
 
     A job that was cancelled meanwhile ends as cancelled instead.
     """
-    _read(generation, *others)
+    ends = _read(generation, *others)
     with database.transaction("release") as transaction:
         if _cancel_requested(transaction, claim):
-            return _stop(transaction, claim, generation=generation, others=others)
+            return _stop(transaction, claim, ends, begun=generation is not None)
         return _settle(
             transaction,
             claim,
             outcome=Outcome.RELEASED,
-            generation=generation,
-            others=others,
+            ends=ends,
             fault=fault,
             billed=fault is None,
             values={"not_before": wait},
         )
 
 
-def _read(*generations: traces.GenerationEnd | None) -> None:
-    """Parse the generations' texts now, not while the transaction blocks other writers."""
-    for generation in generations:
-        if generation is not None:
-            generation.read()
+def _read(*generations: traces.GenerationEnd | None) -> list[traces.GenerationEnd]:
+    """Return the generations, with their texts parsed now, not while the transaction blocks other writers."""
+    ends = [generation for generation in generations if generation is not None]
+    for end in ends:
+        end.read()
+    return ends
 
 
 def landed(database: Database, claim: Claim) -> Outcome | None:
@@ -283,7 +277,6 @@ _FENCED = sa.select(_JOB.cancel_requested_at).where(*_FENCE).with_for_update()
 
 
 def _fence(claim: Claim) -> dict[str, Any]:
-    """Return the parameters of the fence."""
     return {"b_job": claim.job_id, "b_attempt": claim.attempt, "b_owner": claim.owner}
 
 
@@ -303,20 +296,10 @@ def _quarantines(transaction: Transaction, claim: Claim, deadly: int | None) -> 
 
 
 def _stop(
-    transaction: Transaction,
-    claim: Claim,
-    *,
-    generation: traces.GenerationEnd | None,
-    others: Sequence[traces.GenerationEnd],
+    transaction: Transaction, claim: Claim, ends: Sequence[traces.GenerationEnd], *, begun: bool
 ) -> bool:
-    return _settle(
-        transaction,
-        claim,
-        outcome=Outcome.CANCELLED,
-        generation=generation,
-        others=others,
-        values={} if generation is None else {"engine_stopped_at": timedelta(0)},
-    )
+    values = {"engine_stopped_at": timedelta(0)} if begun else {}
+    return _settle(transaction, claim, outcome=Outcome.CANCELLED, ends=ends, values=values)
 
 
 #: The job's status after each outcome of an attempt.
@@ -356,9 +339,8 @@ def _settle(
     claim: Claim,
     *,
     outcome: Outcome,
-    generation: traces.GenerationEnd | None,
-    others: Sequence[traces.GenerationEnd],
-    values: dict[str, Any],
+    ends: Sequence[traces.GenerationEnd],
+    values: Mapping[str, Any],
     fault: Failure | None = None,
     billed: bool = True,
 ) -> bool:
@@ -366,9 +348,8 @@ def _settle(
 
     ``values`` are columns of the job; for those in :data:`_COMPUTED`, the value to compute with.
     """
-    generations = [*others] if generation is None else [generation, *others]
-    if generations and billed:
-        values = values | _usage(transaction, claim, generations)
+    if ends and billed:
+        values = {**values, **_usage(transaction, claim, ends)}
     computed = values.keys() & _COMPUTED.keys()
     given = {f"b_{name}" if name in computed else name: value for name, value in values.items()}
     changed = timeline.change(
@@ -383,7 +364,7 @@ def _settle(
         groups.record_released(transaction, [claim.job_id])
     search.add(transaction, claim.job_id, Part.ANSWER, values.get("answer_text"))
     end_attempt(transaction, claim.job_id, claim.attempt, outcome=outcome, fault=fault)
-    for end in sorted(generations, key=lambda end: end.generation):
+    for end in sorted(ends, key=lambda end: end.generation):
         traces.finish(transaction, claim.job_id, claim.attempt, end)
     traces.fold(transaction, claim.job_id, claim.attempt, finish_reason="error")
     return True

@@ -1,7 +1,5 @@
 """Statistics of the queue: its length, its age, and how fast it moves."""
 
-from __future__ import annotations
-
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -124,7 +122,4 @@ def _waiting(now: sa.ColumnElement[datetime]) -> sa.Select[int, int, datetime, d
 
 
 def _count(transaction: Transaction, *conditions: sa.ColumnElement[bool]) -> int:
-    counted: int = transaction.execute(
-        sa.select(sa.func.count()).select_from(Job).where(*conditions)
-    ).scalar_one()
-    return counted
+    return transaction.scalar(sa.select(sa.func.count()).select_from(Job).where(*conditions))

@@ -4,8 +4,6 @@ The text is the truth. Steps that are missing, or that another version of the ru
 when a caller reads them; :func:`reparse` stores them by the current rules.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime

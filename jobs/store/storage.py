@@ -5,8 +5,6 @@ process writes, and wherever it dies, the changes add up to the size of the rows
 totals, so that there are few to read. The text of a running generation counts once the generation has ended.
 """
 
-from __future__ import annotations
-
 import collections
 import enum
 import threading
@@ -213,18 +211,21 @@ def _exceeded(used: int, limit: int, *, stored: bool = False) -> errors.StorageQ
 _TOTAL = table(StorageTotal).c
 _CHANGE = table(StorageChange).c
 _ACCOUNT = table(Account).c
-# One statement, so that no fold runs between the two.
-_PARTS = sa.union_all(
-    sa.select(_TOTAL.account_id, _TOTAL.kind, _TOTAL.bytes).where(
-        _TOTAL.account_id == sa.bindparam("account_id")
-    ),
-    sa.select(_CHANGE.account_id, _CHANGE.kind, _CHANGE.bytes).where(
-        _CHANGE.account_id == sa.bindparam("account_id")
-    ),
-).subquery()
-_USED = sa.select(
-    _PARTS.c.kind, sa.cast(sa.func.sum(_PARTS.c.bytes), sa.BigInteger()).label("bytes")
-).group_by(_PARTS.c.kind)
+
+
+def _sums(*, of_account: bool) -> sa.Select[uuid.UUID, str, int]:
+    """Return the statement that adds up totals and changes: one, so that no fold runs between the two."""
+    parts = [sa.select(part.account_id, part.kind, part.bytes) for part in (_TOTAL, _CHANGE)]
+    if of_account:
+        account_id: sa.BindParameter[uuid.UUID] = sa.bindparam("account_id")
+        parts = [part.where(part.selected_columns.account_id == account_id) for part in parts]
+    all_parts = sa.union_all(*parts).subquery().c
+    total = sa.cast(sa.func.sum(all_parts.bytes), sa.BigInteger()).label("bytes")
+    key = (all_parts.account_id, all_parts.kind)
+    return sa.select(*key, total).group_by(*key)
+
+
+_USED, _USED_BY_ALL = _sums(of_account=True), _sums(of_account=False)
 _QUOTA = sa.select(_ACCOUNT.storage_mb).where(_ACCOUNT.id == sa.bindparam("account_id"))
 
 
@@ -245,22 +246,10 @@ def usage(database: Database, account_id: uuid.UUID, *, default_mb: int) -> Acco
 
 def accounts(database: Database, *, default_mb: int) -> list[AccountUsage]:
     """Return what all accounts store, ordered by name."""
-    parts = sa.union_all(
-        sa.select(_TOTAL.account_id, _TOTAL.kind, _TOTAL.bytes),
-        sa.select(_CHANGE.account_id, _CHANGE.kind, _CHANGE.bytes),
-    ).subquery()
+    used: dict[uuid.UUID, dict[str, int]] = collections.defaultdict(dict)
     with database.reading() as transaction:
-        used: dict[uuid.UUID, collections.Counter[str]] = collections.defaultdict(
-            collections.Counter
-        )
-        for row in transaction.execute(
-            sa.select(
-                parts.c.account_id,
-                parts.c.kind,
-                sa.cast(sa.func.sum(parts.c.bytes), sa.BigInteger()).label("bytes"),
-            ).group_by(parts.c.account_id, parts.c.kind)
-        ):
-            used[row.account_id][row.kind] += row.bytes
+        for row in transaction.execute(_USED_BY_ALL):
+            used[row.account_id][row.kind] = row.bytes
         rows = transaction.execute(
             sa.select(_ACCOUNT.id, _ACCOUNT.name, _ACCOUNT.storage_mb).order_by(_ACCOUNT.name)
         )

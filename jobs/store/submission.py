@@ -1,7 +1,5 @@
 """Submissions: images, jobs, idempotency key and timeline in one transaction. The 202 follows the commit."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +19,8 @@ from jobs.store import images as submitted_images
 
 #: The sequence number of a job's first event, ``job.queued``.
 _FIRST_NUMBER = 1
+#: The columns that the timeline reports of a new job.
+_SUBMITTED = ("status", "attempt", "crashes", "failures", "not_before")
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,13 @@ def submit(
     except sa.exc.IntegrityError:
         if key is None:
             raise
-        job_id = idempotency.winner(
+        # A concurrent request submitted the job with the same key, or the conflict was another one.
+        job_id = idempotency.replay(
             database,
             account_id=submission.account_id,
             key=key,
             fingerprint=submission.fingerprint,
+            stored=None,
         )
         if job_id is None:
             raise
@@ -250,20 +252,14 @@ def _record(
     timeline.record(
         transaction,
         [
-            timeline.Entry(
-                job_id=job.id,
-                at=job.created_at,
-                actor=submission.actor,
-                action="submitted",
-                changes={
-                    "status": Status.QUEUED,
-                    "attempt": 0,
-                    "crashes": 0,
-                    "failures": 0,
-                    "not_before": job.not_before,
-                },
-                number=_FIRST_NUMBER,
-            )
+            {
+                "job_id": job.id,
+                "at": job.created_at,
+                "actor": submission.actor,
+                "action": "submitted",
+                "changes": timeline.plain({name: getattr(job, name) for name in _SUBMITTED}),
+                "sequence_number": _FIRST_NUMBER,
+            }
             for job in jobs
         ],
     )

@@ -1,9 +1,7 @@
 """The one way to change a job: a guarded UPDATE and an entry in the append-only timeline, in one transaction."""
 
-from __future__ import annotations
-
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -165,14 +163,14 @@ def change(
     record(
         transaction,
         [
-            Entry(
-                job_id=row["id"],
-                at=row["at"],
-                actor=actor,
-                action=what.action,
-                changes={name: row[name] for name in reported},
-                number=row["last_sequence_number"] - what.numbers if numbered else None,
-            )
+            {
+                "job_id": row["id"],
+                "at": row["at"],
+                "actor": actor,
+                "action": what.action,
+                "changes": plain({name: row[name] for name in reported}),
+                "sequence_number": row["last_sequence_number"] - what.numbers if numbered else None,
+            }
             for row in rows
         ],
     )
@@ -198,36 +196,23 @@ def change(
 _NOTED = ("at", "priority", "attempt", "created_at", "started_at", "error_code")
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A new entry of a timeline; ``number`` is the sequence number of the event when the status has changed."""
-
-    job_id: uuid.UUID
-    at: datetime
-    actor: str
-    action: str
-    changes: Mapping[str, Any]
-    number: int | None = None
-
-
 _ENTRY = sa.insert(table(TimelineEntry))
 
 
-def record(transaction: Transaction, entries: Iterable[Entry]) -> None:
-    """Append ``entries`` to the timeline."""
-    rows = [
-        {
-            "job_id": entry.job_id,
-            "at": entry.at,
-            "actor": entry.actor,
-            "action": entry.action,
-            "changes": {name: _plain(value) for name, value in entry.changes.items()},
-            "sequence_number": entry.number,
-        }
-        for entry in entries
-    ]
-    if rows:
-        transaction.execute(_ENTRY, rows)
+def record(transaction: Transaction, entries: Sequence[Mapping[str, Any]]) -> None:
+    """Append ``entries``, each with the columns of :class:`jobs.records.TimelineEntry`, to the timeline."""
+    if entries:
+        transaction.execute(_ENTRY, entries)
+
+
+def plain(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns of a job as the timeline stores their changes: as JSON."""
+    return {
+        name: value.astimezone(UTC).isoformat(timespec="microseconds")
+        if isinstance(value, datetime)
+        else value
+        for name, value in columns.items()
+    }
 
 
 def read(
@@ -242,10 +227,3 @@ def read(
             .limit(limit + 1)
         ).all()
         return list(entries[:limit]), len(entries) > limit
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - any column's value goes in
-    """Return ``value`` as JSON can represent it."""
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat(timespec="microseconds")
-    return value

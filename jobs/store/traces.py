@@ -1,12 +1,10 @@
 """The raw output of generations: appended while they run, folded into one text at the end, readable at any time."""
 
-from __future__ import annotations
-
 import functools
 import itertools
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any, Self
@@ -129,6 +127,10 @@ class GenerationTrace:
 
 _JOB = table(Job).c
 _GENERATION = table(Generation).c
+#: The fields of :class:`GenerationTrace` that are columns of its generation.
+_COPIED = {field.name for field in fields(GenerationTrace)} & {*_GENERATION.keys()} - {
+    "event_index"
+}
 #: The condition of a job to be one of ``b_held`` (job, attempt) and still to belong to ``b_owner``.
 HELD = (
     timeline.standing(Status.RUNNING),
@@ -306,16 +308,9 @@ def finish(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gen
         "output": ended.output,
         "event_index": event_index.pack(index),
         "steps": ended.read().steps,
-        "finish_reason": ended.finish_reason,
-        "input_tokens": ended.input_tokens,
-        "cached_tokens": ended.cached_tokens,
-        "image_tokens": ended.image_tokens,
-        "output_tokens": ended.output_tokens,
-        "first_token_at": ended.first_token_at,
-        "ended_at": ended.ended_at,
     }
     started_at: datetime | None = transaction.execute(
-        _FINISHED, place | written
+        _FINISHED, place | written | _usage(ended)
     ).scalar_one_or_none()
     if started_at is not None:
         transaction.notes.append(GenerationEnded(started_at=started_at, ended=ended))
@@ -330,21 +325,21 @@ def note(transaction: Transaction, job_id: uuid.UUID, attempt: int, ended: Gener
     It cannot be stored earlier: readers see the events of an attempt in the order of their numbers, and events of the
     others with numbers below the last one of this generation may not be stored yet.
     """
-    transaction.execute(
-        _NOTED,
-        {
-            "b_job": job_id,
-            "b_attempt": attempt,
-            "b_generation": ended.generation,
-            "finish_reason": ended.finish_reason,
-            "input_tokens": ended.input_tokens,
-            "cached_tokens": ended.cached_tokens,
-            "image_tokens": ended.image_tokens,
-            "output_tokens": ended.output_tokens,
-            "first_token_at": ended.first_token_at,
-            "ended_at": ended.ended_at,
-        },
-    )
+    place = {"b_job": job_id, "b_attempt": attempt, "b_generation": ended.generation}
+    transaction.execute(_NOTED, place | _usage(ended))
+
+
+def _usage(ended: GenerationEnd) -> dict[str, Any]:
+    """Return the columns of the end of a generation, besides its output."""
+    return {
+        "finish_reason": ended.finish_reason,
+        "input_tokens": ended.input_tokens,
+        "cached_tokens": ended.cached_tokens,
+        "image_tokens": ended.image_tokens,
+        "output_tokens": ended.output_tokens,
+        "first_token_at": ended.first_token_at,
+        "ended_at": ended.ended_at,
+    }
 
 
 def read_open(database: Database, holdings: Iterable[Holding]) -> dict[str, TraceReading]:
@@ -389,31 +384,25 @@ def fold(
         if generation.folded:
             continue
         reading = read.get(generation.text) or TraceReading.of(generation.text)
-        now = transaction.execute(sa.select(transaction.now())).scalar_one()
+        now = transaction.scalar(sa.select(transaction.now()))
         index = event_sequence.cover(
             transaction, job_id, generation.text, generation.event_index, at=now
         )
-        transaction.execute(
-            sa.update(Generation)
-            .where(
-                Generation.job_id == job_id,
-                Generation.attempt == attempt,
-                Generation.number == generation.number,
-            )
-            .values(
-                output=generation.text,
-                event_index=event_index.pack(index),
-                steps=reading.steps,
-                # A parallel generation that has ended has these already.
-                finish_reason=sa.func.coalesce(Generation.finish_reason, finish_reason),
-                ended_at=sa.func.coalesce(Generation.ended_at, now),
-            )
+        transaction.update(
+            Generation,
+            Generation.job_id == job_id,
+            Generation.attempt == attempt,
+            Generation.number == generation.number,
+            output=generation.text,
+            event_index=event_index.pack(index),
+            steps=reading.steps,
+            # A parallel generation that has ended has these already.
+            finish_reason=sa.func.coalesce(Generation.finish_reason, finish_reason),
+            ended_at=sa.func.coalesce(Generation.ended_at, now),
         )
         search.add_normalized(transaction, job_id, Part.TRACE, reading.spellings)
         event_sequence.end_through(transaction, job_id, attempt, index)
-    transaction.execute(
-        sa.delete(TraceChunk).where(TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
-    )
+    transaction.delete(TraceChunk, TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
 
 
 def read(
@@ -473,24 +462,12 @@ def _trace(generation: Generation, pieces: Sequence[TraceChunk]) -> GenerationTr
     ended = generation.output is not None
     indexes = [generation.event_index] if ended else [piece.event_index for piece in pieces]
     return GenerationTrace(
-        attempt=generation.attempt,
-        number=generation.number,
+        **{name: getattr(generation, name) for name in _COPIED},
         text="".join(piece.text for piece in pieces)
         if generation.output is None
         else generation.output,
         complete=generation.ended_at is not None,
         folded=ended,
-        finish_reason=generation.finish_reason,
-        input_tokens=generation.input_tokens,
-        cached_tokens=generation.cached_tokens,
-        image_tokens=generation.image_tokens,
-        output_tokens=generation.output_tokens,
-        started_at=generation.started_at,
-        first_token_at=generation.first_token_at,
-        ended_at=generation.ended_at,
         event_index=tuple(entry for index in indexes for entry in event_index.unpack(index)),
         stored_steps=generation.steps,
-        continues=generation.continues,
-        valid_chars=generation.valid_chars,
-        inserted=generation.inserted,
     )

@@ -9,8 +9,6 @@ Each queued job has a row of its account and class: :func:`enter` inserts it in 
 Rows may outlive their jobs; :func:`remove_passed` removes them.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable
 

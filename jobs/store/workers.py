@@ -1,7 +1,5 @@
 """Worker processes and their heartbeats."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,7 +8,7 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from core.database import Database
+from core.database import Database, Transaction
 from jobs.records import Worker
 
 
@@ -67,35 +65,23 @@ def beat(database: Database, heartbeat: WorkerHeartbeat, *, alive: timedelta) ->
     """Store a heartbeat; return the workers, including this one, that were seen within ``alive``."""
     with database.transaction() as transaction:
         row = transaction.insert(Worker).values(
-            id=heartbeat.id,
-            host=heartbeat.host,
-            pid=heartbeat.pid,
-            version=heartbeat.version,
-            slots=heartbeat.slots,
+            **(vars(heartbeat) | {"engines": _plain(heartbeat.engines)}),
             started_at=transaction.now(),
             seen_at=transaction.now(),
-            draining=heartbeat.draining,
-            engines=_plain(heartbeat.engines),
         )
         transaction.execute(
             row.on_conflict_do_update(
                 index_elements=["id"],
-                set_={
-                    "seen_at": row.excluded.seen_at,
-                    "draining": row.excluded.draining,
-                    "engines": row.excluded.engines,
-                },
+                set_={name: row.excluded[name] for name in ("seen_at", "draining", "engines")},
             )
         )
-        counted = transaction.execute(_alive(transaction.now(-alive))).one()
-        return LiveWorkers(processes=counted.processes, slots=counted.slots)
+        return _count(transaction, alive)
 
 
 def workforce(database: Database, *, alive: timedelta) -> LiveWorkers:
     """Return the workers that were seen within ``alive`` and still take jobs."""
     with database.reading() as transaction:
-        counted = transaction.execute(_alive(transaction.now(-alive))).one()
-        return LiveWorkers(processes=counted.processes, slots=counted.slots)
+        return _count(transaction, alive)
 
 
 def seen(database: Database, *, alive: timedelta) -> list[WorkerStatus]:
@@ -130,13 +116,13 @@ def engines(workers: Iterable[WorkerStatus]) -> list[EngineState]:
 def retire(database: Database, worker_id: str) -> None:
     """Delete the row of a worker that stops."""
     with database.transaction() as transaction:
-        transaction.execute(sa.delete(Worker).where(Worker.id == worker_id))
+        transaction.delete(Worker, Worker.id == worker_id)
 
 
 def forget(database: Database, *, silent: timedelta) -> None:
     """Delete the rows of workers without a heartbeat for the time ``silent``."""
     with database.transaction() as transaction:
-        transaction.execute(sa.delete(Worker).where(Worker.seen_at < transaction.now(-silent)))
+        transaction.delete(Worker, Worker.seen_at < transaction.now(-silent))
 
 
 def _plain(engines: Iterable[EngineState] | None) -> list[dict[str, Any]] | sa.Null:
@@ -144,21 +130,19 @@ def _plain(engines: Iterable[EngineState] | None) -> list[dict[str, Any]] | sa.N
 
 
 def _heartbeat(row: Worker) -> WorkerHeartbeat:
-    return WorkerHeartbeat(
-        id=row.id,
-        host=row.host,
-        pid=row.pid,
-        version=row.version,
-        slots=row.slots,
-        draining=row.draining,
-        engines=None
-        if row.engines is None
-        else tuple(EngineState(**engine) for engine in row.engines),
-    )
+    columns = {
+        field.name: getattr(row, field.name) for field in dataclasses.fields(WorkerHeartbeat)
+    }
+    if row.engines is not None:
+        columns["engines"] = tuple(EngineState(**engine) for engine in row.engines)
+    return WorkerHeartbeat(**columns)
 
 
-def _alive(since: sa.ColumnElement[datetime]) -> sa.Select[int, int]:
-    return sa.select(
-        sa.func.count(Worker.id).label("processes"),
-        sa.func.coalesce(sa.func.sum(Worker.slots), 0).label("slots"),
-    ).where(Worker.seen_at > since, Worker.draining.is_(False))
+def _count(transaction: Transaction, alive: timedelta) -> LiveWorkers:
+    counted = transaction.execute(
+        sa.select(
+            sa.func.count(Worker.id).label("processes"),
+            sa.func.coalesce(sa.func.sum(Worker.slots), 0).label("slots"),
+        ).where(Worker.seen_at > transaction.now(-alive), Worker.draining.is_(False))
+    ).one()
+    return LiveWorkers(processes=counted.processes, slots=counted.slots)

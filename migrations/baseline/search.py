@@ -3,8 +3,6 @@
 Each word of a text has its account's tag in front, so a search reads no other account's entries.
 """
 
-from __future__ import annotations
-
 from alembic import op
 
 #: The words and marks of a text, separated by single spaces, each with the account's tag. The tag is short because

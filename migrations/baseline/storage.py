@@ -1,7 +1,5 @@
 """The triggers of revision 0100 that record each change of the bytes that accounts store in ``storage_changes``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

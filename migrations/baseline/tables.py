@@ -1,16 +1,25 @@
 """The tables and indexes of revision 0100."""
 
-from __future__ import annotations
-
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
+_ID: Final = sa.Uuid()
+_TEXT: Final = sa.Text()
+_INTEGER: Final = sa.Integer()
+_BIG: Final = sa.BigInteger()
+_BOOLEAN: Final = sa.Boolean()
+_DOUBLE: Final[sa.Double[float]] = sa.Double()
+_BYTES: Final = sa.LargeBinary()
 _TIME: Final = sa.DateTime(timezone=True)
 _JSON: Final = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 _SERIAL: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+_PRIORITIES: Final = ("high", "normal", "low")
+_STATUSES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
+#: On SQLite the key of the table is the table, instead of a second b-tree: see :mod:`jobs.records`.
+_KEY_IS_TABLE: Final = {"sqlite_with_rowid": False}
 #: In the order of their creation: each refers to those before it, or to itself.
 TABLES: Final = (
     "accounts",
@@ -64,139 +73,78 @@ def _create_accounts() -> None:
     """Create the tables of accounts, their keys, and what they store."""
     op.create_table(
         "accounts",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("storage_mb", sa.Integer(), nullable=True),
-        sa.Column("storage_recounted_at", _TIME, nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_accounts")),
-        sa.UniqueConstraint("name", name=op.f("uq_accounts_name")),
+        *_key(_ID, "id"),
+        *_required(_TEXT, "name"),
+        *_required(_TIME, "created_at"),
+        *_optional(_INTEGER, "storage_mb"),
+        *_optional(_TIME, "storage_recounted_at"),
+        sa.UniqueConstraint("name"),
     )
     op.create_table(
         "api_keys",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "role",
-            _words(
-                "role",
-                "read",
-                "submit",
-                "operate",
-                "admin",
-            ),
-            nullable=False,
-        ),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("digest", sa.LargeBinary(), nullable=False),
-        sa.Column("redacted_key", sa.Text(), nullable=False),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("revoked_at", _TIME, nullable=True),
-        sa.Column("requests_per_minute", sa.Integer(), nullable=True),
-        sa.Column("max_body_mb", sa.Integer(), nullable=True),
-        sa.Column(
-            "max_priority",
-            _words(
-                "max_priority",
-                "high",
-                "normal",
-                "low",
-            ),
-            nullable=True,
-        ),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_api_keys_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_api_keys")),
-        sa.UniqueConstraint("digest", name=op.f("uq_api_keys_digest")),
+        *_key(_ID, "id"),
+        _reference("account_id", "accounts"),
+        _word("role", "read", "submit", "operate", "admin"),
+        *_required(_TEXT, "name"),
+        *_required(_BYTES, "digest"),
+        *_required(_TEXT, "redacted_key"),
+        *_required(_TIME, "created_at"),
+        *_optional(_TIME, "revoked_at"),
+        *_optional(_INTEGER, "requests_per_minute", "max_body_mb"),
+        _word("max_priority", *_PRIORITIES, nullable=True),
+        sa.UniqueConstraint("digest"),
     )
-    op.create_index("ix_api_keys_account_id", "api_keys", ["account_id"])
+    _index("api_keys", "account_id")
     op.create_table(
         "storage_totals",
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_storage_totals_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("account_id", "kind", name=op.f("pk_storage_totals")),
-        sqlite_with_rowid=False,
+        _reference("account_id", "accounts", primary_key=True),
+        *_key(_TEXT, "kind"),
+        *_required(_BIG, "bytes"),
+        **_KEY_IS_TABLE,
     )
     op.create_table(
         "storage_changes",
-        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("bytes", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_storage_changes")),
+        sa.Column("id", _SERIAL, autoincrement=True, primary_key=True),
+        *_required(_ID, "account_id"),
+        *_required(_TEXT, "kind"),
+        *_required(_BIG, "bytes"),
     )
-    op.create_index(
-        "ix_storage_changes_account_id_kind_bytes",
-        "storage_changes",
-        ["account_id", "kind", "bytes"],
-    )
+    _index("storage_changes", "account_id", "kind", "bytes")
 
 
 def _create_images() -> None:
     """Create the tables of images, and what engines did over them."""
     op.create_table(
         "image_bytes",
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("image_key", sa.Text(), nullable=False),
-        sa.Column("data", sa.LargeBinary(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_image_bytes_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("account_id", "image_key", name=op.f("pk_image_bytes")),
+        _reference("account_id", "accounts", primary_key=True),
+        *_key(_TEXT, "image_key"),
+        *_required(_BYTES, "data"),
     )
     op.create_table(
         "images",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("image_key", sa.Text(), nullable=False),
-        sa.Column("detail", sa.Text(), nullable=False),
-        sa.Column("pipeline", sa.Text(), nullable=False),
-        sa.Column("media_type", sa.Text(), nullable=False),
-        sa.Column("width", sa.Integer(), nullable=False),
-        sa.Column("height", sa.Integer(), nullable=False),
-        sa.Column("original_sha256", sa.Text(), nullable=False),
-        sa.Column("original_bytes", sa.Integer(), nullable=False),
-        sa.Column("original_media_type", sa.Text(), nullable=False),
-        sa.Column("original_width", sa.Integer(), nullable=False),
-        sa.Column("original_height", sa.Integer(), nullable=False),
-        sa.Column("orientation", sa.Integer(), nullable=False),
-        sa.Column("frames", sa.Integer(), nullable=False),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("uploaded_at", _TIME, nullable=True),
-        sa.Column("removed_at", _TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_images_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_images")),
-        sa.UniqueConstraint(
-            "original_sha256",
-            "account_id",
-            "detail",
-            "pipeline",
-            name=op.f("uq_images_original_sha256_account_id_detail_pipeline"),
-        ),
+        *_key(_ID, "id"),
+        _reference("account_id", "accounts"),
+        *_required(_TEXT, "image_key", "detail", "pipeline", "media_type"),
+        *_required(_INTEGER, "width", "height"),
+        *_required(_TEXT, "original_sha256"),
+        *_required(_INTEGER, "original_bytes"),
+        *_required(_TEXT, "original_media_type"),
+        *_required(_INTEGER, "original_width", "original_height", "orientation", "frames"),
+        *_required(_TIME, "created_at"),
+        *_optional(_TIME, "uploaded_at", "removed_at"),
+        sa.UniqueConstraint("original_sha256", "account_id", "detail", "pipeline"),
     )
-    op.create_index("ix_images_account_id_image_key", "images", ["account_id", "image_key"])
+    _index("images", "account_id", "image_key")
     _partial("ix_images_uploaded", "images", ["uploaded_at"], "uploaded_at IS NOT NULL")
     op.create_table(
         "image_crashes",
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("image_key", sa.Text(), nullable=False),
-        sa.Column("crashes", sa.Integer(), nullable=False),
-        sa.Column("last_crashed_at", _TIME, nullable=False),
-        sa.Column("quarantined_at", _TIME, nullable=True),
-        sa.Column("released_at", _TIME, nullable=True),
-        sa.Column("released_by", sa.Text(), nullable=True),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_image_crashes_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("account_id", "image_key", name=op.f("pk_image_crashes")),
-        sqlite_with_rowid=False,
+        _reference("account_id", "accounts", primary_key=True),
+        *_key(_TEXT, "image_key"),
+        *_required(_INTEGER, "crashes"),
+        *_required(_TIME, "last_crashed_at"),
+        *_optional(_TIME, "quarantined_at", "released_at"),
+        *_optional(_TEXT, "released_by"),
+        **_KEY_IS_TABLE,
     )
     _partial(
         "ix_image_crashes_quarantined",
@@ -210,99 +158,57 @@ def _create_jobs() -> None:
     """Create the tables of jobs and the queue."""
     op.create_table(
         "jobs",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "status",
-            _words(
-                "status",
-                "queued",
-                "running",
-                "succeeded",
-                "failed",
-                "cancelled",
-            ),
-            nullable=False,
-        ),
-        sa.Column("model", sa.Text(), nullable=False),
-        sa.Column("question", sa.Text(), nullable=True),
-        sa.Column("options", _JSON, nullable=False),
-        sa.Column("metadata", _JSON, nullable=False),
-        sa.Column(
-            "priority",
-            _words(
-                "priority",
-                "high",
-                "normal",
-                "low",
-            ),
-            nullable=False,
-        ),
-        sa.Column("ordering_at", _TIME, nullable=False),
-        sa.Column("not_before", _TIME, nullable=False),
-        sa.Column("deadline_at", _TIME, nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("last_sequence_number", sa.BigInteger(), server_default="0", nullable=False),
-        sa.Column("crashes", sa.Integer(), nullable=False),
-        sa.Column("failures", sa.Integer(), nullable=False),
-        sa.Column("max_attempts", sa.Integer(), nullable=False),
-        sa.Column("webhook", _JSON, nullable=True),
-        sa.Column("lease_owner", sa.Text(), nullable=True),
-        sa.Column("lease_expires_at", _TIME, nullable=True),
-        sa.Column("cancel_requested_at", _TIME, nullable=True),
-        sa.Column("engine_stopped_at", _TIME, nullable=True),
-        sa.Column("answer_text", sa.Text(), nullable=True),
-        sa.Column("answer_rule", sa.Text(), nullable=True),
-        sa.Column("answer_value", _JSON, nullable=True),
-        sa.Column("answer_forced", sa.Boolean(), nullable=True),
-        sa.Column("votes", _JSON, nullable=True),
-        sa.Column("confidence", sa.Double(), nullable=True),
-        sa.Column("finish_reason", sa.Text(), nullable=True),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.Column("error_retryable", sa.Boolean(), nullable=True),
-        sa.Column("input_tokens", sa.Integer(), nullable=True),
-        sa.Column("cached_tokens", sa.Integer(), nullable=True),
-        sa.Column("image_tokens", sa.Integer(), nullable=True),
-        sa.Column("output_tokens", sa.Integer(), nullable=True),
-        sa.Column("engine_seconds", sa.Double(), nullable=True),
-        sa.Column("idempotency_key", sa.Text(), nullable=True),
-        sa.Column("fingerprint", sa.Text(), nullable=True),
-        sa.Column("request_id", sa.Text(), nullable=False),
-        sa.Column("rerun_of", sa.Uuid(), nullable=True),
-        sa.Column("group_id", sa.Uuid(), nullable=True),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("started_at", _TIME, nullable=True),
-        sa.Column("first_token_at", _TIME, nullable=True),
-        sa.Column("finished_at", _TIME, nullable=True),
-        sa.Column("data_removed_at", _TIME, nullable=True),
-        sa.Column("images_released_at", _TIME, nullable=True),
-        sa.Column("trace_removed_at", _TIME, nullable=True),
-        sa.Column("answer_removed_at", _TIME, nullable=True),
-        sa.Column("timeline_removed_at", _TIME, nullable=True),
-        sa.CheckConstraint(
-            "(status = 'running') = (lease_expires_at IS NOT NULL)",
-            name=op.f("ck_jobs_lease_expires_at"),
+        *_key(_ID, "id"),
+        _reference("account_id", "accounts"),
+        _word("status", *_STATUSES),
+        *_required(_TEXT, "model"),
+        *_optional(_TEXT, "question"),
+        *_required(_JSON, "options", "metadata"),
+        _word("priority", *_PRIORITIES),
+        *_required(_TIME, "ordering_at", "not_before", "deadline_at"),
+        *_required(_INTEGER, "attempt"),
+        sa.Column("last_sequence_number", _BIG, server_default="0", nullable=False),
+        *_required(_INTEGER, "crashes", "failures", "max_attempts"),
+        *_optional(_JSON, "webhook"),
+        *_optional(_TEXT, "lease_owner"),
+        *_optional(_TIME, "lease_expires_at", "cancel_requested_at", "engine_stopped_at"),
+        *_optional(_TEXT, "answer_text", "answer_rule"),
+        *_optional(_JSON, "answer_value"),
+        *_optional(_BOOLEAN, "answer_forced"),
+        *_optional(_JSON, "votes"),
+        *_optional(_DOUBLE, "confidence"),
+        *_optional(_TEXT, "finish_reason", "error_code", "error_message"),
+        *_optional(_BOOLEAN, "error_retryable"),
+        *_optional(_INTEGER, "input_tokens", "cached_tokens", "image_tokens", "output_tokens"),
+        *_optional(_DOUBLE, "engine_seconds"),
+        *_optional(_TEXT, "idempotency_key", "fingerprint"),
+        *_required(_TEXT, "request_id"),
+        _reference("rerun_of", "jobs", nullable=True),
+        _reference("group_id", "jobs", nullable=True),
+        *_required(_TIME, "created_at"),
+        *_optional(
+            _TIME,
+            "started_at",
+            "first_token_at",
+            "finished_at",
+            "data_removed_at",
+            "images_released_at",
+            "trace_removed_at",
+            "answer_removed_at",
+            "timeline_removed_at",
         ),
         sa.CheckConstraint(
-            "(status = 'running') = (lease_owner IS NOT NULL)", name=op.f("ck_jobs_lease_owner")
+            "(status = 'running') = (lease_expires_at IS NOT NULL)", name="lease_expires_at"
         ),
+        sa.CheckConstraint("(status = 'running') = (lease_owner IS NOT NULL)", name="lease_owner"),
         sa.CheckConstraint(
             "(status IN ('succeeded', 'failed', 'cancelled')) = (finished_at IS NOT NULL)",
-            name=op.f("ck_jobs_finished_at"),
+            name="finished_at",
         ),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_jobs_account_id_accounts")
-        ),
-        sa.ForeignKeyConstraint(["group_id"], ["jobs.id"], name=op.f("fk_jobs_group_id_jobs")),
-        sa.ForeignKeyConstraint(["rerun_of"], ["jobs.id"], name=op.f("fk_jobs_rerun_of_jobs")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
-        sa.UniqueConstraint(
-            "account_id", "idempotency_key", name=op.f("uq_jobs_account_id_idempotency_key")
-        ),
+        sa.UniqueConstraint("account_id", "idempotency_key"),
     )
-    op.create_index("ix_jobs_account_id_id", "jobs", ["account_id", "id"])
-    op.create_index("ix_jobs_account_id_status_id", "jobs", ["account_id", "status", "id"])
+    _index("jobs", "account_id", "id")
+    _index("jobs", "account_id", "status", "id")
     _partial("ix_jobs_claim", "jobs", ["ordering_at", "id"], "status = 'queued'")
     _partial("ix_jobs_deadline", "jobs", ["deadline_at"], "status = 'queued'")
     _partial("ix_jobs_ended", "jobs", ["finished_at"], "finished_at IS NOT NULL")
@@ -344,279 +250,183 @@ def _create_jobs() -> None:
     )
     op.create_table(
         "queue_turns",
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "priority",
-            _words(
-                "priority",
-                "high",
-                "normal",
-                "low",
-            ),
-            nullable=False,
-        ),
-        sa.Column("step", sa.Integer(), nullable=False),
-        sa.Column("next_turn", sa.BigInteger(), nullable=False),
-        sa.Column("served_turn", sa.BigInteger(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_queue_turns_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("account_id", "priority", name=op.f("pk_queue_turns")),
-        sqlite_with_rowid=False,
+        _reference("account_id", "accounts", primary_key=True),
+        _word("priority", *_PRIORITIES, primary_key=True),
+        *_required(_INTEGER, "step"),
+        *_required(_BIG, "next_turn", "served_turn"),
+        **_KEY_IS_TABLE,
     )
     op.create_index("ix_queue_turns_next", "queue_turns", ["next_turn", "step", "account_id"])
     op.create_table(
         "job_images",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("image_id", sa.Uuid(), nullable=False),
-        sa.Column("tokens", sa.Integer(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["image_id"], ["images.id"], name=op.f("fk_job_images_image_id_images")
-        ),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_job_images_job_id_jobs")),
-        sa.PrimaryKeyConstraint("job_id", "position", name=op.f("pk_job_images")),
-        sqlite_with_rowid=False,
+        _reference("job_id", "jobs", primary_key=True),
+        *_key(_INTEGER, "position"),
+        _reference("image_id", "images"),
+        *_required(_INTEGER, "tokens"),
+        **_KEY_IS_TABLE,
     )
-    op.create_index("ix_job_images_image_id_job_id", "job_images", ["image_id", "job_id"])
+    _index("job_images", "image_id", "job_id")
 
 
 def _create_runs() -> None:
     """Create the tables of attempts, generations, and what is known of them."""
     op.create_table(
         "workers",
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("host", sa.Text(), nullable=False),
-        sa.Column("pid", sa.Integer(), nullable=False),
-        sa.Column("version", sa.Text(), nullable=False),
-        sa.Column("slots", sa.Integer(), nullable=False),
-        sa.Column("started_at", _TIME, nullable=False),
-        sa.Column("seen_at", _TIME, nullable=False),
-        sa.Column("draining", sa.Boolean(), nullable=False),
-        sa.Column("engines", _JSON, nullable=True),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
+        *_key(_TEXT, "id"),
+        *_required(_TEXT, "host"),
+        *_required(_INTEGER, "pid"),
+        *_required(_TEXT, "version"),
+        *_required(_INTEGER, "slots"),
+        *_required(_TIME, "started_at", "seen_at"),
+        *_required(_BOOLEAN, "draining"),
+        *_optional(_JSON, "engines"),
     )
-    op.create_index("ix_workers_seen_at", "workers", ["seen_at"])
+    _index("workers", "seen_at")
     op.create_table(
         "attempts",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("worker", sa.Text(), nullable=False),
-        sa.Column("claimed_at", _TIME, nullable=False),
-        sa.Column("ended_at", _TIME, nullable=True),
-        sa.Column(
+        _reference("job_id", "jobs", primary_key=True),
+        *_key(_INTEGER, "number"),
+        *_required(_TEXT, "worker"),
+        *_required(_TIME, "claimed_at"),
+        *_optional(_TIME, "ended_at"),
+        _word(
             "outcome",
-            _words(
-                "outcome",
-                "succeeded",
-                "failed",
-                "cancelled",
-                "released",
-                "retried",
-                "lost",
-            ),
+            "succeeded",
+            "failed",
+            "cancelled",
+            "released",
+            "retried",
+            "lost",
             nullable=True,
         ),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("error_message", sa.Text(), nullable=True),
-        sa.Column("engine", sa.Text(), nullable=True),
-        sa.Column("engine_version", sa.Text(), nullable=True),
-        sa.Column("model", sa.Text(), nullable=True),
-        sa.Column("prompt", _JSON, nullable=True),
-        sa.Column("sampling", _JSON, nullable=True),
-        sa.Column("valid_through", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_attempts_job_id_jobs")),
-        sa.PrimaryKeyConstraint("job_id", "number", name=op.f("pk_attempts")),
+        *_optional(_TEXT, "error_code", "error_message", "engine", "engine_version", "model"),
+        *_optional(_JSON, "prompt", "sampling"),
+        *_optional(_BIG, "valid_through"),
     )
     op.create_table(
         "generations",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column("rid", sa.Text(), nullable=False),
-        sa.Column("output", sa.Text(), nullable=True),
-        sa.Column("event_index", sa.LargeBinary(), nullable=True),
-        sa.Column("steps", _JSON, nullable=True),
-        sa.Column("finish_reason", sa.Text(), nullable=True),
-        sa.Column("input_tokens", sa.Integer(), nullable=True),
-        sa.Column("cached_tokens", sa.Integer(), nullable=True),
-        sa.Column("image_tokens", sa.Integer(), nullable=True),
-        sa.Column("output_tokens", sa.Integer(), nullable=False),
-        sa.Column("started_at", _TIME, nullable=False),
-        sa.Column("first_token_at", _TIME, nullable=True),
-        sa.Column("ended_at", _TIME, nullable=True),
-        sa.Column("continues", sa.Integer(), nullable=True),
-        sa.Column("valid_chars", sa.Integer(), nullable=True),
-        sa.Column("inserted", sa.Text(), nullable=True),
+        *_key(_ID, "job_id"),
+        *_key(_INTEGER, "attempt", "number"),
+        *_required(_TEXT, "rid"),
+        *_optional(_TEXT, "output"),
+        *_optional(_BYTES, "event_index"),
+        *_optional(_JSON, "steps"),
+        *_optional(_TEXT, "finish_reason"),
+        *_optional(_INTEGER, "input_tokens", "cached_tokens", "image_tokens"),
+        *_required(_INTEGER, "output_tokens"),
+        *_required(_TIME, "started_at"),
+        *_optional(_TIME, "first_token_at", "ended_at"),
+        *_optional(_INTEGER, "continues", "valid_chars"),
+        *_optional(_TEXT, "inserted"),
         sa.ForeignKeyConstraint(
             ["job_id", "attempt", "continues"],
             ["generations.job_id", "generations.attempt", "generations.number"],
-            name=op.f("fk_generations_job_id_attempt_continues_generations"),
         ),
-        sa.ForeignKeyConstraint(
-            ["job_id", "attempt"],
-            ["attempts.job_id", "attempts.number"],
-            name=op.f("fk_generations_job_id_attempt_attempts"),
-        ),
-        sa.PrimaryKeyConstraint("job_id", "attempt", "number", name=op.f("pk_generations")),
+        sa.ForeignKeyConstraint(["job_id", "attempt"], ["attempts.job_id", "attempts.number"]),
     )
     op.create_table(
         "trace_chunks",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("generation", sa.Integer(), nullable=False),
-        sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("text", sa.Text(), nullable=False),
-        sa.Column("event_index", sa.LargeBinary(), nullable=True),
-        sa.Column("last_sequence_number", sa.BigInteger(), nullable=True),
-        sa.Column("at", _TIME, nullable=False),
+        *_key(_ID, "job_id"),
+        *_key(_INTEGER, "attempt", "generation", "position"),
+        *_required(_TEXT, "text"),
+        *_optional(_BYTES, "event_index"),
+        *_optional(_BIG, "last_sequence_number"),
+        *_required(_TIME, "at"),
         sa.ForeignKeyConstraint(
             ["job_id", "attempt", "generation"],
             ["generations.job_id", "generations.attempt", "generations.number"],
-            name=op.f("fk_trace_chunks_job_id_attempt_generation_generations"),
-        ),
-        sa.PrimaryKeyConstraint(
-            "job_id", "attempt", "generation", "position", name=op.f("pk_trace_chunks")
         ),
     )
     op.create_table(
         "findings",
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("generation", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("start_char", sa.Integer(), nullable=False),
-        sa.Column("end_char", sa.Integer(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("evidence", _JSON, nullable=False),
-        sa.Column("tokens_saved", sa.Integer(), nullable=False),
-        sa.Column("found_at", _TIME, nullable=False),
+        *_key(_ID, "job_id"),
+        *_key(_INTEGER, "attempt", "generation"),
+        *_key(_TEXT, "kind"),
+        *_required(_INTEGER, "start_char", "end_char"),
+        *_required(_TEXT, "action"),
+        *_required(_JSON, "evidence"),
+        *_required(_INTEGER, "tokens_saved"),
+        *_required(_TIME, "found_at"),
         sa.ForeignKeyConstraint(
             ["job_id", "attempt", "generation"],
             ["generations.job_id", "generations.attempt", "generations.number"],
-            name=op.f("fk_findings_job_id_attempt_generation_generations"),
         ),
-        sa.PrimaryKeyConstraint(
-            "job_id", "attempt", "generation", "kind", name=op.f("pk_findings")
-        ),
-        sqlite_with_rowid=False,
+        **_KEY_IS_TABLE,
     )
-    op.create_index("ix_findings_kind_job_id", "findings", ["kind", "job_id"])
+    _index("findings", "kind", "job_id")
     op.create_table(
         "search_texts",
-        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "part",
-            _words(
-                "part",
-                "question",
-                "answer",
-                "trace",
-            ),
-            nullable=False,
-        ),
-        sa.Column("text", sa.Text(), nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_search_texts_account_id_accounts")
-        ),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_search_texts_job_id_jobs")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_search_texts")),
+        sa.Column("id", _SERIAL, autoincrement=True, primary_key=True),
+        _reference("job_id", "jobs"),
+        _reference("account_id", "accounts"),
+        _word("part", "question", "answer", "trace"),
+        *_required(_TEXT, "text"),
     )
-    op.create_index("ix_search_texts_job_id_part", "search_texts", ["job_id", "part"])
+    _index("search_texts", "job_id", "part")
     op.create_table(
         "timeline",
-        sa.Column("id", _SERIAL, autoincrement=True, nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("at", _TIME, nullable=False),
-        sa.Column("actor", sa.Text(), nullable=False),
-        sa.Column("action", sa.Text(), nullable=False),
-        sa.Column("changes", _JSON, nullable=False),
-        sa.Column("sequence_number", sa.BigInteger(), nullable=True),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_timeline_job_id_jobs")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_timeline")),
+        sa.Column("id", _SERIAL, autoincrement=True, primary_key=True),
+        _reference("job_id", "jobs"),
+        *_required(_TIME, "at"),
+        *_required(_TEXT, "actor", "action"),
+        *_required(_JSON, "changes"),
+        *_optional(_BIG, "sequence_number"),
     )
-    op.create_index("ix_timeline_job_id_id", "timeline", ["job_id", "id"])
+    _index("timeline", "job_id", "id")
 
 
 def _create_receivers() -> None:
     """Create the tables of who receives webhooks, and the keys that sign them."""
     op.create_table(
         "webhook_endpoints",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("name", sa.Text(), nullable=False),
-        sa.Column("url", sa.Text(), nullable=False),
-        sa.Column("event_types", _JSON, nullable=False),
-        sa.Column("secret", sa.LargeBinary(), nullable=True),
-        sa.Column("redacted_secret", sa.Text(), nullable=False),
-        sa.Column("previous_secret", sa.LargeBinary(), nullable=True),
-        sa.Column("previous_expires_at", _TIME, nullable=True),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("updated_at", _TIME, nullable=False),
-        sa.Column("disabled_at", _TIME, nullable=True),
-        sa.Column("disabled_reason", sa.Text(), nullable=True),
-        sa.Column("failing_since", _TIME, nullable=True),
-        sa.Column("last_failed_at", _TIME, nullable=True),
-        sa.Column("deleted_at", _TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_webhook_endpoints_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_endpoints")),
+        *_key(_ID, "id"),
+        _reference("account_id", "accounts"),
+        *_required(_TEXT, "name", "url"),
+        *_required(_JSON, "event_types"),
+        *_optional(_BYTES, "secret"),
+        *_required(_TEXT, "redacted_secret"),
+        *_optional(_BYTES, "previous_secret"),
+        *_optional(_TIME, "previous_expires_at"),
+        *_required(_TIME, "created_at", "updated_at"),
+        *_optional(_TIME, "disabled_at"),
+        *_optional(_TEXT, "disabled_reason"),
+        *_optional(_TIME, "failing_since", "last_failed_at", "deleted_at"),
     )
-    op.create_index("ix_webhook_endpoints_account_id_id", "webhook_endpoints", ["account_id", "id"])
+    _index("webhook_endpoints", "account_id", "id")
     op.create_table(
         "webhook_secrets",
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("secret", sa.LargeBinary(), nullable=False),
-        sa.Column("redacted_secret", sa.Text(), nullable=False),
-        sa.Column("previous_secret", sa.LargeBinary(), nullable=True),
-        sa.Column("previous_expires_at", _TIME, nullable=True),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("updated_at", _TIME, nullable=False),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_webhook_secrets_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("account_id", name=op.f("pk_webhook_secrets")),
+        _reference("account_id", "accounts", primary_key=True),
+        *_required(_BYTES, "secret"),
+        *_required(_TEXT, "redacted_secret"),
+        *_optional(_BYTES, "previous_secret"),
+        *_optional(_TIME, "previous_expires_at"),
+        *_required(_TIME, "created_at", "updated_at"),
     )
     op.create_table(
         "signing_keys",
-        sa.Column("number", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("private_key", sa.LargeBinary(), nullable=False),
-        sa.Column("public_key", sa.Text(), nullable=False),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.CheckConstraint("number = 1", name=op.f("ck_signing_keys_number")),
-        sa.PrimaryKeyConstraint("number", name=op.f("pk_signing_keys")),
+        sa.Column("number", _INTEGER, autoincrement=False, primary_key=True),
+        *_required(_BYTES, "private_key"),
+        *_required(_TEXT, "public_key"),
+        *_required(_TIME, "created_at"),
+        sa.CheckConstraint("number = 1", name="number"),
     )
     op.create_table(
         "webhook_queues",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("origin", sa.Text(), nullable=False),
-        sa.Column("failures", sa.Integer(), nullable=False),
-        sa.Column("delivered_at", _TIME, nullable=True),
-        sa.Column("served_at", _TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_webhook_queues_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_queues")),
+        *_key(_ID, "id"),
+        _reference("account_id", "accounts"),
+        *_required(_TEXT, "origin"),
+        *_required(_INTEGER, "failures"),
+        *_optional(_TIME, "delivered_at", "served_at"),
     )
     op.create_table(
         "webhook_recoveries",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("endpoint_id", sa.Uuid(), nullable=False),
-        sa.Column("since", _TIME, nullable=False),
-        sa.Column("last_delivery_id", sa.Uuid(), nullable=True),
-        sa.Column("resent", sa.Integer(), nullable=False),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("ended_at", _TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["endpoint_id"],
-            ["webhook_endpoints.id"],
-            name=op.f("fk_webhook_recoveries_endpoint_id_webhook_endpoints"),
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_recoveries")),
+        *_key(_ID, "id"),
+        _reference("endpoint_id", "webhook_endpoints"),
+        *_required(_TIME, "since"),
+        *_optional(_ID, "last_delivery_id"),
+        *_required(_INTEGER, "resent"),
+        *_required(_TIME, "created_at"),
+        *_optional(_TIME, "ended_at"),
     )
     _partial("ix_webhook_recoveries_open", "webhook_recoveries", ["id"], "ended_at IS NULL")
 
@@ -625,43 +435,25 @@ def _create_deliveries() -> None:
     """Create the tables of notifications and their deliveries."""
     op.create_table(
         "outbox",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column(
-            "status",
-            _words("status", "queued", "running", "succeeded", "failed", "cancelled"),
-            nullable=False,
-        ),
-        sa.Column("at", _TIME, nullable=False),
-        sa.ForeignKeyConstraint(["job_id"], ["jobs.id"], name=op.f("fk_outbox_job_id_jobs")),
-        sa.ForeignKeyConstraint(
-            ["account_id"], ["accounts.id"], name=op.f("fk_outbox_account_id_accounts")
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
+        *_key(_ID, "id"),
+        _reference("job_id", "jobs"),
+        _reference("account_id", "accounts"),
+        _word("status", *_STATUSES),
+        *_required(_TIME, "at"),
     )
-    op.create_index("ix_outbox_account_id_id", "outbox", ["account_id", "id"])
+    _index("outbox", "account_id", "id")
     op.create_table(
         "webhook_notifications",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("account_id", sa.Uuid(), nullable=False),
-        sa.Column("type", sa.Text(), nullable=False),
-        sa.Column("job_id", sa.Uuid(), nullable=True),
-        sa.Column("payload", sa.LargeBinary(), nullable=False),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("reduced_at", _TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["account_id"],
-            ["accounts.id"],
-            name=op.f("fk_webhook_notifications_account_id_accounts"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["job_id"], ["jobs.id"], name=op.f("fk_webhook_notifications_job_id_jobs")
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_notifications")),
+        *_key(_ID, "id"),
+        _reference("account_id", "accounts"),
+        *_required(_TEXT, "type"),
+        _reference("job_id", "jobs", nullable=True),
+        *_required(_BYTES, "payload"),
+        *_required(_TIME, "created_at"),
+        *_optional(_TIME, "reduced_at"),
     )
-    op.create_index("ix_webhook_notifications_job_id_id", "webhook_notifications", ["job_id", "id"])
-    op.create_index("ix_webhook_notifications_created_at", "webhook_notifications", ["created_at"])
+    _index("webhook_notifications", "job_id", "id")
+    _index("webhook_notifications", "created_at")
     _partial(
         "ix_webhook_notifications_unreduced",
         "webhook_notifications",
@@ -670,127 +462,48 @@ def _create_deliveries() -> None:
     )
     op.create_table(
         "webhook_deliveries",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("notification_id", sa.Uuid(), nullable=False),
-        sa.Column("queue_id", sa.Uuid(), nullable=False),
-        sa.Column("endpoint_id", sa.Uuid(), nullable=True),
-        sa.Column("url", sa.Text(), nullable=False),
-        sa.Column(
-            "status",
-            _words(
-                "status",
-                "pending",
-                "delivered",
-                "failed",
-            ),
-            nullable=False,
-        ),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("attempt_count", sa.Integer(), nullable=False),
-        sa.Column("created_at", _TIME, nullable=False),
-        sa.Column("delivered_at", _TIME, nullable=True),
-        sa.ForeignKeyConstraint(
-            ["endpoint_id"],
-            ["webhook_endpoints.id"],
-            name=op.f("fk_webhook_deliveries_endpoint_id_webhook_endpoints"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["notification_id"],
-            ["webhook_notifications.id"],
-            name=op.f("fk_webhook_deliveries_notification_id_webhook_notifications"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["queue_id"],
-            ["webhook_queues.id"],
-            name=op.f("fk_webhook_deliveries_queue_id_webhook_queues"),
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_deliveries")),
-        sa.UniqueConstraint(
-            "notification_id",
-            "queue_id",
-            "url",
-            name=op.f("uq_webhook_deliveries_notification_id_queue_id_url"),
-        ),
+        *_key(_ID, "id"),
+        _reference("notification_id", "webhook_notifications"),
+        _reference("queue_id", "webhook_queues"),
+        _reference("endpoint_id", "webhook_endpoints", nullable=True),
+        *_required(_TEXT, "url"),
+        _word("status", "pending", "delivered", "failed"),
+        *_optional(_TEXT, "error_code"),
+        *_required(_INTEGER, "attempt_count"),
+        *_required(_TIME, "created_at"),
+        *_optional(_TIME, "delivered_at"),
+        sa.UniqueConstraint("notification_id", "queue_id", "url"),
     )
-    op.create_index(
-        "ix_webhook_deliveries_endpoint_id_id", "webhook_deliveries", ["endpoint_id", "id"]
-    )
+    _index("webhook_deliveries", "endpoint_id", "id")
     _partial(
         "ix_webhook_deliveries_pending", "webhook_deliveries", ["created_at"], "status = 'pending'"
     )
     op.create_table(
         "webhook_attempts",
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("delivery_id", sa.Uuid(), nullable=False),
-        sa.Column("queue_id", sa.Uuid(), nullable=False),
-        sa.Column("number", sa.Integer(), nullable=False),
-        sa.Column(
-            "kind",
-            _words(
-                "kind",
-                "automatic",
-                "manual",
-                "recover",
-                "test",
-            ),
-            nullable=False,
-        ),
-        sa.Column("step", sa.Integer(), nullable=False),
-        sa.Column(
-            "state",
-            _words(
-                "state",
-                "due",
-                "sending",
-                "ended",
-            ),
-            nullable=False,
-        ),
-        sa.Column("due_at", _TIME, nullable=False),
-        sa.Column("owner", sa.Text(), nullable=True),
-        sa.Column("lease_expires_at", _TIME, nullable=True),
-        sa.Column("started_at", _TIME, nullable=True),
-        sa.Column("ended_at", _TIME, nullable=True),
-        sa.Column(
-            "outcome",
-            _words(
-                "outcome",
-                "delivered",
-                "failed",
-                "lost",
-                "skipped",
-            ),
-            nullable=True,
-        ),
-        sa.Column("url", sa.Text(), nullable=True),
-        sa.Column("request_headers", _JSON, nullable=True),
-        sa.Column("status_code", sa.Integer(), nullable=True),
-        sa.Column("response_body", sa.LargeBinary(), nullable=True),
-        sa.Column("error_code", sa.Text(), nullable=True),
-        sa.Column("seconds", sa.Double(), nullable=True),
-        sa.Column("address", sa.Text(), nullable=True),
-        sa.Column("next_at", _TIME, nullable=True),
+        *_key(_ID, "id"),
+        _reference("delivery_id", "webhook_deliveries"),
+        _reference("queue_id", "webhook_queues"),
+        *_required(_INTEGER, "number"),
+        _word("kind", "automatic", "manual", "recover", "test"),
+        *_required(_INTEGER, "step"),
+        _word("state", "due", "sending", "ended"),
+        *_required(_TIME, "due_at"),
+        *_optional(_TEXT, "owner"),
+        *_optional(_TIME, "lease_expires_at", "started_at", "ended_at"),
+        _word("outcome", "delivered", "failed", "lost", "skipped", nullable=True),
+        *_optional(_TEXT, "url"),
+        *_optional(_JSON, "request_headers"),
+        *_optional(_INTEGER, "status_code"),
+        *_optional(_BYTES, "response_body"),
+        *_optional(_TEXT, "error_code"),
+        *_optional(_DOUBLE, "seconds"),
+        *_optional(_TEXT, "address"),
+        *_optional(_TIME, "next_at"),
+        sa.CheckConstraint("(state = 'ended') = (outcome IS NOT NULL)", name="ended"),
         sa.CheckConstraint(
-            "(state = 'ended') = (outcome IS NOT NULL)", name=op.f("ck_webhook_attempts_ended")
+            "(state = 'sending') = (lease_expires_at IS NOT NULL)", name="lease_expires_at"
         ),
-        sa.CheckConstraint(
-            "(state = 'sending') = (lease_expires_at IS NOT NULL)",
-            name=op.f("ck_webhook_attempts_lease_expires_at"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["delivery_id"],
-            ["webhook_deliveries.id"],
-            name=op.f("fk_webhook_attempts_delivery_id_webhook_deliveries"),
-        ),
-        sa.ForeignKeyConstraint(
-            ["queue_id"],
-            ["webhook_queues.id"],
-            name=op.f("fk_webhook_attempts_queue_id_webhook_queues"),
-        ),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_webhook_attempts")),
-        sa.UniqueConstraint(
-            "delivery_id", "number", name=op.f("uq_webhook_attempts_delivery_id_number")
-        ),
+        sa.UniqueConstraint("delivery_id", "number"),
     )
     _partial("ix_webhook_attempts_due", "webhook_attempts", ["due_at"], "state = 'due'")
     _partial(
@@ -812,7 +525,7 @@ def _create_postgresql_indexes() -> None:
 
     Without statistics SQLite would prefer the one by status to all others, and sort the queue for each claim.
     """
-    op.create_index("ix_jobs_status_id", "jobs", ["status", "id"])
+    _index("jobs", "status", "id")
     op.create_index(
         "ix_jobs_metadata",
         "jobs",
@@ -822,9 +535,37 @@ def _create_postgresql_indexes() -> None:
     )
 
 
-def _words(name: str, *words: str) -> sa.Enum:
-    """Return a text type with a CHECK over ``words``."""
-    return sa.Enum(*words, name=name, native_enum=False, create_constraint=True, length=16)
+def _key(kind: sa.types.TypeEngine[Any], *names: str) -> list[sa.Column[Any]]:
+    """Return columns of the primary key."""
+    return [sa.Column(name, kind, primary_key=True) for name in names]
+
+
+def _required(kind: sa.types.TypeEngine[Any], *names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, kind, nullable=False) for name in names]
+
+
+def _optional(kind: sa.types.TypeEngine[Any], *names: str) -> list[sa.Column[Any]]:
+    return [sa.Column(name, kind, nullable=True) for name in names]
+
+
+def _reference(
+    name: str, table: str, *, primary_key: bool = False, nullable: bool = False
+) -> sa.Column[Any]:
+    """Return a foreign key to the id of ``table``."""
+    key = sa.ForeignKey(f"{table}.id")
+    return sa.Column(name, _ID, key, primary_key=primary_key, nullable=nullable)
+
+
+def _word(
+    name: str, *words: str, primary_key: bool = False, nullable: bool = False
+) -> sa.Column[Any]:
+    """Return a column of text with a CHECK over ``words``."""
+    kind = sa.Enum(*words, name=name, native_enum=False, create_constraint=True, length=16)
+    return sa.Column(name, kind, primary_key=primary_key, nullable=nullable)
+
+
+def _index(table: str, *columns: str) -> None:
+    op.create_index(f"ix_{table}_{'_'.join(columns)}", table, columns)
 
 
 def _partial(name: str, table: str, columns: list[str], condition: str) -> None:

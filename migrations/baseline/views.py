@@ -1,7 +1,5 @@
 """The views of revision 0100, in which people and reports read the history: see docs/history.md."""
 
-from __future__ import annotations
-
 from alembic import op
 
 _JOBS = """

@@ -229,5 +229,5 @@ def test_only_an_operator_may_name_an_account(caller: Caller) -> None:
 
 def test_a_revoked_key_is_refused_at_once(caller: Caller, database: Database) -> None:
     assert caller("GET", "/v1/models").status_code == 200
-    assert accounts.revoke_key(database, accounts.keys(database)[0].id)
+    assert accounts.revoke_key(database, accounts.keys(database)[0].key_id)
     assert caller("GET", "/v1/models").status_code == 401

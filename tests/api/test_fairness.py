@@ -14,7 +14,7 @@ from werkzeug.test import TestResponse
 
 from api.revocation import Revocation
 from api.serving import current
-from api.streams import Streams
+from api.streams.follow import Streams
 from core import ids
 from core.database import Database
 from core.settings import Settings

@@ -132,7 +132,7 @@ def test_a_valid_key_is_served_whatever_comes_from_its_address(
     timer.seconds += 1
     assert knock(client, new).status_code == 200
     # And one that is revoked is none, at once.
-    accounts.revoke_key(database, accounts.keys(database)[0].id)
+    accounts.revoke_key(database, accounts.keys(database)[0].key_id)
     assert knock(client, key).status_code == 429
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import timedelta
 
 import pytest
 
+from core import ids
 from core.database import Database
 from jobs.store import purge
+from tests import webhooks
 from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.databases import Clock
@@ -86,3 +89,16 @@ def test_a_job_whose_trace_is_gone_can_be_run_again(
     job, _, _ = purged(caller, database, clock, "trace", "timeline")
 
     assert caller("POST", job["urls"]["rerun"]).status_code == 202
+
+
+def test_a_deleted_jobs_answer_is_gone_from_its_notifications(
+    caller: Caller, database: Database
+) -> None:
+    job = caller.job()
+    webhooks.make_endpoint(database, ids.parse("acct", job["account"]) or uuid.UUID(int=0))
+    worker.finish(database, answer="a heron")
+    assert b"a heron" in webhooks.events(database)[0].payload
+
+    assert caller("DELETE", job["urls"]["self"]).status_code == 200
+
+    assert b"a heron" not in webhooks.events(database)[0].payload

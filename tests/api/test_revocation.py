@@ -103,7 +103,7 @@ def test_a_wait_ends_with_its_key_and_shows_nothing(
 
 
 def waiting(caller: Caller) -> int:
-    return int(service_of(caller.client.application)._waits.open)  # noqa: SLF001 - how many wait
+    return int(service_of(caller.client.application).waits.open)
 
 
 def test_the_test_of_an_endpoint_ends_with_its_key(

@@ -16,7 +16,7 @@ from api.app import create_app, service_of
 from api.framework import Router
 from api.revocation import Revocation
 from api.serving import current
-from api.streams import Streams
+from api.streams.follow import Streams
 from core import ids
 from core.database import Database
 from core.settings import Settings

@@ -11,7 +11,7 @@ import pytest
 from api.app import service_of
 from api.framework import Router
 from api.serving import current
-from api.streams import Waits
+from api.streams.waits import Waits
 from core import ids
 from core.database import Database
 from core.shares import Shares

@@ -9,17 +9,13 @@ from core.vault import Vault
 from net.client import GuardedClient
 from tests.chaos import victims
 from webhooks.runtime import DeliveryRuntime
-from webhooks.signer import SecretSigner
 
 
 def sender(environment: victims.Environment) -> None:
     """Deliver until SIGTERM."""
     settings = victims.begin(environment, "delivery")
-    vault = Vault.of(settings)
     runtime = DeliveryRuntime(
-        settings,
-        signer=lambda database: SecretSigner(database, vault=vault),
-        egress=GuardedClient(settings.webhook_allow),
+        settings, vault=Vault.of(settings), egress=GuardedClient(settings.webhook_allow)
     )
     leaving = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: leaving.set())

@@ -16,7 +16,7 @@ import pytest
 from cli.launch import home, redis, signals
 from cli.launch.process import Process, Program
 from cli.launch.rotation import Rotation
-from core import errors
+from core import errors, secret_files
 
 SLEEP = ("sleep", "60")
 #: Ignores SIGTERM and has a child of its own; prints the child's id when both are up.
@@ -226,8 +226,8 @@ def test_a_disk_that_fills_up_is_reported(tmp_path: Path) -> None:
 
 def test_only_the_owner_can_read_a_secret(tmp_path: Path) -> None:
     path = tmp_path / "admin.key"
-    home.write_secret(path, "ll_old")
-    home.write_secret(path, "ll_new")
+    secret_files.write(path, "ll_old\n", replace=True)
+    secret_files.write(path, "ll_new\n", replace=True)
     assert path.read_text() == "ll_new\n"
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(tmp_path.iterdir()) == [path]

@@ -240,7 +240,9 @@ def test_a_verification_by_the_real_engine_is_streamed_recorded_and_shown(client
     done = events[-1]["job"]
     assert done["answer"]["verdict"] == findings[0]["finding"]["action"]
     assert done["answer"]["confidence"] in (0.5, 1.0)
-    assert done["id"] in [listed["id"] for listed in client.jobs({"q": "finding:verify"})["data"]]
+    assert done["id"] in [
+        listed["id"] for listed in client.look("/v1/jobs", q="finding:verify")["data"]
+    ]
     first, second = client.trace(job["id"])["generations"]
     assert first["answer"]
     assert second["usage"]["cached_tokens"] > first["usage"]["input_tokens"]

@@ -11,7 +11,7 @@ from scripted import Scripted
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
 from tests.scripted_server import BackgroundServer
-from worker.engines.sglang import SGLang
+from worker.engines.sglang.client import SGLang
 
 
 @pytest.fixture

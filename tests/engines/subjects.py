@@ -10,7 +10,7 @@ from jobs.engine import Engine, EngineImage, GenerationRequest
 from scripted import ScriptedOptions
 from tests.engines import asking
 from tests.real_engine import RealEngine
-from worker.engines.sglang import SGLang
+from worker.engines.sglang.client import SGLang
 
 OPTIONS = ScriptedOptions(
     tokens_per_second=1000, prefill_tokens_per_second=0, markers=True, disconnect_seconds=0.05

@@ -16,7 +16,7 @@ from scripted import Scripted
 from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from worker.engines import pool
 from worker.engines.pool import EnginePool
-from worker.engines.sglang import SGLang
+from worker.engines.sglang.client import SGLang
 
 FULL = errors.EngineBusy("full")
 

@@ -14,7 +14,7 @@ from core import errors
 from jobs import engine
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker.engines.sglang import SGLang
+from worker.engines.sglang.client import SGLang
 from worker.guards import forced_answer, prompts
 from worker.guards.trace import FORCED_TOKENS
 

@@ -17,7 +17,8 @@ from jobs import engine
 from jobs.answers import instructions
 from tests.engines import asking, subjects
 from tests.real_engine import RealEngine
-from worker.engines.sglang import SGLang, tokenizer, wire
+from worker.engines.sglang import tokenizer, wire
+from worker.engines.sglang.client import SGLang
 from worker.guards import prompts
 
 pytestmark = pytest.mark.engine

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 
 from core import errors, profiles
 from jobs import engine, images
-from scripted import Scripted, ScriptedOptions
+from scripted import Clock, Scripted, ScriptedOptions
 from scripted.behaviors import BEHAVIORS, tokens
 from tests.engines import asking
 
 AT_ONCE = ScriptedOptions(tokens_per_second=0, prefill_tokens_per_second=0, markers=True)
 
 
-class SkippingClock:
+class SkippingClock(Clock):
     """A clock that moves ahead instead of waiting."""
 
     def __init__(self) -> None:

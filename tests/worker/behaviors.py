@@ -8,7 +8,7 @@ from typing import Any
 
 from core import profiles
 from jobs import engine
-from scripted import Scripted, ScriptedOptions, SystemClock
+from scripted import Clock, Scripted, ScriptedOptions
 from tests.worker.conftest import Bench, real_image
 
 BUDGET = 8000
@@ -16,7 +16,7 @@ BUDGET = 8000
 ON = dict.fromkeys(("loop", "budget", "language"), True)
 
 
-class SkippingTime:
+class SkippingTime(Clock):
     """Time that passes as soon as a thread waits for it: a stream has the tokens that its reader has had time for."""
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ def run_behavior(
     )
     options: dict[str, Any] = {"temperature": temperature, **switched}
     job_id = submit(bench, **options)
-    clock = SystemClock() if switched.get("convergence") else SkippingTime()
+    clock = Clock() if switched.get("convergence") else SkippingTime()
     work(bench, Scripted(options=engine_options, profile=profiles.QVQ, clock=clock))
     return job_id
 

@@ -58,7 +58,7 @@ def make_sender(
     return Sender(
         database,
         signer=SecretSigner(database, vault=vault),
-        post=EGRESS.post,
+        egress=EGRESS,
         seconds=seconds,
         rng=random.Random(5),
         give_up=threading.Event(),
@@ -98,7 +98,7 @@ def test_a_response_is_not_stored_for_an_account_at_its_storage_quota(
     made_sender = Sender(
         database,
         signer=SecretSigner(database, vault=webhooks.VAULT),
-        post=EGRESS.post,
+        egress=EGRESS,
         seconds=5,
         rng=random.Random(5),
         give_up=threading.Event(),

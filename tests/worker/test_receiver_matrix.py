@@ -145,7 +145,7 @@ def try_next(database: Database, egress: GuardedClient, *, seconds: float = LONG
     Sender(
         database,
         signer=SecretSigner(database, vault=webhooks.VAULT),
-        post=egress.post,
+        egress=egress,
         seconds=seconds,
         rng=random.Random(5),
         give_up=threading.Event(),

@@ -13,25 +13,21 @@ import random
 import threading
 import time
 import uuid
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import structlog
 
 from core import errors
 from core.closing import Closing
+from core.profiles import ModelProfile
+from core.settings import Settings
+from jobs.engine import Engine, EngineFacts
 from jobs.store.workers import EngineState
 from scripted import Scripted
-from worker.engines.sglang import SGLang
+from worker.engines.sglang.client import SGLang
 from worker.engines.watchdog import WatchedEngine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from core.profiles import ModelProfile
-    from core.settings import Settings
-    from jobs.engine import Engine, EngineFacts
 
 #: SGLang orders its queue by cached prefix only up to this number of waiting requests (``schedule_policy lpm``).
 _MOST_WAITING = 128

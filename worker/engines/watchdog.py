@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import structlog
 
@@ -21,10 +23,6 @@ from core import errors
 from core.background import BackgroundLoop
 from jobs import engine
 from jobs.images.dimensions import dimensions
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from contextlib import AbstractContextManager
 
 #: The longest time between two checks of the load, and the number of checks within the limit of silence.
 _PERIOD_SECONDS, _LOOKS = 5.0, 4

@@ -20,8 +20,8 @@ from tests.real_engine import RealEngine
 from tests.worker import behaviors
 from tests.worker.behaviors import found
 from tests.worker.conftest import Bench, submitted
-from worker.engines.sglang import SGLang
 from worker.engines.sglang.chat import Chat
+from worker.engines.sglang.client import SGLang
 from worker.guards import convergence, prompts
 
 pytestmark = pytest.mark.engine

@@ -1,28 +1,21 @@
 """One streamed chat with SGLang, from the dial to the last byte: its phases, and the error of each."""
 
-from __future__ import annotations
-
 import http.client
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING
 
 import structlog
 
 from core import errors
 from core.closing import Closing
-from jobs import refusals
+from core.special_tokens import SpecialTokens
+from jobs import engine, refusals
+from net.connection import Connection
 from worker.engines.sglang import wire
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from core.special_tokens import SpecialTokens
-    from jobs import engine
-    from net.connection import Connection
-    from worker.engines.sglang.server import EngineServer
+from worker.engines.sglang.server import EngineServer
 
 _PATH = "/v1/chat/completions"
 #: A pooled connection that breaks sooner than this was closed before the request was sent. An engine
@@ -147,7 +140,6 @@ class Chat(Closing):
             ) from error
 
     def _read(self, response: http.client.HTTPResponse) -> Iterator[engine.Chunk]:
-        """Yield the chunks of ``response``."""
         spoke = finished = False
         for payload in self._payloads(response):
             try:

@@ -4,15 +4,14 @@ It relies on these facts of SGLang 0.5.23: the response head arrives with the fi
 with an in-band error; aborts match by prefix and ignore unknown ids; idle connections are closed after five seconds.
 """
 
-from __future__ import annotations
-
 import contextlib
 import http.client
 import threading
 import weakref
+from collections.abc import Iterator
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 import structlog
@@ -23,9 +22,6 @@ from jobs import engine, refusals
 from worker.engines.sglang import tokenizer, wire
 from worker.engines.sglang.chat import Chat, ChatTimeouts
 from worker.engines.sglang.server import EngineServer
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 #: The time limit of an abort; its caller may have other streams to stop.
 _ABORT_SECONDS = 2.0

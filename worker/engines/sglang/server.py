@@ -1,20 +1,16 @@
 """The HTTP server of an engine: connections for streams, and short requests about its state."""
 
-from __future__ import annotations
-
 import contextlib
+import http.client
 import ssl
 import time
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 from core import errors
 from net.connection import Connection, Origin
 from net.pool import Pool
 from net.resolver import system_addresses
-
-if TYPE_CHECKING:
-    import http.client
-    from collections.abc import Mapping
 
 
 class EngineServer:

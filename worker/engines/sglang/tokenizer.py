@@ -1,17 +1,13 @@
 """Which special tokens an engine's tokenizer has: read from the checkpoint's files, or from the engine."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from core import special_tokens
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 _FILES = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.json")
 #: Qwen2-VL's ``tokenizer.json`` has 7 MB.

@@ -3,22 +3,17 @@
 The shapes are those of SGLang 0.5.23 (``srt/entrypoints/openai``); each event is one ``data:`` line.
 """
 
-from __future__ import annotations
-
 import base64
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import orjson
 
 from core import errors, special_tokens
+from core.special_tokens import SpecialTokens
 from jobs import engine
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from core.special_tokens import SpecialTokens
 
 DONE = b"[DONE]"
 _PREFIX = b"data:"
