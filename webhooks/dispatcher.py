@@ -89,7 +89,6 @@ class Dispatcher(BackgroundLoop):
         owner: the name of this process in their leases, unique per start.
         lease: longer than an attempt can take.
         send: makes an attempt of a healthy queue.
-        send_slow: makes an attempt of a slow queue.
         periods: the retention periods of notifications and their answers.
     """
 
@@ -100,7 +99,6 @@ class Dispatcher(BackgroundLoop):
         owner: str,
         lease: timedelta,
         send: Send,
-        send_slow: Send,
         periods: Periods = NO_RETENTION,
     ) -> None:
         super().__init__("dispatcher", self._turn)
@@ -109,7 +107,7 @@ class Dispatcher(BackgroundLoop):
         self._lease = lease
         self._pools = (
             SenderPool(policy.SLOTS, slow=False, send=send, on_end=self.wake),
-            SenderPool(policy.SLOW_SLOTS, slow=True, send=send_slow, on_end=self.wake),
+            SenderPool(policy.SLOW_SLOTS, slow=True, send=send, on_end=self.wake),
         )
         self._periods = periods
         self._swept_at = float("-inf")

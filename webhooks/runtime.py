@@ -28,8 +28,6 @@ _log = structlog.get_logger(__name__)
 
 #: What a lease has besides the timeout of an attempt: time to reach a thread, and to write the result.
 _SPARE_SECONDS = 30.0
-#: The timeout of an attempt of a slow queue.
-_SLOW_SECONDS = 5.0
 
 
 class DeliveryRuntime:
@@ -52,24 +50,20 @@ class DeliveryRuntime:
         self._egress = egress
         signer = SecretSigner(self.database, vault=vault)
         quota = Quota(self.database, default_mb=settings.storage_mb_per_account)
-        quick, slow = (
-            Sender(
-                self.database,
-                signer=signer,
-                egress=egress,
-                seconds=seconds,
-                rng=rng,
-                give_up=self._stopping,
-                keeps=quota.has_room,
-            )
-            for seconds in (settings.webhook_seconds, min(settings.webhook_seconds, _SLOW_SECONDS))
+        sender = Sender(
+            self.database,
+            signer=signer,
+            egress=egress,
+            seconds=settings.webhook_seconds,
+            rng=rng,
+            give_up=self._stopping,
+            keeps=quota.has_room,
         )
         self.dispatcher = Dispatcher(
             self.database,
             owner=self.owner,
             lease=timedelta(seconds=settings.webhook_seconds + _SPARE_SECONDS),
-            send=quick.send,
-            send_slow=slow.send,
+            send=sender.send,
             periods=Periods.of(settings),
         )
 

@@ -69,9 +69,7 @@ def make_sender(
 def delivery(database: Database) -> Iterator[Delivery]:
     """Return a running dispatcher with its sender."""
     made = make_sender(database)
-    dispatcher = Dispatcher(
-        database, owner="sender-1", lease=LEASE, send=made.send, send_slow=made.send
-    )
+    dispatcher = Dispatcher(database, owner="sender-1", lease=LEASE, send=made.send)
     database.listen(lambda _: dispatcher.wake())
     dispatcher.start()
     yield Delivery(database, made, dispatcher)
@@ -295,9 +293,7 @@ def test_a_dispatcher_without_wakeups_wakes_when_a_retry_is_due(
     database: Database, account_id: uuid.UUID, receiver: Receiver
 ) -> None:
     made = make_sender(database)
-    dispatcher = Dispatcher(
-        database, owner="sender-1", lease=LEASE, send=made.send, send_slow=made.send
-    )
+    dispatcher = Dispatcher(database, owner="sender-1", lease=LEASE, send=made.send)
     webhooks.make_endpoint(database, account_id, url=receiver.url)
     webhooks.run_job(database, account_id)
     receiver.status = 503
@@ -328,7 +324,6 @@ def test_a_dispatcher_removes_what_is_older_than_the_retention_periods(
         owner="sender-1",
         lease=LEASE,
         send=made.send,
-        send_slow=made.send,
         periods=Periods(answer=day, timeline=day),
     )
     webhooks.make_endpoint(database, account_id)
