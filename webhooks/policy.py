@@ -104,8 +104,8 @@ _LONGEST_AFTER_LOSSES: Final = 5
 PATIENCE: Final = timedelta(days=5)
 #: After this long without an attempt a failure starts the count again: two failures far apart prove nothing.
 PAUSE: Final = timedelta(days=2)
-#: Failures in a row after which a queue is slow: one attempt at a time, by separate threads. The timeout stays the same,
-#: so that a receiver that needs all of it can recover.
+#: Failures in a row after which a queue is slow: one attempt at a time, by separate threads. Its timeout is the same:
+#: a receiver that needs all of it can recover.
 TRIP: Final = 3
 #: Concurrent attempts of a queue whose last one was delivered; any other queue has one.
 QUEUE_LIMIT: Final = 4
