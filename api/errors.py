@@ -129,25 +129,20 @@ def _on_request_error(error: errors.RequestError) -> Response:
 
 
 def _on_unavailable(error: errors.Unavailable) -> Response:
-    return _problem(
-        error.status,
-        code=error.code,
-        title="Service unavailable",
-        detail=error.message,
-        headers={"Retry-After": str(error.retry_after), "x-should-retry": "true"},
-    )
+    return _unavailable(error, error.message, seconds=error.retry_after)
 
 
 def _on_vault_error(error: errors.VaultError) -> Response:
     """Answer that secrets cannot be sealed; the log tells operators why."""
     _log.error("vault_unavailable", reason=str(error))
-    return _problem(
-        error.status,
-        code=error.code,
-        title="Service unavailable",
-        detail="Webhook secrets cannot be encrypted now: the service has no vault key.",
-        headers={"Retry-After": str(_VAULT_SECONDS), "x-should-retry": "true"},
-    )
+    detail = "Webhook secrets cannot be encrypted now: the service has no vault key."
+    return _unavailable(error, detail, seconds=_VAULT_SECONDS)
+
+
+def _unavailable(error: errors.LonglookError, detail: str, *, seconds: int) -> Response:
+    headers = {"Retry-After": str(seconds), "x-should-retry": "true"}
+    title = "Service unavailable"
+    return _problem(error.status, code=error.code, title=title, detail=detail, headers=headers)
 
 
 def _on_http_exception(error: exceptions.HTTPException) -> Response:

@@ -1,5 +1,43 @@
 """All errors of this service, as one tree.
 
+* LonglookError
+  * RequestError: the client can fix it (HTTP 4xx)
+    * InvalidRequest
+      * ImageQuarantined
+    * ImageRejected
+    * Unauthenticated
+    * InsufficientScope
+    * NotFound
+    * Conflict
+    * IdempotencyKeyReused
+    * IdempotencyInProgress
+    * BodyTooLarge
+    * UnsupportedMediaType
+      * UnsupportedContentEncoding
+    * MalformedBody
+    * BodyTimeout
+    * MethodNotAllowed
+    * QueueFull
+    * RateLimitExceeded
+    * StorageQuotaExceeded
+  * Unavailable: the service cannot do it now (HTTP 503)
+    * Overloaded
+    * SearchTooSlow
+    * StreamsInUse
+  * EngineError: a failure between the worker and its engine
+    * EngineUnavailable
+    * EngineBusy
+    * EngineFault
+      * EngineLost
+      * EngineSilent
+    * EngineRejected
+      * SchemaTimedOut
+    * AnswersNotCompared
+    * DeadlineExceeded
+  * SettingsError
+    * VaultError
+  * LaunchError
+
 Each class has a stable ``code``. ``retryable`` says whether the same request can succeed later, and ``status`` is the
 HTTP status of the response, if a client sees the error. An instance may have a more specific code: images have the
 image codes of OpenAI.

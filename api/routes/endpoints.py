@@ -18,7 +18,7 @@ from api import cursors, framework
 from api import errors as problems
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
-from api.revocation import Revocation, RevocationWatch
+from api.revocation import Revocation
 from api.schemas import webhooks as schemas
 from api.schemas.deliveries import disclosed_code
 from api.schemas.paths import EndpointId, RecoveryId
@@ -305,22 +305,17 @@ class EndpointRoutes:
     def _ended_attempt(self, delivery_id: uuid.UUID, caller: Caller) -> tables.WebhookAttempt:
         """Wait for the end of the first attempt of a delivery."""
         pause = threading.Event()
-        with contextlib.closing(self._revocation.watch(caller.key_id, pause.set)) as watch:
-            return self._first_end(delivery_id, pause=pause, watch=watch)
-
-    def _first_end(
-        self, delivery_id: uuid.UUID, *, pause: threading.Event, watch: RevocationWatch
-    ) -> tables.WebhookAttempt:
         until = self._timer() + self._seconds
-        while self._timer() < until:
-            watch.check()
-            view = queries.get(self._database, delivery_id, account_id=None)
-            view = problems.existing(view, _NOUN)
-            # A sender that died is replaced by another try.
-            ended = [one for one in view.attempts if one.outcome and one.outcome != "lost"]
-            if ended:
-                return ended[0]
-            pause.wait(_POLL_SECONDS)
+        with contextlib.closing(self._revocation.watch(caller.key_id, pause.set)) as watch:
+            while self._timer() < until:
+                watch.check()
+                view = queries.get(self._database, delivery_id, account_id=None)
+                view = problems.existing(view, _NOUN)
+                # A sender that died is replaced by another try.
+                ended = [one for one in view.attempts if one.outcome and one.outcome != "lost"]
+                if ended:
+                    return ended[0]
+                pause.wait(_POLL_SECONDS)
         raise DatabaseUnavailable(f"No delivery process sent the test within {self._seconds:g} s.")
 
 

@@ -58,4 +58,4 @@ def of(
         )
     )
     by_job = itertools.groupby(rows, key=lambda row: row.job_id)
-    return {job_id: tuple(found) for job_id, found in by_job}
+    return {job_id: tuple(entries) for job_id, entries in by_job}

@@ -70,7 +70,6 @@ def drop() -> None:
 
 
 def _create_accounts() -> None:
-    """Create the tables of accounts, their keys, and what they store."""
     op.create_table(
         "accounts",
         *_key(_ID, "id"),
@@ -113,7 +112,6 @@ def _create_accounts() -> None:
 
 
 def _create_images() -> None:
-    """Create the tables of images, and what engines did over them."""
     op.create_table(
         "image_bytes",
         _reference("account_id", "accounts", primary_key=True),
@@ -155,7 +153,6 @@ def _create_images() -> None:
 
 
 def _create_jobs() -> None:
-    """Create the tables of jobs and the queue."""
     op.create_table(
         "jobs",
         *_key(_ID, "id"),
@@ -269,7 +266,6 @@ def _create_jobs() -> None:
 
 
 def _create_runs() -> None:
-    """Create the tables of attempts, generations, and what is known of them."""
     op.create_table(
         "workers",
         *_key(_TEXT, "id"),
@@ -376,7 +372,6 @@ def _create_runs() -> None:
 
 
 def _create_receivers() -> None:
-    """Create the tables of who receives webhooks, and the keys that sign them."""
     op.create_table(
         "webhook_endpoints",
         *_key(_ID, "id"),
@@ -432,7 +427,6 @@ def _create_receivers() -> None:
 
 
 def _create_deliveries() -> None:
-    """Create the tables of notifications and their deliveries."""
     op.create_table(
         "outbox",
         *_key(_ID, "id"),
