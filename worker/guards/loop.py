@@ -15,14 +15,14 @@ from worker.guards.trace import GuardedTrace, Verdict
 
 # Verbatim loops. Periods are in characters, because a loop of tokens is a loop of characters with any tokenizer.
 # Honest text has no block of 200 characters three times in a row, so long periods need fewer copies.
-_COPIES = ((200, 4.0), (1000, 3.0), (6000, 2.5))
+_COPIES = ((200, 4.0), (1000, 3.5), (6000, 2.5))
 _LEAST_SPAN = 256
 _PROBE = 24
 _PROBES = 64
 _LONGEST_PERIOD = 6000
-#: Periods up to the first length are looked for at each check, longer ones at each fourth.
+#: Periods up to the first length are looked for at each check, longer ones and repeated answers at each fourth.
 _SHORT_PERIOD = 800
-_LONG_PERIODS_EVERY = 4
+_EVERY = 4
 #: Characters that are compared first.
 _FIRST = 200
 #: Rules of tables, blank lines, leaders: they repeat by nature, so only a very long run of them is a loop.
@@ -75,9 +75,11 @@ class LoopGuard(TraceGuard):
     def see(self, trace: GuardedTrace) -> Verdict | None:
         """Return a verdict on a trace that repeats itself."""
         self._checks += 1
-        every = self._checks % _LONG_PERIODS_EVERY == 0
+        every = self._checks % _EVERY == 0
         tail, base = trace.tail, trace.length - len(trace.tail)
-        if repeated := self._answers.see(trace.document):
+        if (trace.long_check_due or (every and self._answers.begun)) and (
+            repeated := self._answers.see(trace.document)
+        ):
             return _answered_again(trace, repeated)
         if period := tail_period(tail, _LONGEST_PERIOD if every else _SHORT_PERIOD):
             return _verbatim(trace, period)
