@@ -70,6 +70,8 @@ class GuardedTrace:
         self._parts: list[str] = []
         self._unchecked = 0
         self._long_check_at = _LONG_CHECK_EVERY
+        #: The answers in the whole text, once they are read.
+        self._answers: dict[bool, extraction.Answer | None] = {}
 
     @property
     def document(self) -> Document:
@@ -131,7 +133,14 @@ class GuardedTrace:
         """Take the whole text of a generation that the model has ended."""
         if text != self.text:
             self._document = Document.of(text)
+        self._answers.clear()
         self.length = len(text)
+
+    def answer(self, *, ended: bool) -> extraction.Answer | None:
+        """Return the answer in the whole text; ``ended``: whether the model has ended it."""
+        if ended not in self._answers:
+            self._answers[ended] = extraction.extract(self._document, ended=ended)
+        return self._answers[ended]
 
     def bill(self, tokens: int) -> None:
         """Count the tokens of the engine's bill, which are more than those seen if the engine stopped late.
