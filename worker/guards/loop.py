@@ -15,13 +15,13 @@ from worker.guards.trace import GuardedTrace, Verdict
 
 # Verbatim loops. Periods are in characters, because a loop of tokens is a loop of characters with any tokenizer.
 # Honest text has no block of 200 characters three times in a row, so long periods need fewer copies.
-_COPIES = ((200, 4.0), (1000, 3.5), (6000, 2.5))
+_COPIES = ((200, 4.0), (1000, 3.7), (6000, 2.5))
 _LEAST_SPAN = 256
 _PROBE = 24
 _PROBES = 64
 _LONGEST_PERIOD = 6000
 #: Periods up to the first length are looked for at each check, longer ones and repeated answers at each fourth.
-_SHORT_PERIOD = 800
+_SHORT_PERIOD = 1000
 _EVERY = 4
 #: Characters that are compared first.
 _FIRST = 200
@@ -30,12 +30,13 @@ _FIRST = 200
 _RULE = re.compile(r"[-|_=\s.:+*~#]*+", re.ASCII)
 _LEAST_RULE_SPAN = 1500
 _LEAST_RULES_SPAN = 4000
-#: Rows of a table or a matrix are often alike, so it takes more of them. So are the lines of a list, of a receipt and
-#: of code, which do not end like sentences.
+#: Rows of a table or a matrix are often alike, so it takes more of them.
 _CELLS = ("|", "&")
-_LEAST_ITEMS_SPAN = 2000
+_LEAST_CELLS_SPAN = 2000
+#: So are the lines of a list, of a receipt and of code: they do not end like sentences, and are no formulas.
+_LEAST_LINES_SPAN = 1000
 _LONGEST_LINE = 120
-_BULLETS = ("- ", "* ", "+ ", "• ")
+_FORMULAS = ("$", "\\")
 _STOPS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - what Chinese sentences end with
 
 # Paraphrases: two of three signals over the last characters. The thresholds lie far from both measured kinds:
@@ -200,8 +201,10 @@ def _repeats(tail: str, period: int) -> bool:
     copy = tail[-period:]
     if _RULE.fullmatch(copy):
         least = _LEAST_RULES_SPAN if "\n" in copy else _LEAST_RULE_SPAN
-    elif any(mark in copy for mark in _CELLS) or _lists(copy):
-        least = _LEAST_ITEMS_SPAN
+    elif any(mark in copy for mark in _CELLS):
+        least = _LEAST_CELLS_SPAN
+    elif _lists(copy):
+        least = _LEAST_LINES_SPAN
     else:
         least = _LEAST_SPAN
     copies = next(copies for longest, copies in _COPIES if period <= longest)
@@ -217,10 +220,8 @@ def _lists(copy: str) -> bool:
         return False
     # The copy can start inside of a line.
     lines[-1] += first
-    return all(
-        len(line) <= _LONGEST_LINE
-        and (line.lstrip().startswith(_BULLETS) or not line.rstrip().endswith(_STOPS))
-        for line in lines
+    return not any(mark in copy for mark in _FORMULAS) and all(
+        len(line) <= _LONGEST_LINE and not line.rstrip().endswith(_STOPS) for line in lines
     )
 
 

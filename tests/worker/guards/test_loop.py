@@ -59,7 +59,7 @@ def test_a_loop_is_seen_within_six_copies_or_five_hundred_characters(period: int
         "\\begin{pmatrix}\n" + ("0 & " * 19 + "0 \\\\\n") * 20 + "\\end{pmatrix}",
         OPENING + "| circle | red | small |\n" * 40,
         OPENING + "MILK 1L      1.19 EUR\n" * 20 + "TOTAL 23.80\n",
-        OPENING + "- A grey gull on the rail.\n" * 60,
+        OPENING + "- A grey gull on the rail\n" * 35,
         OPENING + "```\n" + "forward(10)\nleft(90)\n" * 12 + "```\n",
         OPENING + (". " * 39 + ".\n") * 40,
     ],
@@ -120,7 +120,7 @@ def test_a_rule_that_never_ends_is_a_loop(marks: str) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["| circle | red | small |\n", "MILK 1L      1.19 EUR\n", "- A grey gull on the rail.\n"],
+    ["| circle | red | small |\n", "MILK 1L      1.19 EUR\n", "- A grey gull on the rail\n"],
 )
 def test_rows_and_lines_that_never_end_are_a_loop(line: str) -> None:
     verdict, seen = feed(make_watch(), OPENING + line * 500)
@@ -148,7 +148,7 @@ def test_a_long_loop_is_seen_in_its_third_copy(period: int, size: int) -> None:
 
     assert verdict is not None
     assert verdict.finding.evidence["period"] == period
-    assert seen < len(OPENING) + (3 if period > 1000 else 3.5) * period + 400
+    assert seen < len(OPENING) + (3 if period > 1000 else 3.7) * period + 400
     assert abs(verdict.stored - len(OPENING) - period) < 100
 
 
