@@ -30,7 +30,7 @@ class BudgetGuard(TraceGuard):
     def end(self, trace: GuardedTrace, finish_reason: str) -> Verdict | None:
         """Return a verdict on a trace that ended without an answer; a refusal is left alone."""
         ended = finish_reason == "stop"
-        if extraction.extract(trace.document, ended=ended) is not None:
+        if trace.answer(ended=ended) is not None:
             return None
         text = trace.text
         if ended and (trace.typed or model_refusals.refuses(text)):

@@ -183,7 +183,7 @@ class Counter:
             _Reader(_LISTED, lambda text: max(text.count(")"), text.count("\n")) >= _LIST),
         ]
 
-    def see(self, text: str, base: int, alike: Callable[[], bool]) -> EndlessCount | None:
+    def see(self, text: str, base: int, *, alike: bool) -> EndlessCount | None:
         """Read the new end of a text; return its count without end, if there is one.
 
         Args:
@@ -192,7 +192,7 @@ class Counter:
             alike: whether the end of the text is all alike.
         """
         for reader in self._readers:
-            if (count := reader.see(text, base, alike)) is not None:
+            if (count := reader.see(text, base, alike=alike)) is not None:
                 return count
         return None
 
@@ -213,7 +213,7 @@ class _Reader:
         self._number_end = 0
         self._places: dict[str, _Place] = {}
 
-    def see(self, text: str, base: int, alike: Callable[[], bool]) -> EndlessCount | None:
+    def see(self, text: str, base: int, *, alike: bool) -> EndlessCount | None:
         """Read the new end of a text."""
         until = base + len(text) - _AHEAD
         if not self._may(text[max(0, self._read - base) :]):
@@ -232,7 +232,7 @@ class _Reader:
             count = place.longest
             chars = number.start - count.start
             if (count.items > _MOST_ITEMS and chars >= _LEAST_CHARS) or (
-                count.items > _MOST_ALIKE and chars >= _ALIKE_CHARS and alike()
+                count.items > _MOST_ALIKE and chars >= _ALIKE_CHARS and alike
             ):
                 return EndlessCount(count.start, _item_end(text, base, count.standing), count.items)
         return None

@@ -17,7 +17,7 @@ class LanguageGuard(TraceGuard):
     def end(self, trace: GuardedTrace, finish_reason: str) -> Verdict | None:
         """Return a verdict if the answer drifted."""
         text = trace.text
-        answer = extraction.extract(trace.document, ended=finish_reason == "stop")
+        answer = trace.answer(ended=finish_reason == "stop")
         if answer is None or not drifted(trace.question, text, answer.text):
             return None
         evidence = {

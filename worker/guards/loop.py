@@ -15,22 +15,29 @@ from worker.guards.trace import GuardedTrace, Verdict
 
 # Verbatim loops. Periods are in characters, because a loop of tokens is a loop of characters with any tokenizer.
 # Honest text has no block of 200 characters three times in a row, so long periods need fewer copies.
-_COPIES = ((200, 4.0), (1000, 3.0), (6000, 2.5))
+_COPIES = ((200, 4.0), (1000, 3.7), (6000, 2.5))
 _LEAST_SPAN = 256
 _PROBE = 24
 _PROBES = 64
 _LONGEST_PERIOD = 6000
-#: Periods up to the first length are looked for at each check, longer ones at each fourth.
-_SHORT_PERIOD = 800
-_LONG_PERIODS_EVERY = 4
+#: Periods up to the first length are looked for at each check, longer ones and repeated answers at each fourth.
+_SHORT_PERIOD = 1000
+_EVERY = 4
 #: Characters that are compared first.
 _FIRST = 200
-#: Rules of tables, blank lines, leaders: they repeat by nature, so only a very long run of them is a loop.
+#: Rules of tables, blank lines, leaders: they repeat by nature, so only a very long run of them is a loop. An empty
+#: grid has many lines of them.
 _RULE = re.compile(r"[-|_=\s.:+*~#]*+", re.ASCII)
-_LEAST_RULE_SPAN = 4000
+_LEAST_RULE_SPAN = 1500
+_LEAST_RULES_SPAN = 4000
 #: Rows of a table or a matrix are often alike, so it takes more of them.
 _CELLS = ("|", "&")
 _LEAST_CELLS_SPAN = 2000
+#: So are the lines of a list, of a receipt and of code: they do not end like sentences, and are no formulas.
+_LEAST_LINES_SPAN = 1000
+_LONGEST_LINE = 120
+_FORMULAS = ("$", "\\")
+_STOPS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - what Chinese sentences end with
 
 # Paraphrases: two of three signals over the last characters. The thresholds lie far from both measured kinds:
 # repeated sentences 0.93 against 0.0, hedges per 1,000 characters 40 against 0.8, compressed size 0.03 against 0.54.
@@ -45,6 +52,10 @@ _HEDGES = 10.0
 _COMPRESSED = 0.12
 #: The compressed size of a long count without end, whose numbers differ.
 _ALIKE = 0.2
+#: Characters of a text as alike as a loop that is no loop because it counts: a count of 300 objects is shorter.
+_LONGEST_ALIKE = 16_000
+#: The number of an item of a list.
+_LABEL = re.compile(r"\s*+\d{1,6}[.)、:：]\s*+")  # noqa: RUF001 - Chinese punctuation
 _SENTENCE_END = re.compile(r"[.!?。！？\n]+")  # noqa: RUF001 - what Chinese sentences end with
 #: A period after a number can belong to a list or an ordinal.
 _SENTENCE = re.compile(r"(?:(?<![0-9])\.|[!?。！？\n])++")  # noqa: RUF001 - what Chinese sentences end with
@@ -71,24 +82,37 @@ class LoopGuard(TraceGuard):
         self._checks = 0
         self._answers = sections.FinalAnswers()
         self._counter = counting.Counter()
+        #: Where the end of the text that is all alike begins.
+        self._alike_from = 0
 
     def see(self, trace: GuardedTrace) -> Verdict | None:
         """Return a verdict on a trace that repeats itself."""
         self._checks += 1
-        every = self._checks % _LONG_PERIODS_EVERY == 0
-        tail, base = trace.tail, trace.length - len(trace.tail)
-        if repeated := self._answers.see(trace.document):
-            return _answered_again(trace, repeated)
-        if period := tail_period(tail, _LONGEST_PERIOD if every else _SHORT_PERIOD):
-            return _verbatim(trace, period)
-        if trace.long_check_due and (
-            count := self._counter.see(tail, base, lambda: _compressed(tail) <= _ALIKE)
+        every = self._checks % _EVERY == 0
+        if (trace.long_check_due or (every and self._answers.begun)) and (
+            repeated := self._answers.see(trace.document)
         ):
+            return _answered_again(trace, repeated)
+        if period := tail_period(trace.tail, _LONGEST_PERIOD if every else _SHORT_PERIOD):
+            return _verbatim(trace, period)
+        return self._long_check(trace) if trace.long_check_due else None
+
+    def _long_check(self, trace: GuardedTrace) -> Verdict | None:
+        """Return a verdict on a text that counts without end, or says the same in other words."""
+        tail = trace.tail
+        compressed = _compressed(tail)
+        count = self._counter.see(tail, trace.length - len(tail), alike=compressed <= _ALIKE)
+        if count is not None:
             return _endless(trace, count)
-        if trace.long_check_due and trace.tokens >= _PARAPHRASE_TOKENS:
-            measured = signals(tail)
-            if paraphrases(measured):
-                return _paraphrased(trace, measured)
+        if trace.tokens < _PARAPHRASE_TOKENS:
+            return None
+        measured = signals(tail, compressed)
+        if paraphrases(measured):
+            return _paraphrased(trace, measured, max(0, trace.length - _WINDOW))
+        if compressed > _COMPRESSED:
+            self._alike_from = trace.length
+        elif trace.length - self._alike_from >= _LONGEST_ALIKE:
+            return _paraphrased(trace, measured, self._alike_from, standing=_WINDOW)
         return None
 
 
@@ -120,9 +144,11 @@ def _endless(trace: GuardedTrace, count: counting.EndlessCount) -> Verdict:
     return _cut(trace, finding, count.standing, until=len(text))
 
 
-def _paraphrased(trace: GuardedTrace, measured: LoopSignals) -> Verdict:
+def _paraphrased(
+    trace: GuardedTrace, measured: LoopSignals, start: int, *, standing: int = 0
+) -> Verdict:
+    """Cut the paraphrases from ``start`` on, but for the first ``standing`` characters."""
     text = trace.text
-    start = max(0, len(text) - _WINDOW)
     sentence = _SENTENCE_END.search(text, start)
     start = sentence.end() if sentence else start
     evidence = {
@@ -131,7 +157,11 @@ def _paraphrased(trace: GuardedTrace, measured: LoopSignals) -> Verdict:
         "compressed": round(measured.compressed, 2),
     }
     finding = trace.finding(FindingKind.PARAPHRASE_LOOP, start, len(text), evidence, spared=True)
-    return _cut(trace, finding, start, until=len(text))
+    at = start
+    if standing:
+        sentence = _SENTENCE_END.search(text, start + standing)
+        at = sentence.end() if sentence else start + standing
+    return _cut(trace, finding, at, until=len(text))
 
 
 def _cut(trace: GuardedTrace, finding: Finding, at: int, *, until: int) -> Verdict:
@@ -168,16 +198,31 @@ def _repeats(tail: str, period: int) -> bool:
     first = min(_FIRST, len(tail) - period)
     if tail[-first:] != tail[-first - period : -period]:
         return False
-    if _RULE.fullmatch(tail, len(tail) - period):
-        least = _LEAST_RULE_SPAN
-    elif any(mark in tail[-period:] for mark in _CELLS):
+    copy = tail[-period:]
+    if _RULE.fullmatch(copy):
+        least = _LEAST_RULES_SPAN if "\n" in copy else _LEAST_RULE_SPAN
+    elif any(mark in copy for mark in _CELLS):
         least = _LEAST_CELLS_SPAN
+    elif _lists(copy):
+        least = _LEAST_LINES_SPAN
     else:
         least = _LEAST_SPAN
     copies = next(copies for longest, copies in _COPIES if period <= longest)
     span = max(int(copies * period), least)
     rest = span - period
     return span <= len(tail) and tail[-rest:] == tail[-span:-period]
+
+
+def _lists(copy: str) -> bool:
+    """Return whether the lines of a text are items of a list, of a receipt or of code, and no sentences."""
+    first, *lines = copy.split("\n")
+    if not lines:
+        return False
+    # The copy can start inside of a line.
+    lines[-1] += first
+    return not any(mark in copy for mark in _FORMULAS) and all(
+        len(line) <= _LONGEST_LINE and not line.rstrip().endswith(_STOPS) for line in lines
+    )
 
 
 @dataclass(frozen=True)
@@ -195,13 +240,13 @@ class LoopSignals:
     compressed: float
 
 
-def signals(text: str) -> LoopSignals:
-    """Return the signals of the end of ``text``."""
+def signals(text: str, compressed: float) -> LoopSignals:
+    """Return the signals of the end of ``text``, whose compressed size is known."""
     window = text[-_WINDOW:]
     return LoopSignals(
         repeated=_repeated(window),
         hedges=1000 * len(_HEDGE.findall(window)) / max(1, len(window)),
-        compressed=_compressed(window),
+        compressed=compressed,
     )
 
 
@@ -219,16 +264,18 @@ def _repeated(window: str) -> float:
     if len(last) < _LEAST_SENTENCES:
         return 0.0
     repeated = 1 - len(set(last)) / len(last)
-    # The last sentence may be incomplete.
-    if repeated < _REPEATED or _turns(last[:-1]):
+    if repeated < _REPEATED:
         return repeated
-    items = counting.count(
-        [
-            sentence
-            for sentence, form in zip(sentences, forms, strict=True)
-            if not _ATTEMPT.search(form)
-        ]
-    )
+    counting_ = [
+        sentence
+        for sentence, form in zip(sentences, forms, strict=True)
+        if not _ATTEMPT.search(form)
+    ]
+    # The last sentence may be incomplete.
+    if _turns(last[:-1]):
+        # The same thoughts in turn are no count because they are a list with numbers.
+        counting_ = [_LABEL.sub("", sentence, count=1) for sentence in counting_]
+    items = counting.count(counting_)
     # An item can have several sentences, and only one of them a number.
     counted = items * _ITEM_SENTENCES >= len(long) and items * _ITEM_CHARS >= len(window)
     return 0.0 if counted else repeated

@@ -102,16 +102,28 @@ class FinalAnswers:
         #: The last three.
         self._sections: list[_Section] = []
 
+    @property
+    def begun(self) -> bool:
+        """Whether the text has a final answer, so that a second one can follow."""
+        return bool(self._sections)
+
     def see(self, document: Document) -> RepeatedAnswer | None:
-        """Read the new end of a text; return the final answer that the last one repeats."""
+        """Read the new end of a text; return the final answer that the one after it repeats."""
         headings = document.headings.settled
         for heading in headings[self._headings :]:
+            self._headings += 1
             if heading.rank:
+                # The text since the last call can have several answers.
+                if repeated := self._repeated(document):
+                    return repeated
                 self._sections = [
                     *self._sections[-2:],
                     _Section(heading.start, heading.content, read=heading.start),
                 ]
-        self._headings = len(headings)
+        return self._repeated(document)
+
+    def _repeated(self, document: Document) -> RepeatedAnswer | None:
+        """Return the last answer but one or two if it is there again."""
         if not self._sections or self._sections[-1].start < len(document) - 2 * _REACH:
             return None
         return self._boxed_again(document) or self._prose_again(document.text)

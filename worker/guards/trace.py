@@ -61,16 +61,23 @@ class GuardedTrace:
         #: Tokens and characters so far.
         self.tokens = 0
         self.length = 0
-        #: The end of the text at the last check.
+        #: The end of the text that was gathered.
         self.tail = ""
         #: Whether the costlier checks are due as well.
         self.long_check_due = False
-        #: The structure of the text so far.
-        self.document = Document()
-        #: The chunks since the last check, and how many characters they have.
+        self._document = Document()
+        #: The chunks that are not gathered, and the characters since the last check.
         self._parts: list[str] = []
         self._unchecked = 0
         self._long_check_at = _LONG_CHECK_EVERY
+        #: The answers in the whole text, once they are read.
+        self._answers: dict[bool, extraction.Answer | None] = {}
+
+    @property
+    def document(self) -> Document:
+        """The structure of the text so far. To read its parts takes more time than all else at a check."""
+        self._gather()
+        return self._document
 
     @property
     def text(self) -> str:
@@ -103,24 +110,37 @@ class GuardedTrace:
         size = len(text)
         self.tokens = engine.counted(self.tokens, text, tokens)
         self.length += size
-        self.document.append(text)
         self._parts.append(text)
         self._unchecked += size
         if self._unchecked < _CHECK_EVERY or self.tokens < _LEAST_TOKENS:
             return False
-        self.tail = (self.tail + "".join(self._parts))[-TAIL:]
-        self._parts.clear()
+        self._gather()
         self._unchecked = 0
         self.long_check_due = self.length >= self._long_check_at
         if self.long_check_due:
             self._long_check_at = self.length + _LONG_CHECK_EVERY
         return True
 
+    def _gather(self) -> None:
+        """Add the chunks since the last call to the document and to the tail."""
+        if self._parts:
+            new = "".join(self._parts)
+            self._parts.clear()
+            self._document.append(new)
+            self.tail = (self.tail + new)[-TAIL:]
+
     def complete(self, text: str) -> None:
         """Take the whole text of a generation that the model has ended."""
-        if text != self.document.text:
-            self.document = Document.of(text)
+        if text != self.text:
+            self._document = Document.of(text)
+        self._answers.clear()
         self.length = len(text)
+
+    def answer(self, *, ended: bool) -> extraction.Answer | None:
+        """Return the answer in the whole text; ``ended``: whether the model has ended it."""
+        if ended not in self._answers:
+            self._answers[ended] = extraction.extract(self._document, ended=ended)
+        return self._answers[ended]
 
     def bill(self, tokens: int) -> None:
         """Count the tokens of the engine's bill, which are more than those seen if the engine stopped late.
