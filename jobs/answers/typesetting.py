@@ -35,6 +35,8 @@ _OPENING = {"\\(": "\\)", "\\[": "\\]", "$": "$", "$$": "$$", "`": "`", "```": "
 #: What must be closed in the same line, and in the same paragraph.
 _WITHIN_LINE = frozenset(("$", "`"))
 _WITHIN_PARAGRAPH = frozenset(("$", "`", "\\(", "$$", "\\["))
+#: What would read as typesetting without the marks of code around it.
+_TYPESETTING = re.compile(r"[\\*$^<~{]|(?<!\w)_|_(?!\w)")
 #: The most characters of a text that is read; no answer is longer.
 _MAX_TEXT = 200_000
 
@@ -110,7 +112,7 @@ def _segments(text: str) -> list[_Segment]:
 def _opens(text: str, mark: re.Match[str]) -> bool:
     """Return whether a mark can begin a formula: a price does not."""
     before, after = text[mark.start() - 1 : mark.start()], text[mark.end() : mark.end() + 1]
-    return mark[0] != "$" or (not after.isspace() and not before.isalnum())
+    return mark[0] != "$" or (not after.isspace() and (after in "_^" or not before.isalnum()))
 
 
 def _closes(text: str, mark: re.Match[str], opened: str) -> bool:
@@ -126,7 +128,9 @@ def _reduced(segment: _Segment, retained: list[str], *, alone: bool) -> str:
         retained.append(segment.source)
         return _PLACEHOLDER
     if segment.mark == "`":
-        retained.append(segment.content)
+        # In a longer text, the marks stay around what would otherwise read as typesetting.
+        marked = not alone and _TYPESETTING.search(segment.content) is not None
+        retained.append(segment.source if marked else segment.content)
         return _PLACEHOLDER
     content = segment.content.strip()
     if _is_mathematics(content):
