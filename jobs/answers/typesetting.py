@@ -37,6 +37,10 @@ _WITHIN_LINE = frozenset(("$", "`"))
 _WITHIN_PARAGRAPH = frozenset(("$", "`", "\\(", "$$", "\\["))
 #: What would read as typesetting without the marks of code around it.
 _TYPESETTING = re.compile(r"[\\*$^<~{]|(?<!\w)_|_(?!\w)")
+#: Indices and a charge that are a formula of their own: CH$**_3**$OH, Na$**^+**$.
+_SCRIPTS = re.compile(
+    r"\A(?=[_^])(?:_(?:\{(?P<braced>\d{1,3})\}|(?P<digit>\d)))?(?:\^(?:\{(?P<power>\d{0,2}[-+\u2212]?)\}|(?P<sign>[-+\u2212\d])))?\Z"
+)
 #: The most characters of a text that is read; no answer is longer.
 _MAX_TEXT = 200_000
 
@@ -168,6 +172,7 @@ def _formula(tex: str, *, unary: bool) -> str:
     """Return a formula, or prose with LaTeX in it, without typesetting; ``unary``: a minus at its start is one."""
     if unary:
         tex = re.sub(r"\A\s*+([-\u2212])\s++(?=[\d.\\])", r"\1", tex)
+        tex = _SCRIPTS.sub(_script_of_text, tex)
     if "<" in tex:
         tex = markup.HTML_SCRIPT.sub(_script, tex)
         tex = markup.HTML.sub(lambda match: "\n" if match["line"] else "", tex)
@@ -284,6 +289,12 @@ class _Unwrapping:
     def _skip(self, position: int) -> int:
         """Return the place after one space, which only ends a command."""
         return position + self.tex.startswith(" ", position)
+
+
+def _script_of_text(match: re.Match[str]) -> str:
+    """Return the indices and the charge of a text outside of the formula, in characters."""
+    lowered = (match["braced"] or match["digit"] or "").translate(_LOWERED)
+    return lowered + (match["power"] or match["sign"] or "").translate(_RAISED)
 
 
 def _script(match: re.Match[str]) -> str:
