@@ -90,7 +90,8 @@ def _cased(plain: str) -> str:
 #: Spaces that change nothing: in (1, 2), A, B, 3 - 1, 10 : 30, ∠ A, ± 2, 1 & 2 of a matrix; those of 1, 234 and of
 #: other texts stay.
 _LOOSE = re.compile(
-    r" ?(?:&|\\\\) ?|(?<=matrix\}) | (?=\\end\{)|(?<=[(\[{∠△±~≈]) | (?=[)\]}])| ?,(?!\d) ?(?!\d)|(?<=\d) (?=[-:] ?\d)|(?<=\d[-:]) (?=\d)|(?<=\d [-:]) (?=\d)"
+    r" ?(?:&|\\\\) ?|(?<=matrix\}) | (?=\\end\{)|(?<=[(\[{∠△±~≈]) "
+    r"| (?=[)\]}])| ?,(?!\d) ?(?!\d)|(?<=\d) (?=[-:] ?\d)|(?<=\d[-:]) (?=\d)|(?<=\d [-:]) (?=\d)"
 )
 
 
@@ -354,7 +355,9 @@ class _Formula:
         operators = {token[0] for token in _binary(tokens)}
         commands = {token[0] for token in tokens if token["command"]} - _FORMATS
         letters = [token for token in tokens if token["word"] or token["greek"]]
-        signs = any(token[0].lower() in _TRIGONOMETRIC for token in tokens) or any(token["raised"] or token["root"] or token[0] in "!π" for token in tokens)
+        signs = any(token[0].lower() in _TRIGONOMETRIC for token in tokens) or any(
+            token["raised"] or token["root"] or token[0] in "!π" for token in tokens
+        )
         evident = bool(commands or signs or operators & _EVIDENT)
         numeric = any(token["number"] for token in tokens)
         if not evident and not (letters and (numeric or operators)):

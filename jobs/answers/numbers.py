@@ -30,7 +30,8 @@ _THOUSANDS = re.compile(
 )
 #: Thousands with apostrophes, as in Switzerland, and in the groups of India: 1'234, 12,34,567.
 _OTHER_GROUPS = re.compile(
-    r"(?<![\w.,'])(?:\d{1,3}(?:['\u2019]\d{3})++|\d{1,2}(?:,\d{2})++,\d{3})(?![\d,'\u2019])", re.ASCII
+    r"(?<![\w.,'])(?:\d{1,3}(?:['\u2019]\d{3})++|\d{1,2}(?:,\d{2}){1,5},\d{3})(?![\d,'\u2019])",
+    re.ASCII,
 )
 #: A decimal comma of LaTeX: 3**{,}**5.
 _LATEX_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d{1,2}(?!\d))")
@@ -197,19 +198,25 @@ def read(text: str, question: str = "") -> int | float | None:
     matches = list(_NUMBER.finditer(plain))
     if not matches and any(character.isdigit() for character in plain):
         return None
-    if not matches and (part := numerals.fraction(plain)) is not None:
-        return float(part)
     if not matches:
-        # "Wrong, let me count one more time" does not count one thing.
-        denied = remarks.remark(text) is Remark.DENIES
-        worded = [] if denied or _PART.search(plain) else list(_in_words(plain))
-        return worded[0] if len(worded) == 1 else None
+        return _worded(plain)
     value = _value_of(matches[0]) if len(matches) == 1 else None
     if value is None or _PART_AFTER.match(plain, matches[0].end()):
         return None
     # The text may repeat the number in words ("6 (six)") and use "one" as a pronoun.
     rest = f"{plain[: matches[0].start()]} ; {plain[matches[0].end() :]}"
     return value if all(word in (value, 1) for word in _in_words(rest)) else None
+
+
+def _worded(plain: str) -> int | float | None:
+    """Return the only number in a text without digits."""
+    if (part := numerals.fraction(plain)) is not None:
+        return float(part)
+    # "Wrong, let me count one more time" does not count one thing.
+    if _PART.search(plain) or remarks.remark(plain) is Remark.DENIES:
+        return None
+    worded = list(_in_words(plain))
+    return worded[0] if len(worded) == 1 else None
 
 
 def leading(text: str, question: str = "") -> tuple[Fraction, str] | None:

@@ -23,7 +23,8 @@ _WRONG = (
     r"(?:(?:completely|entirely|clearly|probably|likely|actually)\s)?"
     r"(?:wrong|incorrect|inaccurate|mistaken|false|invalid|flawed|off|a mistake|an error|in error|erroneous|untrue"
     r"|doubtful|questionable|unreliable|inconsistent"
-    r"|(?:only\s)?(?:almost|nearly|partially|partly|half|far from|anything but)\s(?:correct|right|accurate|true|certain))"
+    r"|(?:only\s)?(?:almost|nearly|partially|partly|half|far from|anything but)\s"
+    r"(?:correct|right|accurate|true|certain))"
 )
 #: What a remark is about: my answer, the previous count, that.
 _ABOUT = (
@@ -107,7 +108,8 @@ _OPEN_ENGLISH = re.compile(
 _NONE = re.compile(r"(?:\A|\s)(?:neither(?: of)?|none of|no)\s(?:the\s)?\Z")
 #: What takes back that something is correct: **but wrong** overall.
 _BUT = re.compile(
-    r"\b(?:but|however|except)\b[^.]{0,80}?\b(?:wrong|incorrect|mistaken|inaccurate|missed|overlooked|should be|forgot)\b"
+    r"\b(?:but|however|except)\b[^.]{0,80}?\b"
+    r"(?:wrong|incorrect|mistaken|inaccurate|missed|overlooked|should be|forgot)\b"
 )
 
 # Chinese.
@@ -128,7 +130,9 @@ _ABOUT_CHINESE = (
 )
 _CHINESE = (
     # 答案是正确的, 结果无误, 之前的判断是错误的.
-    re.compile(rf"{_ABOUT_CHINESE}(?:(?P<not>并?(?:不是|没有?))?(?P<wrong>{_WRONG_CHINESE})|(?P<right>{_RIGHT_CHINESE}))"),
+    re.compile(
+        rf"{_ABOUT_CHINESE}(?:(?P<not>并?(?:不是|没有?))?(?P<wrong>{_WRONG_CHINESE})|(?P<right>{_RIGHT_CHINESE}))"
+    ),
     # 没错, 确认无误, 正确.
     re.compile(
         r"\A(?:所以|因此|那么|是的|对|嗯|经(?:过)?(?:核对|检查|复查|验证|确认)(?:后)?|综上|[\uff0c,\s]){0,4}"

@@ -259,13 +259,12 @@ class Comparison:
         if second is not None and second.rule not in _LAST_RESORT:
             return None if self._states(second.text) else remarks.remark(second.text)
         for distance, sentence in enumerate(reversed(remarks.sentences(text)[-_LAST_SENTENCES:])):
-            if (stated := self._stated(sentence)) is not None:
-                return stated
-            if (called := self._called_correct(sentence)) is not None:
-                return called
+            stated = self._stated(sentence) or self._called_correct(sentence)
             remark = remarks.remark(sentence)
-            if remark is Remark.DENIES and (correction := self._correction(sentence)) is not None:
-                return correction
+            if stated is None and remark is Remark.DENIES:
+                stated = self._correction(sentence)
+            if stated is not None:
+                return stated
             # Earlier sentences say "that is right" about other things than the answer.
             if remark is not None and (distance == 0 or _ANSWER.search(sentence)):
                 return remark
