@@ -117,7 +117,7 @@ _FRACTION = re.compile(
 def fraction(words: str) -> Fraction | None:
     """Return the fraction that English words state, or None if they state more, or no fraction.
 
-    ``two thirds`` is 2/3; the singular needs ``one``, because ``two third`` is none.
+    ``two thirds`` is 2/3; the singular needs ``one``, because ``two third`` is not a fraction.
     """
     match = _FRACTION.fullmatch(words)
     if match is None:
