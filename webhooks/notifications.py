@@ -28,7 +28,7 @@ from webhooks.tables import (
 )
 
 #: What a payload that would be too long leaves out, in this order.
-_OMITTED: Final = ("answer.value", "answer", "metadata")
+_OMITTED: Final = ("answer.value", "answer.tex", "answer", "metadata")
 
 _ENDPOINT = table(WebhookEndpoint).c
 

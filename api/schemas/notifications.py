@@ -60,7 +60,7 @@ class JobNotificationData(ResponseModel):
     created_at: Time
     started_at: Time | None
     finished_at: Time | None
-    omitted: list[Literal["answer.value", "answer", "metadata"]] = Field(
+    omitted: list[Literal["answer.value", "answer.tex", "answer", "metadata"]] = Field(
         description="What is left out, because the message would be too long or the data has been removed."
     )
     urls: EventUrls

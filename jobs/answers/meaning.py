@@ -20,10 +20,15 @@ _MAX_TEXT = 300
 #: A single word in brackets, or with the sign after the letter of an option: (A), [6], B), C:.
 _BRACKETED = re.compile(r"[(\[（【]?\s?([^\W_]+)\s?[)\]）】]?[.:、]?")  # noqa: RUF001 - full-width brackets
 #: A currency before its amount.
-_CURRENCY = re.compile(r"(?P<minus>-?)(?:us)?(?P<sign>[$€])\s?(?=[\d.])")
+_CURRENCY = re.compile(r"(?P<minus>-?)(?:us)?(?P<sign>[$€£¥₩₹])\s?(?=[\d.])")
 #: Words after a number that count it. A hyphen, a digit or an operator makes them another kind of text.
 _COUNTED = re.compile(r"[^\W\d_][^\d=+*^<>\\\u00d7÷√π|{}\[\]/_]*")
 _LATIN = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+#: What case alone tells apart after a number: 5 **M**W and 5 mW, 5 k**b** and 5 kB.
+_MEGA = re.compile(r"(?<=\d)(\s?)M(?=(?:[WVANJmgΩ]|Pa|Hz|eV)\b)")
+_BITS = re.compile(r"(?<=\d)(\s?[kKMGT]i?)([bB])(?=\b|ps\b)")
+#: The letter of an option before its text, however it is set off: **(B)** red, **B.** red.
+_OPTION = re.compile(r"[(\[]?([a-z])(?:[)\]][.:]?|[.:])\s(?=\S)")
 #: A degree of an angle, whose sign is often left out.
 _DEGREE: Unit = (("°", 1),)
 
@@ -63,22 +68,30 @@ def read(text: str, question: str = "") -> Meaning:
         question: decides whether ``3,5`` is a number, and what goes without saying: the answer to "how many lamps"
             counts lamps, and that to "what is y" is y.
     """
-    folded = folding.folded(text)
     if len(text) > _MAX_TEXT:
-        return Meaning(("text", folded, ()))
+        return Meaning(("text", folding.folded(text), ()))
+    folded = folding.folded(_cased(typesetting.plain(text)))
     if token := _BRACKETED.fullmatch(folded):
         folded = token[1]
     return (
         _quantity(folded, question)
         or _several(folded, question)
         or _expression(text, question)
-        or Meaning(("text", _tight(folded), ()))
+        or Meaning(("text", _OPTION.sub(r"\1) ", _tight(folded), count=1), ()))
     )
 
 
-#: Spaces that change nothing: in (1, 2), A, B, 3 - 1, 10 : 30, ∠ A; those of 1, 234 and of other texts stay.
+def _cased(plain: str) -> str:
+    """Return ``plain`` with a word for each letter of a unit that has another meaning as a capital."""
+    plain = _MEGA.sub(r"\1mega", plain)
+    return _BITS.sub(lambda unit: unit[1] + ("bit" if unit[2] == "b" else "byte"), plain)
+
+
+#: Spaces that change nothing: in (1, 2), A, B, 3 - 1, 10 : 30, ∠ A, ± 2, 1 & 2 of a matrix; those of 1, 234 and of
+#: other texts stay.
 _LOOSE = re.compile(
-    r"(?<=[(\[{∠△]) | (?=[)\]}])| ?,(?!\d) ?(?!\d)|(?<=\d) (?=[-:] ?\d)|(?<=\d[-:]) (?=\d)|(?<=\d [-:]) (?=\d)"
+    r" ?(?:&|\\\\) ?|(?<=matrix\}) | (?=\\end\{)|(?<=[(\[{∠△±~≈]) "
+    r"| (?=[)\]}])| ?,(?!\d) ?(?!\d)|(?<=\d) (?=[-:] ?\d)|(?<=\d[-:]) (?=\d)|(?<=\d [-:]) (?=\d)"
 )
 
 
@@ -108,7 +121,7 @@ def _quantity(folded: str, question: str) -> Meaning | None:
     if unit is not None:
         return _measured(value, unit, question)
     glued = not rest[0].isspace() and _LATIN.match(rest) is not None
-    variable = len(name) == 1 and name.isascii()
+    variable = len(name) == 1 and (name.isascii() or _LATIN.match(name) is not None)
     if glued or variable or not _COUNTED.fullmatch(name):
         return None
     return number(value) if name in _counted(question) else Meaning(("things", value, name))
@@ -176,7 +189,7 @@ _VALUES = re.compile(r"(?P<open>[(\[{])(?P<inside>[^()\[\]{}]*)(?P<close>[)\]}])
 
 def _several(folded: str, question: str) -> Meaning | None:
     """Return the meaning of a set, a point, or an interval whose parts are numbers."""
-    match = _VALUES.fullmatch(folded)
+    match = _VALUES.fullmatch(numbers.with_slashes(folded))
     if match is None or "," not in match["inside"]:
         return None
     parts = [_quantity(part.strip(), question) for part in match["inside"].split(",")]
@@ -223,6 +236,10 @@ _FUNCTIONS = frozenset(
         "pi",
     )
 )
+#: Functions whose names are no words of prose: sin x is a formula, and max 5 is not.
+_TRIGONOMETRIC = frozenset(("sin", "cos", "tan", "arcsin", "arccos", "arctan", "ln"))
+#: Letters that stand for no unknown.
+_CONSTANTS = _FUNCTIONS | frozenset("eπ∞°%")
 #: Operators with which a formula is evident; those of dates and scores are not among them.
 _EVIDENT = frozenset("+*\u00d7÷·=±^≤≥≠<>≈")
 _RELATIONS = frozenset("=<>≤≥≠≈")
@@ -264,6 +281,7 @@ _DIGITS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻₀₁₂₃₄₅₆₇�
 def _expression(text: str, question: str) -> Meaning | None:
     """Return the meaning of a formula, or None if ``text`` is no formula."""
     plain = folding.digits(typesetting.plain(text)).strip().rstrip(" .。;,")
+    plain = plain.replace(">=", "≥").replace("<=", "≤")
     named = _NAMED.fullmatch(plain)
     if named and _goes_without_saying(named["name"], named["value"], question):
         return read(named["value"], question)
@@ -278,7 +296,8 @@ def _expression(text: str, question: str) -> Meaning | None:
     product = formula.evident or _PRODUCT.fullmatch(folded)
     return Meaning(
         ("expression" if product else "text", folded.replace(" ", "") if product else folded, unit),
-        formula.tex,
+        # An equation of numbers, such as 1 + 1 = 2, states itself; algebra would only see whether it is true.
+        None if formula.relation and not formula.unknowns else formula.tex,
         evident=formula.evident,
         relation=formula.relation,
         unit=unit,
@@ -319,11 +338,13 @@ class _Formula:
         tex: the formula in LaTeX.
         evident: whether an operator or a command makes it one.
         relation: whether it is an equation or an inequality.
+        unknowns: whether it has any.
     """
 
     tex: str = ""
     evident: bool = False
     relation: bool = False
+    unknowns: bool = False
 
     @classmethod
     def of(cls, text: str) -> _Formula | None:
@@ -334,7 +355,9 @@ class _Formula:
         operators = {token[0] for token in _binary(tokens)}
         commands = {token[0] for token in tokens if token["command"]} - _FORMATS
         letters = [token for token in tokens if token["word"] or token["greek"]]
-        signs = any(token["raised"] or token["root"] or token[0] in "!π" for token in tokens)
+        signs = any(token[0].lower() in _TRIGONOMETRIC for token in tokens) or any(
+            token["raised"] or token["root"] or token[0] in "!π" for token in tokens
+        )
         evident = bool(commands or signs or operators & _EVIDENT)
         numeric = any(token["number"] for token in tokens)
         if not evident and not (letters and (numeric or operators)):
@@ -345,7 +368,8 @@ class _Formula:
         if capitals and substance and not commands and not signs:
             return None
         relation = bool(operators & _RELATIONS or commands & _RELATION_COMMANDS)
-        return cls("".join(map(_tex, tokens)), evident, relation)
+        unknowns = any(token[0].lower() not in _CONSTANTS for token in letters)
+        return cls("".join(map(_tex, tokens)), evident, relation, unknowns)
 
 
 def _tokens(text: str) -> list[re.Match[str]] | None:

@@ -28,6 +28,11 @@ _GROUP = 3
 _THOUSANDS = re.compile(
     r"(?<![\d.,])(\d{1,3})((?:(?:\{,\}|\\[,!]|[\u2009\u202f\xa0])\d{3})+)(?![\d,]*\d)", re.ASCII
 )
+#: Thousands with apostrophes, as in Switzerland, and in the groups of India: 1'234, 12,34,567.
+_OTHER_GROUPS = re.compile(
+    r"(?<![\w.,'])(?:\d{1,3}(?:['\u2019]\d{3})++|\d{1,2}(?:,\d{2}){1,5},\d{3})(?![\d,'\u2019])",
+    re.ASCII,
+)
 #: A decimal comma of LaTeX: 3**{,}**5.
 _LATEX_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d{1,2}(?!\d))")
 #: Thousands separated by spaces. A word before them may be what the first digits count: Team 1 300.
@@ -40,7 +45,7 @@ _COMMA_NUMBER = re.compile(
     re.ASCII,
 )
 #: The mark of an item or of a quotation at the start of a line: **-** 6, **>** 6. A minus has no space after it.
-_BULLET = re.compile(
+BULLET = re.compile(
     r"^[^\S\n]{0,12}+(?:(?:>[^\S\n]{1,4}+){1,4}+(?:[-*+•‣◦·\u2013\u2014][^\S\n]++)?+|[-*+•‣◦·\u2013\u2014][^\S\n]++)(?=\S)",
     re.MULTILINE,
 )
@@ -58,9 +63,9 @@ _SCIENTIFIC = re.compile(
 #: Signs of a formula, whose numbers are not the value. Simple fractions were rewritten before.
 _FORMULA = re.compile(
     # LaTeX: \sqrt2, 2\pi, \leq 5.
-    r"\\(?:[dt]?frac|sqrt|pi|tau|log|ln|exp|sin|cos|tan|pm|mp|infty|[lg]eq?|[lg]t|times|cdot|div)(?![a-z])"
+    r"\\(?:[dt]?frac|sqrt|pi|tau|log|ln|exp|sin|cos|tan|pm|mp|infty|[lgn]eq?|[lg]t|times|cdot|div)(?![a-z])"
     # Symbols: 2π, ≤5, 2*3.
-    r"|[π√∞±‰<>≤≥\u00d7÷]|\d\s*\*\s*\d"
+    r"|[π√∞±‰<>≤≥≠\u00d7÷]|\d\s*\*\s*\d"
     # A power that belongs to no unit: 10².
     r"|[\^⁰¹²³⁴⁵⁶⁷⁸⁹]"
     # A number next to a letter that is not a unit: 2x, n-1, 3/n.
@@ -154,14 +159,19 @@ _PART_AFTER = re.compile(
     # Chinese: 2**个半**, 3**分之**1.
     r"|\s*.?半|\s*分之"
     # Abbreviated scales: 5**k**, 5 **bn**.
-    r"|[kKMB]\b|\s*(?:mln|bn|tn)\b",
+    r"|[kKMB]\b|\s*(?:mln|bn|tn)\b"
+    # Scales of other languages: 3,5 **Millionen**, 2 **milliards**.
+    r"|\s*(?i:mio|mrd|mld|tsd|tys|tausend|mille?"
+    r"|mil(?:li?[oó]n|lion|jon|jard|hão|hões|ión|iones|lones|hares|ioni|ioane)\w*|mill?iard\w*"
+    r"|тыс\w*|млн|млрд|миллион\w*|миллиард\w*)\b",
 )
 #: Words that make a number a bound or an estimate.
 _BOUND = re.compile(
-    # English: more than 5, 5 or fewer.
-    r"\b(?:(?:more|less|fewer|greater) than|or (?:more|less|fewer))\b"
+    # English: more than 5, 5 or fewer, at least 5, over 5, 5+, not 5.
+    r"\b(?:(?:more|less|fewer|greater) than|or (?:more|less|fewer)|at (?:least|most))\b"
+    r"|\b(?:over|under|above|below|exceeds|up to|not)\s+[$€£]?(?=\d)|\d\+(?!\s*\d)"
     # Chinese: 几个, 超过5, 多于5, 不到5.
-    r"|几(?!何)|超过|[多少大小高低]于|不[到足]"
+    r"|几(?!何)|至[少多]|最多|超过|[多少大小高低]于|不[到足]"
     # Chinese, after the number: 十多, 二十来个, 5个以上.
     r"|[十百千万\d]\s*(?:[多余]|来(?=[个只人岁]))|[\d十百千万个只]\s*以[上下]",
     re.IGNORECASE,
@@ -189,16 +199,24 @@ def read(text: str, question: str = "") -> int | float | None:
     if not matches and any(character.isdigit() for character in plain):
         return None
     if not matches:
-        # "Wrong, let me count one more time" does not count one thing.
-        denied = remarks.remark(text) is Remark.DENIES
-        worded = [] if denied or _PART.search(plain) else list(_in_words(plain))
-        return worded[0] if len(worded) == 1 else None
+        return _worded(plain)
     value = _value_of(matches[0]) if len(matches) == 1 else None
     if value is None or _PART_AFTER.match(plain, matches[0].end()):
         return None
     # The text may repeat the number in words ("6 (six)") and use "one" as a pronoun.
     rest = f"{plain[: matches[0].start()]} ; {plain[matches[0].end() :]}"
     return value if all(word in (value, 1) for word in _in_words(rest)) else None
+
+
+def _worded(plain: str) -> int | float | None:
+    """Return the only number in a text without digits."""
+    if (part := numerals.fraction(plain)) is not None:
+        return float(part)
+    # "Wrong, let me count one more time" does not count one thing.
+    if _PART.search(plain) or remarks.remark(plain) is Remark.DENIES:
+        return None
+    worded = list(_in_words(plain))
+    return worded[0] if len(worded) == 1 else None
 
 
 def leading(text: str, question: str = "") -> tuple[Fraction, str] | None:
@@ -210,8 +228,8 @@ def leading(text: str, question: str = "") -> tuple[Fraction, str] | None:
         text: a text as :func:`jobs.answers.folding.folded` returns it.
         question: its language decides whether ``3,5`` is a number.
     """
-    plain = _SCIENTIFIC.sub(_exponent, _HALF_AFTER.sub(" ", _BULLET.sub("", text)))
-    plain = _FRACTION.sub(_quotient, plain).replace("\\%", "%")
+    plain = _SCIENTIFIC.sub(_exponent, _HALF_AFTER.sub(" ", BULLET.sub("", text)))
+    plain = _FRACTION.sub(_quotient, _OTHER_GROUPS.sub(_digits, plain)).replace("\\%", "%")
     plain = _VULGAR.sub(lambda match: unicodedata.normalize("NFKC", match[0]), plain)
     plain = plain.replace("\u2044", "/")
     if languages.decimal_comma(question):
@@ -225,15 +243,22 @@ def leading(text: str, question: str = "") -> tuple[Fraction, str] | None:
     return None if value is None else (value, plain[len(match[0].rstrip()) :])
 
 
+def with_slashes(text: str) -> str:
+    r"""Return ``text`` with the fractions of LaTeX in one line: ``\frac{1}{2}`` as ``1/2``."""
+    return _FRACTION.sub(_quotient, text)
+
+
 def _leading_words(plain: str) -> tuple[Fraction, str] | None:
     """Return the number in words with which a text begins."""
+    if (part := numerals.fraction(plain)) is not None:
+        return part, ""
     negative = plain.startswith("-")
     words = plain[negative:]
     run = numerals.ENGLISH.match(words)
     value = numerals.english(run[0]) if run else None
     if run is None and (run := numerals.CHINESE.match(words)) is not None:
         # A counted thing follows, or nothing: 三角形 is a shape, and 百合 is a flower.
-        counts = run.end() == len(words) or _MEASURE.match(words, run.end())
+        counts = words[run.end() :][:1] in ("", "%") or _MEASURE.match(words, run.end())
         value = numerals.chinese(run[0]) if counts and run[0][0] not in "百千万亿" else None
     if run is None or value is None:
         return None
@@ -246,8 +271,8 @@ def _leading_words(plain: str) -> tuple[Fraction, str] | None:
 
 def _normalized(text: str, question: str) -> str:
     """Return ``text`` with its numbers in the notation that :data:`_NUMBER` matches."""
-    text = _LATEX_COMMA.sub(".", _THOUSANDS.sub(_joined, _BULLET.sub("", text)))
-    text = typesetting.plain(_DOLLAR.sub(" ", text))
+    text = _LATEX_COMMA.sub(".", _THOUSANDS.sub(_joined, BULLET.sub("", text)))
+    text = _OTHER_GROUPS.sub(_digits, typesetting.plain(_DOLLAR.sub(" ", text)))
     text = _SCIENTIFIC.sub(_exponent, markup.DEGREE.sub("°", text))
     text = _POWER.sub("^", _HALF_AFTER.sub(" ", _UNIT_POWER.sub(r"\1", text)))
     text = folding.unmarked(_FRACTION.sub(_quotient, text)).replace("\u2044", "/")
@@ -278,6 +303,10 @@ def _improper(mixed: re.Match[str]) -> str:
 
 def _joined(thousands: re.Match[str]) -> str:
     return thousands[1] + re.sub(r"\D", "", thousands[2])
+
+
+def _digits(match: re.Match[str]) -> str:
+    return re.sub(r"\D", "", match[0])
 
 
 def _exponent(match: re.Match[str]) -> str:

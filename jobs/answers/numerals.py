@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 
 #: Words that multiply the number before them. Several Chinese ones may follow each other: 百万 is a million.
 SCALES = {
@@ -88,6 +89,47 @@ def english(words: str) -> int | None:
         else:
             whole, part, lowest = whole + (part or 1) * scale, 0, scale
     return whole + part
+
+
+#: The names of parts. A quarter may be a coin, and so it is not among them.
+_PARTS = {
+    name: parts
+    for parts, names in {
+        2: "half halves",
+        3: "third thirds",
+        4: "fourth fourths",
+        5: "fifth fifths",
+        6: "sixth sixths",
+        7: "seventh sevenths",
+        8: "eighth eighths",
+        9: "ninth ninths",
+        10: "tenth tenths",
+    }.items()
+    for name in names.split()
+}
+#: A fraction in words: **one half**, **two-thirds**, **half**, **a half**. "Third" alone is an ordinal number.
+_FRACTION = re.compile(
+    rf"\W*(?P<minus>-?)\s?(?:(?P<upper>{'|'.join(_SMALL)})[\s-](?P<part>{'|'.join(_PARTS)})|(?:a\s)?half)\W*",
+    re.IGNORECASE,
+)
+
+
+def fraction(words: str) -> Fraction | None:
+    """Return the fraction that English words state, or None if they state more, or no fraction.
+
+    ``two thirds`` is 2/3; the singular needs ``one``, because ``two third`` is not a fraction.
+    """
+    match = _FRACTION.fullmatch(words)
+    if match is None:
+        return None
+    if match["part"] is None:
+        value = Fraction(1, 2)
+    else:
+        upper, part = _SMALL[match["upper"].lower()], match["part"].lower()
+        if (upper == 1) == part.endswith("s"):
+            return None
+        value = Fraction(upper, _PARTS[part])
+    return -value if match["minus"] else value
 
 
 def chinese(word: str) -> int | None:

@@ -22,7 +22,9 @@ _RIGHT = (
 _WRONG = (
     r"(?:(?:completely|entirely|clearly|probably|likely|actually)\s)?"
     r"(?:wrong|incorrect|inaccurate|mistaken|false|invalid|flawed|off|a mistake|an error|in error|erroneous|untrue"
-    r"|doubtful|questionable|unreliable|inconsistent)"
+    r"|doubtful|questionable|unreliable|inconsistent"
+    r"|(?:only\s)?(?:almost|nearly|partially|partly|half|far from|anything but)\s"
+    r"(?:correct|right|accurate|true|certain))"
 )
 #: What a remark is about: my answer, the previous count, that.
 _ABOUT = (
@@ -80,6 +82,11 @@ _ENGLISH = (
         r" (?:mistakes?|errors?|discrepanc(?:y|ies)|contradictions?|changes?)"
         r"|nothing (?:is|was|seems) (?:wrong|incorrect|missing))\b"
     ),
+    # I did not make any mistakes.
+    re.compile(
+        r"\b(?P<right>i\s(?:did not|didn[\u2019']t|have not|haven[\u2019']t|never)\s(?:make|made)\s(?:a|any)"
+        r"\s(?:mistake|error)s?)\b"
+    ),
     # I made a mistake, there is an error.
     re.compile(
         r"\b(?:i|there)\s(?:have\s|must have\s|had\s)?(?:made|is|was|misread|miscounted|overlooked)\b"
@@ -97,6 +104,14 @@ _OPEN_ENGLISH = re.compile(
     r"|wonder|hope|not sure|doubt|see that|until|is (?:that|it|this|the answer|my answer)|are (?:they|these))\b"
 )
 
+#: Words before the subject of a remark that reverse it: **neither** answer is correct, **none of** this is correct.
+_NONE = re.compile(r"(?:\A|\s)(?:neither(?: of)?|none of|no)\s(?:the\s)?\Z")
+#: What takes back that something is correct: **but wrong** overall.
+_BUT = re.compile(
+    r"\b(?:but|however|except)\b[^.]{0,80}?\b"
+    r"(?:wrong|incorrect|mistaken|inaccurate|missed|overlooked|should be|forgot)\b"
+)
+
 # Chinese.
 
 _RIGHT_CHINESE = (
@@ -107,7 +122,7 @@ _RIGHT_CHINESE = (
 _WRONG_CHINESE = (
     r"(?:完全|确实|应该|可能|都|也|就|的确){0,3}(?:是)?"
     r"(?:错误(?:的)?|错的|错了|不正确(?:的)?|不对(?:的)?|不准确(?:的)?|有误|有错(?:误)?|有问题|不成立|不一致|不符"
-    r"|搞错了|数错了|弄错了|不可靠)"
+    r"|搞错(?:了|\Z)|数错(?:了|\Z)|弄错(?:了|\Z)|不可靠|(?:只有?)?一?部分是?(?:正确|对)的?)"
 )
 _ABOUT_CHINESE = (
     r"(?:答案|结果|结论|回答|判断|计数|数字|数量|选择|描述|观察|数目|总数|解答|分析|推理|读数|这|那|它|一切|我)(?:们)?"
@@ -115,7 +130,9 @@ _ABOUT_CHINESE = (
 )
 _CHINESE = (
     # 答案是正确的, 结果无误, 之前的判断是错误的.
-    re.compile(rf"{_ABOUT_CHINESE}(?:(?P<wrong>{_WRONG_CHINESE})|(?P<right>{_RIGHT_CHINESE}))"),
+    re.compile(
+        rf"{_ABOUT_CHINESE}(?:(?P<not>并?(?:不是|没有?))?(?P<wrong>{_WRONG_CHINESE})|(?P<right>{_RIGHT_CHINESE}))"
+    ),
     # 没错, 确认无误, 正确.
     re.compile(
         r"\A(?:所以|因此|那么|是的|对|嗯|经(?:过)?(?:核对|检查|复查|验证|确认)(?:后)?|综上|[\uff0c,\s]){0,4}"
@@ -124,7 +141,7 @@ _CHINESE = (
     ),
     # 我确认, 维持原来的答案, 没有遗漏.
     re.compile(
-        r"(?P<right>(?:可以|已|我)?确认(?:了)?(?:无误|答案|上述|之前|原来|我的|最初)|维持(?:原|我的|之前|不变)"
+        r"(?P<not>(?:不能|无法|没法|难以)完?全?)?(?P<right>(?:可以|已|我)?确认(?:了)?(?:无误|答案|上述|之前|原来|我的|最初)|维持(?:原|我的|之前|不变)"
         r"|没有(?:发现)?(?:任何)?(?:错误|遗漏|问题)|(?:核对|检查|复查|验证)(?:后)?无误)"
     ),
 )
@@ -151,6 +168,10 @@ def remark(sentence: str) -> Remark | None:
                 continue
             groups = match.groupdict()
             affirms = groups.get("right") is not None
+            if _NONE.search(plain[: match.start()]):
+                affirms = not affirms
+            if affirms and _BUT.search(plain, match.end()):
+                return Remark.DENIES
             return Remark.AFFIRMS if affirms != bool(groups.get("not")) else Remark.DENIES
     return None
 

@@ -35,6 +35,12 @@ _OPENING = {"\\(": "\\)", "\\[": "\\]", "$": "$", "$$": "$$", "`": "`", "```": "
 #: What must be closed in the same line, and in the same paragraph.
 _WITHIN_LINE = frozenset(("$", "`"))
 _WITHIN_PARAGRAPH = frozenset(("$", "`", "\\(", "$$", "\\["))
+#: What would read as typesetting without the marks of code around it.
+_TYPESETTING = re.compile(r"[\\*$^<~{]|(?<!\w)_|_(?!\w)")
+#: Indices and a charge that are a formula of their own: CH$**_3**$OH, Na$**^+**$.
+_SCRIPTS = re.compile(
+    r"\A(?=[_^])(?:_(?:\{(?P<braced>\d{1,3})\}|(?P<digit>\d)))?(?:\^(?:\{(?P<power>\d{0,2}[-+\u2212]?)\}|(?P<sign>[-+\u2212\d])))?\Z"
+)
 #: The most characters of a text that is read; no answer is longer.
 _MAX_TEXT = 200_000
 
@@ -110,7 +116,7 @@ def _segments(text: str) -> list[_Segment]:
 def _opens(text: str, mark: re.Match[str]) -> bool:
     """Return whether a mark can begin a formula: a price does not."""
     before, after = text[mark.start() - 1 : mark.start()], text[mark.end() : mark.end() + 1]
-    return mark[0] != "$" or (not after.isspace() and not before.isalnum())
+    return mark[0] != "$" or (not after.isspace() and (after in "_^" or not before.isalnum()))
 
 
 def _closes(text: str, mark: re.Match[str], opened: str) -> bool:
@@ -126,7 +132,9 @@ def _reduced(segment: _Segment, retained: list[str], *, alone: bool) -> str:
         retained.append(segment.source)
         return _PLACEHOLDER
     if segment.mark == "`":
-        retained.append(segment.content)
+        # In a longer text, the marks stay around what would otherwise read as typesetting.
+        marked = not alone and _TYPESETTING.search(segment.content) is not None
+        retained.append(segment.source if marked else segment.content)
         return _PLACEHOLDER
     content = segment.content.strip()
     if _is_mathematics(content):
@@ -164,6 +172,7 @@ def _formula(tex: str, *, unary: bool) -> str:
     """Return a formula, or prose with LaTeX in it, without typesetting; ``unary``: a minus at its start is one."""
     if unary:
         tex = re.sub(r"\A\s*+([-\u2212])\s++(?=[\d.\\])", r"\1", tex)
+        tex = _SCRIPTS.sub(_script_of_text, tex)
     if "<" in tex:
         tex = markup.HTML_SCRIPT.sub(_script, tex)
         tex = markup.HTML.sub(lambda match: "\n" if match["line"] else "", tex)
@@ -280,6 +289,12 @@ class _Unwrapping:
     def _skip(self, position: int) -> int:
         """Return the place after one space, which only ends a command."""
         return position + self.tex.startswith(" ", position)
+
+
+def _script_of_text(match: re.Match[str]) -> str:
+    """Return the indices and the charge of a text outside of the formula, in characters."""
+    lowered = (match["braced"] or match["digit"] or "").translate(_LOWERED)
+    return lowered + (match["power"] or match["sign"] or "").translate(_RAISED)
 
 
 def _script(match: re.Match[str]) -> str:

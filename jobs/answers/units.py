@@ -40,13 +40,20 @@ _SPELLINGS = {
         "ml": "ml milliliter millilitre 毫升",
         "v": "v volt 伏 伏特",
         "a": "a amp ampere 安 安培",
+        "mv": "mv millivolt 毫伏",
+        "kv": "kv kilovolt 千伏",
+        "ma": "ma milliamp milliampere 毫安",
         "w": "w watt 瓦 瓦特",
+        "mw": "mw milliwatt 毫瓦",
         "kw": "kw kilowatt 千瓦",
+        "megaw": "megaw megawatt 兆瓦",
         "n": "n newton 牛 牛顿",
         "j": "j joule 焦 焦耳",
         "kj": "kj kilojoule 千焦",
         "pa": "pa pascal 帕",
         "hz": "hz hertz 赫兹",
+        "khz": "khz kilohertz 千赫",
+        "megahz": "megahz megahertz 兆赫",
         "ω": "ω ohm 欧 欧姆",
         "mol": "mol mole 摩尔",
         "°c": "°c celsius centigrade 摄氏度",
@@ -54,9 +61,13 @@ _SPELLINGS = {
         "°": "° deg degree 度",
         "rad": "rad radian 弧度",
         "%": "% percent",
-        "$": "$ dollar",
+        "$": "$ dollar usd 美元",
         "€": "€ euro eur 欧元",
-        "元": "元 yuan rmb",
+        "£": "£ gbp 英镑",
+        "¥": "¥ yen jpy 日元",
+        "₩": "₩ won krw 韩元",
+        "₹": "₹ rupee inr 卢比",
+        "元": "元 yuan rmb cny 人民币",
     }.items()
     for name in names.split()
 }
@@ -69,7 +80,7 @@ _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 #: A unit with its power: m, cm², s^-1, square meters, meters squared.
 _FACTOR = re.compile(
     r"(?P<before>(?:square|sq|cubic|cu)\.?\s{1,2}|平方|立方)?(?P<degrees>degrees?\s{1,2}(?=celsius|centigrade|fahrenheit|[cf]\b)|deg\.?\s(?=[cf]\b))?"
-    r"(?P<name>°\s?[cf]?|[€$%]|[^\W\d_⁰¹²³⁴⁵⁶⁷⁸⁹]{1,20})\.?"
+    r"(?P<name>°\s?[cf]?|[€$%£¥₩₹]|[^\W\d_⁰¹²³⁴⁵⁶⁷⁸⁹]{1,20})\.?"
     r"(?:\^\{?\s?(?P<power>-?\d)\s?\}?|(?P<raised>⁻?[⁰¹²³⁴⁵⁶⁷⁸⁹])|(?P<after>\s(?:squared|cubed)))?"
 )
 _POWERS = {"sq": 2, "cu": 3, "平": 2, "立": 3}

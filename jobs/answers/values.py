@@ -23,7 +23,7 @@ _MAX_JSON = 100_000
 
 # Yes and no.
 
-_YES = ("yes", "true", "是", "是的", "对", "对的", "有", "有的", "正确", "正确的")
+_YES = ("yes", "true", "是", "是的", "对", "对的", "有", "有的", "正确", "正确的", "没错")
 _NO = (
     *("no", "false", "否", "不", "不是", "不是的", "没有", "没有的", "无", "不对", "不正确"),
     *("错", "错的", "错误", "错误的"),
@@ -45,8 +45,12 @@ _NEGATION = re.compile(r"\b(?:not|wrong|incorrect|false)\b|n't\b|[不错非]", r
 _NEITHER = re.compile(
     # Yes or no, yes/no.
     r"(?:yes|true|no|false)\s*(?:/|,?\s*\b(?:or|and)\b)\s*(?:yes|true|no|false)\b"
-    # No idea, no clear answer.
+    # Yes, no; no, yes. "Yes, no lamp is lit" says yes.
+    r"|(?:yes|true)[\s,.;:]{1,3}(?:no|false)(?=\s*(?:[,.;:!?]|\Z|wait\b))|(?:no|false)[\s,.;:]{1,3}(?:yes|true)\b"
+    r"|(?:不是?|否|没有)[,。\uff0c]\s?(?:是的?|对|有)(?=[,。\uff0c]|\Z)"
+    # No idea, no clear answer, no one, no. 5.
     r"|no\s+(?:\w+\s+)?(?:idea|answer|information|conclusion|way)\b"
+    r"|no\s+(?:one|doubt|problem|matter)\b|no\.?\s?\d"
 )
 
 # Options.
@@ -99,7 +103,8 @@ def boolean(text: str) -> bool | None:
 
     "The answer is" may precede the word, as it may precede a choice.
     """
-    plain = _after_introduction(folding.unmarked(text[:_MAX_TEXT])).casefold().strip(_AROUND)
+    unmarked = folding.unmarked(numbers.BULLET.sub("", text[:_MAX_TEXT]))
+    plain = _after_introduction(unmarked).casefold().strip(_AROUND)
     if _NEITHER.match(plain):
         return None
     words = re.split(r"[\s,.;:!、。(\u2013\u2014\"”]+", plain, maxsplit=1)
@@ -114,6 +119,8 @@ def choice(text: str, options: Sequence[str]) -> str | None:
     The text of an option takes precedence over letters. A letter and a text that name different options are not a
     choice. If the options are single letters, the text that the question gives for them may follow (``C. a cat``).
     """
+    if all(_folded(text) != _folded(option) for option in options):
+        text = numbers.BULLET.sub("", text[:_MAX_TEXT])
     plain = _folded(text)
     introduced = _after_introduction(plain)
     short = _REASON.sub("", introduced)

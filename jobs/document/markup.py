@@ -222,7 +222,7 @@ SUPERSCRIPT = re.compile(
 #: The index of a variable or of a substance: x**_1**, H**_2**O, Ca(OH)**_{2}**.
 SUBSCRIPT = re.compile(
     r"(?:(?<![^\W_])(?P<variable>[A-Za-z])|(?P<substance>(?<![a-z])[A-Z][a-z]?|\)))"
-    r"_(?:\{\s*+(?P<braced>\d{1,2})\s*+\}|(?P<digit>\d)(?![\w.]*+\d))"
+    r"_(?:\{\s*+(?P<braced>\d{1,2})\s*+\}|(?P<digit>\d)(?!\.?\d))"
 )
 #: A comma that does not separate, between digits: 1**{,}**234.
 DIGIT_COMMA = re.compile(r"(?<=\d)\{,\}(?=\d)")

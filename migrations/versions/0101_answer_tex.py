@@ -25,6 +25,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Remove the column."""
+    # The triggers subtract its bytes.
+    op.execute("UPDATE jobs SET answer_tex = NULL WHERE answer_tex IS NOT NULL")
     storage.drop_triggers(_AFTER)
     storage.create_triggers(_BEFORE)
     op.drop_column("jobs", "answer_tex")

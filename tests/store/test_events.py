@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import uuid
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import orjson
 import pytest
@@ -17,7 +17,7 @@ from jobs.lifecycle import Status
 from jobs.store import commands, expiry, purge, retention, settle, submission, timeline
 from tests import factories, webhooks
 from tests.databases import Age
-from webhooks import attempts, endpoints, policy
+from webhooks import attempts, endpoints, notifications, policy
 from webhooks import purge as webhook_purge
 from webhooks.policy import (
     AttemptKind,
@@ -392,3 +392,16 @@ def test_an_origin_has_no_path_and_distinguishes_ports() -> None:
     }
 
     assert {url: policy.origin(url) for url in reported} == reported
+
+
+def test_a_payload_leaves_out_the_original_of_an_answer_before_the_answer() -> None:
+    text = "red " * 3_000
+    answer = {"text": text, "tex": f"\\text{{{text}}}", "value": None}
+
+    message = notifications.payload(
+        uuid.uuid4(), "job.succeeded", datetime.now(UTC), {"answer": answer, "omitted": []}
+    )
+
+    data = orjson.loads(message)["data"]
+    assert data["omitted"] == ["answer.tex"]
+    assert data["answer"] == answer | {"tex": None}

@@ -16,9 +16,9 @@ from alembic.util import CommandError
 
 from core import errors
 from core.database import Database
-from jobs.records import Record
+from jobs.records import Job, Record
 from migrations import schema
-from tests import databases, postgres
+from tests import databases, factories, postgres
 
 _UPGRADE = """
 import sys
@@ -163,3 +163,25 @@ def test_tables_with_small_rows_and_a_composite_key_have_no_rowid_on_sqlite(tmp_
         name for name, table in Record.metadata.tables.items() if len(table.primary_key.columns) > 1
     }
     assert names == composite - {"attempts", "generations", "trace_chunks", "image_bytes"}
+
+
+def test_a_removed_column_of_answers_counts_no_longer(empty_url: str) -> None:
+    databases.migrate(empty_url)
+    with contextlib.closing(Database(empty_url)) as database:
+        account_id = factories.make_account(database)
+        job_id = factories.make_job(database, account_id)
+
+        def counted() -> int:
+            with database.reading() as transaction:
+                changes = sa.text("SELECT sum(bytes) FROM storage_changes WHERE kind = 'jobs'")
+                return int(transaction.execute(changes).scalar_one())
+
+        before = counted()
+        with database.transaction("tex") as transaction:
+            transaction.execute(
+                sa.update(Job).where(Job.id == job_id).values(answer_tex="\\text{red}")
+            )
+        assert counted() == before + len("\\text{red}")
+
+        command.downgrade(databases.alembic(empty_url), "0100")
+        assert counted() == before

@@ -52,6 +52,10 @@ from jobs.answers.typesetting import plain
         ("SO_4^{2-}", "SO₄²⁻"),
         ("\\text{NO}_3^-\\text{K}^+", "NO₃⁻K⁺"),
         ("x_1", "x₁"),
+        ("CH$_3$(CH$_2$)$_{11}$OSO$_3^-$Na$^+$ is soap", "CH₃(CH₂)₁₁OSO₃⁻Na⁺ is soap"),
+        ("x_12", "x_12"),
+        ("`**a` and `b*`", "`**a` and `b*`"),
+        ("`snake_case` is a name", "snake_case is a name"),
         ("7\\pi", "7π"),
         ("\\infty", "∞"),
         ("3 \\times 4", "3 \u00d7 4"),
@@ -133,6 +137,7 @@ def test_words_survive_their_markup(around: list[str]) -> None:
 @pytest.mark.parametrize(
     "unit",
     [
+        "H_2",
         "\\text{",
         "}",
         "$a",

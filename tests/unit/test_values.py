@@ -55,8 +55,20 @@ from jobs.answers import numbers, values
         ("1.234.567", None),
         ("0x10", None),
         ("1e400", None),
-        ("one half", None),
-        ("two thirds", None),
+        ("one half", 0.5),
+        ("at least 5", None),
+        ("up to 5", None),
+        ("over 5", None),
+        ("5+", None),
+        ("not 6", None),
+        ("x \\neq 3", None),
+        ("至少5个", None),
+        ("3,5 Millionen", None),
+        ("2 milliards", None),
+        ("5 тыс.", None),
+        ("1'234.50", 1234.5),
+        ("1,23,456", 123456),
+        ("two thirds", 2 / 3),
         ("一半", None),
         ("三分之一", None),
         ("十几", None),
@@ -392,3 +404,26 @@ def test_a_choice_is_compared_as_answers_are(text: str) -> None:
 
 def test_powers_are_not_digits() -> None:
     assert values.choice("10^2", ["10²", "102"]) == "10²"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("- No", False),
+        ("> Yes", True),
+        ("没错", True),
+        ("Yes, no lamp is lit.", True),
+        ("No, yes", None),
+        ("Yes. No.", None),
+        ("No doubt, yes", None),
+        ("No one", None),
+        ("No. 5", None),
+    ],
+)
+def test_a_yes_or_no_that_is_not_one_answer_is_not_read(text: str, *, value: bool | None) -> None:
+    assert values.boolean(text) is value
+
+
+def test_the_mark_of_a_list_may_precede_an_option() -> None:
+    assert values.choice("- B", ["cat", "dog"]) == "dog"
+    assert values.choice("- 1", ["- 1", "1"]) == "- 1"

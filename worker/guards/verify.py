@@ -59,6 +59,16 @@ _ANSWER = re.compile(
 )
 #: The words before a stated answer.
 _INTRODUCTION = re.compile(r"\b(?:answer|option|choice) is(?: therefore| thus)?\s+|答案[是为]")
+#: An answer that is called correct: **6** is the correct answer, option **B** is right.
+_CALLED = re.compile(
+    r"\W*(?:(?:so|thus|therefore|hence|yes|and)\b,?\s)?(?:(?:the\s)?(?:option|choice|answer)\s)?(?P<answer>.{1,60}?)"
+    r"\s(?:is|was)\s(?:indeed\s|therefore\s)?(?:the\s)?(?:correct|right)(?:\s(?:answer|option|choice|one|number))?\W*",
+    re.IGNORECASE,
+)
+#: The letter of an option without a format: B, (b).
+_OPTION_LETTER = re.compile(r"\(?[A-Ha-h]\)?\.?")
+#: Between two clauses of a sentence.
+_CLAUSES = re.compile(r"[;,:\uff0c\uff1b]\s?|\bbut\b")
 #: A truth value in words that no remark uses.
 _TRUTH = re.compile(
     r"\W*(?:(?:true|false|yes|no)\b|是(?!正|对|错|的)|是的|否|有(?!误|错|问)|没有(?!错|问|误))",
@@ -249,9 +259,12 @@ class Comparison:
         if second is not None and second.rule not in _LAST_RESORT:
             return None if self._states(second.text) else remarks.remark(second.text)
         for distance, sentence in enumerate(reversed(remarks.sentences(text)[-_LAST_SENTENCES:])):
-            if (stated := self._stated(sentence)) is not None:
-                return stated
+            stated = self._stated(sentence) or self._called_correct(sentence)
             remark = remarks.remark(sentence)
+            if stated is None and remark is Remark.DENIES:
+                stated = self._correction(sentence)
+            if stated is not None:
+                return stated
             # Earlier sentences say "that is right" about other things than the answer.
             if remark is not None and (distance == 0 or _ANSWER.search(sentence)):
                 return remark
@@ -260,12 +273,29 @@ class Comparison:
                 return None
         return None
 
+    def _called_correct(self, sentence: str) -> Answer | None:
+        """Return the answer that a sentence calls correct, if it is the first one or an answer in the same form."""
+        match = _CALLED.fullmatch(sentence)
+        if match is None or (self.answer_format or {}).get("type") == "boolean":
+            return None
+        words = match["answer"]
+        letters = all(map(_OPTION_LETTER.fullmatch, (words, self.first.text)))
+        known = self._value(words) is not None or (self.answer_format is None and letters)
+        return Answer(words, "phrase") if known or self.same(words, self.first.text) else None
+
+    def _correction(self, sentence: str) -> Answer | None:
+        """Return the answer that a sentence states after it denies the first one: it was wrong; the answer is 7."""
+        clause = _CLAUSES.split(sentence)[-1]
+        answer = extraction.extract(clause, ended=True) if clause != sentence else None
+        states = answer is not None and answer.rule != "whole" and remarks.remark(clause) is None
+        return answer if states else None
+
     def _stated(self, sentence: str) -> Answer | None:
         """Return the answer in a sentence whose words could also be a remark: the answer is right, or true."""
         introduction = _INTRODUCTION.search(sentence)
         if introduction is None:
             return None
-        words = folding.unmarked(sentence[introduction.end() :]).strip(" .。!")
+        words = folding.unmarked(sentence[introduction.end() :]).strip(" .。!:,")
         match (self.answer_format or {}).get("type"):
             case "boolean":
                 # "The answer is true" is a value; 答案是正确的 is about the answer.

@@ -265,6 +265,12 @@ SIDES = {"type": "choice", "options": ["left", "right"]}
         ("\\text{Six lamps}", "**Final Answer** \\boxed{six lamps}", None),
         ("90^\\circ", "**Final Answer** \\boxed{90°}", None),
         ("ABC123", "The answer is ABC123.", None),
+        ("6", "I did not make any mistake.", NUMBER),
+        ("6", "6 is the correct answer.", None),
+        ("B", "B is right.", None),
+        ("6", "I was right.", None),
+        ("六", "答案不是错误的。", None),
+        ("六", "我没有数错。", None),
     ],
 )
 def test_a_verification_confirms_an_answer_in_any_wording(
@@ -282,6 +288,13 @@ def test_a_verification_confirms_an_answer_in_any_wording(
         ("6", "Seven or eight.", None),
         ("6", "Let me check whether the answer is correct.", None),
         ("6", "Is the answer correct?", None),
+        ("6", "The answer is only partially correct.", None),
+        ("6", "The answer is far from correct.", None),
+        ("6", "The answer is correct on the left but wrong overall.", None),
+        ("6", "Neither answer is correct.", None),
+        ("6", "None of this is correct.", NUMBER),
+        ("6", "我不能确认答案是否正确。", None),
+        ("6", "答案部分正确。", None),
         ("6", "That is right next to the door. Then I see something else.", None),
     ],
 )
@@ -300,6 +313,9 @@ def test_a_verification_without_another_answer_doubts(
         ("6", "That is wrong. The answer is 7.", NUMBER, "How many?"),
         ("6", "Once more.\n\n**答案**\n\n7", NUMBER, "How many?"),
         ("6", "### Answer\n7", NUMBER, "How many?"),
+        ("6", "The first answer was wrong; the correct answer is 7.", None, "How many?"),
+        ("B", "Option C is correct.", None, "Which one?"),
+        ("否", "所以答案是：是。", BOOLEAN, "灯亮着吗？"),  # noqa: RUF001 - Chinese as written
         ("6", "The first answer is wrong.\n\n**最终答案**\n\n7", NUMBER, "有几个？"),  # noqa: RUF001 - Chinese as written
         ("ABC123", "**Final Answer** \\boxed{BAC123}", None, "Which plate?"),
         ("3-1", "**Final Answer** \\boxed{2-0}", None, "Which score?"),
