@@ -3,12 +3,13 @@ r"""The final answer inside a raw trace. Pure.
 QVQ writes one text without think tags, ending in ``**Final Answer**`` (or ``**答案**``) and ``\\boxed{…}``; its sisters
 write other forms. The rules, in order:
 
-1. ``answer_tag``: between ``<answer>`` and ``</answer>``
+1. ``answer_tag``: between ``<answer>`` and ``</answer>``, or ``<conclusion>`` and ``</conclusion>``
 2. ``heading+boxed``: the boxes in the first paragraph with boxes after the last heading of a final answer
 3. ``heading``: all that follows that heading
 4. ``boxed``: the boxes of the last paragraph with boxes
 5. ``label``: a line "Answer: …"; ``phrase``: a sentence "the answer is …", "答案是…"
-6. ``whole``: the whole text, or its last paragraph after a thought
+6. ``whole``: the last line if it is an option or a number, which precedes rule 5; the whole text, or its last
+   paragraph after a thought
 
 Of a text that the model has not ended, only what is closed counts: a box, or the whole paragraphs after a heading. An
 unfinished answer after the last heading hides what stands before that heading. The text after ``</think>`` is read
@@ -23,8 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.answers import model_refusals, statements
-from jobs.answers.statements import Remark
+from jobs.answers import model_refusals, remarks, statements
 from jobs.answers.typesetting import plain
 from jobs.document import Block, BlockKind, Box, Document, Heading, markup
 from jobs.document.model import first_from
@@ -38,21 +38,23 @@ Rule = Literal[
 _STOPS = " .。"
 _WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
 _COLONS = markup.COLONS
+_ENDINGS = (*".!?。！？", *_COLONS)  # noqa: RUF001 - Chinese punctuation
 _QUESTIONS = ("?", "？")  # noqa: RUF001 - a full-width question mark
 #: The most characters of an answer that follows its introduction in a block of its own.
 _INTRODUCED = 300
-#: The most characters of an output that is an answer as a whole.
-_WHOLE = 4000
+#: The most characters of an output that is an answer as a whole; of a longer one, its conclusion is the answer if it
+#: has one.
+_WHOLE, _LONG = 4000, 16_000
 #: The most characters of a last paragraph that states an answer, without and with a conclusion in it.
 _SHORT, _CONCLUDING = 80, 400
 _HEDGE = re.compile(
-    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['\u2019]?s|let me|need to|i think"
+    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['\u2019]?s|let me(?! know)|need to|i think"
     r"|i['\u2019]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",
     re.IGNORECASE,
 )
 #: Words of a thought: an output with them is not an answer as a whole.
 _THOUGHT = re.compile(
-    r"\b(?:let me|wait,|hmm|hold on|i['\u2019]m not sure|i need to|i think"
+    r"\b(?:let me(?! know| explain| help| walk)|wait,|hmm|hold on|i['\u2019]m not sure|i need to|i think"
     r"|let['\u2019]?s (?:see|check|count|look|think|analy[sz]e|break|start|begin|verify|examine"
     r"|find|calculate|compute|solve|figure"
     r"|try|go|review|determine|double|re))(?![A-Za-z])|让我|等等|我再|再数|不对，|我需要|我想",  # noqa: RUF001 - Chinese punctuation
@@ -70,13 +72,20 @@ _UNDETERMINED = re.compile(
     r"|(?:答案|选项).{0,12}(?:无法|不能|需要)",
     re.IGNORECASE,
 )
-#: An option at the end of a text.
-_OPTION = re.compile(r"\W{0,6}(?:option |choice |选项?)?\W?[A-Za-z]\W{0,6}", re.IGNORECASE)
 #: The rank of the heading "Final Answer".
 _STRONG = 2
 #: The marks of a quotation, and of a list with one item.
 _QUOTED = re.compile(r"^[ \t]*+>[ \t]?", re.MULTILINE)
+#: A number that is a line, in digits or words, with a short unit.
+_NUMBER = re.compile(
+    r"[-+\u2212]?[$€£¥]?\d[\d,.:/]{0,20}+(?: ?(?:%|°[CF]?|[^\W\d_]{1,12}))?|one|two|three|four|five|six|seven|eight|nine"
+    r"|ten|eleven|twelve|zero|none|yes|no|[零一二两三四五六七八九十百]{1,6}[^\W\d_]?|是|否",
+    re.IGNORECASE,
+)
 _BULLET = re.compile(r"\A[-*+•][ \t]++(?=\S)")
+#: A few words: no sentence, so that a period after them ends none.
+_FEW_WORDS = re.compile(r"[^\s\u4e00-\u9fff]{1,40}(?: [^\s\u4e00-\u9fff]{1,40}){0,2}|[^\s。]{1,4}。")
+_ANSWER = re.compile(r"\banswers?\b|答案", re.IGNORECASE)
 _VISIBLE = re.compile(r"\w")
 
 
@@ -112,15 +121,6 @@ def extract(source: str | Document, *, ended: bool) -> Answer | None:
         if answer is not None or not ended:
             return answer
     return _Reading(document, ended=ended).answer()
-
-
-def remark(source: str | Document) -> Remark | None:
-    """Return what the last statement about an answer in a text says: that it is right, that it is wrong, or neither.
-
-    A statement of an answer, "the answer is 7", says neither.
-    """
-    document = source if isinstance(source, Document) else Document.of(source)
-    return statements.judgment(document.text, document.stops)
 
 
 def heading(source: str | Document) -> int | None:
@@ -159,21 +159,40 @@ class _Reading:
                 return answer
         if (answer := self._boxed()) is not None or not self._ended:
             return answer
-        return self._stated() or self._concluded() or (None if headings else self._whole())
+        return (
+            self._last_line()
+            or self._stated()
+            or self._concluded()
+            or (None if headings else self._whole())
+        )
 
     # Tags.
 
     def _tagged(self) -> Answer | None:
-        opening, closing = markup.ANSWER_TAGS
-        end = self._text.rfind(closing)
-        start = self._text.rfind(opening, 0, max(end, 0))
-        if start < 0:
+        bounds = self._tags()
+        if bounds is None:
             return None
-        start += len(opening)
+        start, end = bounds
         boxes = [box for box in self._boxes if start <= box.start < end]
         if boxes:
             return self._of_boxes(boxes, "answer_tag")
         return self._of(_unwrap(self._text[start:end]), "answer_tag")
+
+    def _tags(self) -> tuple[int, int] | None:
+        """Return the bounds of the text between the last tags; the model may have ended the text inside of them."""
+        opened: re.Match[str] | None = None
+        bounds: tuple[int, int] | None = None
+        for tag in markup.ANSWER_TAG.finditer(self._text):
+            if self._text[tag.start() - 1 : tag.start()] == "`" == self._text[tag.end() :][:1]:
+                continue  # The text speaks of the tag.
+            if not tag["closing"]:
+                opened = tag
+            elif opened is not None and opened["name"].casefold() == tag["name"].casefold():
+                bounds, opened = (opened.end(), tag.start()), None
+        if opened is not None and self._ended and self._has_text(opened.end(), len(self._text)):
+            end = markup.OPEN_TAG.search(self._text, opened.end())
+            bounds = (opened.end(), end.start() if end else len(self._text))
+        return bounds
 
     # Headings.
 
@@ -348,6 +367,30 @@ class _Reading:
             end = start + len(self._text[start:end].rstrip().removesuffix("**"))
         return self._of(self._text[start:end], rule, boxed=True)
 
+    # Options and numbers.
+
+    def _last_line(self) -> Answer | None:
+        """Return the last line if it is an option, or a number after a sentence, and not the end of a list."""
+        lines = [line.strip() for line in self._text.splitlines() if line.strip()][-4:]
+        if lines[-1:] == ["```"] and lines[-3:-2] and lines[-3].startswith("```"):
+            lines = [*lines[:-3], lines[-2]]  # Code that is this line.
+        line, before = ("", *lines)[-1], ("", "", *lines)[-2]
+        if before.rstrip("*_ ").endswith(_COLONS) and (stated := self._stated()) is not None:
+            return stated
+        if (named := markup.OPTION_AFTER.search(line)) is not None:
+            line = named["option"]
+        option = markup.OPTION.fullmatch(line)
+        if option is not None and named is None:
+            previous = markup.OPTION.fullmatch(before)
+            if previous and previous["letter"].upper() < option["letter"].upper():
+                return None
+        if option is None and not (
+            _NUMBER.fullmatch(_unwrap(line))
+            and (not before or before.rstrip("*_ ").endswith(_ENDINGS))
+        ):
+            return None
+        return self._of(_unwrap(line), "whole")
+
     # Sentences.
 
     def _stated(self) -> Answer | None:
@@ -409,17 +452,16 @@ class _Reading:
             return self._of(_unwrap(last), "whole")
         paragraph = self._text[paragraphs[-1][0].start : block.end]
         stated = statements.statements(self._text, self._document.stops)
-        line = last.rsplit("\n", 1)[-1].strip()
-        if _UNDETERMINED.search(paragraph) or remark(paragraph) is not None:
+        if _UNDETERMINED.search(paragraph) or _judges(paragraph):
             whole = ""
         elif len(text) <= _WHOLE and not stated and not self._thinks():
-            whole = text
-        elif block.kind is BlockKind.TEXT and _OPTION.fullmatch(line):
-            whole = _unwrap(line)
-        elif (stated and stated[-1].at >= paragraphs[-1][0].start) or not self._states(paragraph):
+            whole = _unwrap(text) if _FEW_WORDS.fullmatch(text) else text
+        elif stated and stated[-1].at >= paragraphs[-1][0].start:
             whole = ""
-        else:
+        elif self._states(paragraph):
             whole = paragraph
+        else:
+            whole = text if len(text) <= _LONG and not stated and not self._thinks() else ""
         return self._of(whole, "whole")
 
     def _introduced(self, block: Block, last: str) -> bool:
@@ -427,7 +469,7 @@ class _Reading:
         if block.kind is not BlockKind.TEXT or "\n" in last or len(last) > _SHORT:
             return False
         before = self._text[: block.start].rstrip(" \n\t*_")
-        return before.endswith(_COLONS) or _OPTION.fullmatch(last) is not None
+        return before.endswith(_COLONS)
 
     def _thinks(self) -> bool:
         """Whether the text has words of a thought, or takes something back."""
@@ -453,6 +495,14 @@ class _Reading:
         if not _VISIBLE.search(text) or markup.UNFINISHED.search(text):
             return None
         return _answer(text, plain(text), rule)
+
+
+def _judges(paragraph: str) -> bool:
+    """Whether a paragraph says that an answer is right or wrong."""
+    return any(
+        _ANSWER.search(sentence) and remarks.remark(sentence) is not None
+        for sentence in remarks.sentences(paragraph)
+    )
 
 
 def _answer(tex: str, text: str, rule: Rule) -> Answer | None:

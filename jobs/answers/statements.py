@@ -158,38 +158,6 @@ _EMPHASIZED = re.compile(
     r"(?:\*{1,3}|[\"“`(])(?:right|off|fine|clear|simple|valid|unknown)(?:\*{1,3}|[\"”`)])",
     re.IGNORECASE,
 )
-#: Sentences about an answer without "is".
-_JUDGMENTS = (
-    (
-        Remark.DENIES,
-        re.compile(
-            r"\banswers?\b[^.!?\n。]{0,40}\b(?:is(?:n['\u2019]?t| not)|are(?:n['\u2019]?t| not)"
-            r"|was(?:n['\u2019]?t| not)|does(?:n['\u2019]?t| not) (?:hold|match|fit|agree))\b"
-            r"[ ]?(?:correct|right|true|valid|accurate|up|consistent|supported)?"
-            r"|\bi (?:was|am|made|have made|may have made) (?:wrong|mistaken|incorrect|an? (?:mistake|error))\b"
-            r"|\b(?:need|have|want) to (?:correct|revise|change) (?:my|the) answer\b|\bcontradicts? (?:my"
-            r"|the|that) (?:\w+ )?answer\b"
-            rf"|答案[^不没沒无無]{{0,6}}?(?:{_DENYING_CJK})|我(?:之前|刚才)?(?:错了|弄错了|数错了|看错了)",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        Remark.AFFIRMS,
-        re.compile(
-            r"\b(?:confirm|verif(?:y|ies)|support|validate|justif(?:y|ies))(?:s|ed|ing)? (?:that )?(?:my"
-            r"|the|this|our|that) (?:\w+ ){0,2}answer\b"
-            r"|\b(?:my|the|this|our|first|initial|original|previous) answer (?:still )?(?:holds|stands"
-            r"|checks out|is confirmed|matches|agrees|fits|was right|was correct)\b"
-            r"|\bi (?:was|am) (?:right|correct)\b|\b(?:match(?:es)?|agrees? with|consistent with) (?:my"
-            r"|the|our) (?:\w+ ){0,2}answer\b"
-            r"|\bstand by (?:my|the) (?:\w+ )?answer\b|\bno (?:change|correction) (?:is )?(?:needed"
-            r"|required|necessary)\b"
-            rf"|答案[^不没沒无無错有误非]{{0,6}}?(?:{_AFFIRMING_CJK})|(?:确认|验证|证实|支持|坚持)(?:了)?.{{0,6}}答案|答案(?:得到)?(?:了)?(?:确认|验证"
-            rf"|证实)|答案不变|我(?:之前|刚才)?(?:是对的|没错)",
-            re.IGNORECASE,
-        ),
-    ),
-)
 #: The most characters of a sentence that are read.
 _REACH = 500
 #: The most characters of an answer on a line on which more follows.
@@ -239,24 +207,6 @@ def statements(text: str, stops: Sequence[int], start: int = 0) -> list[Statemen
         statement = _statement(text, ends, match)
         gathered[statement.start] = statement
     return sorted(gathered.values(), key=lambda statement: statement.at)
-
-
-def judgment(text: str, stops: Sequence[int]) -> Remark | None:
-    """Return what the last statement about an answer in ``text`` says about it.
-
-    Returns:
-        :attr:`Remark.AFFIRMS`, :attr:`Remark.DENIES`, or None if the last statement says neither.
-    """
-    remarks = [(s.at, s.remark) for s in statements(text, stops)]
-    for remark, pattern in _JUDGMENTS:
-        remarks += [(match.start(), remark) for match in pattern.finditer(text)]
-    # Neutral remarks say nothing, and neither do those about an answer that a condition supposes.
-    said = [
-        (at, remark)
-        for at, remark in sorted(remarks, key=lambda entry: entry[0])
-        if remark is not Remark.NEUTRAL
-    ]
-    return said[-1][1] if said else None
 
 
 def _matches(text: str, start: int) -> Iterator[re.Match[str]]:

@@ -138,7 +138,26 @@ AFTERWORD = re.compile(
 )
 #: The tags of sister models.
 THOUGHT_END = "</think>"
-ANSWER_TAGS = ("<answer>", "</answer>")
+ANSWER_TAG = re.compile(
+    r"<(?P<closing>/?)(?P<name>(?:final[ _-]?)?answer|conclusion)>", re.IGNORECASE
+)
+#: A tag that the text ends inside of.
+OPEN_TAG = re.compile(r"</[A-Za-z_]{0,12}+\Z")
+
+# Options.
+
+#: A line that is one of several options: (B), **B.**, (A) a desk, A. desk; not "(A) is wrong" or "A lamp".
+OPTION = re.compile(
+    r"(?:option |choice |选项?)?(?:\\\()?+[ \t>*_$`(（\[【{]{0,8}+(?:option |choice )?[(（\[【]?(?P<letter>(?-i:[A-Z])|[a-z](?=[)）]))"  # noqa: RUF001 - full-width
+    r"(?:[ \t)）\]】}.。:：*_$`]{0,8}+(?:\\\))?+\Z|(?:[)）\]】]{1,2}+[.:：*_]{0,4}+|\*{0,3}+[.:：、]\*{0,3}+(?![A-Za-z\d]))[ \t]{0,4}+"  # noqa: RUF001 - full-width
+    r"(?!(?:is|are|was|were|has|have|does|do|can|could|would|will|should|seems?|shows?|because|since|and|or|but|not)\b"
+    r"|不|是|和|因|也|错|对)(?P<text>[^\n]{1,100}?)\Z)",
+    re.IGNORECASE,
+)
+#: An option in brackets after the last sentence of a line: "The lamp is near. (A)".
+OPTION_AFTER = re.compile(
+    r"(?:(?<=[.!?] )|(?<=[。！？]))[*_]{0,3}+(?P<option>[(（][A-Z][)）][^()（）.!?。！？\n]{0,40}+\.?+[*_]{0,3}+)\Z"  # noqa: RUF001 - full-width
+)
 
 # Boxes.
 

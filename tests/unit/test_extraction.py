@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from jobs.answers import extraction, model_refusals
 from jobs.answers.extraction import Answer
-from jobs.answers.statements import Remark
 from jobs.document import markup
 
 #: A thought before the answer, in which something is counted again.
@@ -241,31 +240,57 @@ def test_a_sentence_about_an_answer_is_none(sentence: str) -> None:
     assert found(f"The answer is 5.\n\n{ENGLISH}{sentence}") is None
 
 
+@pytest.mark.parametrize("output", ["6", "(A)", "The flowers are asters.", "是", "图中有两盏灯。"])
+def test_a_short_output_without_a_marker_is_the_answer(output: str) -> None:
+    assert found(output) == (output, "whole")
+
+
+@pytest.mark.parametrize("output", ["6", "B", "(B)", "3.5", "red", "A red lamp", "十二", "是"])
+@pytest.mark.parametrize("stop", [".", "。"])
+def test_a_period_after_a_few_words_is_no_part_of_the_answer(output: str, stop: str) -> None:
+    assert found(output + stop) == (output, "whole")
+
+
 @pytest.mark.parametrize(
-    ("text", "remark"),
+    ("last", "text"),
     [
-        ("Checked. So the answer is correct.", Remark.AFFIRMS),
-        ("I see six lamps, so my answer was right.", Remark.AFFIRMS),
-        ("This confirms my first answer.", Remark.AFFIRMS),
-        ("The answer is indeed correct.", Remark.AFFIRMS),
-        ("…所以答案是正确的。", Remark.AFFIRMS),
-        ("答案没有错。", Remark.AFFIRMS),
-        ("The answer is wrong.", Remark.DENIES),
-        ("The answer is not correct.", Remark.DENIES),
-        ("The answer isn't right.", Remark.DENIES),
-        ("这个答案是错误的。", Remark.DENIES),
-        ("答案不正确。", Remark.DENIES),
-        ("The answer is wrong. No: the answer is correct.", Remark.AFFIRMS),
-        ("The answer is correct. Oh, the answer is 7.", None),
-        ("There are six lamps.", None),
+        *[("(B)", "(B)"), ("B", "B"), ("B.", "B"), ("**(B)**", "(B)"), ("(a)", "(a)")],
+        *[("(A) a desk", "(A) a desk"), ("A. a desk.", "A. a desk"), ("B、灯", "B、灯")],
+        *[("*(B)* lamp", "(B) lamp"), ("**B. lamp**", "B. lamp"), ("Option B", "Option B")],
+        *[("选项B", "选项B"), ("$B$", "B"), ("\\(B\\)", "B"), ("`B`", "B"), ("[B]", "[B]")],
+        *[("```python\nB\n```", "B"), ("(B) 30°.", "(B) 30°"), ("6", "6"), ("**Six**", "Six")],
+        *[("12 cm", "12 cm"), ("$3.50", "$3.50"), ("六盏", "六盏"), ("The desk is near. (A)", "(A)")],
+        ("The desk is near. (A) desk", "(A) desk"),
     ],
 )
-def test_a_remark_affirms_or_denies_an_answer(text: str, remark: Remark | None) -> None:
-    assert extraction.remark(text) is remark
+@pytest.mark.parametrize(
+    "before",
+    [
+        "Question: which one is near? (A) a desk (B) a lamp\nThe desk stands in front.",
+        "Which one is near?\n(A) a desk\n(B) a lamp\n\nThe desk stands in front.\n",
+        f"{ENGLISH}The answer is 3, or C.",
+        f"{CHINESE}灯在桌子后面。\n",
+    ],
+)
+def test_a_last_line_that_is_an_option_or_a_number_is_the_answer(
+    before: str, last: str, text: str
+) -> None:
+    assert found(f"{before}\n{last}") == (text, "whole")
+    assert found(f"{before}\n{last}", ended=False) is None
 
 
-@pytest.mark.parametrize("output", ["6", "B.", "(A)", "The flowers are asters.", "是"])
-def test_a_short_output_without_a_marker_is_the_answer(output: str) -> None:
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Which one is near?\n(A) a desk\n(B) a lamp",
+        "A: a lamp\nB: a desk",
+        "The desk is near.\n(A) is wrong, for the lamp is far.",
+        "It stands next to\nA lamp",
+        "The lamps:\n\n2\n\n4",
+        "It was signed in the\nU.S.A.",
+    ],
+)
+def test_a_last_line_of_a_list_or_of_a_sentence_is_not_the_answer(output: str) -> None:
     assert found(output) == (output, "whole")
 
 
