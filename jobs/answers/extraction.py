@@ -72,6 +72,13 @@ _UNDETERMINED = re.compile(
     r"|(?:答案|选项).{0,12}(?:无法|不能|需要)",
     re.IGNORECASE,
 )
+#: What is said of an answer without stating one: "the answer depends on", "答案很明显".
+_SPOKEN_OF = re.compile(
+    r"\banswers?[ ](?:also |still |then |only )?(?:depends?|lies?|var(?:y|ies)|follows?|requires?|needs?|can|could|may|might"
+    r"|has|have|comes?[ ](?:from|with)|makes?|matters?|does|did|will)\b"
+    r"|答案.{0,2}(?:很|非常|十分|显而易见|明显|清楚|清晰|明确|不确定|不明|不唯一|取决于|未知|呼之欲出|可能有|见[上下]|如[上下])",
+    re.IGNORECASE,
+)
 #: The rank of the heading "Final Answer".
 _STRONG = 2
 #: The marks of a quotation, and of a list with one item.
@@ -84,7 +91,9 @@ _NUMBER = re.compile(
 )
 _BULLET = re.compile(r"\A[-*+•][ \t]++(?=\S)")
 #: A few words: no sentence, so that a period after them ends none.
-_FEW_WORDS = re.compile(r"[^\s\u4e00-\u9fff]{1,40}(?: [^\s\u4e00-\u9fff]{1,40}){0,2}|[^\s。]{1,4}。")
+_FEW_WORDS = re.compile(
+    r"[^\s\u4e00-\u9fff]{1,40}(?: [^\s\u4e00-\u9fff]{1,40}){0,2}|[^\s。]{1,4}。"
+)
 _ANSWER = re.compile(r"\banswers?\b|答案", re.IGNORECASE)
 _VISIBLE = re.compile(r"\w")
 
@@ -498,7 +507,9 @@ class _Reading:
 
 
 def _judges(paragraph: str) -> bool:
-    """Whether a paragraph says that an answer is right or wrong."""
+    """Whether a paragraph says that an answer is right or wrong, or is short and speaks of it."""
+    if len(paragraph) <= _CONCLUDING and _SPOKEN_OF.search(paragraph):
+        return True
     return any(
         _ANSWER.search(sentence) and remarks.remark(sentence) is not None
         for sentence in remarks.sentences(paragraph)

@@ -98,7 +98,7 @@ _DOUBT = re.compile(
 #: The edge of a word in Latin letters; other scripts have no spaces.
 _WORD_END = r"(?![A-Za-z])"
 _AFFIRMING = (
-    r"(?:(?:very|quite|completely|absolutely|entirely|perfectly|in fact|indeed|both|all|also|still)[ ])?"
+    r"(?:(?:[a-z]{2,15}ly|very|quite|in fact|indeed|both|all|also|still|almost|most)[ ]){0,3}"
     r"(?:correct|right|true|valid|confirmed|verified|consistent|accurate|fine|sound|reasonable"
     r"|plausible|justified|supported"
     r"|validated|well[- ]supported|ok|okay|unchanged|the same|as (?:before|i said)|unlikely to change)"
@@ -108,7 +108,7 @@ _AFFIRMING_CJK = (
     r"|没问题|没有问题|无误|無誤|准确|合理|一致|可靠|成立|吻合|可信)"
 )
 _DENYING = (
-    r"(?:(?:very|quite|completely|absolutely|entirely|clearly|also|actually|probably|likely|in fact)[ ])?"
+    r"(?:(?:[a-z]{2,15}ly|very|quite|in fact|also|still|almost|most)[ ]){0,3}"
     r"(?:wrong|incorrect|false|mistaken|invalid|inaccurate|inconsistent|flawed|off|doubtful"
     r"|questionable|unsupported|incomplete"
     r"|not (?:quite |entirely |necessarily )?(?:correct|right|true|valid|accurate|consistent"
@@ -120,37 +120,74 @@ _DENYING_CJK = (
 )
 _NEUTRAL = (
     r"(?:(?:quite|very|pretty|fairly|rather|really|most)[ ])?"
-    r"(?:clear|clearly|obvious|evident|straightforward|simple|easy|hard|difficult|tricky"
-    r"|interesting|important|necessary|needed"
-    r"|supposed|given (?:as|in|by|to|at|that|here|above|below)|given\W*\Z|marked|stated|shown"
-    r"|provided|listed|labell?ed|expected"
-    r"|known|unknown|unclear|uncertain|unsure|ambiguous|obtained|found|derived|determined"
-    r"|computed|calculated|based on"
-    r"|required|requested|asked|missing|hidden|incomplete|close|likely to|going to|meant|intended"
-    r"|considered|being|been|presented"
-    r"|that|what|where|how|why|whether|because|since|if|not|n['\u2019]t|never|either|one of"
-    r"|some(?:where|thing)|somewhat|different|another"
-    r"|to (?:be|find|determine|see|check|look|count|use|identify)|in (?:the )?(?:image|text"
-    r"|question|options|list|form|format|terms)"
-    r"|as (?:shown|stated|given|above|described|i|we|it)|above|already|so|my|your|also|something"
-    r"|more|less|this|it|we|i"
-    r"|among|not listed|up to|there|here|boxed|the (?:one|number|value|option|same|correct|right"
+    r"(?:clearly|important|necessary"
+    r"|supposed|being|been"
+    r"|that|what|where|how|why|whether|since|if|not|n['\u2019]t|never|either|one of"
+    r"|some(?:where|thing)|somewhat|different|another|likely to|going to|incomplete|missing|expected|required|requested|asked"
+    r"|known|unknown|unsure|hidden|close|meant|intended|considered|needed"
+    r"|to (?:be|find|determine|see|check|look|count|use|identify)"
+    r"|in (?:the )?(?:image|text|question|options|list|form|format|terms)"
+    r"|as (?:shown|stated|given|above|below|described|follows|i|we|it)|already|so|my|your|also|something"
+    r"|(?:more|less)(?! than)|this|it|we|i"
+    r"|among|not listed|up (?:to|for)|there|here|boxed|the (?:one|number|value|option|same|correct|right"
     r"|result|answer) (?:that|which|we|i|in|from|of the (?:question|options)))"
 )
+#: How something is said about an answer: clearly, not, almost certainly.
+_MANNER = (
+    r"(?:(?:[a-z]{2,15}ly|already|quite|very|pretty|rather|most|almost|still|not|just|now|also|even|well|right|self|then"
+    r"|therefore|often|too|n['\u2019]t)[ -]){0,3}+"
+)
+#: What can follow a description, so that it describes the answer and not a thing: "found in the table", "found objects".
+_ON = (
+    r"(?=\W*\Z|[ ]?[,;:.!?)*]|[ ](?:in|on|at|by|as|from|to|with|within|under|below|above|beneath|behind|next|near|here|there"
+    r"|for|of|that|because|since|if|when|where|and|but|or|so|right|directly|clearly|enough|using|through|via|after"
+    r"|before|only|later|earlier|explicitly)\b)"
+)
+_PLACES = (
+    r"(?:text|caption|chart|legend|question|options?|title|passage|paragraph|footnote|description|table|graph|diagram"
+    r"|figure|image|picture|photo|photograph|prompt|problem|list|data|section|sentence|article|context|choices|statement"
+    r"|instructions?)"
+)
+_DESCRIBED = (
+    rf"{_MANNER}(?:"
+    # Described: visible, shown, written on the sign.
+    r"(?:visible|readable|legible|illegible|determinable|identifiable|recogni[sz]able|available|accessible|shown|given|found"
+    r"|written|printed|stated|marked|provided|listed|labell?ed|presented|displayed|depicted|illustrated|explained"
+    r"|discussed|described|mentioned|highlighted|circled|underlined|indicated|implied|suggested|included|contained"
+    r"|located|hidden|buried|obscured|derived|determined|obtained|computed|calculated|reached|inferred|deduced|read"
+    r"|supported|based|known|seen|spelled out|revealed|repeated|encoded|embedded"
+    # Judged: obvious, trivial.
+    r"|clear|unclear|obvious|evident|apparent|straightforward|trivial|debatable|arguable|disputed|contested|subjective"
+    r"|objective|ambiguous|uncertain|plausible|surprising|interesting|intuitive|simple|easy|hard|difficult|tricky"
+    r"|complicated|complex|dependent|contingent|unique|important|impossible|possible|indeterminate(?=[ ])"
+    rf"|inconclusive|questionable|unambiguous|unsurprising|noticeable){_ON}"
+    r"|(?:open|subject|left|related|similar|close|limited) (?:to|up)\b|a matter of\b|out of\b(?= (?:reach|scope))"
+    # Where: in the caption, on the next page, below.
+    rf"|(?:in|within|inside|from|at)[ ](?:the|this|that|its|one of the|a|plain)[ ]?(?:[a-z]{{3,10}}[ ])?"
+    rf"(?:{_PLACES}(?![ ](?:on|to) the (?:left|right))|sight\b)|on (?:the )?(?:[a-z]{{3,10}} )?page\b"
+    r"|(?:in|of) the (?:form|format|shape)\b|in plain sight\b"
+    rf"|(?:above|below|beneath|underneath)(?=\W*\Z|[ ]?[,;:]|[ ](?:in|on)\b|[ ](?:the|this) {_PLACES}\b))"
+    r"|too [a-z]{3,12}(?=\W*\Z| to\b| for\b)"
+)
 _NEUTRAL_CJK = (
-    r"(?:很|非常|十分)?(?:显而易见|不言|简单|容易|清晰)|(?:否(?=正|对|合|是|有|为|准|一)|什么|多少|哪|几(?!何)|根据|基于|通过|由|给出|给定|给的|明确|清楚|显然|明显|已知|未知|确定|不确定|唯一|怎|如何"
-    r"|不是|非|不|没有|没|我|你|这|那|它|要|需要|可以|能|在.{0,8}中|从|按|因为|由于)"
+    r"(?:很|非常|十分|已经?|比较|相当|直接|清楚地?|清晰地?|明确地?|明显地?|被|都|也|还|仍然?)*"
+    r"(?:显而易见|不言|简单|容易|清晰|可见|可以|模糊|含糊|写在|印在|写|标在|标注|标明|显示|隐藏|藏在|有争议|无法|难以|见仁见智|主观|呼之欲出"
+    r"|否(?=正|对|合|是|有|为|准|一)|什么|多少|哪|几(?!何)|根据|基于|通过|由|给出|给定|给的|明确|清楚|显然|明显|已知|未知|确定|不确定|唯一(?!性)|怎|如何"
+    r"|不是|非(?!洲)|不|没有|没|我|你|这|那|它|要|需要|能|在.{0,8}(?:中|表|图)|从|按|因为|由于|如[下上]|见[下上])"
 )
 _ABOUT = (
     (Remark.DENIES, re.compile(rf"(?:{_DENYING}){_WORD_END}|{_DENYING_CJK}", re.IGNORECASE)),
     (Remark.AFFIRMS, re.compile(rf"(?:{_AFFIRMING}){_WORD_END}|{_AFFIRMING_CJK}", re.IGNORECASE)),
-    (Remark.NEUTRAL, re.compile(rf"(?:{_NEUTRAL}){_WORD_END}|{_NEUTRAL_CJK}", re.IGNORECASE)),
+    (
+        Remark.NEUTRAL,
+        re.compile(rf"(?:{_NEUTRAL}){_WORD_END}|{_DESCRIBED}|{_NEUTRAL_CJK}", re.IGNORECASE),
+    ),
 )
 #: Answers that begin like a remark: "right side", "the same color"; also true and false, which answer many questions.
 _NO_REMARK = re.compile(
     r"right[ -](?:side|hand|turn|arrow|one|angle|triangle|of|and|to)\b|the same (?:colou?r"
     r"|size|shape|number|as)\b"
-    r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b|(?:不锈钢|没有|不是|不|不能|不会|不可以|非洲)\W*\Z",
+    r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b|(?:不锈钢|没有|不是|不|不能|不会|不可以|可以|能|非洲)\W*\Z",
     re.IGNORECASE,
 )
 #: Words that are an answer if they are emphasized: "the answer is **right**".

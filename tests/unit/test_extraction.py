@@ -259,7 +259,12 @@ def test_a_period_after_a_few_words_is_no_part_of_the_answer(output: str, stop: 
         *[("*(B)* lamp", "(B) lamp"), ("**B. lamp**", "B. lamp"), ("Option B", "Option B")],
         *[("选项B", "选项B"), ("$B$", "B"), ("\\(B\\)", "B"), ("`B`", "B"), ("[B]", "[B]")],
         *[("```python\nB\n```", "B"), ("(B) 30°.", "(B) 30°"), ("6", "6"), ("**Six**", "Six")],
-        *[("12 cm", "12 cm"), ("$3.50", "$3.50"), ("六盏", "六盏"), ("The desk is near. (A)", "(A)")],
+        *[
+            ("12 cm", "12 cm"),
+            ("$3.50", "$3.50"),
+            ("六盏", "六盏"),
+            ("The desk is near. (A)", "(A)"),
+        ],
         ("The desk is near. (A) desk", "(A) desk"),
     ],
 )
@@ -391,6 +396,72 @@ def test_the_original_is_left_out_where_the_text_is_the_same() -> None:
 def test_a_refusal_is_no_answer(output: str) -> None:
     assert model_refusals.refuses(output)
     assert found(output) is None
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "As an AI language model, I don't have the capability to visually perceive images. However, I can assist you in finding tools, or with information based on textual input. Feel free to ask!",
+        "I'm unable to view images.",
+        "I am unable to see or access images directly.",
+        "Sorry, I can't see images.",
+        "I cannot view the image you uploaded.",
+        "Unfortunately, I don't have the ability to process visual content.",
+        "I'm sorry, but I can't view or analyze images. Please describe the image.",
+        "As a text-based AI, I cannot access attached files.",
+        "I don't have access to the image, so I cannot answer.",
+        "I'm not able to open the attached photo.",
+        "I cannot see any image attached. Please upload it.",
+        "No image was provided. Please attach one.",
+        "There is no image attached to your message.",
+        "I lack the ability to see images.",
+        "I do not see an image in your message. Could you upload it?",
+        "It seems that no image has been uploaded.",
+        "I can't directly view images, but if you describe it, I can help.",
+        "抱歉，我无法查看图片。",  # noqa: RUF001 - full-width punctuation
+        "我无法直接看到您上传的图片，请描述一下。",  # noqa: RUF001 - full-width punctuation
+        "作为一个人工智能语言模型，我不能处理图像。",  # noqa: RUF001 - full-width punctuation
+        "对不起，我没有看到任何图片，请重新上传。",  # noqa: RUF001 - full-width punctuation
+        "很抱歉，我不具备查看图像的能力。",  # noqa: RUF001 - full-width punctuation
+        "您没有上传图片。请上传后再试。",
+        "我无法访问您提供的图片。",
+        "我看不到图片，请重新上传。",  # noqa: RUF001 - full-width punctuation
+        "抱歉，我目前无法识别图片内容。",  # noqa: RUF001 - full-width punctuation
+    ],
+)
+def test_a_model_that_sees_no_image_refuses(output: str) -> None:
+    assert model_refusals.refuses(output)
+    assert found(output) is None
+    assert not model_refusals.refuses(f"{output} The answer is 6.")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "I cannot read the plate in the image.",
+        "I can't see the image clearly, because it is dark.",
+        "I cannot see any lamps in the image.",
+        "The image shows no files.",
+        "I cannot see the image's lower half.",
+        "There is no picture on the wall.",
+        "No photo was taken here: the wall is empty.",
+        "I can't see any pictures on the wall.",
+        "我看不清图片中的车牌。",
+        "图中没有图片。",
+        "无法从图片中看出有几盏灯。",
+        "I cannot see images of dogs on this poster, only cats.",
+        "The man cannot see the picture.",
+        "There is no image of a cat on the poster.",
+        "The sign says: I cannot view images.",
+        "墙上没有照片。",
+        "I don't see a photo on the desk.",
+        "I can't see the photo of the cat on the desk.",
+        "No pictures are on the wall.",
+        "I see no images on the page.",
+    ],
+)
+def test_what_is_not_seen_in_an_image_is_no_refusal(output: str) -> None:
+    assert not model_refusals.refuses(output)
 
 
 @pytest.mark.parametrize(
