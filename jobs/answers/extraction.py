@@ -36,6 +36,7 @@ Rule = Literal[
 ]
 
 _STOPS = " .。"
+_ABBREVIATION = re.compile(r"(?<![A-Za-z])[A-Za-z]\.(?:[A-Za-z]\.){1,8}[ ]*\Z")
 _WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
 _COLONS = markup.COLONS
 _ENDINGS = (*".!?。！？", *_COLONS)  # noqa: RUF001 - Chinese punctuation
@@ -60,6 +61,12 @@ _THOUGHT = re.compile(
     r"|try|go|review|determine|double|re))(?![A-Za-z])|让我|等等|我再|再数|不对，|我需要|我想",  # noqa: RUF001 - Chinese punctuation
     re.IGNORECASE,
 )
+#: Words of a long text that works something out, and the fewest equations in one.
+_WORKED = re.compile(
+    r"\bstep[- ]by[- ]step\b|\bstep 1\b|\bto solve\b|\Aokay\b|第一步|步骤一|^解[:：]",  # noqa: RUF001 - a full-width colon
+    re.IGNORECASE | re.MULTILINE,
+)
+_EQUATIONS = 12
 #: The beginning of a section that announces an answer and does not give it.
 _ANNOUNCED = re.compile(
     r"\A\W*(?:to (?:answer|address|solve)\b|let['\u2019]?s|let us|first,)|\bwe (?:need|have"
@@ -74,8 +81,8 @@ _UNDETERMINED = re.compile(
 )
 #: What is said of an answer without stating one: "the answer depends on", "答案很明显".
 _SPOKEN_OF = re.compile(
-    r"\banswers?[ ](?:also |still |then |only )?(?:depends?|lies?|var(?:y|ies)|follows?|requires?|needs?|can|could|may|might"
-    r"|has|have|comes?[ ](?:from|with)|makes?|matters?|does|did|will)\b"
+    r"\banswers?[ ](?:also |still |then |only )?(?:depends?|lies?|var(?:y|ies)|follows?|requires?|needs?|can|could|may"
+    r"|might|has|have|comes?[ ](?:from|with)|makes?|matters?|does|did|will)\b"
     r"|答案.{0,2}(?:很|非常|十分|显而易见|明显|清楚|清晰|明确|不确定|不明|不唯一|取决于|未知|呼之欲出|可能有|见[上下]|如[上下])",
     re.IGNORECASE,
 )
@@ -85,11 +92,32 @@ _STRONG = 2
 _QUOTED = re.compile(r"^[ \t]*+>[ \t]?", re.MULTILINE)
 #: A number that is a line, in digits or words, with a short unit.
 _NUMBER = re.compile(
-    r"[-+\u2212]?[$€£¥]?\d[\d,.:/]{0,20}+(?: ?(?:%|°[CF]?|[^\W\d_]{1,12}))?|one|two|three|four|five|six|seven|eight|nine"
-    r"|ten|eleven|twelve|zero|none|yes|no|[零一二两三四五六七八九十百]{1,6}[^\W\d_]?|是|否",
+    r"[-+\u2212]?[$€£¥]?\d[\d,.:/]{0,20}+(?: ?(?:%|°[CF]?|[^\W\d_]{1,12}))?|one|two|three|four|five|six|seven|eight"
+    r"|nine|ten|eleven|twelve|zero|none|yes|no|[零一二两三四五六七八九十百]{1,6}[^\W\d_]?|是|否",
     re.IGNORECASE,
 )
 _BULLET = re.compile(r"\A[-*+•][ \t]++(?=\S)")
+#: What some models write after an answer, and before it.
+_HOPE = re.compile(r"[ ]?I hope (?:it|this) is correct\b", re.IGNORECASE)
+_RESTATED = re.compile(r"\A(?:the |my )?(?:final |correct )?answer is:?[ ]", re.IGNORECASE)
+#: Code that is one line and no program.
+_PLAIN_CODE = re.compile(
+    r"```(?:te?xt|plaintext|markdown|latex|math)?[ \t]*\n(?P<content>[^\n`]+)\n```"
+)
+#: A last paragraph that offers help.
+_OFFER = re.compile(
+    r"[\W_]*(?:i hope (?:this|that|it) (?:helps|is)|(?:please )?(?:let me know|feel free to)"
+    r"|if you (?:have|need) (?:any|more)|would you like|(?:is|are) there (?:any|anything)"
+    r"|希望(?:这|以上|对|能)|如果(?:你|您)?(?:还)?有|如有)",
+    re.IGNORECASE,
+)
+_MOST_OFFER = 200
+#: A label before a result.
+_RESULT = re.compile(
+    r"\A(?:\*\*)?(?:(?:final )?(?:result|output|solution)|final|(?:最终|最后)?(?:结果|结论))"
+    r"(?:\*\*)?[:：](?:\*\*)?[ ]*",  # noqa: RUF001 - a full-width colon
+    re.IGNORECASE,
+)
 #: A few words: no sentence, so that a period after them ends none.
 _FEW_WORDS = re.compile(
     r"[^\s\u4e00-\u9fff]{1,40}(?: [^\s\u4e00-\u9fff]{1,40}){0,2}|[^\s。]{1,4}。"
@@ -194,9 +222,12 @@ class _Reading:
         for tag in markup.ANSWER_TAG.finditer(self._text):
             if self._text[tag.start() - 1 : tag.start()] == "`" == self._text[tag.end() :][:1]:
                 continue  # The text speaks of the tag.
-            if not tag["closing"]:
+            if not (tag["closing"] or tag["end"]):
                 opened = tag
-            elif opened is not None and opened["name"].casefold() == tag["name"].casefold():
+            elif (
+                opened is not None
+                and (opened["name"] or "").casefold() == (tag["name"] or "").casefold()
+            ):
                 bounds, opened = (opened.end(), tag.start()), None
         if opened is not None and self._ended and self._has_text(opened.end(), len(self._text)):
             end = markup.OPEN_TAG.search(self._text, opened.end())
@@ -313,11 +344,7 @@ class _Reading:
             and statements.about(text)
         ):
             return None
-        if _QUOTED.match(text):
-            text = _QUOTED.sub("", text).strip()
-        if "\n" not in text:
-            text = _BULLET.sub("", text)
-        return self._of(_unwrap(text) if _single(text) else text, "heading")
+        return self._of(_bare(text), "heading")
 
     # Boxes.
 
@@ -380,7 +407,9 @@ class _Reading:
 
     def _last_line(self) -> Answer | None:
         """Return the last line if it is an option, or a number after a sentence, and not the end of a list."""
-        lines = [line.strip() for line in self._text.splitlines() if line.strip()][-4:]
+        lines = [line.strip() for line in self._text.splitlines() if line.strip()][-5:]
+        while len(lines) > 1 and len(lines[-1]) <= _MOST_OFFER and _OFFER.match(lines[-1]):
+            lines.pop()
         if lines[-1:] == ["```"] and lines[-3:-2] and lines[-3].startswith("```"):
             lines = [*lines[:-3], lines[-2]]  # Code that is this line.
         line, before = ("", *lines)[-1], ("", "", *lines)[-2]
@@ -437,7 +466,11 @@ class _Reading:
             if block.end <= start:
                 continue
             text = self._text[start : block.end]
-            if block.kind is not BlockKind.FORMULA and not text.startswith(("\\[", "$$")):
+            if block.kind not in (
+                BlockKind.FORMULA,
+                BlockKind.LIST,
+                BlockKind.TABLE,
+            ) and not text.startswith(("\\[", "$$")):
                 text = text.split("\n", 1)[0]
             return text if len(text) <= _INTRODUCED else ""
         return ""
@@ -453,6 +486,8 @@ class _Reading:
         """Return the whole text, or its last paragraph if that alone states something after a thought."""
         text = self._text.strip()
         paragraphs = list(self._document.paragraphs())
+        while len(paragraphs) > 1 and self._offers(paragraphs[-1]):
+            paragraphs.pop()
         if not paragraphs or markup.BOX.search(text) or text.endswith(_COLONS):
             return None
         block = paragraphs[-1][-1]
@@ -468,14 +503,21 @@ class _Reading:
         elif stated and stated[-1].at >= paragraphs[-1][0].start:
             whole = ""
         elif self._states(paragraph):
-            whole = paragraph
+            whole = _labeled(paragraph)
         else:
-            whole = text if len(text) <= _LONG and not stated and not self._thinks() else ""
+            whole = text if not stated and not self._thinks() and _essay(text) else ""
         return self._of(whole, "whole")
 
+    def _offers(self, paragraph: Sequence[Block]) -> bool:
+        text = self._text[paragraph[0].start : paragraph[-1].end]
+        return len(text) <= _MOST_OFFER and _OFFER.match(text) is not None
+
     def _introduced(self, block: Block, last: str) -> bool:
-        """Whether the last block is an option or a short line after a colon."""
-        if block.kind is not BlockKind.TEXT or "\n" in last or len(last) > _SHORT:
+        """Whether the last block is a formula or a short line after a colon."""
+        formula = block.kind is BlockKind.FORMULA
+        if not (formula or (block.kind is BlockKind.TEXT and "\n" not in last)):
+            return False
+        if len(last) > (_CONCLUDING if formula else _SHORT):
             return False
         before = self._text[: block.start].rstrip(" \n\t*_")
         return before.endswith(_COLONS)
@@ -506,6 +548,38 @@ class _Reading:
         return _answer(text, plain(text), rule)
 
 
+def _essay(text: str) -> bool:
+    """Whether a long text explains, and does not work something out."""
+    return (
+        len(text) <= _LONG
+        and text.rstrip(' *_)”"').endswith(_ENDINGS)
+        and text.count("=") < _EQUATIONS
+        and _WORKED.search(text) is None
+    )
+
+
+def _bare(section: str) -> str:
+    """Return a section without an explanation, the marks of a quotation, of a list with one item, and of code."""
+    text = section
+    if (explained := markup.EXPLANATION.search(text)) is not None:
+        text = text[: explained.start()]
+    if (hope := _HOPE.search(text)) is not None:
+        text = _RESTATED.sub("", text[: hope.start()])
+    if _QUOTED.match(text):
+        text = _QUOTED.sub("", text).strip()
+    if "\n" not in text:
+        text = _BULLET.sub("", text)
+    if (fence := _PLAIN_CODE.fullmatch(text)) is not None:
+        text = fence["content"]
+    return _unwrap(text) if _single(text) else text
+
+
+def _labeled(paragraph: str) -> str:
+    """Return what follows the label of a result, or the paragraph."""
+    label = _RESULT.match(paragraph)
+    return paragraph if label is None else _unwrap(paragraph[label.end() :])
+
+
 def _judges(paragraph: str) -> bool:
     """Whether a paragraph says that an answer is right or wrong, or is short and speaks of it."""
     if len(paragraph) <= _CONCLUDING and _SPOKEN_OF.search(paragraph):
@@ -529,7 +603,7 @@ def _single(text: str) -> bool:
 
 def _unwrap(text: str) -> str:
     """Return ``text`` without the Markdown and LaTeX around it and without a final period."""
-    text = text.strip().rstrip(_STOPS)
+    text = _stopless(text.strip())
     if text.count("**") == 1:  # The opening ones are before the heading: "**Final Answer: 6**".
         text = text.removesuffix("**").removeprefix("**").strip()
     for left, right in _WRAPPINGS:
@@ -537,4 +611,9 @@ def _unwrap(text: str) -> str:
             inner = text[len(left) : -len(right)]
             if left not in inner and right not in inner:
                 text = inner.strip()
-    return text.rstrip(_STOPS)
+    return _stopless(text)
+
+
+def _stopless(text: str) -> str:
+    """Return ``text`` without a final period, unless an abbreviation has it: p.m., U.S.A."""
+    return text.rstrip() if _ABBREVIATION.search(text) else text.rstrip(_STOPS)

@@ -37,18 +37,23 @@ _CHINESE = re.compile(
     re.IGNORECASE,
 )
 #: The model says that it gets no image at all: "I cannot view images", but not "I cannot see the image clearly".
-_IMAGES = r"(?:the|this|that|any|an|your|actual|images?|uploaded|attached|provided|shared|linked|external|visual|or|of)[ ]"
+_IMAGES = (
+    r"(?:the|this|that|any|an|your|actual|images?|uploaded|attached|provided|shared"
+    r"|linked|external|visual|or|of)[ ]"
+)
 _SIGHTLESS = re.compile(
     r"(?:\A\W*|[,;][ ]|\b(?:and|but|so|that|model|assistant|ai|sorry|unfortunately)[ ])i\b[^.!?\n]{0,30}?"
     r"(?:\bcan ?not|n['\u2019]t|\bnot|\bunable|\black|\bno|\bwithout)\b[^.!?\n]{0,40}?\b"
-    r"(?:view|see|access(?:[ ]to)?|open|perceive|process|analy[sz]e|interpret|display|load|receive|examine|visual|look at)"
+    r"(?:view|see|access(?:[ ]to)?|open|perceive|process|analy[sz]e|interpret|display|load|receive|examine"
+    r"|visual|look at)"
     rf"(?:ing)?[ ](?:(?:or|and) [a-z]{{1,12}}[ ])?(?:{_IMAGES}){{0,5}}"
     r"(?:images?|pictures?|photos?(?:graphs?)?|attachments?|files?|visual (?:content|input|data|information)"
     r"|capabilit(?:y|ies))"
     r"(?:[ ](?:directly|here|at (?:the|this) (?:moment|time)|right now|yet|or \w{1,12}"
     r"|in (?:this|your|our|the) (?:chat|conversation|message|prompt|question|request)))?"
     r"(?=[.,;!]|[ ](?:and|so|as|but|because|since|that (?:you|was|were)|you|attached|provided|uploaded)\b|\s*\Z)"
-    r"|\bno (?:image|picture|photo)s? (?:(?:is|was|were|has been|have been) )?(?:attached|provided|uploaded|included|shared)\b"
+    r"|\bno (?:image|picture|photo)s? (?:(?:is|was|were|has been|have been) )?"
+    r"(?:attached|provided|uploaded|included|shared)\b"
     r"|there (?:is|was|seems to be) no (?:image|picture|photo)(?=[.,])",
     re.IGNORECASE,
 )
@@ -75,7 +80,8 @@ _PERSONS = re.compile(
 _CONTINUES = re.compile(
     r"\b(?:however(?!,? i can (?:suggest|recommend|assist|help|try|refer))|but i can(?! ?not|['\u2019]?t)"
     r"|here (?:is|are)|the answer (?:is|would|should)|答案(?:是|为)|instead,? i can (?:tell|describe|say)"
-    r"|based on (?!(?:a |the |your |any |textual |written |text[- ]based )*(?:input|descriptions?|text|prompts?|question)\b))\b|但是?我可以|不过|以下是",
+    r"|based on (?!(?:a |the |your |any |textual |written |text[- ]based )*"
+    r"(?:input|descriptions?|text|prompts?|question)\b))\b|但是?我可以|不过|以下是",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?。！？]+(?=\s|\Z|[^\x00-\x7f])")  # noqa: RUF001 - Chinese punctuation

@@ -52,7 +52,7 @@ _ENGLISH = re.compile(
     re.IGNORECASE,
 )
 _CHINESE = re.compile(
-    r"(?:答案|正确的?选项|正確的?選項)(?:就|应该|應該|应当|应|應|也|便|即|可能|只能|只会|当然|显然|确实|仍然|仍|还|還|都|最终|因此|因而|会|會|将|一定|肯定"
+    r"(?:答案|正确的?选项|正確的?選項|(?:最终|最后|所以|因此)的?结果)(?:就|应该|應該|应当|应|應|也|便|即|可能|只能|只会|当然|显然|确实|仍然|仍|还|還|都|最终|因此|因而|会|會|将|一定|肯定"
     r"|必然|大概){0,3}+"
     r"(?P<negated>并?不|并?非)?+(?P<copula>是|为|為|选择?|選擇?|等于|等於|=|(?=[:：]))[ ]{0,4}+(?P<colon>[:：]?)"  # noqa: RUF001 - full-width
 )
@@ -68,6 +68,14 @@ _PICKED = re.compile(
     r"|go[ ]with|opt[ ]for|going[ ]with)"
     r"(?:[ ](?:the[ ])?(?:option|choice|answer|letter))?[ ][*(]{0,3}(?P<letter>(?-i:[A-Z]))(?=[)*.,;:]|\s{0,4}\Z|\n)",
     re.IGNORECASE,
+)
+#: The correct option before the words: "B is the correct answer", "option B is correct".
+_REVERSED = re.compile(
+    r"(?:\b(?P<named>(?:option|choice|answer)[ ])[*(]{0,3}|(?:^|(?<=[\s(*]))[*(]{0,3})"
+    r"(?P<letter>(?-i:[A-Z])(?=[)* ])|(?<=[ *])\d{1,9}(?=[* ]))[)*]{0,4}+[ ]is[ ](?:therefore[ ]|thus[ ]|clearly[ ])?"
+    r"(?:the[ ](?:correct|right|best|only correct)[ ](?:answer|option|choice)"
+    r"|(?(named)(?:the[ ])?(?:correct|right)(?![ ][a-z])|\Z\A))",
+    re.IGNORECASE | re.MULTILINE,
 )
 #: Words before a statement, in its sentence, after which it states nothing.
 _HYPOTHETICAL = re.compile(
@@ -123,7 +131,8 @@ _NEUTRAL = (
     r"(?:clearly|important|necessary"
     r"|supposed|being|been"
     r"|that|what|where|how|why|whether|since|if|not|n['\u2019]t|never|either|one of"
-    r"|some(?:where|thing)|somewhat|different|another|likely to|going to|incomplete|missing|expected|required|requested|asked"
+    r"|some(?:where|thing)|somewhat|different|another|likely to|going to|incomplete|missing|expected"
+    r"|required|requested|asked"
     r"|known|unknown|unsure|hidden|close|meant|intended|considered|needed"
     r"|to (?:be|find|determine|see|check|look|count|use|identify)"
     r"|in (?:the )?(?:image|text|question|options|list|form|format|terms)"
@@ -137,10 +146,10 @@ _MANNER = (
     r"(?:(?:[a-z]{2,15}ly|already|quite|very|pretty|rather|most|almost|still|not|just|now|also|even|well|right|self|then"
     r"|therefore|often|too|n['\u2019]t)[ -]){0,3}+"
 )
-#: What can follow a description, so that it describes the answer and not a thing: "found in the table", "found objects".
+#: What follows a description of an answer: "found in the table"; not what follows that of a thing: "found objects".
 _ON = (
-    r"(?=\W*\Z|[ ]?[,;:.!?)*]|[ ](?:in|on|at|by|as|from|to|with|within|under|below|above|beneath|behind|next|near|here|there"
-    r"|for|of|that|because|since|if|when|where|and|but|or|so|right|directly|clearly|enough|using|through|via|after"
+    r"(?=\W*\Z|[ ]?[,;:.!?)*]|[ ](?:in|on|at|by|as|from|to|with|within|under|below|above|beneath|behind|next|near|here"
+    r"|there|for|of|that|because|since|if|when|where|and|but|or|so|right|directly|clearly|enough|using|through|via|after"
     r"|before|only|later|earlier|explicitly)\b)"
 )
 _PLACES = (
@@ -187,7 +196,8 @@ _ABOUT = (
 _NO_REMARK = re.compile(
     r"right[ -](?:side|hand|turn|arrow|one|angle|triangle|of|and|to)\b|the same (?:colou?r"
     r"|size|shape|number|as)\b"
-    r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b|(?:不锈钢|没有|不是|不|不能|不会|不可以|可以|能|非洲)\W*\Z",
+    r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b"
+    r"|(?:不锈钢|没有|不是|不|不能|不会|不可以|可以|能|非洲)\W*\Z",
     re.IGNORECASE,
 )
 #: Words that are an answer if they are emphasized: "the answer is **right**".
@@ -208,6 +218,11 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _LINE_END = re.compile(r"[。！？!?]+|\.(?=\s|\Z|[\"”’)*_])")  # noqa: RUF001 - Chinese punctuation
+#: Abbreviations before a name and before a number, and what follows them.
+_ABBREVIATION = re.compile(
+    r"\b(?:(?P<name>Dr|Mr|Mrs|Ms|St|Prof|Mt|Gen|Lt|Capt|Sgt|Rev)|(?P<number>No|Nos|Fig|Eq|ft|vol|pp?|approx|ca))\.\Z"
+)
+_ABBREVIATED = {"name": re.compile(r"[ ][A-Z][\w.]"), "number": re.compile(r"[ ]\d")}
 
 
 @dataclass(frozen=True)
@@ -247,7 +262,7 @@ def statements(text: str, stops: Sequence[int], start: int = 0) -> list[Statemen
 
 
 def _matches(text: str, start: int) -> Iterator[re.Match[str]]:
-    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, _PICKED, markup.LABEL):
+    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, _PICKED, _REVERSED, markup.LABEL):
         yield from pattern.finditer(text, start)
 
 
@@ -299,12 +314,22 @@ def _sentence_start(text: str, stops: Sequence[int], at: int) -> int:
 
 def _sentence_end(text: str, stops: Sequence[int], at: int) -> int:
     line = _line_end(text, at)
-    index = bisect.bisect_right(stops, at)
-    if index < len(stops) and stops[index] <= line:
-        return stops[index]
+    for index in range(bisect.bisect_right(stops, at), len(stops)):
+        if stops[index] > line:
+            break
+        if not _abbreviates(text, at, stops[index]):
+            return stops[index]
     # A list has no sentences.
-    cut = _LINE_END.search(text, at, line)
-    return cut.end() if cut else line
+    for cut in _LINE_END.finditer(text, at, line):
+        if not _abbreviates(text, at, cut.end()):
+            return cut.end()
+    return line
+
+
+def _abbreviates(text: str, at: int, end: int) -> bool:
+    """Whether the period before ``end`` is that of an abbreviation: St. Louis, No. 6."""
+    before = _ABBREVIATION.search(text, max(at, end - 8), end)
+    return before is not None and _ABBREVIATED[before.lastgroup or ""].match(text, end) is not None
 
 
 def _line_end(text: str, at: int) -> int:

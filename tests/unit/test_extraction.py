@@ -401,7 +401,7 @@ def test_a_refusal_is_no_answer(output: str) -> None:
 @pytest.mark.parametrize(
     "output",
     [
-        "As an AI language model, I don't have the capability to visually perceive images. However, I can assist you in finding tools, or with information based on textual input. Feel free to ask!",
+        "As an AI language model, I don't have the capability to perceive images. However, I can assist you.",
         "I'm unable to view images.",
         "I am unable to see or access images directly.",
         "Sorry, I can't see images.",
