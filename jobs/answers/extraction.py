@@ -106,7 +106,7 @@ _PLAIN_CODE = re.compile(
 )
 #: A last paragraph that offers help.
 _OFFER = re.compile(
-    r"[\W_]*(?:i hope (?:this|that|it) (?:helps|is)|(?:please )?(?:let me know|feel free to)"
+    r"[\W_]*(?:i hope (?:this|that|it) (?:helps|is)|(?:[a-z]{6} )?(?:let me know|feel free to)"
     r"|if you (?:have|need) (?:any|more)|would you like|(?:is|are) there (?:any|anything)"
     r"|希望(?:这|以上|对|能)|如果(?:你|您)?(?:还)?有|如有)",
     re.IGNORECASE,

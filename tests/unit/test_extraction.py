@@ -204,6 +204,65 @@ def test_the_forms_of_other_models(trace: str, text: str, rule: extraction.Rule)
 
 
 @pytest.mark.parametrize(
+    ("ending", "text", "rule"),
+    [
+        ("**_Final Answer_**\n\n6", "6", "heading"),
+        ("_**Final Answer**_: 6", "6", "heading"),
+        ("**Final Answer: The final answer is $6$. I hope it is correct.**", "6", "heading"),
+        ("Answer:\n\n- left: 2\n- right: 4", "- left: 2\n- right: 4", "label"),
+        ("**Final Answer**\n\n```\n6\n```", "6", "heading"),
+        ("Hence, **B** is the correct answer.", "B", "phrase"),
+        ("Therefore, option B is correct.", "B", "phrase"),
+        ("(B) is the correct answer.", "B", "phrase"),
+        ("Result: 6", "6", "whole"),
+        ("**Result:** 6", "6", "whole"),
+        ("【答案】6\n【解析】两组三盏。", "6", "heading"),
+        ("最终结果为6。", "6", "phrase"),
+        ("最终结果：6", "6", "phrase"),  # noqa: RUF001 - full-width punctuation
+        ("<|begin_of_box|>6<|end_of_box|>", "6", "answer_tag"),
+        ("<FINAL_ANSWER>6</FINAL_ANSWER>", "6", "answer_tag"),
+        ("<CONCLUSION> (A) </CONCLUSION>", "(A)", "answer_tag"),
+        ("<answer>6", "6", "answer_tag"),
+        ("<answer>6</ans", "6", "answer_tag"),
+        ("The answer is 3:45 p.m.", "3:45 p.m.", "phrase"),
+        ("The answer is Dr. Smith.", "Dr. Smith", "phrase"),
+        ("The answer is St. Louis, Missouri.", "St. Louis, Missouri", "phrase"),
+        ("The answer is No. 6.", "No. 6", "phrase"),
+        ("The answer is 6 ft. 2 in.", "6 ft. 2 in", "phrase"),
+        ("The answer is U.S.A.", "U.S.A.", "phrase"),
+        (
+            "Therefore, there are **6** lamps.\n\nI hope this helps!",
+            "Therefore, there are 6 lamps.",
+            "whole",
+        ),
+        ("So it is:\n\n$$x = 6$$", "x = 6", "whole"),
+        ("(B)\n\nLet me know if you need more.", "(B)", "whole"),
+        ("**Final Answer:** 6\nExplanation: three and three.", "6", "heading"),
+        ("Option A is wrong. Option B is correct.", "B", "phrase"),
+        ("The number is:\n\n$$\nx = 6\n$$", "x = 6", "whole"),
+    ],
+)
+def test_what_stands_around_an_answer_is_no_part_of_it(
+    ending: str, text: str, rule: extraction.Rule
+) -> None:
+    assert found(ENGLISH + ending) == (text, rule)
+
+
+def test_a_long_explanation_is_the_answer_and_a_long_working_is_not() -> None:
+    explanation = "An aster is a flower. " + "It grows in the sun. " * 300
+
+    assert found(explanation) == (explanation.strip(), "whole")
+    assert found(f"To solve it, I add the lamps. {explanation}") is None
+    assert found(f"{explanation}It grows in the") is None
+
+
+def test_an_answer_may_speak_of_its_tags() -> None:
+    output = "The tags `<answer>` and `</answer>` enclose it."
+
+    assert found(output) == ("The tags <answer> and </answer> enclose it.", "whole")
+
+
+@pytest.mark.parametrize(
     "sentence",
     [
         "The answer is correct.",
@@ -556,7 +615,7 @@ def test_a_terminated_box_is_the_answer(inside: str) -> None:
 @pytest.mark.timeout(60)
 def test_extraction_from_a_looping_trace_is_fast(start: str, piece: str, *, ended: bool) -> None:
     # A search that is quadratic in the length takes minutes.
-    trace = start + piece * (50_000 // len(piece))
+    trace = start + piece * (25_000 // len(piece))
 
     answer = extraction.extract(trace, ended=ended)
 
