@@ -3,12 +3,13 @@ r"""The final answer inside a raw trace. Pure.
 QVQ writes one text without think tags, ending in ``**Final Answer**`` (or ``**答案**``) and ``\\boxed{…}``; its sisters
 write other forms. The rules, in order:
 
-1. ``answer_tag``: between ``<answer>`` and ``</answer>``
+1. ``answer_tag``: between ``<answer>`` and ``</answer>``, or ``<conclusion>`` and ``</conclusion>``
 2. ``heading+boxed``: the boxes in the first paragraph with boxes after the last heading of a final answer
 3. ``heading``: all that follows that heading
 4. ``boxed``: the boxes of the last paragraph with boxes
 5. ``label``: a line "Answer: …"; ``phrase``: a sentence "the answer is …", "答案是…"
-6. ``whole``: the whole text, or its last paragraph after a thought
+6. ``whole``: the last line if it is an option or a number, which precedes rule 5; the whole text, or its last
+   paragraph after a thought
 
 Of a text that the model has not ended, only what is closed counts: a box, or the whole paragraphs after a heading. An
 unfinished answer after the last heading hides what stands before that heading. The text after ``</think>`` is read
@@ -23,8 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.answers import model_refusals, statements
-from jobs.answers.statements import Remark
+from jobs.answers import model_refusals, remarks, statements
 from jobs.answers.typesetting import plain
 from jobs.document import Block, BlockKind, Box, Document, Heading, markup
 from jobs.document.model import first_from
@@ -36,28 +36,37 @@ Rule = Literal[
 ]
 
 _STOPS = " .。"
+_ABBREVIATION = re.compile(r"(?<![A-Za-z])[A-Za-z]\.(?:[A-Za-z]\.){1,8}[ ]*\Z")
 _WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
 _COLONS = markup.COLONS
+_ENDINGS = (*".!?。！？", *_COLONS)  # noqa: RUF001 - Chinese punctuation
 _QUESTIONS = ("?", "？")  # noqa: RUF001 - a full-width question mark
 #: The most characters of an answer that follows its introduction in a block of its own.
 _INTRODUCED = 300
-#: The most characters of an output that is an answer as a whole.
-_WHOLE = 4000
+#: The most characters of an output that is an answer as a whole; of a longer one, its conclusion is the answer if it
+#: has one.
+_WHOLE, _LONG = 4000, 16_000
 #: The most characters of a last paragraph that states an answer, without and with a conclusion in it.
 _SHORT, _CONCLUDING = 80, 400
 _HEDGE = re.compile(
-    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['\u2019]?s|let me|need to|i think"
+    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['\u2019]?s|let me(?! know)|need to|i think"
     r"|i['\u2019]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",
     re.IGNORECASE,
 )
 #: Words of a thought: an output with them is not an answer as a whole.
 _THOUGHT = re.compile(
-    r"\b(?:let me|wait,|hmm|hold on|i['\u2019]m not sure|i need to|i think"
+    r"\b(?:let me(?! know| explain| help| walk)|wait,|hmm|hold on|i['\u2019]m not sure|i need to|i think"
     r"|let['\u2019]?s (?:see|check|count|look|think|analy[sz]e|break|start|begin|verify|examine"
     r"|find|calculate|compute|solve|figure"
     r"|try|go|review|determine|double|re))(?![A-Za-z])|让我|等等|我再|再数|不对，|我需要|我想",  # noqa: RUF001 - Chinese punctuation
     re.IGNORECASE,
 )
+#: Words of a long text that works something out, and the fewest equations in one.
+_WORKED = re.compile(
+    r"\bstep[- ]by[- ]step\b|\bstep 1\b|\bto solve\b|\Aokay\b|第一步|步骤一|^解[:：]",  # noqa: RUF001 - a full-width colon
+    re.IGNORECASE | re.MULTILINE,
+)
+_EQUATIONS = 12
 #: The beginning of a section that announces an answer and does not give it.
 _ANNOUNCED = re.compile(
     r"\A\W*(?:to (?:answer|address|solve)\b|let['\u2019]?s|let us|first,)|\bwe (?:need|have"
@@ -70,13 +79,50 @@ _UNDETERMINED = re.compile(
     r"|(?:答案|选项).{0,12}(?:无法|不能|需要)",
     re.IGNORECASE,
 )
-#: An option at the end of a text.
-_OPTION = re.compile(r"\W{0,6}(?:option |choice |选项?)?\W?[A-Za-z]\W{0,6}", re.IGNORECASE)
+#: What is said of an answer without stating one: "the answer depends on", "答案很明显".
+_SPOKEN_OF = re.compile(
+    r"\banswers?[ ](?:also |still |then |only )?(?:depends?|lies?|var(?:y|ies)|follows?|requires?|needs?|can|could|may"
+    r"|might|has|have|comes?[ ](?:from|with)|makes?|matters?|does|did|will)\b"
+    r"|答案.{0,2}(?:很|非常|十分|显而易见|明显|清楚|清晰|明确|不确定|不明|不唯一|取决于|未知|呼之欲出|可能有|见[上下]|如[上下])",
+    re.IGNORECASE,
+)
 #: The rank of the heading "Final Answer".
 _STRONG = 2
 #: The marks of a quotation, and of a list with one item.
 _QUOTED = re.compile(r"^[ \t]*+>[ \t]?", re.MULTILINE)
+#: A number that is a line, in digits or words, with a short unit.
+_NUMBER = re.compile(
+    r"[-+\u2212]?[$€£¥]?\d[\d,.:/]{0,20}+(?: ?(?:%|°[CF]?|[^\W\d_]{1,12}))?|one|two|three|four|five|six|seven|eight"
+    r"|nine|ten|eleven|twelve|zero|none|yes|no|[零一二两三四五六七八九十百]{1,6}[^\W\d_]?|是|否",
+    re.IGNORECASE,
+)
 _BULLET = re.compile(r"\A[-*+•][ \t]++(?=\S)")
+#: What some models write after an answer, and before it.
+_HOPE = re.compile(r"[ ]?I hope (?:it|this) is correct\b", re.IGNORECASE)
+_RESTATED = re.compile(r"\A(?:the |my )?(?:final |correct )?answer is:?[ ]", re.IGNORECASE)
+#: Code that is one line and no program.
+_PLAIN_CODE = re.compile(
+    r"```(?:te?xt|plaintext|markdown|latex|math)?[ \t]*\n(?P<content>[^\n`]+)\n```"
+)
+#: A last paragraph that offers help.
+_OFFER = re.compile(
+    r"[\W_]*(?:i hope (?:this|that|it) (?:helps|is)|(?:[a-z]{6} )?(?:let me know|feel free to)"
+    r"|if you (?:have|need) (?:any|more)|would you like|(?:is|are) there (?:any|anything)"
+    r"|希望(?:这|以上|对|能)|如果(?:你|您)?(?:还)?有|如有)",
+    re.IGNORECASE,
+)
+_MOST_OFFER = 200
+#: A label before a result.
+_RESULT = re.compile(
+    r"\A(?:\*\*)?(?:(?:final )?(?:result|output|solution)|final|(?:最终|最后)?(?:结果|结论))"
+    r"(?:\*\*)?[:：](?:\*\*)?[ ]*",  # noqa: RUF001 - a full-width colon
+    re.IGNORECASE,
+)
+#: A few words: no sentence, so that a period after them ends none.
+_FEW_WORDS = re.compile(
+    r"[^\s\u4e00-\u9fff]{1,40}(?: [^\s\u4e00-\u9fff]{1,40}){0,2}|[^\s。]{1,4}。"
+)
+_ANSWER = re.compile(r"\banswers?\b|答案", re.IGNORECASE)
 _VISIBLE = re.compile(r"\w")
 
 
@@ -112,15 +158,6 @@ def extract(source: str | Document, *, ended: bool) -> Answer | None:
         if answer is not None or not ended:
             return answer
     return _Reading(document, ended=ended).answer()
-
-
-def remark(source: str | Document) -> Remark | None:
-    """Return what the last statement about an answer in a text says: that it is right, that it is wrong, or neither.
-
-    A statement of an answer, "the answer is 7", says neither.
-    """
-    document = source if isinstance(source, Document) else Document.of(source)
-    return statements.judgment(document.text, document.stops)
 
 
 def heading(source: str | Document) -> int | None:
@@ -159,21 +196,43 @@ class _Reading:
                 return answer
         if (answer := self._boxed()) is not None or not self._ended:
             return answer
-        return self._stated() or self._concluded() or (None if headings else self._whole())
+        return (
+            self._last_line()
+            or self._stated()
+            or self._concluded()
+            or (None if headings else self._whole())
+        )
 
     # Tags.
 
     def _tagged(self) -> Answer | None:
-        opening, closing = markup.ANSWER_TAGS
-        end = self._text.rfind(closing)
-        start = self._text.rfind(opening, 0, max(end, 0))
-        if start < 0:
+        bounds = self._tags()
+        if bounds is None:
             return None
-        start += len(opening)
+        start, end = bounds
         boxes = [box for box in self._boxes if start <= box.start < end]
         if boxes:
             return self._of_boxes(boxes, "answer_tag")
         return self._of(_unwrap(self._text[start:end]), "answer_tag")
+
+    def _tags(self) -> tuple[int, int] | None:
+        """Return the bounds of the text between the last tags; the model may have ended the text inside of them."""
+        opened: re.Match[str] | None = None
+        bounds: tuple[int, int] | None = None
+        for tag in markup.ANSWER_TAG.finditer(self._text):
+            if self._text[tag.start() - 1 : tag.start()] == "`" == self._text[tag.end() :][:1]:
+                continue  # The text speaks of the tag.
+            if not (tag["closing"] or tag["end"]):
+                opened = tag
+            elif (
+                opened is not None
+                and (opened["name"] or "").casefold() == (tag["name"] or "").casefold()
+            ):
+                bounds, opened = (opened.end(), tag.start()), None
+        if opened is not None and self._ended and self._has_text(opened.end(), len(self._text)):
+            end = markup.OPEN_TAG.search(self._text, opened.end())
+            bounds = (opened.end(), end.start() if end else len(self._text))
+        return bounds
 
     # Headings.
 
@@ -285,11 +344,7 @@ class _Reading:
             and statements.about(text)
         ):
             return None
-        if _QUOTED.match(text):
-            text = _QUOTED.sub("", text).strip()
-        if "\n" not in text:
-            text = _BULLET.sub("", text)
-        return self._of(_unwrap(text) if _single(text) else text, "heading")
+        return self._of(_bare(text), "heading")
 
     # Boxes.
 
@@ -348,6 +403,32 @@ class _Reading:
             end = start + len(self._text[start:end].rstrip().removesuffix("**"))
         return self._of(self._text[start:end], rule, boxed=True)
 
+    # Options and numbers.
+
+    def _last_line(self) -> Answer | None:
+        """Return the last line if it is an option, or a number after a sentence, and not the end of a list."""
+        lines = [line.strip() for line in self._text.splitlines() if line.strip()][-5:]
+        while len(lines) > 1 and len(lines[-1]) <= _MOST_OFFER and _OFFER.match(lines[-1]):
+            lines.pop()
+        if lines[-1:] == ["```"] and lines[-3:-2] and lines[-3].startswith("```"):
+            lines = [*lines[:-3], lines[-2]]  # Code that is this line.
+        line, before = ("", *lines)[-1], ("", "", *lines)[-2]
+        if before.rstrip("*_ ").endswith(_COLONS) and (stated := self._stated()) is not None:
+            return stated
+        if (named := markup.OPTION_AFTER.search(line)) is not None:
+            line = named["option"]
+        option = markup.OPTION.fullmatch(line)
+        if option is not None and named is None:
+            previous = markup.OPTION.fullmatch(before)
+            if previous and previous["letter"].upper() < option["letter"].upper():
+                return None
+        if option is None and not (
+            _NUMBER.fullmatch(_unwrap(line))
+            and (not before or before.rstrip("*_ ").endswith(_ENDINGS))
+        ):
+            return None
+        return self._of(_unwrap(line), "whole")
+
     # Sentences.
 
     def _stated(self) -> Answer | None:
@@ -385,7 +466,11 @@ class _Reading:
             if block.end <= start:
                 continue
             text = self._text[start : block.end]
-            if block.kind is not BlockKind.FORMULA and not text.startswith(("\\[", "$$")):
+            if block.kind not in (
+                BlockKind.FORMULA,
+                BlockKind.LIST,
+                BlockKind.TABLE,
+            ) and not text.startswith(("\\[", "$$")):
                 text = text.split("\n", 1)[0]
             return text if len(text) <= _INTRODUCED else ""
         return ""
@@ -401,6 +486,8 @@ class _Reading:
         """Return the whole text, or its last paragraph if that alone states something after a thought."""
         text = self._text.strip()
         paragraphs = list(self._document.paragraphs())
+        while len(paragraphs) > 1 and self._offers(paragraphs[-1]):
+            paragraphs.pop()
         if not paragraphs or markup.BOX.search(text) or text.endswith(_COLONS):
             return None
         block = paragraphs[-1][-1]
@@ -409,25 +496,31 @@ class _Reading:
             return self._of(_unwrap(last), "whole")
         paragraph = self._text[paragraphs[-1][0].start : block.end]
         stated = statements.statements(self._text, self._document.stops)
-        line = last.rsplit("\n", 1)[-1].strip()
-        if _UNDETERMINED.search(paragraph) or remark(paragraph) is not None:
+        if _UNDETERMINED.search(paragraph) or _judges(paragraph):
             whole = ""
         elif len(text) <= _WHOLE and not stated and not self._thinks():
-            whole = text
-        elif block.kind is BlockKind.TEXT and _OPTION.fullmatch(line):
-            whole = _unwrap(line)
-        elif (stated and stated[-1].at >= paragraphs[-1][0].start) or not self._states(paragraph):
+            whole = _unwrap(text) if _FEW_WORDS.fullmatch(text) else text
+        elif stated and stated[-1].at >= paragraphs[-1][0].start:
             whole = ""
+        elif self._states(paragraph):
+            whole = _labeled(paragraph)
         else:
-            whole = paragraph
+            whole = text if not stated and not self._thinks() and _essay(text) else ""
         return self._of(whole, "whole")
 
+    def _offers(self, paragraph: Sequence[Block]) -> bool:
+        text = self._text[paragraph[0].start : paragraph[-1].end]
+        return len(text) <= _MOST_OFFER and _OFFER.match(text) is not None
+
     def _introduced(self, block: Block, last: str) -> bool:
-        """Whether the last block is an option or a short line after a colon."""
-        if block.kind is not BlockKind.TEXT or "\n" in last or len(last) > _SHORT:
+        """Whether the last block is a formula or a short line after a colon."""
+        formula = block.kind is BlockKind.FORMULA
+        if not (formula or (block.kind is BlockKind.TEXT and "\n" not in last)):
+            return False
+        if len(last) > (_CONCLUDING if formula else _SHORT):
             return False
         before = self._text[: block.start].rstrip(" \n\t*_")
-        return before.endswith(_COLONS) or _OPTION.fullmatch(last) is not None
+        return before.endswith(_COLONS)
 
     def _thinks(self) -> bool:
         """Whether the text has words of a thought, or takes something back."""
@@ -455,6 +548,48 @@ class _Reading:
         return _answer(text, plain(text), rule)
 
 
+def _essay(text: str) -> bool:
+    """Whether a long text explains, and does not work something out."""
+    return (
+        len(text) <= _LONG
+        and text.rstrip(' *_)”"').endswith(_ENDINGS)
+        and text.count("=") < _EQUATIONS
+        and _WORKED.search(text) is None
+    )
+
+
+def _bare(section: str) -> str:
+    """Return a section without an explanation, the marks of a quotation, of a list with one item, and of code."""
+    text = section
+    if (explained := markup.EXPLANATION.search(text)) is not None:
+        text = text[: explained.start()]
+    if (hope := _HOPE.search(text)) is not None:
+        text = _RESTATED.sub("", text[: hope.start()])
+    if _QUOTED.match(text):
+        text = _QUOTED.sub("", text).strip()
+    if "\n" not in text:
+        text = _BULLET.sub("", text)
+    if (fence := _PLAIN_CODE.fullmatch(text)) is not None:
+        text = fence["content"]
+    return _unwrap(text) if _single(text) else text
+
+
+def _labeled(paragraph: str) -> str:
+    """Return what follows the label of a result, or the paragraph."""
+    label = _RESULT.match(paragraph)
+    return paragraph if label is None else _unwrap(paragraph[label.end() :])
+
+
+def _judges(paragraph: str) -> bool:
+    """Whether a paragraph says that an answer is right or wrong, or is short and speaks of it."""
+    if len(paragraph) <= _CONCLUDING and _SPOKEN_OF.search(paragraph):
+        return True
+    return any(
+        _ANSWER.search(sentence) and remarks.remark(sentence) is not None
+        for sentence in remarks.sentences(paragraph)
+    )
+
+
 def _answer(tex: str, text: str, rule: Rule) -> Answer | None:
     if not text.strip():
         return None
@@ -468,7 +603,7 @@ def _single(text: str) -> bool:
 
 def _unwrap(text: str) -> str:
     """Return ``text`` without the Markdown and LaTeX around it and without a final period."""
-    text = text.strip().rstrip(_STOPS)
+    text = _stopless(text.strip())
     if text.count("**") == 1:  # The opening ones are before the heading: "**Final Answer: 6**".
         text = text.removesuffix("**").removeprefix("**").strip()
     for left, right in _WRAPPINGS:
@@ -476,4 +611,9 @@ def _unwrap(text: str) -> str:
             inner = text[len(left) : -len(right)]
             if left not in inner and right not in inner:
                 text = inner.strip()
-    return text.rstrip(_STOPS)
+    return _stopless(text)
+
+
+def _stopless(text: str) -> str:
+    """Return ``text`` without a final period, unless an abbreviation has it: p.m., U.S.A."""
+    return text.rstrip() if _ABBREVIATION.search(text) else text.rstrip(_STOPS)

@@ -36,6 +36,33 @@ _CHINESE = re.compile(
     r"(?:帮助|协助|提供|回答|满足|完成|处理|讨论|识别|继续|回应|参与|给出|生成|您的|你的|这个问题|该请求|此请求)",
     re.IGNORECASE,
 )
+#: The model says that it gets no image at all: "I cannot view images", but not "I cannot see the image clearly".
+_IMAGES = (
+    r"(?:the|this|that|any|an|your|actual|images?|uploaded|attached|provided|shared"
+    r"|linked|external|visual|or|of)[ ]"
+)
+_SIGHTLESS = re.compile(
+    r"(?:\A\W*|[,;][ ]|\b(?:and|but|so|that|model|assistant|ai|sorry|unfortunately)[ ])i\b[^.!?\n]{0,30}?"
+    r"(?:\bcan ?not|n['\u2019]t|\bnot|\bunable|\black|\bno|\bwithout)\b[^.!?\n]{0,40}?\b"
+    r"(?:view|see|access(?:[ ]to)?|open|perceive|process|analy[sz]e|interpret|display|load|receive|examine"
+    r"|visual|look at)"
+    rf"(?:ing)?[ ](?:(?:or|and) [a-z]{{1,12}}[ ])?(?:{_IMAGES}){{0,5}}"
+    r"(?:images?|pictures?|photos?(?:graphs?)?|attachments?|files?|visual (?:content|input|data|information)"
+    r"|capabilit(?:y|ies))"
+    r"(?:[ ](?:directly|here|at (?:the|this) (?:moment|time)|right now|yet|or \w{1,12}"
+    r"|in (?:this|your|our|the) (?:chat|conversation|message|prompt|question|request)))?"
+    r"(?=[.,;!]|[ ](?:and|so|as|but|because|since|that (?:you|was|were)|you|attached|provided|uploaded)\b|\s*\Z)"
+    r"|\bno (?:image|picture|photo)s? (?:(?:is|was|were|has been|have been) )?"
+    r"(?:attached|provided|uploaded|included|shared)\b"
+    r"|there (?:is|was|seems to be) no (?:image|picture|photo)(?=[.,])",
+    re.IGNORECASE,
+)
+_SIGHTLESS_CHINESE = re.compile(
+    r"(?:看不到|看不见|收不到|打不开|(?:无法|不能|没办法|没有办法|不具备|没有|未能)(?:直接|实际|真正)?"
+    r"(?:查看|看到|看见|访问|打开|浏览|识别|感知|处理|分析|读取|显示|接收|收到|观察|获取)(?:或\w{2})?)(?:到|和处理|任何|您|你|所|提供|上传|发送|分享|的|这张|该|此|具体|实际){0,6}"
+    r"(?:图片|图像|照片|视觉(?:内容|信息)|附件|图)(?:的能力|内容)?(?=[，。,.；！]|因|所以|\Z)"  # noqa: RUF001 - Chinese punctuation
+    r"|(?:没有|未)(?:提供|上传|附上|附带)(?:任何)?(?:图片|图像|照片)"
+)
 #: The reason is the image, not the request: an answer that the question cannot be answered.
 _SIGHT = re.compile(
     r"\b(?:image|picture|photo|figure|diagram|text|blurr\w*|unclear|visible|legible|resolution"
@@ -52,7 +79,9 @@ _PERSONS = re.compile(
 )
 _CONTINUES = re.compile(
     r"\b(?:however(?!,? i can (?:suggest|recommend|assist|help|try|refer))|but i can(?! ?not|['\u2019]?t)"
-    r"|here (?:is|are)|instead,? i can (?:tell|describe|say)|based on)\b|但是?我可以|不过|以下是",
+    r"|here (?:is|are)|the answer (?:is|would|should)|答案(?:是|为)|instead,? i can (?:tell|describe|say)"
+    r"|based on (?!(?:a |the |your |any |textual |written |text[- ]based )*"
+    r"(?:input|descriptions?|text|prompts?|question)\b))\b|但是?我可以|不过|以下是",
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?。！？]+(?=\s|\Z|[^\x00-\x7f])")  # noqa: RUF001 - Chinese punctuation
@@ -68,6 +97,9 @@ def refuses(text: str) -> bool:
         return False
     if "\\boxed" in bare or _CONTINUES.search(bare):
         return False
+    first = _SENTENCE.split(bare, 1)[0] + "."
+    if _SIGHTLESS.search(first) or _SIGHTLESS_CHINESE.search(first):
+        return True
     refusal = _ENGLISH.match(bare) or _CHINESE.match(bare)
     if refusal is None:
         return False

@@ -52,7 +52,7 @@ _ENGLISH = re.compile(
     re.IGNORECASE,
 )
 _CHINESE = re.compile(
-    r"(?:答案|正确的?选项|正確的?選項)(?:就|应该|應該|应当|应|應|也|便|即|可能|只能|只会|当然|显然|确实|仍然|仍|还|還|都|最终|因此|因而|会|會|将|一定|肯定"
+    r"(?:答案|正确的?选项|正確的?選項|(?:最终|最后|所以|因此)的?结果)(?:就|应该|應該|应当|应|應|也|便|即|可能|只能|只会|当然|显然|确实|仍然|仍|还|還|都|最终|因此|因而|会|會|将|一定|肯定"
     r"|必然|大概){0,3}+"
     r"(?P<negated>并?不|并?非)?+(?P<copula>是|为|為|选择?|選擇?|等于|等於|=|(?=[:：]))[ ]{0,4}+(?P<colon>[:：]?)"  # noqa: RUF001 - full-width
 )
@@ -68,6 +68,14 @@ _PICKED = re.compile(
     r"|go[ ]with|opt[ ]for|going[ ]with)"
     r"(?:[ ](?:the[ ])?(?:option|choice|answer|letter))?[ ][*(]{0,3}(?P<letter>(?-i:[A-Z]))(?=[)*.,;:]|\s{0,4}\Z|\n)",
     re.IGNORECASE,
+)
+#: The correct option before the words: "B is the correct answer", "option B is correct".
+_REVERSED = re.compile(
+    r"(?:\b(?P<named>(?:option|choice|answer)[ ])[*(]{0,3}|(?:^|(?<=[\s(*]))[*(]{0,3})"
+    r"(?P<letter>(?-i:[A-Z])(?=[)* ])|(?<=[ *])\d{1,9}(?=[* ]))[)*]{0,4}+[ ]is[ ](?:therefore[ ]|thus[ ]|clearly[ ])?"
+    r"(?:the[ ](?:correct|right|best|only correct)[ ](?:answer|option|choice)"
+    r"|(?(named)(?:the[ ])?(?:correct|right)(?![ ][a-z])|\Z\A))",
+    re.IGNORECASE | re.MULTILINE,
 )
 #: Words before a statement, in its sentence, after which it states nothing.
 _HYPOTHETICAL = re.compile(
@@ -98,7 +106,7 @@ _DOUBT = re.compile(
 #: The edge of a word in Latin letters; other scripts have no spaces.
 _WORD_END = r"(?![A-Za-z])"
 _AFFIRMING = (
-    r"(?:(?:very|quite|completely|absolutely|entirely|perfectly|in fact|indeed|both|all|also|still)[ ])?"
+    r"(?:(?:[a-z]{2,15}ly|very|quite|in fact|indeed|both|all|also|still|almost|most)[ ]){0,3}"
     r"(?:correct|right|true|valid|confirmed|verified|consistent|accurate|fine|sound|reasonable"
     r"|plausible|justified|supported"
     r"|validated|well[- ]supported|ok|okay|unchanged|the same|as (?:before|i said)|unlikely to change)"
@@ -108,7 +116,7 @@ _AFFIRMING_CJK = (
     r"|没问题|没有问题|无误|無誤|准确|合理|一致|可靠|成立|吻合|可信)"
 )
 _DENYING = (
-    r"(?:(?:very|quite|completely|absolutely|entirely|clearly|also|actually|probably|likely|in fact)[ ])?"
+    r"(?:(?:[a-z]{2,15}ly|very|quite|in fact|also|still|almost|most)[ ]){0,3}"
     r"(?:wrong|incorrect|false|mistaken|invalid|inaccurate|inconsistent|flawed|off|doubtful"
     r"|questionable|unsupported|incomplete"
     r"|not (?:quite |entirely |necessarily )?(?:correct|right|true|valid|accurate|consistent"
@@ -120,75 +128,82 @@ _DENYING_CJK = (
 )
 _NEUTRAL = (
     r"(?:(?:quite|very|pretty|fairly|rather|really|most)[ ])?"
-    r"(?:clear|clearly|obvious|evident|straightforward|simple|easy|hard|difficult|tricky"
-    r"|interesting|important|necessary|needed"
-    r"|supposed|given (?:as|in|by|to|at|that|here|above|below)|given\W*\Z|marked|stated|shown"
-    r"|provided|listed|labell?ed|expected"
-    r"|known|unknown|unclear|uncertain|unsure|ambiguous|obtained|found|derived|determined"
-    r"|computed|calculated|based on"
-    r"|required|requested|asked|missing|hidden|incomplete|close|likely to|going to|meant|intended"
-    r"|considered|being|been|presented"
-    r"|that|what|where|how|why|whether|because|since|if|not|n['\u2019]t|never|either|one of"
-    r"|some(?:where|thing)|somewhat|different|another"
-    r"|to (?:be|find|determine|see|check|look|count|use|identify)|in (?:the )?(?:image|text"
-    r"|question|options|list|form|format|terms)"
-    r"|as (?:shown|stated|given|above|described|i|we|it)|above|already|so|my|your|also|something"
-    r"|more|less|this|it|we|i"
-    r"|among|not listed|up to|there|here|boxed|the (?:one|number|value|option|same|correct|right"
+    r"(?:clearly|important|necessary"
+    r"|supposed|being|been"
+    r"|that|what|where|how|why|whether|since|if|not|n['\u2019]t|never|either|one of"
+    r"|some(?:where|thing)|somewhat|different|another|likely to|going to|incomplete|missing|expected"
+    r"|required|requested|asked"
+    r"|known|unknown|unsure|hidden|close|meant|intended|considered|needed"
+    r"|to (?:be|find|determine|see|check|look|count|use|identify)"
+    r"|in (?:the )?(?:image|text|question|options|list|form|format|terms)"
+    r"|as (?:shown|stated|given|above|below|described|follows|i|we|it)|already|so|my|your|also|something"
+    r"|(?:more|less)(?! than)|this|it|we|i"
+    r"|among|not listed|up (?:to|for)|there|here|boxed|the (?:one|number|value|option|same|correct|right"
     r"|result|answer) (?:that|which|we|i|in|from|of the (?:question|options)))"
 )
+#: How something is said about an answer: clearly, not, almost certainly.
+_MANNER = (
+    r"(?:(?:[a-z]{2,15}ly|already|quite|very|pretty|rather|most|almost|still|not|just|now|also|even|well|right|self|then"
+    r"|therefore|often|too|n['\u2019]t)[ -]){0,3}+"
+)
+#: What follows a description of an answer: "found in the table"; not what follows that of a thing: "found objects".
+_ON = (
+    r"(?=\W*\Z|[ ]?[,;:.!?)*]|[ ](?:in|on|at|by|as|from|to|with|within|under|below|above|beneath|behind|next|near|here"
+    r"|there|for|of|that|because|since|if|when|where|and|but|or|so|right|directly|clearly|enough|using|through|via|after"
+    r"|before|only|later|earlier|explicitly)\b)"
+)
+_PLACES = (
+    r"(?:text|caption|chart|legend|question|options?|title|passage|paragraph|footnote|description|table|graph|diagram"
+    r"|figure|image|picture|photo|photograph|prompt|problem|list|data|section|sentence|article|context|choices|statement"
+    r"|instructions?)"
+)
+_DESCRIBED = (
+    rf"{_MANNER}(?:"
+    # Described: visible, shown, written on the sign.
+    r"(?:visible|readable|legible|illegible|determinable|identifiable|recogni[sz]able|available|accessible|shown|given|found"
+    r"|written|printed|stated|marked|provided|listed|labell?ed|presented|displayed|depicted|illustrated|explained"
+    r"|discussed|described|mentioned|highlighted|circled|underlined|indicated|implied|suggested|included|contained"
+    r"|located|hidden|buried|obscured|derived|determined|obtained|computed|calculated|reached|inferred|deduced|read"
+    r"|supported|based|known|seen|spelled out|revealed|repeated|encoded|embedded"
+    # Judged: obvious, trivial.
+    r"|clear|unclear|obvious|evident|apparent|straightforward|trivial|debatable|arguable|disputed|contested|subjective"
+    r"|objective|ambiguous|uncertain|plausible|surprising|interesting|intuitive|simple|easy|hard|difficult|tricky"
+    r"|complicated|complex|dependent|contingent|unique|important|impossible|possible|indeterminate(?=[ ])"
+    rf"|inconclusive|questionable|unambiguous|unsurprising|noticeable){_ON}"
+    r"|(?:open|subject|left|related|similar|close|limited) (?:to|up)\b|a matter of\b|out of\b(?= (?:reach|scope))"
+    # Where: in the caption, on the next page, below.
+    rf"|(?:in|within|inside|from|at)[ ](?:the|this|that|its|one of the|a|plain)[ ]?(?:[a-z]{{3,10}}[ ])?"
+    rf"(?:{_PLACES}(?![ ](?:on|to) the (?:left|right))|sight\b)|on (?:the )?(?:[a-z]{{3,10}} )?page\b"
+    r"|(?:in|of) the (?:form|format|shape)\b|in plain sight\b"
+    rf"|(?:above|below|beneath|underneath)(?=\W*\Z|[ ]?[,;:]|[ ](?:in|on)\b|[ ](?:the|this) {_PLACES}\b))"
+    r"|too [a-z]{3,12}(?=\W*\Z| to\b| for\b)"
+)
 _NEUTRAL_CJK = (
-    r"(?:很|非常|十分)?(?:显而易见|不言|简单|容易|清晰)|(?:否(?=正|对|合|是|有|为|准|一)|什么|多少|哪|几(?!何)|根据|基于|通过|由|给出|给定|给的|明确|清楚|显然|明显|已知|未知|确定|不确定|唯一|怎|如何"
-    r"|不是|非|不|没有|没|我|你|这|那|它|要|需要|可以|能|在.{0,8}中|从|按|因为|由于)"
+    r"(?:很|非常|十分|已经?|比较|相当|直接|清楚地?|清晰地?|明确地?|明显地?|被|都|也|还|仍然?)*"
+    r"(?:显而易见|不言|简单|容易|清晰|可见|可以|模糊|含糊|写在|印在|写|标在|标注|标明|显示|隐藏|藏在|有争议|无法|难以|见仁见智|主观|呼之欲出"
+    r"|否(?=正|对|合|是|有|为|准|一)|什么|多少|哪|几(?!何)|根据|基于|通过|由|给出|给定|给的|明确|清楚|显然|明显|已知|未知|确定|不确定|唯一(?!性)|怎|如何"
+    r"|不是|非(?!洲)|不|没有|没|我|你|这|那|它|要|需要|能|在.{0,8}(?:中|表|图)|从|按|因为|由于|如[下上]|见[下上])"
 )
 _ABOUT = (
     (Remark.DENIES, re.compile(rf"(?:{_DENYING}){_WORD_END}|{_DENYING_CJK}", re.IGNORECASE)),
     (Remark.AFFIRMS, re.compile(rf"(?:{_AFFIRMING}){_WORD_END}|{_AFFIRMING_CJK}", re.IGNORECASE)),
-    (Remark.NEUTRAL, re.compile(rf"(?:{_NEUTRAL}){_WORD_END}|{_NEUTRAL_CJK}", re.IGNORECASE)),
+    (
+        Remark.NEUTRAL,
+        re.compile(rf"(?:{_NEUTRAL}){_WORD_END}|{_DESCRIBED}|{_NEUTRAL_CJK}", re.IGNORECASE),
+    ),
 )
 #: Answers that begin like a remark: "right side", "the same color"; also true and false, which answer many questions.
 _NO_REMARK = re.compile(
     r"right[ -](?:side|hand|turn|arrow|one|angle|triangle|of|and|to)\b|the same (?:colou?r"
     r"|size|shape|number|as)\b"
-    r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b|(?:不锈钢|没有|不是|不|不能|不会|不可以|非洲)\W*\Z",
+    r"|(?:true|false)\W*\Z|off\W*\Z|one of (?:the )?(?:two|three)\b"
+    r"|(?:不锈钢|没有|不是|不|不能|不会|不可以|可以|能|非洲)\W*\Z",
     re.IGNORECASE,
 )
 #: Words that are an answer if they are emphasized: "the answer is **right**".
 _EMPHASIZED = re.compile(
     r"(?:\*{1,3}|[\"“`(])(?:right|off|fine|clear|simple|valid|unknown)(?:\*{1,3}|[\"”`)])",
     re.IGNORECASE,
-)
-#: Sentences about an answer without "is".
-_JUDGMENTS = (
-    (
-        Remark.DENIES,
-        re.compile(
-            r"\banswers?\b[^.!?\n。]{0,40}\b(?:is(?:n['\u2019]?t| not)|are(?:n['\u2019]?t| not)"
-            r"|was(?:n['\u2019]?t| not)|does(?:n['\u2019]?t| not) (?:hold|match|fit|agree))\b"
-            r"[ ]?(?:correct|right|true|valid|accurate|up|consistent|supported)?"
-            r"|\bi (?:was|am|made|have made|may have made) (?:wrong|mistaken|incorrect|an? (?:mistake|error))\b"
-            r"|\b(?:need|have|want) to (?:correct|revise|change) (?:my|the) answer\b|\bcontradicts? (?:my"
-            r"|the|that) (?:\w+ )?answer\b"
-            rf"|答案[^不没沒无無]{{0,6}}?(?:{_DENYING_CJK})|我(?:之前|刚才)?(?:错了|弄错了|数错了|看错了)",
-            re.IGNORECASE,
-        ),
-    ),
-    (
-        Remark.AFFIRMS,
-        re.compile(
-            r"\b(?:confirm|verif(?:y|ies)|support|validate|justif(?:y|ies))(?:s|ed|ing)? (?:that )?(?:my"
-            r"|the|this|our|that) (?:\w+ ){0,2}answer\b"
-            r"|\b(?:my|the|this|our|first|initial|original|previous) answer (?:still )?(?:holds|stands"
-            r"|checks out|is confirmed|matches|agrees|fits|was right|was correct)\b"
-            r"|\bi (?:was|am) (?:right|correct)\b|\b(?:match(?:es)?|agrees? with|consistent with) (?:my"
-            r"|the|our) (?:\w+ ){0,2}answer\b"
-            r"|\bstand by (?:my|the) (?:\w+ )?answer\b|\bno (?:change|correction) (?:is )?(?:needed"
-            r"|required|necessary)\b"
-            rf"|答案[^不没沒无無错有误非]{{0,6}}?(?:{_AFFIRMING_CJK})|(?:确认|验证|证实|支持|坚持)(?:了)?.{{0,6}}答案|答案(?:得到)?(?:了)?(?:确认|验证"
-            rf"|证实)|答案不变|我(?:之前|刚才)?(?:是对的|没错)",
-            re.IGNORECASE,
-        ),
-    ),
 )
 #: The most characters of a sentence that are read.
 _REACH = 500
@@ -203,6 +218,11 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _LINE_END = re.compile(r"[。！？!?]+|\.(?=\s|\Z|[\"”’)*_])")  # noqa: RUF001 - Chinese punctuation
+#: Abbreviations before a name and before a number, and what follows them.
+_ABBREVIATION = re.compile(
+    r"\b(?:(?P<name>Dr|Mr|Mrs|Ms|St|Prof|Mt|Gen|Lt|Capt|Sgt|Rev)|(?P<number>No|Nos|Fig|Eq|ft|vol|pp?|approx|ca))\.\Z"
+)
+_ABBREVIATED = {"name": re.compile(r"[ ][A-Z][\w.]"), "number": re.compile(r"[ ]\d")}
 
 
 @dataclass(frozen=True)
@@ -241,26 +261,8 @@ def statements(text: str, stops: Sequence[int], start: int = 0) -> list[Statemen
     return sorted(gathered.values(), key=lambda statement: statement.at)
 
 
-def judgment(text: str, stops: Sequence[int]) -> Remark | None:
-    """Return what the last statement about an answer in ``text`` says about it.
-
-    Returns:
-        :attr:`Remark.AFFIRMS`, :attr:`Remark.DENIES`, or None if the last statement says neither.
-    """
-    remarks = [(s.at, s.remark) for s in statements(text, stops)]
-    for remark, pattern in _JUDGMENTS:
-        remarks += [(match.start(), remark) for match in pattern.finditer(text)]
-    # Neutral remarks say nothing, and neither do those about an answer that a condition supposes.
-    said = [
-        (at, remark)
-        for at, remark in sorted(remarks, key=lambda entry: entry[0])
-        if remark is not Remark.NEUTRAL
-    ]
-    return said[-1][1] if said else None
-
-
 def _matches(text: str, start: int) -> Iterator[re.Match[str]]:
-    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, _PICKED, markup.LABEL):
+    for pattern in (_ENGLISH, _CHINESE, _CHOSEN, _PICKED, _REVERSED, markup.LABEL):
         yield from pattern.finditer(text, start)
 
 
@@ -312,12 +314,22 @@ def _sentence_start(text: str, stops: Sequence[int], at: int) -> int:
 
 def _sentence_end(text: str, stops: Sequence[int], at: int) -> int:
     line = _line_end(text, at)
-    index = bisect.bisect_right(stops, at)
-    if index < len(stops) and stops[index] <= line:
-        return stops[index]
+    for index in range(bisect.bisect_right(stops, at), len(stops)):
+        if stops[index] > line:
+            break
+        if not _abbreviates(text, at, stops[index]):
+            return stops[index]
     # A list has no sentences.
-    cut = _LINE_END.search(text, at, line)
-    return cut.end() if cut else line
+    for cut in _LINE_END.finditer(text, at, line):
+        if not _abbreviates(text, at, cut.end()):
+            return cut.end()
+    return line
+
+
+def _abbreviates(text: str, at: int, end: int) -> bool:
+    """Whether the period before ``end`` is that of an abbreviation: St. Louis, No. 6."""
+    before = _ABBREVIATION.search(text, max(at, end - 8), end)
+    return before is not None and _ABBREVIATED[before.lastgroup or ""].match(text, end) is not None
 
 
 def _line_end(text: str, at: int) -> int:

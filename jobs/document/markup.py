@@ -20,7 +20,7 @@ _LEAD = (
 )
 #: What emphasizes a heading. A line without it is no heading.
 _HASH = r"(?P<hash>\#{1,6}+)[ \t]{0,8}+"
-_OPEN = r"(?:\*{1,3}+|_{2,3}+|[【〖「\[]|\\(?:textbf|underline|(?:sub){0,2}section\*?|paragraph)\{)"
+_OPEN = r"(?:\*{1,3}+_?+|_\*{1,3}+|_{2,3}+|[【〖「\[]|\\(?:textbf|underline|(?:sub){0,2}section\*?|paragraph)\{)"
 #: An emoji, a number or "Step 5:" before the words.
 _ORNAMENT = (
     r"(?:[^\w\s\x00-\x7f【】〖〗「」]{1,3}+[ \t]{0,4}+)?+"
@@ -41,7 +41,7 @@ _COLON = (
     r"|\bis\b|\bare\b|是|为|為)?+[ \t]{0,4}+"
 )
 _COLON_INSIDE, _COLON_AFTER = (_COLON.replace("colon", name) for name in ("inside", "after"))
-_CLOSE = r"(?P<close>\*{1,3}+|_{2,3}+|[】〗」\]]|\})?+"
+_CLOSE = r"(?P<close>_?+\*{1,3}+_?+|_{2,3}+|[】〗」\]]|\})?+"
 _HEADING = re.compile(
     rf"{_LEAD}(?:{_HASH}(?P<both>{_OPEN})?+|(?P<open>{_OPEN}))[ \t]{{0,4}}+{_ORNAMENT}(?P<inner>{_OPEN})?+{_WORDS}"
     rf"{_PARENTHESIS}{_COLON_INSIDE}{_CLOSE}(?(inside)|{_PARENTHESIS})"
@@ -136,9 +136,37 @@ AFTERWORD = re.compile(
     r"|解析|解释|解釋|说明|說明|理由|验证|驗證|检验|检查|注|备注|分析|推理)(?![A-Za-z])",
     re.IGNORECASE,
 )
+#: A line that begins such an explanation without a title.
+EXPLANATION = re.compile(
+    r"\n[ \t]*+(?:【(?:解析|详解|解释|说明|分析|理由|思路|点评)】"
+    r"|(?:\*\*)?(?:Explanation|Reasoning|Reason|Justification|解析|解释|理由)(?:\*\*)?[:：])"  # noqa: RUF001 - a full-width colon
+)
 #: The tags of sister models.
 THOUGHT_END = "</think>"
-ANSWER_TAGS = ("<answer>", "</answer>")
+ANSWER_TAG = re.compile(
+    r"<(?P<closing>/?)(?P<name>(?:final[ _-]?)?answer|conclusion)>"
+    r"|<\|(?:begin|(?P<end>end))_of_box\|>",
+    re.IGNORECASE,
+)
+#: A tag that the text ends inside of.
+OPEN_TAG = re.compile(r"</[A-Za-z_]{0,12}+\Z")
+
+# Options.
+
+#: A line that is one of several options: (B), **B.**, (A) a desk, A. desk; not "(A) is wrong" or "A lamp".
+OPTION = re.compile(
+    r"(?:option |choice |选项?)?(?:\\\()?+[ \t>*_$`(（\[【{]{0,8}+(?:option |choice )?[(（\[【]?"  # noqa: RUF001 - full-width
+    r"(?P<letter>(?-i:[A-Z])|[a-z](?=[)）]))"  # noqa: RUF001 - full-width
+    r"(?:[ \t)）\]】}.。:：*_$`]{0,8}+(?:\\\))?+\Z"  # noqa: RUF001 - full-width
+    r"|(?:[)）\]】]{1,2}+[.:：*_]{0,4}+|\*{0,3}+[.:：、]\*{0,3}+(?![A-Za-z\d]))[ \t]{0,4}+"  # noqa: RUF001 - full-width
+    r"(?!(?:is|are|was|were|has|have|does|do|can|could|would|will|should|seems?|shows?|because|since|and|or|but|not)\b"
+    r"|不|是|和|因|也|错|对)(?P<text>[^\n]{1,100}?)\Z)",
+    re.IGNORECASE,
+)
+#: An option in brackets after the last sentence of a line: "The lamp is near. (A)".
+OPTION_AFTER = re.compile(
+    r"(?:(?<=[.!?] )|(?<=[。！？]))[*_]{0,3}+(?P<option>[(（][A-Z][)）][^()（）.!?。！？\n]{0,40}+\.?+[*_]{0,3}+)\Z"  # noqa: RUF001 - full-width
+)
 
 # Boxes.
 

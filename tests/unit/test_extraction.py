@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from jobs.answers import extraction, model_refusals
 from jobs.answers.extraction import Answer
-from jobs.answers.statements import Remark
 from jobs.document import markup
 
 #: A thought before the answer, in which something is counted again.
@@ -205,6 +204,65 @@ def test_the_forms_of_other_models(trace: str, text: str, rule: extraction.Rule)
 
 
 @pytest.mark.parametrize(
+    ("ending", "text", "rule"),
+    [
+        ("**_Final Answer_**\n\n6", "6", "heading"),
+        ("_**Final Answer**_: 6", "6", "heading"),
+        ("**Final Answer: The final answer is $6$. I hope it is correct.**", "6", "heading"),
+        ("Answer:\n\n- left: 2\n- right: 4", "- left: 2\n- right: 4", "label"),
+        ("**Final Answer**\n\n```\n6\n```", "6", "heading"),
+        ("Hence, **B** is the correct answer.", "B", "phrase"),
+        ("Therefore, option B is correct.", "B", "phrase"),
+        ("(B) is the correct answer.", "B", "phrase"),
+        ("Result: 6", "6", "whole"),
+        ("**Result:** 6", "6", "whole"),
+        ("【答案】6\n【解析】两组三盏。", "6", "heading"),
+        ("最终结果为6。", "6", "phrase"),
+        ("最终结果：6", "6", "phrase"),  # noqa: RUF001 - full-width punctuation
+        ("<|begin_of_box|>6<|end_of_box|>", "6", "answer_tag"),
+        ("<FINAL_ANSWER>6</FINAL_ANSWER>", "6", "answer_tag"),
+        ("<CONCLUSION> (A) </CONCLUSION>", "(A)", "answer_tag"),
+        ("<answer>6", "6", "answer_tag"),
+        ("<answer>6</ans", "6", "answer_tag"),
+        ("The answer is 3:45 p.m.", "3:45 p.m.", "phrase"),
+        ("The answer is Dr. Smith.", "Dr. Smith", "phrase"),
+        ("The answer is St. Louis, Missouri.", "St. Louis, Missouri", "phrase"),
+        ("The answer is No. 6.", "No. 6", "phrase"),
+        ("The answer is 6 ft. 2 in.", "6 ft. 2 in", "phrase"),
+        ("The answer is U.S.A.", "U.S.A.", "phrase"),
+        (
+            "Therefore, there are **6** lamps.\n\nI hope this helps!",
+            "Therefore, there are 6 lamps.",
+            "whole",
+        ),
+        ("So it is:\n\n$$x = 6$$", "x = 6", "whole"),
+        ("(B)\n\nLet me know if you need more.", "(B)", "whole"),
+        ("**Final Answer:** 6\nExplanation: three and three.", "6", "heading"),
+        ("Option A is wrong. Option B is correct.", "B", "phrase"),
+        ("The number is:\n\n$$\nx = 6\n$$", "x = 6", "whole"),
+    ],
+)
+def test_what_stands_around_an_answer_is_no_part_of_it(
+    ending: str, text: str, rule: extraction.Rule
+) -> None:
+    assert found(ENGLISH + ending) == (text, rule)
+
+
+def test_a_long_explanation_is_the_answer_and_a_long_working_is_not() -> None:
+    explanation = "An aster is a flower. " + "It grows in the sun. " * 300
+
+    assert found(explanation) == (explanation.strip(), "whole")
+    assert found(f"To solve it, I add the lamps. {explanation}") is None
+    assert found(f"{explanation}It grows in the") is None
+
+
+def test_an_answer_may_speak_of_its_tags() -> None:
+    output = "The tags `<answer>` and `</answer>` enclose it."
+
+    assert found(output) == ("The tags <answer> and </answer> enclose it.", "whole")
+
+
+@pytest.mark.parametrize(
     "sentence",
     [
         "The answer is correct.",
@@ -241,31 +299,62 @@ def test_a_sentence_about_an_answer_is_none(sentence: str) -> None:
     assert found(f"The answer is 5.\n\n{ENGLISH}{sentence}") is None
 
 
+@pytest.mark.parametrize("output", ["6", "(A)", "The flowers are asters.", "是", "图中有两盏灯。"])
+def test_a_short_output_without_a_marker_is_the_answer(output: str) -> None:
+    assert found(output) == (output, "whole")
+
+
+@pytest.mark.parametrize("output", ["6", "B", "(B)", "3.5", "red", "A red lamp", "十二", "是"])
+@pytest.mark.parametrize("stop", [".", "。"])
+def test_a_period_after_a_few_words_is_no_part_of_the_answer(output: str, stop: str) -> None:
+    assert found(output + stop) == (output, "whole")
+
+
 @pytest.mark.parametrize(
-    ("text", "remark"),
+    ("last", "text"),
     [
-        ("Checked. So the answer is correct.", Remark.AFFIRMS),
-        ("I see six lamps, so my answer was right.", Remark.AFFIRMS),
-        ("This confirms my first answer.", Remark.AFFIRMS),
-        ("The answer is indeed correct.", Remark.AFFIRMS),
-        ("…所以答案是正确的。", Remark.AFFIRMS),
-        ("答案没有错。", Remark.AFFIRMS),
-        ("The answer is wrong.", Remark.DENIES),
-        ("The answer is not correct.", Remark.DENIES),
-        ("The answer isn't right.", Remark.DENIES),
-        ("这个答案是错误的。", Remark.DENIES),
-        ("答案不正确。", Remark.DENIES),
-        ("The answer is wrong. No: the answer is correct.", Remark.AFFIRMS),
-        ("The answer is correct. Oh, the answer is 7.", None),
-        ("There are six lamps.", None),
+        *[("(B)", "(B)"), ("B", "B"), ("B.", "B"), ("**(B)**", "(B)"), ("(a)", "(a)")],
+        *[("(A) a desk", "(A) a desk"), ("A. a desk.", "A. a desk"), ("B、灯", "B、灯")],
+        *[("*(B)* lamp", "(B) lamp"), ("**B. lamp**", "B. lamp"), ("Option B", "Option B")],
+        *[("选项B", "选项B"), ("$B$", "B"), ("\\(B\\)", "B"), ("`B`", "B"), ("[B]", "[B]")],
+        *[("```python\nB\n```", "B"), ("(B) 30°.", "(B) 30°"), ("6", "6"), ("**Six**", "Six")],
+        *[
+            ("12 cm", "12 cm"),
+            ("$3.50", "$3.50"),
+            ("六盏", "六盏"),
+            ("The desk is near. (A)", "(A)"),
+        ],
+        ("The desk is near. (A) desk", "(A) desk"),
     ],
 )
-def test_a_remark_affirms_or_denies_an_answer(text: str, remark: Remark | None) -> None:
-    assert extraction.remark(text) is remark
+@pytest.mark.parametrize(
+    "before",
+    [
+        "Question: which one is near? (A) a desk (B) a lamp\nThe desk stands in front.",
+        "Which one is near?\n(A) a desk\n(B) a lamp\n\nThe desk stands in front.\n",
+        f"{ENGLISH}The answer is 3, or C.",
+        f"{CHINESE}灯在桌子后面。\n",
+    ],
+)
+def test_a_last_line_that_is_an_option_or_a_number_is_the_answer(
+    before: str, last: str, text: str
+) -> None:
+    assert found(f"{before}\n{last}") == (text, "whole")
+    assert found(f"{before}\n{last}", ended=False) is None
 
 
-@pytest.mark.parametrize("output", ["6", "B.", "(A)", "The flowers are asters.", "是"])
-def test_a_short_output_without_a_marker_is_the_answer(output: str) -> None:
+@pytest.mark.parametrize(
+    "output",
+    [
+        "Which one is near?\n(A) a desk\n(B) a lamp",
+        "A: a lamp\nB: a desk",
+        "The desk is near.\n(A) is wrong, for the lamp is far.",
+        "It stands next to\nA lamp",
+        "The lamps:\n\n2\n\n4",
+        "It was signed in the\nU.S.A.",
+    ],
+)
+def test_a_last_line_of_a_list_or_of_a_sentence_is_not_the_answer(output: str) -> None:
     assert found(output) == (output, "whole")
 
 
@@ -371,6 +460,72 @@ def test_a_refusal_is_no_answer(output: str) -> None:
 @pytest.mark.parametrize(
     "output",
     [
+        "As an AI language model, I don't have the capability to perceive images. However, I can assist you.",
+        "I'm unable to view images.",
+        "I am unable to see or access images directly.",
+        "Sorry, I can't see images.",
+        "I cannot view the image you uploaded.",
+        "Unfortunately, I don't have the ability to process visual content.",
+        "I'm sorry, but I can't view or analyze images. Please describe the image.",
+        "As a text-based AI, I cannot access attached files.",
+        "I don't have access to the image, so I cannot answer.",
+        "I'm not able to open the attached photo.",
+        "I cannot see any image attached. Please upload it.",
+        "No image was provided. Please attach one.",
+        "There is no image attached to your message.",
+        "I lack the ability to see images.",
+        "I do not see an image in your message. Could you upload it?",
+        "It seems that no image has been uploaded.",
+        "I can't directly view images, but if you describe it, I can help.",
+        "抱歉，我无法查看图片。",  # noqa: RUF001 - full-width punctuation
+        "我无法直接看到您上传的图片，请描述一下。",  # noqa: RUF001 - full-width punctuation
+        "作为一个人工智能语言模型，我不能处理图像。",  # noqa: RUF001 - full-width punctuation
+        "对不起，我没有看到任何图片，请重新上传。",  # noqa: RUF001 - full-width punctuation
+        "很抱歉，我不具备查看图像的能力。",  # noqa: RUF001 - full-width punctuation
+        "您没有上传图片。请上传后再试。",
+        "我无法访问您提供的图片。",
+        "我看不到图片，请重新上传。",  # noqa: RUF001 - full-width punctuation
+        "抱歉，我目前无法识别图片内容。",  # noqa: RUF001 - full-width punctuation
+    ],
+)
+def test_a_model_that_sees_no_image_refuses(output: str) -> None:
+    assert model_refusals.refuses(output)
+    assert found(output) is None
+    assert not model_refusals.refuses(f"{output} The answer is 6.")
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "I cannot read the plate in the image.",
+        "I can't see the image clearly, because it is dark.",
+        "I cannot see any lamps in the image.",
+        "The image shows no files.",
+        "I cannot see the image's lower half.",
+        "There is no picture on the wall.",
+        "No photo was taken here: the wall is empty.",
+        "I can't see any pictures on the wall.",
+        "我看不清图片中的车牌。",
+        "图中没有图片。",
+        "无法从图片中看出有几盏灯。",
+        "I cannot see images of dogs on this poster, only cats.",
+        "The man cannot see the picture.",
+        "There is no image of a cat on the poster.",
+        "The sign says: I cannot view images.",
+        "墙上没有照片。",
+        "I don't see a photo on the desk.",
+        "I can't see the photo of the cat on the desk.",
+        "No pictures are on the wall.",
+        "I see no images on the page.",
+    ],
+)
+def test_what_is_not_seen_in_an_image_is_no_refusal(output: str) -> None:
+    assert not model_refusals.refuses(output)
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
         "6",
         "Sorry, I cannot read the plate in the image.",
         "I can't tell how many lamps there are, because the photo is dark.",
@@ -460,7 +615,7 @@ def test_a_terminated_box_is_the_answer(inside: str) -> None:
 @pytest.mark.timeout(60)
 def test_extraction_from_a_looping_trace_is_fast(start: str, piece: str, *, ended: bool) -> None:
     # A search that is quadratic in the length takes minutes.
-    trace = start + piece * (50_000 // len(piece))
+    trace = start + piece * (25_000 // len(piece))
 
     answer = extraction.extract(trace, ended=ended)
 

@@ -1,0 +1,198 @@
+"""Sentences about an answer state none, and sentences that state one are not taken for remarks."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs.answers import extraction
+
+#: A thought before the answer.
+THOUGHT = "The lamp stands in front. Let me count once more.\n\n"
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The answer is clearly visible.",
+        "The answer is already visible in the image.",
+        "The answer is easily visible.",
+        "The answer is easily found in the table.",
+        "The answer is readily apparent.",
+        "The answer is fairly obvious.",
+        "The answer is immediately obvious from the chart.",
+        "The answer is shown in the table.",
+        "The answer is given in the caption.",
+        "The answer is already given.",
+        "The answer is written on the sign.",
+        "The answer is printed below the photo.",
+        "The answer is below.",
+        "The answer is in the table below.",
+        "The answer is in the caption.",
+        "The answer is on the next page.",
+        "The answer is somewhere in the text.",
+        "The answer is hidden in the text.",
+        "The answer is unclear.",
+        "The answer is still unclear to me.",
+        "The answer is ambiguous.",
+        "The answer is not determinable.",
+        "The answer is indeterminate from this view.",
+        "The answer is impossible to determine.",
+        "The answer is hard to see.",
+        "The answer is difficult to tell from the photo.",
+        "The answer is easy to find.",
+        "The answer is not visible.",
+        "The answer is not immediately clear.",
+        "The answer is likely correct.",
+        "The answer is probably wrong.",
+        "The answer is almost certainly right.",
+        "The answer is definitely correct.",
+        "The answer is based on the legend.",
+        "The answer is derived from the second row.",
+        "The answer is determined by the color of the lamps.",
+        "The answer is explained in the text.",
+        "The answer is discussed above.",
+        "The answer is as follows.",
+        "The answer is readable from the sign.",
+        "The answer is evident from the image.",
+        "The answer is self-evident.",
+        "The answer is trivial.",
+        "The answer is debatable.",
+        "The answer is subjective.",
+        "The answer is open to interpretation.",
+        "The answer is dependent on the angle.",
+        "The answer is up for debate.",
+        "The answer is within the picture.",
+        "The answer is highlighted in yellow.",
+        "The answer is indicated by the arrow.",
+        "The answer is apparent.",
+        "The answer is partly hidden.",
+        "The answer is in plain sight.",
+        "The answer is right there in the image.",
+        "The answer is directly stated in the question.",
+        "The answer is expected to be a number.",
+        "The answer is required as an integer.",
+        "The answer is needed in centimeters.",
+        "The answer is of the form x + y.",
+        "The answer is easy.",
+        "The answer is quite surprising.",
+        "The answer is well known.",
+        "The answer is too small.",
+        "The answer is plausible.",
+        "The answer is verified.",
+        "答案很明显。",
+        "答案显而易见。",
+        "答案是显而易见的。",
+        "答案是明显的。",
+        "答案是清楚的。",
+        "答案是可见的。",
+        "答案是不确定的。",
+        "答案是模糊的。",
+        "答案是唯一的。",
+        "答案是已知的。",
+        "答案是在表格中给出的。",
+        "答案是写在牌子上的。",
+        "答案是可以从图中看到的。",
+        "答案是很容易找到的。",
+        "答案是无法确定的。",
+        "答案是合理的。",
+        "答案是有争议的。",
+        "答案是隐藏的。",
+        "答案是显示在下面的。",
+        "答案是基于图例得出的。",
+        "The answer depends on the angle.",
+        "The answer lies in the second row.",
+        "The answer may vary.",
+        "答案取决于角度。",
+    ],
+)
+def test_a_sentence_about_an_answer_states_none(sentence: str) -> None:
+    assert extraction.extract(THOUGHT + sentence, ended=True) is None
+
+
+@pytest.mark.parametrize(
+    "sentence",
+    [
+        "The answer is red.",
+        "The answer is clearly red.",
+        "The answer is on the left.",
+        "The answer is in the kitchen.",
+        "The answer is in the top row.",
+        "The answer is below the shelf.",
+        "The answer is above the door.",
+        "The answer is under the table.",
+        "The answer is behind the lamp.",
+        "The answer is between 3 and 5.",
+        "The answer is to the right.",
+        "The answer is a hidden door.",
+        "The answer is round.",
+        "The answer is wooden.",
+        "The answer is open.",
+        "The answer is closed.",
+        "The answer is broken.",
+        "The answer is a visible crack.",
+        "The answer is likely 6.",
+        "The answer is clearly B.",
+        "The answer is in 1998.",
+        "The answer is on Monday.",
+        "The answer is at noon.",
+        "The answer is right side up.",
+        "The answer is true.",
+        "The answer is false.",
+        "The answer is yes.",
+        "The answer is no.",
+        "The answer is none.",
+        "The answer is nothing.",
+        "The answer is because of the rain.",
+        "The answer is zero.",
+        "The answer is painted.",
+        "The answer is dark.",
+        "The answer is easy listening.",
+        "The answer is (B) clearly visible.",
+        "The answer is given names.",
+        "The answer is about 6.",
+        "The answer is approximately 3.5 cm.",
+        "The answer is the second one.",
+        "The answer is more than 6.",
+        "The answer is less than 5.",
+        "The answer is at least 3.",
+        "The answer is both A and C.",
+        "The answer is neither A nor B.",
+        "The answer is found objects.",
+        "The answer is none of the above.",
+        "The answer is all of the above.",
+        "The answer is option B.",
+        "The answer is written language.",
+        "The answer is printed circuit.",
+        "答案是红色。",
+        "答案是左边。",
+        "答案是在左边。",
+        "答案是在厨房里。",
+        "答案是三盏。",
+        "答案是6。",
+        "答案是透明的。",
+        "答案是红色的。",
+        "答案是不锈钢。",
+        "答案是没有。",
+        "答案是可能是6。",
+        "答案是明天。",
+        "答案是清华大学。",
+        "答案是显微镜。",
+        "答案是圆形的。",
+    ],
+)
+def test_a_sentence_that_states_an_answer_is_no_remark(sentence: str) -> None:
+    answer = extraction.extract(THOUGHT + sentence, ended=True)
+
+    assert answer is not None
+    assert answer.rule == "phrase"
+    stated = sentence.removeprefix("The answer is ").removeprefix("答案是").rstrip(".。")
+    assert stated in (answer.text, f"clearly {answer.text}", f"likely {answer.text}")
+
+
+def test_the_reason_is_no_part_of_a_stated_answer() -> None:
+    answer = extraction.extract(
+        f"{THOUGHT}The answer is $6$ because the lamps are in pairs.", ended=True
+    )
+
+    assert answer is not None
+    assert answer.text == "6"
