@@ -11,7 +11,7 @@ import PIL
 
 #: Part of every image's key, and of the question whether an original was seen before. It changes with
 #: this pipeline and with Pillow, whose codecs give the same bytes only within one version.
-PIPELINE_VERSION = "1/pillow-" + ".".join(PIL.__version__.split(".")[:2])
+PIPELINE_VERSION = "2/pillow-" + ".".join(PIL.__version__.split(".")[:2])
 
 
 @dataclass(frozen=True)

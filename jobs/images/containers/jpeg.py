@@ -1,0 +1,178 @@
+"""JPEG: takes profile, EXIF data and resolution, drops other metadata, and names kinds that decoders do not read.
+
+Source: ITU-T T.81, annex B (segments); T.871 (JFIF); ICC.1, annex B.4 (profiles in JPEG); CIPA DC-007 (MPF).
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from jobs.images import rejections
+from jobs.images.containers import tiff
+from jobs.images.containers.container import Container, aspect_of
+
+_START, _SCAN, _END = b"\xff\xd8", 0xDA, b"\xff\xd9"
+_JFIF, _EXIF, _APP2, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
+_APPLICATION = range(0xE0, 0xF0)
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_LS = 0xF7
+_SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA})
+_LOSSLESS = frozenset({0xC3, 0xCB})
+#: Lengths below which a decoder does not recognize the segment.
+_JFIF_LENGTH, _ADOBE_LENGTH = 14, 12
+_BITS = 8
+_DEEP = frozenset({12, 16})
+_PROFILE = b"ICC_PROFILE\x00"
+_MULTI = b"MPF\x00"
+_IMAGES_TAG = 0xB001
+#: Noise behind the last byte of a file that has no end marker. Without missing pixels, decoders ignore it.
+_NOISE = bytes((37 * number * number + 11 * number) % 251 for number in range(512))
+_COEFFICIENTS = 64
+#: A marker with a meaning between scans and in their data: no stuffed byte, restart, or fill byte.
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+
+
+@dataclass(frozen=True, slots=True)
+class Jpeg(Container):
+    """The facts of a JPEG."""
+
+    def ended(self) -> tuple[Container, Container] | None:
+        """Return the file with an end marker, twice: the second has noise in front of the marker.
+
+        If all pixels are there, both decode to the same ones; otherwise, noise becomes pixels. None: the file
+        has an end marker, or a scan is missing.
+        """
+        if not _has_all_scans(self.data):
+            return None
+        data = self.data[:-1] if self.data.endswith(b"\xff") else self.data
+        return replace(self, data=data + _END), replace(self, data=data + _NOISE + _END)
+
+
+def read(data: bytes) -> Jpeg:
+    """Return the facts of a JPEG.
+
+    Raises:
+        core.errors.ImageRejected: as :func:`jobs.images.containers.read` says.
+    """
+    kept, found = [_START], _Metadata()
+    at = len(_START)
+    for start, marker, end in _segments(data):
+        content = data[start:end]
+        if marker in _FRAMES or marker == _JPEG_LS:
+            _check_kind(marker, content)
+        if marker == _SCAN:
+            break
+        if found.take(marker, content) or marker not in {*_APPLICATION, _COMMENT}:
+            kept.append(bytes([0xFF, marker]) + data[start - 2 : end])
+        at = end
+    return Jpeg(
+        data=b"".join([*kept, memoryview(data)[at:]]),
+        exif=found.exif,
+        orientation=None if found.exif else 1,
+        profile=found.profile,
+        aspect=found.aspect,
+        frames=found.frames,
+    )
+
+
+class _Metadata:
+    """What the segments in front of the first scan say."""
+
+    def __init__(self) -> None:
+        self.exif = b""
+        self.aspect = Fraction(1)
+        self.frames = 1
+        self._profile: dict[int, bytes] = {}
+        self._parts = 0
+
+    @property
+    def profile(self) -> bytes:
+        """The profile, if all of its parts are there."""
+        numbers = range(1, self._parts + 1)
+        if any(number not in self._profile for number in numbers):
+            return b""
+        return b"".join(self._profile[number] for number in numbers)
+
+    def take(self, marker: int, content: bytes) -> bool:
+        """Take what is in a segment, and return whether the decoder needs it."""
+        if marker == _JFIF and content.startswith(b"JFIF\x00") and len(content) >= _JFIF_LENGTH:
+            self.aspect = aspect_of(*struct.unpack_from(">HH", content, 8))
+            return True
+        if marker == _EXIF and content.startswith(b"Exif\x00"):
+            self.exif = self.exif or content[6:]
+        elif marker == _APP2 and content.startswith(_PROFILE) and len(content) >= len(_PROFILE) + 2:
+            number, self._parts = content[len(_PROFILE)], content[len(_PROFILE) + 1]
+            self._profile.setdefault(number, content[len(_PROFILE) + 2 :])
+        elif marker == _APP2 and content.startswith(_MULTI):
+            count = tiff.first_numbers(content[len(_MULTI) :]).get(_IMAGES_TAG, 1)
+            self.frames = max(1, count)
+        return marker == _ADOBE and content.startswith(b"Adobe") and len(content) >= _ADOBE_LENGTH
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Return content's start, marker, and content's end of each segment up to the first scan."""
+    at = len(_START)
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:  # noqa: PLR2004 - every marker's first byte
+            # Decoders skip to the next marker.
+            at = data.find(b"\xff", at)
+            if at < 0:
+                return
+            continue
+        marker = data[at + 1]
+        if marker == 0xFF:  # noqa: PLR2004 - a fill byte
+            at += 1
+            continue
+        if marker in {0x00, 0x01, *range(0xD0, 0xD9)}:
+            at += 2
+            continue
+        length = int.from_bytes(data[at + 2 : at + 4], "big")
+        if length < 2 or at + 2 + length > len(data):  # noqa: PLR2004 - it counts its own two bytes
+            return
+        yield at + 4, marker, at + 2 + length
+        if marker == _SCAN:
+            return
+        at += 2 + length
+
+
+def _check_kind(marker: int, frame: bytes) -> None:
+    """Reject frames that decoders do not read. Bits per sample that no JPEG has are damage."""
+    bits = frame[0] if frame else 0
+    if marker == _JPEG_LS:
+        raise rejections.unsupported("a JPEG-LS image")
+    if marker in _LOSSLESS:
+        raise rejections.unsupported("a lossless JPEG")
+    if bits in _DEEP:
+        raise rejections.unsupported(f"a JPEG with {bits} bits per sample")
+    if marker not in _SEQUENTIAL | _PROGRESSIVE and bits == _BITS:
+        raise rejections.unsupported("a hierarchical JPEG")
+
+
+def _has_all_scans(data: bytes) -> bool:
+    """Return whether all scans begin: a file may be cut between two scans of its pixels."""
+    seen: dict[int, list[int]] = {}
+    components: bytes = b""
+    progressive = False
+    for match in _MARKER.finditer(data, len(_START)):
+        at, marker = match.end(), data[match.start() + 1]
+        if marker == _END[1]:
+            return False
+        content = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
+        if marker in _FRAMES and len(content) >= 6:  # noqa: PLR2004 - where the components begin
+            progressive = marker in _PROGRESSIVE
+            components = content[6::3]
+        elif marker == _SCAN and content and len(content) >= 2 * content[0] + 4:
+            count = content[0]
+            first, last, bits = content[2 * count + 1 : 2 * count + 4]
+            span = range(first, min(last, _COEFFICIENTS - 1) + 1) if progressive else range(64)
+            for component in content[1 : 2 * count + 1 : 2]:
+                missing = seen.setdefault(component, [_BITS * 2] * _COEFFICIENTS)
+                for coefficient in span:
+                    missing[coefficient] = bits & 15 if progressive else 0
+    return bool(components) and all(
+        component in seen and not any(seen[component]) for component in components
+    )
