@@ -73,6 +73,30 @@ _PLUGINS: dict[formats.MediaType, type[ImageFile.ImageFile]] = {
 # or for a JPEG of several pictures, and the encodings of texts in metadata.
 Image.preinit()
 heif.register_heif_opener()
+#: Kinds of deep gray TIFF that Pillow's decoders read although its table does not have them, or has a signed type:
+#: big-endian 12 bits, unsigned 32 bits, and floating-point 64 bits. The keys are as in the table.
+TiffImagePlugin.OPEN_INFO.update(
+    {
+        (TiffImagePlugin.MM, 1, (1,), 1, (12,), ()): ("I;16", "I;12"),
+        (TiffImagePlugin.II, 1, (1,), 1, (32,), ()): ("F", "F;32"),
+        (TiffImagePlugin.MM, 1, (1,), 1, (32,), ()): ("F", "F;32B"),
+        (TiffImagePlugin.II, 1, (3,), 1, (64,), ()): ("F", "F;64F"),
+        (TiffImagePlugin.MM, 1, (3,), 1, (64,), ()): ("F", "F;64BF"),
+    }
+)
+#: Raw modes of deep gray in the byte order of a TIFF, and in that of this machine, in which compressed data arrive.
+_NATIVE = {
+    "I;16S": "I;16NS",
+    "I;16BS": "I;16NS",
+    "I;32S": "I;32NS",
+    "I;32BS": "I;32NS",
+    "F;32": "F;32N",
+    "F;32B": "F;32N",
+    "F;32F": "F;32NF",
+    "F;32BF": "F;32NF",
+    "F;64F": "F;64NF",
+    "F;64BF": "F;64NF",
+}
 _LATE: tuple[object, ...] = (
     *map(codecs.lookup, ("ascii", "latin-1", "utf-8", "utf-16", "utf-16-le", "utf-16-be")),
 )
@@ -226,6 +250,7 @@ def _pixels(
     try:
         with _damage_rejected():
             image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
+            image.tile = [_native(tile) for tile in image.tile]
             image.load()
     except errors.ImageRejected:
         if not isinstance(container, jpeg.Jpeg):
@@ -236,6 +261,14 @@ def _pixels(
     if container.transparent is not None and container.bits is not None:
         return image, _of_color(image, mode, container, container.transparent)
     return image, None
+
+
+def _native(tile: ImageFile._Tile) -> ImageFile._Tile:
+    """Return the tile of a compressed TIFF with the byte order in which its samples arrive."""
+    if tile.codec_name != "libtiff" or not isinstance(tile.args, tuple):
+        return tile
+    rawmode, *others = tile.args
+    return tile._replace(args=(_NATIVE.get(rawmode, rawmode), *others))
 
 
 def _ended(container: jpeg.Jpeg, size: tuple[int, int]) -> Image.Image:

@@ -38,6 +38,9 @@ _FORMATS: Final = {
     18: "Q",
 }
 _RATIONAL: Final = 5
+_SHORT, _LONG, _LONG8 = 3, 4, frozenset({16, 17, 18})
+#: Bytes of values that fit into an entry of classic TIFF.
+_INLINE: Final = 4
 #: Most values of a tag that are read here, and most entries of a directory.
 _MAX_VALUES, _MAX_ENTRIES = 64, 4096
 #: Most directories that are counted, and most that are searched for the image.
@@ -117,8 +120,8 @@ _SAMPLE_FORMATS: Final = {
     6: "complex ",
 }
 _EIGHT_BITS, _SIXTEEN_BITS = 8, 16
-#: The version in the header of a BigTIFF.
-_BIG: Final = 43
+#: The versions in the headers of classic TIFF and BigTIFF.
+_CLASSIC, _BIG = 42, 43
 #: Inch and centimeter; without a unit, resolutions still give the shape of pixels.
 _UNITS: Final = frozenset({1, 2, 3})
 
@@ -128,15 +131,15 @@ class _Entry:
     tag: int
     kind: int
     count: int
-    #: Where the values are, and the entry itself.
+    #: Where the values are.
     values: int
-    raw: bytes
 
 
 class _Reader:
     """The structure of a file: byte order, and the sizes of classic TIFF or BigTIFF."""
 
     def __init__(self, data: bytes) -> None:
+        #: The file; its first eight bytes are the header of classic TIFF, or the beginning of BigTIFF's.
         self.data = data
         self.order = "<" if data[:2] == b"II" else ">"
         self.big = _BIG in data[2:4]
@@ -181,9 +184,8 @@ class _Reader:
             if kind in sizes:
                 inline = number * sizes[kind] <= self.offset_size
                 values = field if inline else self._number(self.offset_format, field)
-                raw = self.data[at : at + self._entry_size]
                 if values + number * sizes[kind] <= len(self.data):
-                    yield _Entry(tag, kind, number, values, raw)
+                    yield _Entry(tag, kind, number, values)
 
     def values(self, entry: _Entry) -> tuple[_Value, ...]:
         """Return the numbers of an entry, at most the first 64; none for text and floating-point values."""
@@ -197,27 +199,35 @@ class _Reader:
             return ()
         return struct.unpack_from(f"{self.order}{count}{letter}", self.data, entry.values)
 
-    def entry(self, tag: int, kind: int, value: int) -> bytes:
-        """Return an entry with one small number."""
-        head = struct.pack(f"{self.order}HH{self.offset_format}", tag, kind, 1)
-        number = struct.pack(f"{self.order}{_FORMATS[kind]}", value)
-        return head + number.ljust(self.offset_size, b"\x00")
+    def content(self, entry: _Entry) -> tuple[int, bytes]:
+        """Return the type and the bytes of all values of an entry, without types that only BigTIFF has."""
+        size = entry.count * _BIG_SIZES[entry.kind]
+        content = self.data[entry.values : entry.values + size]
+        if entry.kind not in _LONG8:
+            return entry.kind, content
+        numbers = struct.unpack(f"{self.order}{entry.count}Q", content)
+        return _LONG, struct.pack(f"{self.order}{entry.count}I", *numbers)
 
-    def alone(self, entries: list[bytes]) -> bytes:
-        """Return the file with one directory, at its end, that has these entries."""
-        body = self.data[: self.header - self.offset_size], self.data[self.header :]
-        at = len(self.data) + len(self.data) % 2
-        return b"".join(
-            [
-                body[0],
-                struct.pack(self.order + self.offset_format, at),
-                body[1],
-                bytes(len(self.data) % 2),
-                struct.pack(self.order + self._count_format, len(entries)),
-                *sorted(entries, key=lambda raw: struct.unpack_from(f"{self.order}H", raw)),
-                bytes(self.offset_size),
-            ]
+    def alone(self, directory: _Directory, photometric: int) -> bytes:
+        """Return the file as a classic TIFF with one directory, at its end, that has only the needed tags."""
+        tail = bytearray(len(self.data) % 2)
+        entries = {}
+        for tag in _KEPT & directory.entries.keys():
+            kind, content = self.content(directory.entries[tag])
+            count = len(content) // _SIZES[kind]
+            if len(content) > _INLINE:
+                place = struct.pack(f"{self.order}I", len(self.data) + len(tail))
+                tail += content + bytes(len(content) % 2)
+                content = place
+            head = struct.pack(f"{self.order}HHI", tag, kind, count)
+            entries[tag] = head + content.ljust(_INLINE, b"\x00")
+        entries[PHOTOMETRIC] = struct.pack(
+            f"{self.order}HHIHH", PHOTOMETRIC, _SHORT, 1, photometric, 0
         )
+        mark = self.data[:2] + struct.pack(f"{self.order}HI", _CLASSIC, len(self.data) + len(tail))
+        rows = [entries[tag] for tag in sorted(entries)]
+        count_field = struct.pack(f"{self.order}H", len(rows))
+        return b"".join([mark, memoryview(self.data)[8:], tail, count_field, *rows, bytes(4)])
 
     def _number(self, letter: str, at: int) -> int:
         number: int = struct.unpack_from(self.order + letter, self.data, at)[0]
@@ -355,17 +365,13 @@ def _image(pages: list[_Directory]) -> _Directory:
 def _container(reader: _Reader, page: _Directory, *, frames: int) -> Container:
     _check_kind(page)
     bits = page.number(BITS, 1)
-    entries = {tag: entry.raw for tag, entry in page.entries.items() if tag in _KEPT}
     photometric = page.photometric
     inverted = photometric == _WHITE_IS_ZERO and bits > _EIGHT_BITS
     if inverted:
         photometric = _BLACK_IS_ZERO
-    entries[PHOTOMETRIC] = reader.entry(PHOTOMETRIC, 3, photometric)
-    if page.number(COMPRESSION, 1) == 0:
-        entries.pop(COMPRESSION)
     orientation = page.number(ORIENTATION, 1)
     return Container(
-        data=reader.alone(list(entries.values())),
+        data=reader.alone(page, photometric),
         exif=b"",
         orientation=orientation if 1 <= orientation <= 8 else 1,  # noqa: PLR2004 - EXIF's values
         aspect=_aspect(page),
@@ -389,17 +395,16 @@ def _check_kind(page: _Directory) -> None:
 
 def _whites(page: _Directory, bits: int) -> tuple[float, ...]:
     """Return the possible values of white, as the page states them."""
-    stated = [int(page.number(tag, 0)) for tag in (MAX_SAMPLE, MAX_SAMPLE_VALUE)]
     form = page.number(SAMPLE_FORMAT, _UNSIGNED)
     if form == _FLOAT:
         return ()
-    range_of_bits = (1 << min(bits, 64)) - 1
-    for value in stated:
-        if bits > _EIGHT_BITS and 0 < value < range_of_bits:
-            return (float(value),)
-    if form == _UNSIGNED and _EIGHT_BITS < bits <= _SIXTEEN_BITS:
-        return (float(range_of_bits),)
-    return ()
+    most = (1 << min(bits, 64)) - 1 if form == _UNSIGNED else (1 << min(bits - 1, 63)) - 1
+    for tag in (MAX_SAMPLE, MAX_SAMPLE_VALUE):
+        if bits > _EIGHT_BITS and 0 < page.number(tag, 0) < most:
+            return (float(page.number(tag, 0)),)
+    if form == _UNSIGNED and bits <= _SIXTEEN_BITS:
+        return (float(most),)
+    return (255.0, 32767.0 if bits <= _SIXTEEN_BITS else 65535.0)
 
 
 def _aspect(page: _Directory) -> Fraction:
