@@ -75,3 +75,23 @@ def swapped_profile() -> bytes:
     red, blue = entries[b"rXYZ"], entries[b"bXYZ"]
     profile[red], profile[blue] = profile[blue], profile[red]
     return bytes(profile).replace("sRGB".encode("utf-16-be"), "BGRs".encode("utf-16-be"))
+
+
+def linear_profile(name: str = "Linear sRGB") -> bytes:
+    """A color profile with sRGB's primaries and a straight curve."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    tags = {}
+    for at in range(132, 132 + 12 * int.from_bytes(profile[128:132], "big"), 12):
+        place, size = struct.unpack(">II", profile[at + 4 : at + 12])
+        tags[profile[at : at + 4]] = profile[place : place + size]
+    text = name.encode("utf-16-be")
+    tags[b"desc"] = b"mluc" + struct.pack(">III4sII", 0, 1, 12, b"enUS", len(text), 28) + text
+    for curve in (b"rTRC", b"gTRC", b"bTRC"):
+        tags[curve] = b"curv" + bytes(8)
+    table, body = b"", b""
+    start = 132 + 12 * len(tags)
+    for tag, content in tags.items():
+        table += tag + struct.pack(">II", start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = struct.pack(">I", start + len(body)) + profile[4:128] + struct.pack(">I", len(tags))
+    return head + table + body
