@@ -287,7 +287,7 @@ def _ended(container: jpeg.Jpeg, size: tuple[int, int]) -> Image.Image:
             image.draft(None, size)
             image.load()
             images.append(image)
-    if images[0].tobytes() != images[1].tobytes():
+    if any(image.tobytes() != images[0].tobytes() for image in images):
         raise rejections.damaged()
     return images[0]
 

@@ -29,8 +29,13 @@ _DEEP = frozenset({12, 16})
 _PROFILE = b"ICC_PROFILE\x00"
 _MULTI = b"MPF\x00"
 _IMAGES_TAG = 0xB001
-#: Noise behind the last byte of a file that has no end marker. Without missing pixels, decoders ignore it.
-_NOISE = bytes((37 * number * number + 11 * number) % 251 for number in range(512))
+#: Endings for a file that has no end marker. Where no pixels are missing, decoders ignore them; where some are, the
+#: endings become pixels. They differ in every bit, because decoders put zeros in place of missing ones.
+_ENDINGS = (
+    b"\xaa" * 64 + _END,
+    b"\x55" * 64 + _END,
+    bytes(number * number % 251 for number in range(3, 400)) + _END,
+)
 _COEFFICIENTS = 64
 #: A marker with a meaning between scans and in their data: no stuffed byte, restart, or fill byte.
 _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
@@ -40,16 +45,15 @@ _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 class Jpeg(Container):
     """The facts of a JPEG."""
 
-    def ended(self) -> tuple[Container, Container] | None:
-        """Return the file with an end marker, twice: the second has noise in front of the marker.
+    def ended(self) -> list[Container] | None:
+        """Return the file with several different endings.
 
-        If all pixels are there, both decode to the same ones; otherwise, noise becomes pixels. None: the file
-        has an end marker, or a scan is missing.
+        If all pixels are there, all of them decode to the same ones. None: the file has an end marker, or a scan is missing.
         """
         if not _has_all_scans(self.data):
             return None
         data = self.data[:-1] if self.data.endswith(b"\xff") else self.data
-        return replace(self, data=data + _END), replace(self, data=data + _NOISE + _END)
+        return [replace(self, data=data + ending) for ending in _ENDINGS]
 
 
 def read(data: bytes) -> Jpeg:

@@ -57,6 +57,8 @@ SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = (
 )
 STRIPS, ORIENTATION, SAMPLES, MAX_SAMPLE = 273, 274, 277, 281
 ACROSS, DOWN, UNIT, TILES, SUBDIRECTORIES, EXTRA, SAMPLE_FORMAT = 282, 283, 296, 324, 330, 338, 339
+ROWS, STRIP_SIZES, PLANES = 278, 279, 284
+TILE_WIDTH, TILE_HEIGHT, TILE_SIZES = 322, 323, 325
 MAX_SAMPLE_VALUE, PROFILE, DNG, JPEG_OFFSET = 341, 34675, 50706, 513
 #: Tags that the decoder gets if their values are in the file, and those without which there is no image.
 _NEEDED: Final = frozenset({WIDTH, HEIGHT, STRIPS, TILES})
@@ -72,8 +74,10 @@ _KEPT: Final = _NEEDED | frozenset(
 _REDUCED, _MASK = 1, 4
 _OLD_REDUCED = 2
 #: Photometric interpretations: 0 is white, 0 is black; color filters and linear data of a sensor.
-_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _TRANSPARENCY = 0, 1, 2, 4
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _TRANSPARENCY, _YCBCR = 0, 1, 2, 4, 6
 _RGB_SAMPLES = 3
+#: The greatest code of uncompressed pixels, and the code of separate planes.
+_UNCOMPRESSED, _SEPARATE = 1, 2
 _FAX: Final = frozenset({2, 3, 4})
 _SENSOR: Final = frozenset({32803, 34892})
 _COLORS: Final = {
@@ -133,6 +137,8 @@ class _Entry:
     count: int
     #: Where the values are.
     values: int
+    #: Whether the values are not in the file.
+    lost: bool
 
 
 class _Reader:
@@ -184,8 +190,8 @@ class _Reader:
             if kind in sizes:
                 inline = number * sizes[kind] <= self.offset_size
                 values = field if inline else self._number(self.offset_format, field)
-                if values + number * sizes[kind] <= len(self.data):
-                    yield _Entry(tag, kind, number, values)
+                lost = values + number * sizes[kind] > len(self.data)
+                yield _Entry(tag, kind, 0 if lost else number, values, lost)
 
     def values(self, entry: _Entry) -> tuple[_Value, ...]:
         """Return the numbers of an entry, at most the first 64; none for text and floating-point values."""
@@ -198,6 +204,13 @@ class _Reader:
         if letter is None:
             return ()
         return struct.unpack_from(f"{self.order}{count}{letter}", self.data, entry.values)
+
+    def all_numbers(self, entry: _Entry) -> tuple[int, ...]:
+        """Return all values of an entry, which are whole numbers."""
+        letter = _FORMATS.get(entry.kind)
+        if letter is None:
+            return ()
+        return struct.unpack_from(f"{self.order}{entry.count}{letter}", self.data, entry.values)
 
     def content(self, entry: _Entry) -> tuple[int, bytes]:
         """Return the type and the bytes of all values of an entry, without types that only BigTIFF has."""
@@ -213,7 +226,10 @@ class _Reader:
         tail = bytearray(len(self.data) % 2)
         entries = {}
         for tag in _KEPT & directory.entries.keys():
-            kind, content = self.content(directory.entries[tag])
+            entry = directory.entries[tag]
+            if entry.lost and tag != PROFILE:
+                raise rejections.damaged()
+            kind, content = self.content(entry)
             count = len(content) // _SIZES[kind]
             if len(content) > _INLINE:
                 place = struct.pack(f"{self.order}I", len(self.data) + len(tail))
@@ -258,6 +274,11 @@ class _Directory:
         """Return the first value of a tag."""
         numbers = self.numbers(tag)
         return int(numbers[0]) if numbers else default
+
+    def all_numbers(self, tag: int) -> tuple[int, ...]:
+        """Return all values of a tag with whole numbers; none if it is missing."""
+        entry = self.entries.get(tag)
+        return () if entry is None else self.reader.all_numbers(entry)
 
     @property
     def is_full(self) -> bool:
@@ -364,6 +385,7 @@ def _image(pages: list[_Directory]) -> _Directory:
 
 def _container(reader: _Reader, page: _Directory, *, frames: int) -> Container:
     _check_kind(page)
+    _check_places(page)
     bits = page.number(BITS, 1)
     photometric = page.photometric
     inverted = photometric == _WHITE_IS_ZERO and bits > _EIGHT_BITS
@@ -379,6 +401,34 @@ def _container(reader: _Reader, page: _Directory, *, frames: int) -> Container:
         depth=Depth(whites=_whites(page, bits), inverted=inverted),
         kind=_kind(page),
     )
+
+
+def _check_places(page: _Directory) -> None:
+    """Reject a page whose pixels are not completely in the file."""
+    tiled = TILES in page.entries
+    places = page.all_numbers(TILES if tiled else STRIPS)
+    # Chroma of uncompressed YCbCr may be subsampled.
+    if page.number(COMPRESSION, 1) <= _UNCOMPRESSED and page.photometric != _YCBCR:
+        sizes = [
+            _bytes_of_part(page, len(places), number, tiled=tiled) for number in range(len(places))
+        ]
+    else:
+        sizes = list(page.all_numbers(TILE_SIZES if tiled else STRIP_SIZES))
+    ends = map(int.__add__, places, sizes)
+    if any(end > len(page.reader.data) for end in ends):
+        raise rejections.damaged()
+
+
+def _bytes_of_part(page: _Directory, parts: int, number: int, *, tiled: bool) -> int:
+    """Return the size of an uncompressed tile or strip by its number; strips of all planes follow each other."""
+    planes = page.number(SAMPLES, 1) if page.number(PLANES, 1) == _SEPARATE else 1
+    samples = page.number(SAMPLES, 1) // planes
+    height = page.number(HEIGHT, 0)
+    wide = page.number(TILE_WIDTH if tiled else WIDTH, 0)
+    tall = page.number(TILE_HEIGHT if tiled else ROWS, height)
+    if not tiled and tall:
+        tall = min(tall, height - number % max(1, parts // planes) * tall)
+    return max(0, tall) * ((wide * samples * page.number(BITS, 1) + 7) // 8)
 
 
 def _check_kind(page: _Directory) -> None:
