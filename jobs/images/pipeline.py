@@ -256,6 +256,9 @@ def _pixels(
         if not isinstance(container, jpeg.Jpeg):
             raise
         return _ended(container, size), None
+    if isinstance(container, jpeg.Jpeg) and _is_flat(image.crop(_corner(image.size))):
+        # Decoders make missing pixels flat.
+        _ended(container, (1, 1))
     if frame is not None and frame != (0, 0, *image.size):
         return image, _outside(frame, image.size)
     if container.transparent is not None and container.bits is not None:
@@ -272,24 +275,30 @@ def _native(tile: ImageFile._Tile) -> ImageFile._Tile:
 
 
 def _ended(container: jpeg.Jpeg, size: tuple[int, int]) -> Image.Image:
-    """Return the image of a JPEG that lacks only its end marker.
+    """Return the image of a JPEG, decoded at the smallest scale that is not below ``size``.
 
     Raises:
         core.errors.ImageRejected: pixels are missing (``image_parse_error``).
     """
-    ended = container.ended()
-    if ended is None:
-        raise rejections.damaged()
     images = []
-    for one in ended:
+    for one in container.ended():
         with _damage_rejected():
             image = Image.open(io.BytesIO(one.data), formats=["JPEG"])
             image.draft(None, size)
             image.load()
             images.append(image)
-    if any(image.tobytes() != images[0].tobytes() for image in images):
+    if not images or any(image.tobytes() != images[0].tobytes() for image in images):
         raise rejections.damaged()
     return images[0]
+
+
+def _corner(size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the place of the pixels that a file has last."""
+    return max(0, size[0] - 4), max(0, size[1] - 4), *size
+
+
+def _is_flat(image: Image.Image) -> bool:
+    return all(len(set(band.tobytes())) == 1 for band in image.split())
 
 
 def _outside(frame: tuple[int, int, int, int], size: tuple[int, int]) -> Image.Image:

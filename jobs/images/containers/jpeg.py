@@ -45,14 +45,18 @@ _MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
 class Jpeg(Container):
     """The facts of a JPEG."""
 
-    def ended(self) -> list[Container] | None:
-        """Return the file with several different endings.
+    def ended(self) -> list[Container]:
+        """Return the file with several different endings in place of its end marker.
 
-        If all pixels are there, all of them decode to the same ones. None: the file has an end marker, or a scan is missing.
+        If all pixels are there, all of them decode to the same ones. Without an end marker, a file may also lack whole
+        scans; then the list is empty.
         """
-        if not _has_all_scans(self.data):
-            return None
-        data = self.data[:-1] if self.data.endswith(b"\xff") else self.data
+        end, complete = _scans(self.data)
+        if end is None and not complete:
+            return []
+        data = self.data[:end]
+        if end is None and data.endswith(b"\xff"):
+            data = data[:-1]  # Half of the end marker.
         return [replace(self, data=data + ending) for ending in _ENDINGS]
 
 
@@ -156,15 +160,17 @@ def _check_kind(marker: int, frame: bytes) -> None:
         raise rejections.unsupported("a hierarchical JPEG")
 
 
-def _has_all_scans(data: bytes) -> bool:
-    """Return whether all scans begin: a file may be cut between two scans of its pixels."""
-    seen: dict[int, list[int]] = {}
-    components: bytes = b""
+def _scans(data: bytes) -> tuple[int | None, bool]:
+    """Return where the end marker is, and whether the scans in front of it begin to define all pixels."""
+    missing: dict[int, list[int]] = {}
+    components = b""
     progressive = False
+    end = None
     for match in _MARKER.finditer(data, len(_START)):
         at, marker = match.end(), data[match.start() + 1]
         if marker == _END[1]:
-            return False
+            end = match.start()
+            break
         content = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
         if marker in _FRAMES and len(content) >= 6:  # noqa: PLR2004 - where the components begin
             progressive = marker in _PROGRESSIVE
@@ -172,11 +178,11 @@ def _has_all_scans(data: bytes) -> bool:
         elif marker == _SCAN and content and len(content) >= 2 * content[0] + 4:
             count = content[0]
             first, last, bits = content[2 * count + 1 : 2 * count + 4]
-            span = range(first, min(last, _COEFFICIENTS - 1) + 1) if progressive else range(64)
+            if not progressive:
+                first, last, bits = 0, _COEFFICIENTS - 1, 0
             for component in content[1 : 2 * count + 1 : 2]:
-                missing = seen.setdefault(component, [_BITS * 2] * _COEFFICIENTS)
-                for coefficient in span:
-                    missing[coefficient] = bits & 15 if progressive else 0
-    return bool(components) and all(
-        component in seen and not any(seen[component]) for component in components
-    )
+                left = missing.setdefault(component, [1] * _COEFFICIENTS)
+                for coefficient in range(first, min(last, _COEFFICIENTS - 1) + 1):
+                    left[coefficient] = bits & 15
+    complete = all(one in missing and not any(missing[one]) for one in components)
+    return end, complete and bool(components)
