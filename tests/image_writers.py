@@ -12,6 +12,12 @@ Pixel = tuple[int, ...]
 #: The samples of the pixel at (x, y).
 Picture = Callable[[int, int], Pixel]
 
+
+def flat(*pixel: int) -> Picture:
+    """Return a picture of one color."""
+    return lambda _x, _y: pixel
+
+
 _PASSES = (
     (0, 8, 0, 8),
     (4, 8, 0, 8),
