@@ -33,7 +33,7 @@ def flat(image: Image.Image, container: Container, clear: Image.Image | None) ->
     Args:
         image: the decoded image.
         container: the facts of its file.
-        clear: a mask of the pixels that are transparent besides those that ``image`` says; None if there are none.
+        clear: a mask of the pixels that are transparent besides those that ``image`` says; or None.
     """
     if image.mode not in _MODES:
         raise errors.ImageRejected(

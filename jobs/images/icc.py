@@ -87,7 +87,9 @@ def _transfer(signal: Signal) -> Callable[[float], float]:
 
 def _srgb(value: float) -> float:
     """Return sRGB's light (IEC 61966-2-1)."""
-    return value / 12.92 if value <= 0.04045 else math.pow((value + 0.055) / 1.055, 2.4)  # noqa: PLR2004
+    if value <= 0.04045:  # noqa: PLR2004 - where the straight part ends
+        return value / 12.92
+    return math.pow((value + 0.055) / 1.055, 2.4)
 
 
 def _pq_nits(value: float) -> float:

@@ -318,7 +318,7 @@ def _of_color(
     bits = container.bits or 8
     if bits < 8:  # noqa: PLR2004 - such samples are scaled to 8 bits
         return colors.equal([image.convert("L")], [color[0] * 255 // ((1 << bits) - 1)])
-    if bits == 8:  # noqa: PLR2004
+    if bits == 8:  # noqa: PLR2004 - such samples stay as they are
         return colors.equal(list(image.split()), list(color))
     if mode == "RGB":
         # The decoder keeps the upper bytes; told that they are the lower ones, it keeps those.

@@ -105,10 +105,10 @@ def _indices(data: bytes, links: _Box, item: int) -> Iterator[int]:
     (entries,) = struct.unpack_from(">I", data, links.start + 4)
     at = links.start + 8
     for _ in range(min(entries, _MAX_BOXES)):
-        (found,) = struct.unpack_from(">I" if version else ">H", data, at)
+        (owner,) = struct.unpack_from(">I" if version else ">H", data, at)
         at += 4 if version else 2
         count, at = data[at], at + 1
-        if found == item:
+        if owner == item:
             for number in range(count):
                 (index,) = struct.unpack_from(
                     ">H" if wide else ">B", data, at + number * (1 + wide)

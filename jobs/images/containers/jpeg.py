@@ -66,7 +66,7 @@ def read(data: bytes) -> Jpeg:
     Raises:
         core.errors.ImageRejected: as :func:`jobs.images.containers.read` says.
     """
-    kept, found = [_START], _Metadata()
+    needed, metadata = [_START], _Metadata()
     at = len(_START)
     for start, marker, end in _segments(data):
         content = data[start:end]
@@ -74,16 +74,16 @@ def read(data: bytes) -> Jpeg:
             _check_kind(marker, content)
         if marker == _SCAN:
             break
-        if found.take(marker, content) or marker not in {*_APPLICATION, _COMMENT}:
-            kept.append(bytes([0xFF, marker]) + data[start - 2 : end])
+        if metadata.take(marker, content) or marker not in {*_APPLICATION, _COMMENT}:
+            needed.append(bytes([0xFF, marker]) + data[start - 2 : end])
         at = end
     return Jpeg(
-        data=b"".join([*kept, memoryview(data)[at:]]),
-        exif=found.exif,
-        orientation=None if found.exif else 1,
-        profile=found.profile,
-        aspect=found.aspect,
-        frames=found.frames,
+        data=b"".join([*needed, memoryview(data)[at:]]),
+        exif=metadata.exif,
+        orientation=None if metadata.exif else 1,
+        profile=metadata.profile,
+        aspect=metadata.aspect,
+        frames=metadata.frames,
     )
 
 

@@ -122,7 +122,7 @@ class _Chunks:
     def __init__(self, data: bytes) -> None:
         self._data = data
         #: The content of the first intact chunk of each name, apart from pixels.
-        self.found: dict[bytes, bytes] = {}
+        self.contents: dict[bytes, bytes] = {}
         self.pixels: list[tuple[int, int]] = []
         #: Whether the last block of pixels reaches the end of the file, without its CRC.
         self.cut = False
@@ -157,8 +157,8 @@ class _Chunks:
         if not name[0] & _LOWERCASE:
             self._check(at, name, end)
             self._understand(name)
-        if name in _WANTED | _NEEDED and name not in self.found and self._intact(at, end):
-            self.found[name] = self._data[start:end]
+        if name in _WANTED | _NEEDED and name not in self.contents and self._intact(at, end):
+            self.contents[name] = self._data[start:end]
             self.frame_in_front |= name == b"fcTL" and not self.pixels
         return end + _CRC
 
@@ -167,11 +167,11 @@ class _Chunks:
             raise rejections.unsupported("a PNG in Apple's format for iOS apps (CgBI)")
         if name not in _NEEDED:
             raise rejections.unsupported(f"a PNG with the unknown chunk {name.decode('ascii')}")
-        if name != b"IHDR" and b"IHDR" not in self.found:
+        if name != b"IHDR" and b"IHDR" not in self.contents:
             raise rejections.damaged()
 
     def _check(self, at: int, name: bytes, end: int) -> None:
-        if name == b"IDAT" and b"IHDR" not in self.found:
+        if name == b"IDAT" and b"IHDR" not in self.contents:
             raise rejections.damaged()
         if not (name == b"IDAT" and self.cut) and not self._intact(at, end):
             raise rejections.damaged()
@@ -188,23 +188,23 @@ def read(data: bytes) -> Png:
         core.errors.ImageRejected: as :func:`jobs.images.containers.read` says.
     """
     chunks = _Chunks(data)
-    found = chunks.found
-    header = _header(found)
-    exif = found.get(b"eXIf", b"")
+    contents = chunks.contents
+    header = _header(contents)
+    exif = contents.get(b"eXIf", b"")
     # Decoders differ in the transparent color of deep pixels, so only a palette's transparency is theirs.
-    transparent = None if header.color_type == _PALETTE else _transparent(found, header)
-    kept = [_chunk(b"IHDR", found[b"IHDR"])]
+    transparent = None if header.color_type == _PALETTE else _transparent(contents, header)
+    needed = [_chunk(b"IHDR", contents[b"IHDR"])]
     if header.color_type == _PALETTE:
-        kept += [_chunk(name, found[name]) for name in (b"PLTE", b"tRNS") if name in found]
-    profile, signal = _color(found)
+        needed += [_chunk(name, contents[name]) for name in (b"PLTE", b"tRNS") if name in contents]
+    profile, signal = _color(contents)
     return Png(
-        data=b"".join([_SIGNATURE, *kept, *_pixels(data, chunks), _chunk(b"IEND", b"")]),
+        data=b"".join([_SIGNATURE, *needed, *_pixels(data, chunks), _chunk(b"IEND", b"")]),
         exif=exif.removeprefix(b"Exif\x00\x00"),
         orientation=None if exif else 1,
         profile=profile,
         signal=signal,
-        aspect=_aspect(found.get(b"pHYs", b"")),
-        frames=_frames(found.get(b"acTL", b""), hidden=not chunks.frame_in_front),
+        aspect=_aspect(contents.get(b"pHYs", b"")),
+        frames=_frames(contents.get(b"acTL", b""), hidden=not chunks.frame_in_front),
         transparent=transparent,
         bits=header.bits,
         source=data,
@@ -213,10 +213,10 @@ def read(data: bytes) -> Png:
     )
 
 
-def _header(found: dict[bytes, bytes]) -> _Header:
+def _header(contents: dict[bytes, bytes]) -> _Header:
     try:
         width, height, bits, color_type, method, filters, interlacing = struct.unpack(
-            ">IIBBBBB", found[b"IHDR"]
+            ">IIBBBBB", contents[b"IHDR"]
         )
     except struct.error:
         raise rejections.damaged() from None
@@ -226,7 +226,7 @@ def _header(found: dict[bytes, bytes]) -> _Header:
         and bits in _COLOR_TYPES.get(color_type, (0, set()))[1]
         and method == filters == 0
         and interlacing in {0, 1}
-        and (color_type != _PALETTE or b"PLTE" in found)
+        and (color_type != _PALETTE or b"PLTE" in contents)
     )
     if not valid:
         raise rejections.damaged()
@@ -243,9 +243,9 @@ def _pixels(data: bytes, chunks: _Chunks) -> Iterator[bytes | memoryview]:
         yield _chunk(b"IDAT", data[start:end])
 
 
-def _transparent(found: dict[bytes, bytes], header: _Header) -> tuple[int, ...] | None:
+def _transparent(contents: dict[bytes, bytes], header: _Header) -> tuple[int, ...] | None:
     samples = {_GRAY: 1, _RGB: 3}.get(header.color_type, 0)
-    content = found.get(b"tRNS", b"")
+    content = contents.get(b"tRNS", b"")
     if not samples or len(content) != 2 * samples:
         return None
     return tuple(
@@ -253,18 +253,18 @@ def _transparent(found: dict[bytes, bytes], header: _Header) -> tuple[int, ...] 
     )
 
 
-def _color(found: dict[bytes, bytes]) -> tuple[bytes, Signal | None]:
+def _color(contents: dict[bytes, bytes]) -> tuple[bytes, Signal | None]:
     """Return the profile (empty: none), or what else says how to see the values; in the specification's order."""
-    if b"cICP" in found and len(found[b"cICP"]) == 4:  # noqa: PLR2004 - its fields
-        primaries, transfer, _, full_range = found[b"cICP"]
+    if b"cICP" in contents and len(contents[b"cICP"]) == 4:  # noqa: PLR2004 - its fields
+        primaries, transfer, _, full_range = contents[b"cICP"]
         known, signal = signals.of_codes(primaries, transfer, full_range=bool(full_range))
         if known:
             return b"", signal
-    if profile := _profile(found.get(b"iCCP", b"")):
+    if profile := _profile(contents.get(b"iCCP", b"")):
         return profile, None
-    if b"sRGB" in found:
+    if b"sRGB" in contents:
         return b"", None
-    return b"", _gamma(found.get(b"gAMA", b""), found.get(b"cHRM", b""))
+    return b"", _gamma(contents.get(b"gAMA", b""), contents.get(b"cHRM", b""))
 
 
 def _profile(content: bytes) -> bytes:

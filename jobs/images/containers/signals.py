@@ -69,7 +69,7 @@ def of_gamma(exponent: float | None, primaries: Points | None) -> Signal | None:
 def plausible(points: Sequence[float]) -> Points | None:
     """Return eight coordinates as primaries, or None if white is not inside their triangle."""
     white, red, green, blue = zip(points[0::2], points[1::2], strict=True)
-    if not all(0 <= x <= 1 and 0 < y <= 1 and x + y <= 1.001 for x, y in (white, red, green, blue)):  # noqa: PLR2004
+    if not all(0 <= x <= 1 and 0 < y <= 1 for x, y in (white, red, green, blue)):
         return None
     areas = [_area(white, a, b) for a, b in ((red, green), (green, blue), (blue, red))]
     inside = all(area > 0 for area in areas) or all(area < 0 for area in areas)

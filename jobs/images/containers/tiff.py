@@ -62,7 +62,7 @@ TILE_WIDTH, TILE_HEIGHT, TILE_SIZES = 322, 323, 325
 MAX_SAMPLE_VALUE, PROFILE, DNG, JPEG_OFFSET = 341, 34675, 50706, 513
 #: Tags that the decoder gets if their values are in the file, and those without which there is no image.
 _NEEDED: Final = frozenset({WIDTH, HEIGHT, STRIPS, TILES})
-_KEPT: Final = _NEEDED | frozenset(
+_DECISIVE: Final = _NEEDED | frozenset(
     {
         *(BITS, COMPRESSION, PHOTOMETRIC, SAMPLES, EXTRA, SAMPLE_FORMAT, PROFILE),
         *(266, 278, 279, 284, 292, 293, 317, 320, 322, 323, 325, 332, 347),
@@ -225,7 +225,7 @@ class _Reader:
         """Return the file as a classic TIFF with one directory, at its end, that has only the needed tags."""
         tail = bytearray(len(self.data) % 2)
         entries = {}
-        for tag in _KEPT & directory.entries.keys():
+        for tag in _DECISIVE & directory.entries.keys():
             entry = directory.entries[tag]
             if entry.lost and tag != PROFILE:
                 raise rejections.damaged()
@@ -260,10 +260,10 @@ class _Directory:
     @cached_property
     def entries(self) -> dict[int, _Entry]:
         """The first entry of each tag."""
-        found: dict[int, _Entry] = {}
+        first: dict[int, _Entry] = {}
         for entry in self.reader.entries(self._start, self._count):
-            found.setdefault(entry.tag, entry)
-        return found
+            first.setdefault(entry.tag, entry)
+        return first
 
     def numbers(self, tag: int) -> tuple[_Value, ...]:
         """Return the values of a tag; none if it is missing."""

@@ -21,7 +21,7 @@ def read(data: bytes) -> Container:
     incomplete chunk is left to the decoder, which rejects it.
     """
     at, frames = 12, 0
-    kept: list[bytes] = []
+    needed: list[bytes] = []
     metadata: dict[bytes, bytes] = {}
     while at + _HEAD <= len(data):
         name, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -29,13 +29,13 @@ def read(data: bytes) -> Container:
         complete = len(content) == size
         if name in _PIXELS and (complete or not frames):
             frames += name == b"ANMF"
-            kept.append(_chunk(name, size, content))
+            needed.append(_chunk(name, size, content))
         elif complete:
             metadata.setdefault(name, content)
         at += _HEAD + size + size % 2
-    if kept and kept[0].startswith(b"VP8X") and len(kept[0]) >= _HEAD + _EXTENDED:
-        kept[0] = _without_metadata(kept[0])
-    body = b"".join(kept)
+    if needed and needed[0].startswith(b"VP8X") and len(needed[0]) >= _HEAD + _EXTENDED:
+        needed[0] = _without_metadata(needed[0])
+    body = b"".join(needed)
     exif = metadata.get(b"EXIF", b"")
     return Container(
         data=b"RIFF" + (len(body) + 4).to_bytes(4, "little") + b"WEBP" + body,
