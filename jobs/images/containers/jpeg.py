@@ -17,7 +17,10 @@ from jobs.images.containers.container import Container, aspect_of
 
 _START, _SCAN, _END = b"\xff\xd8", 0xDA, b"\xff\xd9"
 _JFIF, _EXIF, _APP2, _ADOBE, _COMMENT = 0xE0, 0xE1, 0xE2, 0xEE, 0xFE
-_APPLICATION = range(0xE0, 0xF0)
+#: Metadata: segments of applications, and comments.
+_SKIPPED = frozenset({*range(0xE0, 0xF0), _COMMENT})
+#: Markers without a length: TEM, restarts, start and end of the image.
+_BARE = frozenset({0x00, 0x01, *range(0xD0, 0xDA)})
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _JPEG_LS = 0xF7
 _SEQUENTIAL, _PROGRESSIVE = frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA})
@@ -74,7 +77,7 @@ def read(data: bytes) -> Jpeg:
             _check_kind(marker, content)
         if marker == _SCAN:
             break
-        if metadata.take(marker, content) or marker not in {*_APPLICATION, _COMMENT}:
+        if metadata.take(marker, content) or marker not in _SKIPPED:
             needed.append(bytes([0xFF, marker]) + data[start - 2 : end])
         at = end
     return Jpeg(
@@ -135,7 +138,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == 0xFF:  # noqa: PLR2004 - a fill byte
             at += 1
             continue
-        if marker in {0x00, 0x01, *range(0xD0, 0xD9)}:
+        if marker in _BARE:
             at += 2
             continue
         length = int.from_bytes(data[at + 2 : at + 4], "big")

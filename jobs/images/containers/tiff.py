@@ -406,7 +406,11 @@ def _container(reader: _Reader, page: _Directory, *, frames: int) -> Container:
 def _check_places(page: _Directory) -> None:
     """Reject a page whose pixels are not completely in the file."""
     tiled = TILES in page.entries
-    places = page.all_numbers(TILES if tiled else STRIPS)
+    # Each row may have a strip, but not more; tiles have at least one pixel.
+    most = (
+        page.number(SAMPLES, 1) * page.number(HEIGHT, 0) * (page.number(WIDTH, 0) if tiled else 1)
+    )
+    places = page.all_numbers(TILES if tiled else STRIPS)[: max(1, most)]
     # Chroma of uncompressed YCbCr may be subsampled.
     if page.number(COMPRESSION, 1) <= _UNCOMPRESSED and page.photometric != _YCBCR:
         sizes = [
