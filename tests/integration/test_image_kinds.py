@@ -85,6 +85,7 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "float RGB": (tiff(32, 2, 3, t339=[3, 3, 3]), "3 samples of 32 floating-point bits"),
     "double RGB": (tiff(64, 2, 3, t339=[3, 3, 3]), "3 samples of 64 floating-point bits"),
     "half-precision gray": (tiff(16, 1, 1, t339=3), "16 floating-point bits"),
+    "signed bytes": (tiff(8, 1, 1, t339=2), "signed samples of 8 bits"),
     "RGB of 32 bits": (tiff(32, 2, 3), "3 samples of 32 bits"),
     "gray of 24 bits": (tiff(24, 1, 1), "one sample of 24 bits"),
     "WebP in TIFF": (tiff(t259=50001), "WebP compression"),

@@ -178,6 +178,7 @@ class TestDepth:
             (gray(16, 4095, t281=(writers.SHORT, 4095)), 255),
             (gray(16, 1023, t341=(writers.SHORT, 1023)), 255),
             (gray(16, 65535, t281=(writers.SHORT, 65535)), 255),
+            (gray(16, 837, t281=(writers.SHORT, 837)), 3),
             (gray(16, 32767, t339=(writers.SHORT, 2)), 255),
             (gray(32, 0xFFFFFFFF), 255),
             (gray(32, 4095), 255),

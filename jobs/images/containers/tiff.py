@@ -441,9 +441,12 @@ def _check_kind(page: _Directory) -> None:
     if compression in _COMPRESSIONS:
         raise rejections.unsupported(f"a TIFF with {_COMPRESSIONS[compression]} compression")
     bits, samples = page.number(BITS, 1), page.number(SAMPLES, 1)
+    if page.number(SAMPLE_FORMAT, _UNSIGNED) == _SIGNED and (bits <= _EIGHT_BITS or samples > 1):
+        raise rejections.unsupported(f"a TIFF with signed samples of {bits} bits")
     if samples > 1 and bits == _SIXTEEN_BITS:
         white = max((int(value) for value in page.numbers(MAX_SAMPLE)), default=0xFFFF)
-        if 0 < white < 0x8000:  # noqa: PLR2004 - half of the range: decoders keep the upper 8 bits
+        # Decoders keep the upper 8 bits.
+        if 1 < white < 0x8000 and not white & (white + 1):  # noqa: PLR2004 - half of the range
             raise rejections.unsupported(f"a TIFF in color whose samples end at {white}")
 
 
@@ -454,8 +457,10 @@ def _whites(page: _Directory, bits: int) -> tuple[float, ...]:
         return ()
     most = (1 << min(bits, 64)) - 1 if form == _UNSIGNED else (1 << min(bits - 1, 63)) - 1
     for tag in (MAX_SAMPLE, MAX_SAMPLE_VALUE):
-        if bits > _EIGHT_BITS and 0 < page.number(tag, 0) < most:
-            return (float(page.number(tag, 0)),)
+        stated = page.number(tag, 0)
+        # Only all ones in binary state a depth: other values are the maximum of this image, which may be dark.
+        if bits > _EIGHT_BITS and 1 < stated < most and not stated & (stated + 1):
+            return (float(stated),)
     if form == _UNSIGNED and bits <= _SIXTEEN_BITS:
         return (float(most),)
     return (255.0, 32767.0 if bits <= _SIXTEEN_BITS else 65535.0)
