@@ -131,7 +131,9 @@ def tiff(
         """Return the places of the directory, and of its pointer to the next one."""
         tags, strip = page
         out.extend(bytes(-len(out) % 4))
-        full = {273: (LONG, [len(out)]), 279: (LONG, [len(strip)]), **tags}
+        sizes = [int(size) for size in tags.get(279, (LONG, [len(strip)]))[1]]
+        offsets = [len(out) + sum(sizes[:number]) for number in range(len(sizes))]
+        full = {273: (LONG, offsets), 279: (LONG, sizes), **tags}
         out.extend(strip + bytes(-len(strip) % 4))
         entries = []
         for tag, (kind, values) in sorted(full.items()):
@@ -179,13 +181,21 @@ def page(
     order: str = "<",
     compression: int = 1,
     tags: dict[int, Values] | None = None,
+    planes: bool = False,
 ) -> Page:
-    """Return a TIFF page with one strip, uncompressed (1) or deflated (8)."""
+    """Return a TIFF page with one strip, or one strip for each plane, uncompressed (1) or deflated (8)."""
     width, height = size
     samples = len(picture(0, 0))
-    rows = b"".join(
-        packed([picture(x, y) for x in range(width)], bits, order) for y in range(height)
-    )
+    pixels = [[picture(x, y) for x in range(width)] for y in range(height)]
+    if planes:
+        strips = [
+            b"".join(packed([(pixel[plane],) for pixel in row], bits, order) for row in pixels)
+            for plane in range(samples)
+        ]
+    else:
+        strips = [b"".join(packed(row, bits, order) for row in pixels)]
+    if compression == 8:
+        strips = [zlib.compress(strip) for strip in strips]
     all_tags: dict[int, Values] = {
         256: (LONG, [width]),
         257: (LONG, [height]),
@@ -194,9 +204,11 @@ def page(
         262: (SHORT, [photometric]),
         277: (SHORT, [samples]),
         278: (LONG, [height]),
+        279: (LONG, [len(strip) for strip in strips]),
+        284: (SHORT, [2 if planes else 1]),
         **(tags or {}),
     }
-    return all_tags, zlib.compress(rows) if compression == 8 else rows
+    return all_tags, b"".join(strips)
 
 
 def float_bits(value: float) -> int:

@@ -73,6 +73,8 @@ _PLUGINS: dict[formats.MediaType, type[ImageFile.ImageFile]] = {
 # or for a JPEG of several pictures, and the encodings of texts in metadata.
 Image.preinit()
 heif.register_heif_opener()
+# libtiff also decodes uncompressed pixels, which Pillow misreads in separate planes of 16 bits.
+TiffImagePlugin.READ_LIBTIFF = True
 #: Kinds of deep gray TIFF that Pillow's decoders read although its table does not have them, or has a signed type:
 #: big-endian 12 bits, unsigned 32 bits, and floating-point 64 bits. The keys are as in the table.
 TiffImagePlugin.OPEN_INFO.update(
@@ -84,7 +86,7 @@ TiffImagePlugin.OPEN_INFO.update(
         (TiffImagePlugin.MM, 1, (3,), 1, (64,), ()): ("F", "F;64BF"),
     }
 )
-#: Raw modes of deep gray in the byte order of a TIFF, and in that of this machine, in which compressed data arrive.
+#: Raw modes of deep gray in the byte order of a TIFF, and in that of this machine, in which libtiff returns samples.
 _NATIVE = {
     "I;16S": "I;16NS",
     "I;16BS": "I;16NS",
@@ -267,7 +269,7 @@ def _pixels(
 
 
 def _native(tile: ImageFile._Tile) -> ImageFile._Tile:
-    """Return the tile of a compressed TIFF with the byte order in which its samples arrive."""
+    """Return the tile of a TIFF with the byte order in which libtiff returns its samples."""
     if tile.codec_name != "libtiff" or not isinstance(tile.args, tuple):
         return tile
     rawmode, *others = tile.args

@@ -85,6 +85,7 @@ KINDS: dict[str, tuple[bytes, str]] = {
     "float RGB": (tiff(32, 2, 3, t339=[3, 3, 3]), "3 samples of 32 floating-point bits"),
     "double RGB": (tiff(64, 2, 3, t339=[3, 3, 3]), "3 samples of 64 floating-point bits"),
     "half-precision gray": (tiff(16, 1, 1, t339=3), "16 floating-point bits"),
+    "alpha in a plane": (tiff(8, 1, 2, t284=2, t338=2), "two samples in separate planes"),
     "signed bytes": (tiff(8, 1, 1, t339=2), "signed samples of 8 bits"),
     "RGB of 32 bits": (tiff(32, 2, 3), "3 samples of 32 bits"),
     "gray of 24 bits": (tiff(24, 1, 1), "one sample of 24 bits"),

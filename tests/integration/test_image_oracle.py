@@ -139,7 +139,7 @@ def _pngs(color_type: int, bits: int, *, interlaced: bool) -> Iterator[Sample]:
 
 
 def tiffs() -> Iterator[Sample]:
-    for order, compression, big in itertools.product("<>", (1, 8), (False, True)):
+    for order, (compression, big) in itertools.product("<>", ((1, False), (8, False), (1, True))):
         suffix = f" {'little' if order == '<' else 'big'}-endian" + ", deflated" * (
             compression == 8
         )
@@ -186,6 +186,11 @@ def _pages(order: str, compression: int) -> Iterator[tuple[str, writers.Page, st
         extra: dict[int, writers.Values] = {338: (writers.SHORT, [0])}
         yield f"RGBA of {bits} bits", page(bits, 2, picture(bits, 4), alpha), None
         yield f"RGBX of {bits} bits", page(bits, 2, picture(bits, 4), extra), "unspecified samples"
+        flat = functools.partial(
+            writers.page, SIZE, bits, 2, order=order, compression=compression, planes=True
+        )
+        yield f"RGB of {bits} bits in planes", flat(picture(bits, 3)), None
+        yield f"RGBA of {bits} bits in planes", flat(picture(bits, 4), tags=alpha), None
         yield (
             f"CMYK of {bits} bits",
             page(bits, 5, picture(bits, 4), {}),

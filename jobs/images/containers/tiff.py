@@ -441,6 +441,8 @@ def _check_kind(page: _Directory) -> None:
     if compression in _COMPRESSIONS:
         raise rejections.unsupported(f"a TIFF with {_COMPRESSIONS[compression]} compression")
     bits, samples = page.number(BITS, 1), page.number(SAMPLES, 1)
+    if samples == 2 and page.number(PLANES, 1) == _SEPARATE:  # noqa: PLR2004 - gray and alpha
+        raise rejections.unsupported("a TIFF with two samples in separate planes")
     if page.number(SAMPLE_FORMAT, _UNSIGNED) == _SIGNED and (bits <= _EIGHT_BITS or samples > 1):
         raise rejections.unsupported(f"a TIFF with signed samples of {bits} bits")
     if samples > 1 and bits == _SIXTEEN_BITS:
