@@ -248,6 +248,13 @@ def test_a_jpeg_that_was_cut_and_closed_again_is_rejected(share: int) -> None:
     assert outcome(data[: len(data) - len(data) // share] + b"\xff\xd9") == DAMAGED
 
 
+def test_fill_bytes_in_front_of_the_end_of_a_jpeg_cost_nothing() -> None:
+    for image in (image_files.gradient(), Image.new("RGB", (112, 84), "white")):
+        data = image_files.file_of(image, "JPEG")
+
+        assert outcome(data[:-2] + b"\xff" * 9 + b"\xd9") == outcome(data)
+
+
 def test_what_follows_the_end_of_a_jpeg_does_not_matter() -> None:
     for image in (image_files.gradient(), Image.new("RGB", (112, 84), "white")):
         data = image_files.file_of(image, "JPEG")

@@ -57,9 +57,8 @@ class Jpeg(Container):
         end, complete = _scans(self.data)
         if end is None and not complete:
             return []
-        data = self.data[:end]
-        if end is None and data.endswith(b"\xff"):
-            data = data[:-1]  # Half of the end marker.
+        # Fill bytes, or half of the end marker: pixels end with no such byte.
+        data = self.data[:end].rstrip(b"\xff")
         return [replace(self, data=data + ending) for ending in _ENDINGS]
 
 
