@@ -53,13 +53,13 @@ MAX_RATIO = 50
 MIN_SIDE = 2
 
 #: Of canonical JPEGs. Their chroma is 4:4:4: engines that decode on the GPU blow subsampled chroma up by
-#: nearest neighbour, which colors edges.
+#: nearest neighbor, which colors edges.
 JPEG_QUALITY = 95
 #: Of canonical PNGs. Level 4 takes half as long again for a screenshot and saves nothing, twice as long for a
 #: photograph and saves a seventh.
 PNG_LEVEL = 2
 
-#: Naming the plugins loads them; Pillow's own look-up would import all of its forty.
+#: Naming the plugins loads them; Pillow's own lookup would import all of its forty.
 _PLUGINS: dict[formats.MediaType, type[ImageFile.ImageFile]] = {
     "image/jpeg": JpegImagePlugin.JpegImageFile,
     "image/png": PngImagePlugin.PngImageFile,
@@ -69,8 +69,8 @@ _PLUGINS: dict[formats.MediaType, type[ImageFile.ImageFile]] = {
     "image/tiff": TiffImagePlugin.TiffImageFile,
     "image/avif": AvifImagePlugin.AvifImageFile,
 }
-# Loaded before the process is confined, for it may open no file later: what Pillow imports at its first look at a file,
-# or for a JPEG of several pictures, and the encodings of texts in metadata.
+# Loaded before the process is confined, for it may open no file later: what Pillow imports when it reads its first
+# file, and the encodings of texts in metadata.
 Image.preinit()
 heif.register_heif_opener()
 # libtiff also decodes uncompressed pixels, which Pillow misreads in separate planes of 16 bits.
@@ -130,7 +130,7 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-#: Orientations that lay the picture on its side.
+#: Orientations that lay the image on its side.
 _SIDEWAYS = frozenset({5, 6, 7, 8})
 
 
@@ -145,7 +145,7 @@ def canonicalize(
 ) -> CanonicalImage:
     """Return the canonical image of a file: with one version of Pillow always the same bytes.
 
-    Of an animation, a multi-page TIFF or a multi-picture JPEG the first image is used.
+    Of an animation, a multi-page TIFF or a multi-image JPEG, the first image is used.
 
     Args:
         data: the file.
@@ -251,7 +251,7 @@ def _pixels(
     mode = image.mode
     try:
         with _damage_rejected():
-            image.draft(None, size)  # Only a JPEG heeds it; never below ``size``.
+            image.draft(None, size)  # Only a JPEG uses it; never below ``size``.
             image.tile = [_native(tile) for tile in image.tile]
             image.load()
     except errors.ImageRejected:
@@ -323,7 +323,7 @@ def _of_color(
     if bits == 8:  # noqa: PLR2004 - such samples stay as they are
         return colors.equal(list(image.split()), list(color))
     if mode == "RGB":
-        # The decoder keeps the upper bytes; told that they are the lower ones, it keeps those.
+        # The decoder keeps the upper byte of each sample; with this mode, it keeps the lower one.
         lower = Image.open(io.BytesIO(container.data), formats=["PNG"])
         lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
         lower.load()
@@ -385,7 +385,7 @@ def _opened(
     finally:
         Image.MAX_IMAGE_PIXELS = limit
     with image:
-        # XMP can state an orientation too, which neither browsers nor cameras heed.
+        # XMP can state an orientation too, which browsers ignore.
         for name in _XMP:
             image.info.pop(name, None)
         _check_size(*image.size, max_pixels)
