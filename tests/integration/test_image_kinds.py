@@ -45,9 +45,9 @@ def tiff(
     return writers.tiff(({**page[0], **described, **tags}, page[1]))
 
 
-def raw_photo(photometric: int = 32803) -> bytes:
-    """A small reduced copy, and the full image as samples of a sensor below it."""
-    copy = writers.page((28, 28), 8, 2, writers.flat(9, 9, 9), tags={254: (writers.LONG, [1])})
+def raw_photo(photometric: int = 32803, *, mark: int = 1) -> bytes:
+    """A small copy, marked as reduced or not, and the full image as samples of a sensor below it."""
+    copy = writers.page((28, 28), 8, 2, writers.flat(9, 9, 9), tags={254: (writers.LONG, [mark])})
     full = writers.page(SIZE, 16, photometric, lambda x, y: (x * y,))
     return writers.tiff(copy, below=[full])
 
@@ -78,6 +78,7 @@ KINDS: dict[str, tuple[bytes, str]] = {
     ),
     "raw photo": (raw_photo(), "a raw photo"),
     "linear raw photo": (raw_photo(34892), "a raw photo"),
+    "raw photo with an unmarked copy": (raw_photo(mark=0), "a raw photo"),
     "sensor first": (tiff(16, 32803, 1), "a raw photo"),
     "CR2": (b"II*\x00\x10\x00\x00\x00CR\x02\x00" + tiff()[16:], "a raw photo (CR2)"),
     "CR3": (b"\x00\x00\x00\x18ftypcrx \x00\x00\x00\x01crx isom", "a raw photo (CR3)"),

@@ -360,15 +360,14 @@ def _image(pages: list[_Directory]) -> _Directory:
     first = pages[0]
     if first.reader.data[8:11] == b"CR\x02":
         raise rejections.unsupported("a raw photo (CR2)")
-    if first.is_full and first.has_pixels:
-        if first.is_raw:
-            raise rejections.unsupported("a raw photo")
-        return first
     places = [int(place) for place in first.numbers(SUBDIRECTORIES)]
-    others = [
-        *pages[1:_MAX_SEARCHED],
-        *itertools.islice(_pages(first.reader, places), _MAX_SEARCHED),
-    ]
+    below = list(itertools.islice(_pages(first.reader, places), _MAX_SEARCHED))
+    # Some cameras do not mark their preview as a reduced copy.
+    if any(one.is_raw for one in (first, *below)):
+        raise rejections.unsupported("a raw photo")
+    if first.is_full and first.has_pixels:
+        return first
+    others = [*pages[1:_MAX_SEARCHED], *below]
     full = [one for one in others if one.is_full and one.has_pixels]
     if DNG in first.entries or any(one.is_raw for one in full):
         raise rejections.unsupported("a raw photo")
