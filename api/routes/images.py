@@ -26,7 +26,7 @@ _UPLOAD = RequestBodySpec(
         "application/json": ImageUpload,
         "image/*": _BYTES["schema"],
     },
-    description="An image file: JPEG, PNG, WebP, GIF, BMP or TIFF.",
+    description="An image file: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF.",
     carries_images=True,
 )
 

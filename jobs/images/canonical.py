@@ -1,4 +1,4 @@
-"""The canonical picture: what is stored, sent to the engine, and found again by its key."""
+"""The canonical image: what is stored, sent to the engine, and retrieved by its key."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import PIL
 
 #: Part of every image's key, and of the question whether an original was seen before. It changes with
 #: this pipeline and with Pillow, whose codecs give the same bytes only within one version.
-PIPELINE_VERSION = "1/pillow-" + ".".join(PIL.__version__.split(".")[:2])
+PIPELINE_VERSION = "2/pillow-" + ".".join(PIL.__version__.split(".")[:2])
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class OriginalFile:
         width: in pixels, as seen: after its orientation is applied.
         height: likewise.
         orientation: EXIF orientation, 1 to 8; 1 is upright.
-        frames: pictures in the file; the first one is used.
+        frames: number of images in the file; the first one is used.
     """
 
     sha256: str

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Self
 from core import errors, profiles, sandbox
 from core.recent import Recent
 from core.shares import Shares
+from jobs.images import foreign
 from jobs.images.canonical import CanonicalImage
 from jobs.images.formats import sniff
 
@@ -118,12 +119,12 @@ class ImageReader:
 
                 * ``empty_image_file``: the file is empty.
                 * ``image_file_too_large``: the file exceeds ``limits.max_bytes``.
-                * ``invalid_image_format``: the format is unknown.
-                * ``unsupported_image_media_type``: this installation cannot read the format.
+                * ``invalid_image_format``: the file is not an image.
+                * ``unsupported_image_media_type``: an intact image of a kind that Longlook does not read.
                 * ``image_too_large``, ``image_too_small``: too many pixels, or a side below two.
                 * ``invalid_image``: the long side is more than 50 times the short one.
                 * ``invalid_image_mode``: the pixel format cannot be converted to colors.
-                * ``image_parse_error``: the file is damaged, truncated, or too expensive to decode.
+                * ``image_parse_error``: pixels are damaged or missing, or too expensive to decode.
             core.errors.Overloaded: no decoding process was available in time; the request may be retried.
             core.errors.Unavailable: no decoding process can be started, or the service is closing.
         """
@@ -132,10 +133,7 @@ class ImageReader:
         if len(data) > self.limits.max_bytes:
             raise _too_many_bytes(f"{len(data):,}", self.limits.max_bytes)
         if sniff(data) is None:
-            raise errors.ImageRejected(
-                "The file is not an image of a known format; send JPEG, PNG, WebP, GIF, BMP or TIFF.",
-                code="invalid_image_format",
-            )
+            raise foreign.rejection(data)
         file = (account_id, hashlib.sha256(data).digest())
         self._reject_timed_out(file)
         with self.shares.hold(account_id, seconds=self._wait_seconds):

@@ -206,6 +206,7 @@ from PIL import Image, ImageCms, features
 from jobs.images import pipeline
 from jobs.images.reader import TARGET
 from tests import image_files
+from tests import image_writers as writers
 from tests.integration import test_confinement as test
 test.pretend(*sys.argv[1:])
 from core.sandbox import Sandbox
@@ -231,6 +232,12 @@ files["progressive"] = image_files.file_of(picture, "JPEG", progressive=True)
 files["several pictures"] = image_files.file_of(picture, "MPO", save_all=True, append_images=[picture])
 files["profile of others"] = image_files.file_of(picture, "PNG", icc_profile=profile)
 files["animated"] = image_files.file_of(picture, "WEBP", save_all=True, append_images=[picture], lossless=True)
+files["HEIC"] = image_files.HEIC
+files["no end marker"] = image_files.file_of(picture, "JPEG")[:-2]
+files["no profile"] = writers.png(
+    (84, 56), 8, 2, writers.flat(9, 8, 7), chunks=[writers.chunk(b"cICP", bytes([9, 16, 0, 1]))]
+)
+files["deep"] = writers.tiff(writers.page((84, 56), 12, 0, writers.flat(77)))
 with Sandbox(TARGET, processes=1, seconds=60) as pool:
     for name, data in files.items():
         _, made = pool.call(data, detail="standard")
