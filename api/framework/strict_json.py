@@ -27,6 +27,8 @@ MAX_NAME_BYTES = 1024
 _MAX_REPEATS = 1000
 
 _NOT_JSON = "The request body is not valid JSON."
+#: RFC 8259, section 8.1: parsers may ignore the byte order mark that some editors and clients write.
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _TOKEN = re.compile(rb'[ \t\n\r]*+(["{}\[\],:]|[^ \t\n\r"{}\[\],:]++)')
 #: The rest of a string with escapes. It never backtracks, so it costs neither memory nor much time.
 _STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -47,6 +49,7 @@ def loads(data: bytes, *, place: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 -
         core.errors.InvalidRequest: the text has too many values, too long a name, or a duplicate name.
         core.errors.RequestError: the text is not JSON (RFC 8259: UTF-8, no lone surrogates, no NaN), or too deep.
     """
+    data = data.removeprefix(_BYTE_ORDER_MARK)
     repeated = _Scan(data, place).run()
     try:
         value = orjson.loads(data)
