@@ -19,6 +19,10 @@ from jobs import images
 FORM = "multipart/form-data"
 JSON = "application/json"
 _RAW = ("image/", "application/octet-stream")
+#: The fields for files in the forms of submissions, and of uploads.
+_IMAGE = "image"
+_UPLOADS = ("image", "file")
+_UNNAMED = "This must be a file, with a file name."
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ def read_submission(
         werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
     if request.mimetype == FORM:
-        form = framework.read_form(request, max_file_bytes=max_file_bytes)
+        form = framework.read_form(request, files=(_IMAGE,), max_file_bytes=max_file_bytes)
         return _parse_form(form, kind, limits, max_file_bytes)
     if request.mimetype == JSON:
         return _parse_json(framework.read_json(request), kind, limits)
@@ -94,14 +98,8 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
         core.errors.RequestError: see :func:`read_submission`; or there is not exactly one file.
     """
     if request.mimetype == FORM:
-        form = framework.read_form(request, max_file_bytes=max_file_bytes)
-        unknown = [*form.fields, *(f.field for f in form.files if f.field not in ("image", "file"))]
-        if unknown or len(form.files) != 1:
-            fault = errors.Fault(
-                "#", "The form must have exactly one part, a file called `image` or `file`."
-            )
-            raise problems.refused([fault])
-        return images.read_capped(form.files[0].stream, max_file_bytes)
+        form = framework.read_form(request, files=_UPLOADS, max_file_bytes=max_file_bytes)
+        return images.read_capped(_only_file(form).stream, max_file_bytes)
     if request.mimetype == JSON:
         try:
             upload = requests.ImageUpload.model_validate(framework.read_json(request))
@@ -113,6 +111,21 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
     raise errors.UnsupportedMediaType(
         f"The content type must be that of an image, {FORM} or {JSON}.", param="Content-Type"
     )
+
+
+def _only_file(form: framework.FormBody) -> framework.FormFile:
+    """Return the file of an upload's form. Raises :class:`core.errors.InvalidRequest` for any other form."""
+    faults = [errors.Fault(problems.pointer(name), _UNNAMED) for name in sorted(form.unnamed)]
+    unknown = [*form.fields, *(file.field for file in form.files if file.field not in _UPLOADS)]
+    if not faults and (unknown or len(form.files) != 1):
+        sentence = (
+            f"The form must have exactly one part, a file called `image` or `file`; it has {len(form.files):,} file(s)"
+            f" and {sum(map(len, form.fields.values())):,} text field(s)."
+        )
+        faults = [errors.Fault("#", sentence)]
+    if faults:
+        raise problems.refused(faults)
+    return form.files[0]
 
 
 def _parse_json(
@@ -184,6 +197,7 @@ def _parse_form(
     limits: requests.RequestLimits,
     max_file_bytes: int,
 ) -> ParsedSubmission:
+    form.refuse_undecodable(kind.fields.model_fields)
     values, faults = _form_values(form, kind.lists)
     job: requests.JobFields | requests.GroupFields | None = None
     try:
@@ -191,14 +205,16 @@ def _parse_form(
     except ValidationError as error:
         faults += framework.faults_of(error, unknown=requests.unknown)
     faults += _too_many_generations(job, limits)
-    files = [file for file in form.files if file.field == "image"]
-    unknown = {file.field for file in form.files if file.field != "image"}
+    files = [file for file in form.files if file.field == _IMAGE]
+    unknown = {file.field for file in form.files if file.field != _IMAGE}
     faults += [
         errors.Fault(
             problems.pointer(name), "There is no such file; the name of an image must be `image`."
         )
         for name in sorted(unknown)
     ]
+    if not files and form.unnamed:
+        return ParsedSubmission(kind, job, (), tuple(faults))
     if not 1 <= len(files) <= limits.images:
         sentence = (
             f"There must be 1 to {limits.images} files called `image`; there are {len(files):,}."
@@ -233,9 +249,7 @@ def _form_values(
             sentence = f"This must be given only once; it is given {len(texts):,} times."
             faults.append(errors.Fault(problems.pointer(name), sentence))
         values[name] = texts[0]
-    if "image" in values:
-        del values["image"]
-        faults.append(errors.Fault("#/image", "This must be a file, with a file name."))
+    faults += [errors.Fault(problems.pointer(name), _UNNAMED) for name in sorted(form.unnamed)]
     if "options" in values:
         try:
             values["options"] = framework.loads(values["options"].encode(), place=("options",))
