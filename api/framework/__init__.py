@@ -6,7 +6,7 @@ The models that check requests and build answers also make the document.
 from __future__ import annotations
 
 from api.framework import route
-from api.framework.bodies import FormBody, FormFile, read_form, read_json, read_model
+from api.framework.bodies import FormBody, FormFile, read_body, read_form, read_model
 from api.framework.document import Document, RequestBodySpec, ResponseSpec, WebhookSpec
 from api.framework.middleware import install, reply
 from api.framework.parameters import Unknown, faults_of, parse
@@ -29,8 +29,8 @@ __all__ = [
     "install",
     "loads",
     "parse",
+    "read_body",
     "read_form",
-    "read_json",
     "read_model",
     "reply",
     "route",

@@ -80,14 +80,15 @@ class FormBody:
             raise errors.RequestError(" ".join(invalid))
 
 
-def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
-    """Return the body as JSON.
+def read_body(request: Request) -> bytes:
+    """Return the whole body.
 
     Raises:
-        core.errors.RequestError: the body is not JSON, or exceeds a limit of :mod:`api.framework.strict_json`.
+        core.errors.MalformedBody: the body ends early, or is not encoded as its header says.
         werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
-    return strict_json.loads(_whole(request))
+    # Only a read past the limit shows that there is more: without a length, the part that fits may not be all.
+    return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
 
 
 def read_model(request: Request, model: type[Model]) -> Model:
@@ -97,8 +98,12 @@ def read_model(request: Request, model: type[Model]) -> Model:
         core.errors.RequestError: the body is not JSON, or does not match ``model``; lists every fault.
     """
     if request.mimetype not in ("", "application/json"):
-        raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
-    body = _whole(request)
+        raise errors.UnsupportedMediaType(
+            "The Content-Type header must be application/json; it is "
+            f"`{problems.shortened(request.mimetype)}`.",
+            param="Content-Type",
+        )
+    body = read_body(request)
     try:
         return model.model_validate(strict_json.loads(body) if body else {})
     except ValidationError as error:
@@ -111,7 +116,7 @@ def refuse_any(request: Request) -> None:
     Raises:
         core.errors.RequestError: the body has content.
     """
-    body = _whole(request)
+    body = read_body(request)
     if not body:
         return
     if request.mimetype not in ("", "application/json"):
@@ -129,25 +134,29 @@ class _Nothing(BaseModel, extra="forbid"):
     pass
 
 
-def _whole(request: Request) -> bytes:
-    # Only a read past the limit shows that there is more: without a length, the part that fits may not be all.
-    return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
-
-
-def read_form(request: Request, *, files: Collection[str], max_file_bytes: int) -> FormBody:
-    """Return the body as a form, with up to ``max_file_bytes`` + 1 bytes of each file in memory.
+def read_form(
+    request: Request, body: bytes, *, files: Collection[str], max_file_bytes: int
+) -> FormBody:
+    """Return a body as a form, with up to ``max_file_bytes`` + 1 bytes of each file in memory.
 
     Args:
-        request: one with a form.
+        request: its header has the boundary of the form.
+        body: the form.
         files: the names of the fields for files.
         max_file_bytes: a larger file is cut one byte after this limit.
 
     Raises:
         core.errors.RequestError: the body is not a form, or one of its parts has no name.
         core.errors.BodyTooLarge: the form has too many parts, or too much text.
-        werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
     boundary = request.mimetype_params.get("boundary", "")
+    if not boundary:
+        raise errors.RequestError(
+            "The Content-Type header has no boundary, so the form cannot be read; most clients set the header "
+            "themselves.",
+            param="Content-Type",
+        )
+    stream = io.BytesIO(body)
     parts = _Parts(files, max_file_bytes)
     try:
         decoder = _Decoder(
@@ -155,26 +164,26 @@ def read_form(request: Request, *, files: Collection[str], max_file_bytes: int) 
         )
         ended = False
         while not ended:
-            decoder.receive_data(request.stream.read(_CHUNK) or None)
+            decoder.receive_data(stream.read(_CHUNK) or None)
             ended = parts.take(decoder)
     except _TooManyParts:
         raise errors.BodyTooLarge(
             f"A form must have at most {_MAX_PARTS} parts; this one has "
-            f"{_MAX_PARTS + _parts_left(decoder, request):,}."
+            f"{_MAX_PARTS + _parts_left(decoder, stream):,}."
         ) from None
     except ValueError:
         raise errors.RequestError("The request body is not a valid multipart form.") from None
     return parts.form()
 
 
-def _parts_left(decoder: MultipartDecoder, request: Request) -> int:
+def _parts_left(decoder: MultipartDecoder, stream: BinaryIO) -> int:
     """Read the rest of the body; return the number of its parts, with the one that has begun."""
     delimiter = b"\r\n--" + decoder.boundary
     # The end of the whole form is one more delimiter, and the part that has begun has none before it.
     count, rest = 0, bytes(decoder.buffer)
     while True:
         count += rest.count(delimiter)
-        more = request.stream.read(_CHUNK)
+        more = stream.read(_CHUNK)
         if not more:
             return max(1, count)
         # A delimiter may lie across two reads; one that is complete is not in the rest.

@@ -17,7 +17,7 @@ from api.submission import SubmissionService, read_upload
 from core import ids
 from core.database import Database
 from core.settings import Settings
-from jobs import records
+from jobs import images, records
 from jobs.store import history, retention
 
 _BYTES = {"schema": {"type": "string", "contentMediaType": "image/*"}}
@@ -28,7 +28,7 @@ _UPLOAD = RequestBodySpec(
         "application/json": ImageUpload,
         "image/*": _BYTES["schema"],
     },
-    description="An image file: JPEG, PNG, WebP, GIF, BMP or TIFF.",
+    description=f"An image file: {images.READABLE}.",
     carries_images=True,
 )
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from pydantic import ValidationError
 from werkzeug import Request
@@ -15,13 +16,29 @@ from api.schemas import requests
 from core import errors
 from core.profiles import Detail
 from jobs import images
+from jobs.images import contents
 
 FORM = "multipart/form-data"
 JSON = "application/json"
-_RAW = ("image/", "application/octet-stream")
+#: Types that clients send without knowing the content: none, those of object stores and browsers, and curl's default
+#: for a body that is not a form. The body is taken for what its bytes are.
+_UNSTATED = frozenset(
+    {
+        "",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/binary",
+        "application/x-binary",
+        "application/unknown",
+        "unknown/unknown",
+        "application/x-www-form-urlencoded",
+    }
+)
 #: The fields for files in the forms of submissions, and of uploads.
 _IMAGE = "image"
 _UPLOADS = ("image", "file")
+#: The types of bodies whose bytes show them.
+_SHOWN = {contents.FORM: FORM, contents.JSON: JSON}
 _UNNAMED = "This must be a file, with a file name."
 
 
@@ -81,14 +98,14 @@ def read_submission(
         core.errors.RequestError: the body is malformed.
         werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
-    if request.mimetype == FORM:
-        form = framework.read_form(request, files=(_IMAGE,), max_file_bytes=max_file_bytes)
+    body = framework.read_body(request)
+    kind_sent = _kind(request, body)
+    if kind_sent == FORM:
+        form = framework.read_form(request, body, files=(_IMAGE,), max_file_bytes=max_file_bytes)
         return _parse_form(form, kind, limits, max_file_bytes)
-    if request.mimetype == JSON:
-        return _parse_json(framework.read_json(request), kind, limits)
-    raise errors.UnsupportedMediaType(
-        f"The content type must be {FORM} or {JSON}.", param="Content-Type"
-    )
+    if kind_sent == JSON:
+        return _parse_json(framework.loads(body), kind, limits)
+    raise _wrong_type(request, body, f"{FORM} or {JSON}")
 
 
 def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
@@ -97,19 +114,48 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
     Raises:
         core.errors.RequestError: see :func:`read_submission`; or there is not exactly one file.
     """
-    if request.mimetype == FORM:
-        form = framework.read_form(request, files=_UPLOADS, max_file_bytes=max_file_bytes)
+    body = framework.read_body(request)
+    kind_sent = _kind(request, body)
+    if kind_sent == FORM:
+        form = framework.read_form(request, body, files=_UPLOADS, max_file_bytes=max_file_bytes)
         return images.read_capped(_only_file(form).stream, max_file_bytes)
-    if request.mimetype == JSON:
+    if kind_sent == JSON:
         try:
-            upload = requests.ImageUpload.model_validate(framework.read_json(request))
+            upload = requests.ImageUpload.model_validate(framework.loads(body))
         except ValidationError as error:
             raise problems.refused(framework.faults_of(error)) from None
         return images.from_data_url(upload.data)
-    if request.mimetype.startswith(_RAW):
-        return images.read_capped(cast("BinaryIO", request.stream), max_file_bytes)
-    raise errors.UnsupportedMediaType(
-        f"The content type must be that of an image, {FORM} or {JSON}.", param="Content-Type"
+    if request.mimetype in _UNSTATED or request.mimetype.startswith("image/"):
+        return images.read_capped(io.BytesIO(body), max_file_bytes)
+    raise _wrong_type(request, body, f"that of an image, {FORM} or {JSON}")
+
+
+def _kind(request: Request, body: bytes) -> str:
+    """Return the type of a body: as its header says, or as its bytes show if the header says nothing.
+
+    Raises:
+        core.errors.UnsupportedMediaType: the header says one of the types for submissions, and the body is another one.
+    """
+    stated = request.mimetype
+    shown = _SHOWN.get(images.describe(body) or "")
+    if stated in _UNSTATED:
+        if shown == FORM:
+            # Without its boundary, which is in the header, a form cannot be read.
+            raise _wrong_type(request, body, f"{FORM} with the boundary of the form")
+        return shown or stated
+    if stated in {FORM, JSON} and (images.sniff(body) or shown not in (None, stated)):
+        raise _wrong_type(request, body, "that of the body")
+    return stated
+
+
+def _wrong_type(request: Request, body: bytes, expected: str) -> errors.UnsupportedMediaType:
+    """Return the error for a Content-Type header that must be ``expected``."""
+    stated = problems.shortened(request.mimetype)
+    sent = images.describe(body)
+    return errors.UnsupportedMediaType(
+        f"The Content-Type header must be {expected}; it is {f'`{stated}`' if stated else 'missing'}"
+        + (f", and the body is {sent}." if sent else "."),
+        param="Content-Type",
     )
 
 

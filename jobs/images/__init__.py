@@ -8,17 +8,20 @@ requests never has one in its address space.
 from __future__ import annotations
 
 from jobs.images.canonical import PIPELINE_VERSION, CanonicalImage, OriginalFile
-from jobs.images.formats import sniff
+from jobs.images.contents import describe
+from jobs.images.formats import READABLE, sniff
 from jobs.images.geometry import MARKER_TOKENS, image_tokens, smart_resize
 from jobs.images.reader import ImageLimits, ImageReader, from_data_url, read_capped
 
 __all__ = [
     "MARKER_TOKENS",
     "PIPELINE_VERSION",
+    "READABLE",
     "CanonicalImage",
     "ImageLimits",
     "ImageReader",
     "OriginalFile",
+    "describe",
     "from_data_url",
     "image_tokens",
     "read_capped",

@@ -215,7 +215,7 @@ def _plugin(media_type: formats.MediaType) -> str:
         pillow_heif.register_heif_opener()
         return "HEIF"
     raise _rejected(
-        f"This server cannot read {media_type}; send JPEG, PNG, WebP, GIF, BMP or TIFF.",
+        f"This server cannot read {media_type}; send {formats.READABLE}.",
         "unsupported_image_media_type",
     )
 

@@ -15,7 +15,8 @@ from core import errors, profiles, sandbox
 from core.recent import Recent
 from core.shares import Shares
 from jobs.images.canonical import CanonicalImage
-from jobs.images.formats import sniff
+from jobs.images.contents import HEAD_BYTES, describe
+from jobs.images.formats import READABLE, sniff
 
 if TYPE_CHECKING:
     from core.settings import Settings
@@ -132,10 +133,7 @@ class ImageReader:
         if len(data) > self.limits.max_bytes:
             raise _too_many_bytes(f"{len(data):,}", self.limits.max_bytes)
         if sniff(data) is None:
-            raise errors.ImageRejected(
-                "The file is not an image of a known format; send JPEG, PNG, WebP, GIF, BMP or TIFF.",
-                code="invalid_image_format",
-            )
+            raise _not_an_image(data)
         file = (account_id, hashlib.sha256(data).digest())
         self._reject_timed_out(file)
         with self.shares.hold(account_id, seconds=self._wait_seconds):
@@ -195,6 +193,14 @@ def from_data_url(url: str) -> bytes:
         raise errors.ImageRejected(
             "The data URL of the image is not valid base64.", code="invalid_base64_image"
         ) from None
+
+
+def _not_an_image(data: bytes) -> errors.ImageRejected:
+    kind = describe(data[:HEAD_BYTES])
+    what = "not an image of a known format" if kind is None else f"{kind}, which cannot be read"
+    return errors.ImageRejected(
+        f"The file is {what}; send {READABLE}.", code="invalid_image_format"
+    )
 
 
 def _took_too_long() -> errors.ImageRejected:
