@@ -22,6 +22,9 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 
 
+_DATA_URL = re.compile(r"[\x00-\x20]*+data:", re.IGNORECASE)
+
+
 class InvalidValue(ValueError):
     """An invalid value, with an error code of its own; callers see the message."""
 
@@ -112,6 +115,23 @@ def _url(text: str) -> str:
     return text
 
 
+def is_data_url(text: str) -> bool:
+    """Whether ``text`` is a data URL by its scheme, after space that URL parsers ignore."""
+    return _DATA_URL.match(text) is not None
+
+
+def image_url(text: str) -> str:
+    """Return ``text`` if it may be the URL of an image: a data URL, or one to fetch. Raises :class:`ValueError`."""
+    if is_data_url(text):
+        return text
+    if len(text) > MAX_URL_CHARS:
+        raise ValueError(
+            f"A URL to fetch must have at most {MAX_URL_CHARS:,} characters; this one has {len(text):,}. "
+            "An image itself must be a data URL, such as data:image/png;base64, followed by the file in base64."
+        )
+    return _url(_without_nul(text))
+
+
 def rfc3339(moment: datetime) -> str:
     """Return a time as responses show it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -132,6 +152,10 @@ Url = Annotated[
     Field(max_length=MAX_URL_CHARS),
     AfterValidator(_url),
     WithJsonSchema({"type": "string", "format": "uri", "maxLength": MAX_URL_CHARS}),
+]
+#: The URL of an image, or the image itself as a data URL.
+ImageUrl = Annotated[
+    str, AfterValidator(image_url), WithJsonSchema({"type": "string", "format": "uri"})
 ]
 #: A time in a request: RFC 3339 or Unix seconds.
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string"})]

@@ -12,7 +12,7 @@ from werkzeug import Request
 
 from api import errors as problems
 from api import framework
-from api.schemas import requests
+from api.schemas import fields, requests
 from core import errors
 from core.profiles import Detail
 from jobs import images
@@ -124,7 +124,7 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
             upload = requests.ImageUpload.model_validate(framework.loads(body))
         except ValidationError as error:
             raise problems.refused(framework.faults_of(error)) from None
-        return images.from_data_url(upload.data)
+        return images.from_data_url(upload.file)
     if request.mimetype in _UNSTATED or request.mimetype.startswith("image/"):
         return images.read_capped(io.BytesIO(body), max_file_bytes)
     raise _wrong_type(request, body, f"that of an image, {FORM} or {JSON}")
@@ -189,21 +189,29 @@ def _parse_json(
     inputs = list(enumerate(job.images)) if job else list(_valid_images(body, limits))
     submitted_images: list[SubmittedImage] = []
     for index, image in inputs:
-        pointer = f"#/images/{index}"
-        detail = image.detail or (job.options.detail if job else None)
-        if image.image_id is not None:
-            submitted_images.append(SubmittedImage(f"{pointer}/image_id", image.image_id, detail))
-            continue
-        if image.url is not None:
-            submitted_images.append(SubmittedImage(f"{pointer}/url", ImageLink(image.url), detail))
+        detail = image.requested_detail or (job.options.detail if job else None)
+        place, source = _source(image)
+        pointer = f"#/images/{index}/{place}"
+        if isinstance(source, ImageLink) or place == "image_id":
+            submitted_images.append(SubmittedImage(pointer, source, detail))
             continue
         try:
-            data = images.from_data_url(image.data or "")
+            data = images.from_data_url(source)
         except errors.ImageRejected as error:
-            faults.append(errors.Fault(f"{pointer}/data", error.message, error.specific_code))
+            faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:
-            submitted_images.append(SubmittedImage(f"{pointer}/data", data, detail))
+            submitted_images.append(SubmittedImage(pointer, data, detail))
     return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
+
+
+def _source(image: requests.ImageInput) -> tuple[str, str | ImageLink]:
+    """Return the place of an image's source in the image, and the source: an id, a link or a data URL."""
+    if image.image_id is not None:
+        return "image_id", image.image_id
+    if image.address is None:
+        return "data", image.data or ""
+    place, url = image.address
+    return place, url if fields.is_data_url(url) else ImageLink(url)
 
 
 def _too_many_generations(

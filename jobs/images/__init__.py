@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from jobs.images.canonical import PIPELINE_VERSION, CanonicalImage, OriginalFile
 from jobs.images.contents import describe
+from jobs.images.data_urls import from_data_url
 from jobs.images.formats import READABLE, sniff
 from jobs.images.geometry import MARKER_TOKENS, image_tokens, smart_resize
-from jobs.images.reader import ImageLimits, ImageReader, from_data_url, read_capped
+from jobs.images.reader import ImageLimits, ImageReader, read_capped
 
 __all__ = [
     "MARKER_TOKENS",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import time
 import uuid
@@ -29,7 +27,6 @@ _CHUNK = 1 << 20
 _MAX_WAITING = 64
 #: Number of files whose timeout is remembered, and for how many seconds.
 _TIMED_OUT, _TIMED_OUT_SECONDS = 4096, 600.0
-_SPACE = b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True)
@@ -172,27 +169,6 @@ def read_capped(stream: IO[bytes], limit: int) -> bytes:
     if not left:
         raise _too_many_bytes(f"more than {limit:,}", limit)
     return b"".join(parts)
-
-
-def from_data_url(url: str) -> bytes:
-    """Return the bytes in a ``data:…;base64,…`` URL. Its media type is ignored.
-
-    Raises:
-        core.errors.ImageRejected: it is not such a URL, or not valid base64 (``invalid_base64_image``).
-    """
-    head, comma, text = url.partition(",")
-    if not (comma and head[:5].lower() == "data:" and head.lower().endswith(";base64")):
-        raise errors.ImageRejected(
-            "The image must be a data URL, such as data:image/png;base64, followed by the file in base64.",
-            code="invalid_base64_image",
-        )
-    try:
-        # White space is common in base64 and ignored; other invalid characters are errors.
-        return base64.b64decode(text.encode("ascii").translate(None, _SPACE), validate=True)
-    except (binascii.Error, ValueError):
-        raise errors.ImageRejected(
-            "The data URL of the image is not valid base64.", code="invalid_base64_image"
-        ) from None
 
 
 def _not_an_image(data: bytes) -> errors.ImageRejected:

@@ -6,13 +6,10 @@ import io
 import subprocess
 import sys
 import uuid
-from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from PIL import features
 
 from core import errors
@@ -182,35 +179,6 @@ def test_a_stream_of_exactly_the_limit_is_read_completely() -> None:
             return super().read(min(size or 0, 7))
 
     assert images.read_capped(Trickle(b"0123456789" * 100), 1000) == b"0123456789" * 100
-
-
-@given(data=st.binary(max_size=200), media_type=st.sampled_from(["image/png", "text/plain", ""]))
-def test_a_data_url_is_decoded_for_any_media_type(data: bytes, media_type: str) -> None:
-    text = b64encode(data).decode()
-    lines = "\r\n".join(text[at : at + 76] for at in range(0, len(text), 76))
-
-    assert images.from_data_url(f"data:{media_type};base64,{text}") == data
-    assert images.from_data_url(f"DATA:{media_type};charset=x;Base64,{lines}\n") == data
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "aGVsbG8=",
-        "https://example.com/cat.png",
-        "data:image/png,plain",
-        "data:image/png;base64",
-        "data:image/png;base64,aGVsbG8",
-        "data:image/png;base64,aGV*bG8=",
-        "data:image/png;base64,aGVsbé8=",
-    ],
-)
-def test_an_invalid_data_url_is_rejected(url: str) -> None:
-    with pytest.raises(errors.ImageRejected) as refused:
-        images.from_data_url(url)
-
-    assert refused.value.specific_code == "invalid_base64_image"
 
 
 def test_a_process_that_receives_images_loads_no_decoder() -> None:
