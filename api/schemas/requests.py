@@ -349,7 +349,7 @@ class _ImageSources(RequestModel):
 
     @property
     def address(self) -> tuple[str, str] | None:
-        """The URL in `url` or `image_url`, after the rest of its JSON pointer; None: there is none."""
+        """The URL in `url` or `image_url`, after the rest of its JSON pointer."""
         if self.url is not None:
             return "url", self.url
         if self.image_url is None:

@@ -1,7 +1,7 @@
 """Decodes data URLs in pieces, by WHATWG's rules: the data: URL processor (Fetch) and forgiving base64 (Infra).
 
 Two things are different. The alphabet of URLs and file names (RFC 4648, section 5) is read too. A space between two
-characters is refused, although WHATWG ignores it: it was a ``+`` before somebody decoded the text as a form, and an
+characters is refused, although WHATWG ignores it: it was a ``+`` before the text was decoded as part of a form, and an
 image without it would be damaged. Spaces around line breaks, as in indented text, do no harm.
 """
 
