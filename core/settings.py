@@ -27,6 +27,9 @@ TEST_PREFIX = "LONGLOOK_TEST_"
 FILE_SUFFIX = "_file"
 _LONGEST_SECRET = 64 * 1024
 
+#: The default limit of a decode by the clock, as a multiple of its CPU time.
+_WALL_FACTOR = 3
+
 _ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 
 
@@ -183,7 +186,15 @@ class Settings(BaseSettings):
         description="Processes that decode images, per API process, and one more for accounts that use none.",
     )
     sandbox_seconds: float = Field(
-        default=15.0, gt=0, description="A decode that takes longer is killed."
+        default=15.0,
+        gt=0,
+        description="CPU time of a decode. An image that needs more is refused.",
+    )
+    sandbox_wall_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time limit of a decode by the clock. After it the machine is too busy, and the request gets 503. "
+        "Empty: three times `LONGLOOK_SANDBOX_SECONDS`.",
     )
     sandbox_memory_mb: int = Field(
         default=1536, ge=256, description="Address space of a process that decodes images, in MiB."
@@ -480,6 +491,11 @@ class Settings(BaseSettings):
     def renew_interval(self) -> float:
         """Seconds between two renewals of a lease."""
         return self.renew_seconds or self.lease_seconds / 4
+
+    @property
+    def sandbox_ceiling(self) -> float:
+        """Seconds that a decode may take by the clock, whatever else the machine does."""
+        return self.sandbox_wall_seconds or _WALL_FACTOR * self.sandbox_seconds
 
     @property
     def sweep_interval(self) -> float:

@@ -15,7 +15,7 @@ some uses. Parent and child exchange frames over a socket pair. The child can re
 
 from __future__ import annotations
 
-from core.sandbox.child import SandboxCrashed, SandboxTimeout
+from core.sandbox.child import SandboxCpuExceeded, SandboxCrashed, SandboxTimeout
 from core.sandbox.pool import Sandbox
 
-__all__ = ["Sandbox", "SandboxCrashed", "SandboxTimeout"]
+__all__ = ["Sandbox", "SandboxCpuExceeded", "SandboxCrashed", "SandboxTimeout"]

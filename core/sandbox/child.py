@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,9 +30,15 @@ log = structlog.get_logger(__name__)
 
 
 class SandboxTimeout(errors.LonglookError):
-    """The call exceeded its limit; its child was killed."""
+    """The call took too long by the clock, perhaps because the machine is busy; its child was killed."""
 
     code = "sandbox_timeout"
+
+
+class SandboxCpuExceeded(errors.LonglookError):
+    """The call used too much CPU time, on a busy machine as on an idle one; its child has ended."""
+
+    code = "sandbox_cpu_exceeded"
 
 
 class SandboxCrashed(errors.LonglookError):
@@ -103,18 +110,31 @@ class Child:
             raise errors.Unavailable("A sandbox cannot be started.")
 
     def ask(
-        self, arguments: dict[str, Any], payload: bytes, *, seconds: float
+        self,
+        arguments: dict[str, Any],
+        payload: bytes,
+        *,
+        seconds: float,
+        cpu_seconds: float | None = None,
     ) -> tuple[dict[str, Any], bytes]:
-        """Send one call and return its reply; ``seconds`` include sending.
+        """Send one call and return its reply.
+
+        Args:
+            arguments: JSON values.
+            payload: the bytes to work on.
+            seconds: the limit by the clock, sending included.
+            cpu_seconds: the limit of the CPU time; None: no limit.
 
         Raises:
             SandboxTimeout: there was no reply in time.
+            SandboxCpuExceeded: the call used too much CPU time.
             SandboxCrashed: the child died.
         """
         self.calls += 1
         deadline = time.monotonic() + seconds
         try:
-            frames.send(self._socket, arguments, payload, deadline=deadline)
+            call = {"arguments": arguments, "cpu_seconds": cpu_seconds}
+            frames.send(self._socket, call, payload, deadline=deadline)
             reply, data = frames.receive(self._socket, deadline=deadline)
         except TimeoutError:
             log.warning("sandbox_timed_out", target=self._target, seconds=seconds)
@@ -122,11 +142,14 @@ class Child:
         except (OSError, ValueError):
             reply, data = {"crashed": "died without a word"}, b""
         if "crashed" in reply:
-            signal = self._signal()
+            ended_by = self._signal()
+            if cpu_seconds is not None and ended_by == signal.SIGPROF:
+                log.warning("sandbox_cpu_exceeded", target=self._target, cpu_seconds=cpu_seconds)
+                raise SandboxCpuExceeded(f"The call used more than {cpu_seconds:g} s of CPU time.")
             log.warning(
-                "sandbox_crashed", target=self._target, reason=reply["crashed"], signal=signal
+                "sandbox_crashed", target=self._target, reason=reply["crashed"], signal=ended_by
             )
-            raise SandboxCrashed("The call's process died.", signal=signal)
+            raise SandboxCrashed("The call's process died.", signal=ended_by)
         return reply, data
 
     def _signal(self) -> int | None:

@@ -11,7 +11,7 @@ import structlog
 
 from core import errors
 from core.closing import Closing
-from core.sandbox.child import Child, SandboxCrashed, SandboxTimeout
+from core.sandbox.child import Child, SandboxCpuExceeded, SandboxCrashed, SandboxTimeout
 from core.sandbox.confinement import FILES, LAYERS, hide_environment
 
 log = structlog.get_logger(__name__)
@@ -23,7 +23,8 @@ class Sandbox(Closing):
     Args:
         target: the function to run, as ``module:name``, importable in this process.
         processes: the number of children; each starts when it is first needed.
-        seconds: a call that takes longer is killed.
+        seconds: a call that takes longer by the clock is killed.
+        cpu_seconds: a call that uses more CPU time is ended; None: no limit.
         memory_mb: address space of a child, in MiB.
         imports_late: whether the target imports modules while it works: then the Python libraries stay readable,
             with all other files if the kernel cannot distinguish them.
@@ -37,6 +38,7 @@ class Sandbox(Closing):
         *,
         processes: int = 2,
         seconds: float = 15.0,
+        cpu_seconds: float | None = None,
         memory_mb: int = 1536,
         imports_late: bool = False,
         recycle_after: int = 500,
@@ -45,6 +47,7 @@ class Sandbox(Closing):
         self._target = target
         self._processes = processes
         self._seconds = seconds
+        self._cpu_seconds = cpu_seconds
         self._memory_mb = memory_mb
         self._imports_late = imports_late
         self._recycle_after = recycle_after
@@ -78,7 +81,8 @@ class Sandbox(Closing):
 
         Raises:
             core.errors.RequestError: the target raised it; class, message, code, and parameter are the same.
-            SandboxTimeout: the call took too long.
+            SandboxTimeout: the call took too long by the clock.
+            SandboxCpuExceeded: the call used too much CPU time.
             SandboxCrashed: the child died.
             core.errors.Unavailable: no child was free in time or could start, or the pool is closed.
         """
@@ -89,10 +93,12 @@ class Sandbox(Closing):
         stored: Child | None = None
         try:
             child = self._ready(child)
-            reply, data = child.ask(arguments, payload, seconds=self._seconds)
+            reply, data = child.ask(
+                arguments, payload, seconds=self._seconds, cpu_seconds=self._cpu_seconds
+            )
             if child.calls < self._recycle_after:
                 stored = child
-        except (SandboxTimeout, SandboxCrashed):
+        except (SandboxTimeout, SandboxCpuExceeded, SandboxCrashed):
             self._refuse_if_closed()
             if child is not None:
                 self._discard(child)

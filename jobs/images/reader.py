@@ -25,6 +25,8 @@ TARGET = "jobs.images.pipeline:serve"
 _CHUNK = 1 << 20
 #: Maximum number of files that wait for a decoding process.
 _MAX_WAITING = 64
+#: After a decoding that the machine was too busy for, in seconds.
+_BUSY_SECONDS = 30
 #: Number of files whose timeout is remembered, and for how many seconds.
 _TIMED_OUT, _TIMED_OUT_SECONDS = 4096, 600.0
 
@@ -40,8 +42,9 @@ class ImageLimits:
 class ImageReader:
     """Makes canonical images of uploads.
 
-    Accounts share the decoding processes. If the decoding of a file times out, the same file from the same account is
-    rejected for ten minutes without another attempt.
+    Accounts share the decoding processes. A file whose decoding uses too much CPU time is rejected; the same file from
+    the same account is then rejected for ten minutes without another attempt. A decoding that takes too long by the
+    clock alone is no fault of the file: the machine is busy, and the request may be repeated.
 
     Args:
         decoder: the sandbox that runs :data:`TARGET`.
@@ -74,7 +77,8 @@ class ImageReader:
         decoder = sandbox.Sandbox(
             target,
             processes=processes,
-            seconds=settings.sandbox_seconds,
+            seconds=settings.sandbox_ceiling,
+            cpu_seconds=settings.sandbox_seconds,
             memory_mb=settings.sandbox_memory_mb,
         )
         limits = ImageLimits(
@@ -122,7 +126,8 @@ class ImageReader:
                 * ``invalid_image``: the long side is more than 50 times the short one.
                 * ``invalid_image_mode``: the pixel format cannot be converted to colors.
                 * ``image_parse_error``: the file is damaged, truncated, or too expensive to decode.
-            core.errors.Overloaded: no decoding process was available in time; the request may be retried.
+            core.errors.Overloaded: no decoding process was available in time, or it did not get the CPU to decode the
+                file in time; the request may be retried.
             core.errors.Unavailable: no decoding process can be started, or the service is closing.
         """
         if not data:
@@ -140,9 +145,14 @@ class ImageReader:
                 facts, canonical = self._decoder.call(
                     data, detail=detail, max_pixels=self.limits.max_pixels
                 )
-            except sandbox.SandboxTimeout:
+            except sandbox.SandboxCpuExceeded:
                 self._timed_out.add(file)
                 raise _took_too_long() from None
+            except sandbox.SandboxTimeout:
+                raise errors.Overloaded(
+                    "The image was not decoded in time because the machine is busy.",
+                    retry_after=_BUSY_SECONDS,
+                ) from None
             except sandbox.SandboxCrashed:
                 raise errors.ImageRejected(
                     "The image cannot be decoded: it is damaged or needs too much memory.",
@@ -180,7 +190,10 @@ def _not_an_image(data: bytes) -> errors.ImageRejected:
 
 
 def _took_too_long() -> errors.ImageRejected:
-    return errors.ImageRejected("The image took too long to decode.", code="image_parse_error")
+    return errors.ImageRejected(
+        "The image takes too long to decode: it needs more CPU time than any image may use.",
+        code="image_parse_error",
+    )
 
 
 def _too_many_bytes(actual: str, limit: int) -> errors.ImageRejected:

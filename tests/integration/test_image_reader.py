@@ -92,14 +92,16 @@ def test_a_large_upload_is_rejected_with_actual_and_allowed_bytes(
 
 
 @pytest.mark.parametrize(
-    ("order", "seconds", "said"),
-    [("sleep_forever", 0.2, "too long"), ("eat", 60.0, "too much memory")],
+    ("order", "cpu_seconds", "said"),
+    [("burn", 0.2, "needs more CPU time"), ("eat", 60.0, "too much memory")],
 )
-def test_a_decoder_that_hangs_or_crashes_rejects_the_image(
-    order: str, seconds: float, said: str
+def test_a_decoder_that_computes_without_end_or_crashes_rejects_the_image(
+    order: str, cpu_seconds: float, said: str
 ) -> None:
     target = f"tests.integration.sandbox_targets:{order}_on_any_image"
-    with Sandbox(target, processes=1, seconds=seconds, memory_mb=512) as sandbox:
+    with Sandbox(
+        target, processes=1, seconds=600, cpu_seconds=cpu_seconds, memory_mb=512
+    ) as sandbox:
         router = images.ImageReader(
             sandbox, limits=images.ImageLimits(), shares=Shares(1, name="decoders")
         )
@@ -107,6 +109,23 @@ def test_a_decoder_that_hangs_or_crashes_rejects_the_image(
             router.accept(image_files.file_of(image_files.gradient()), account_id=ACCOUNT)
 
     assert refused.value.specific_code == "image_parse_error"
+
+
+def test_a_decode_without_cpu_is_the_machines_fault_and_may_be_repeated() -> None:
+    png = image_files.file_of(image_files.gradient())
+    target = sandbox_targets.DECODE_OR_HANG
+    with Sandbox(target, processes=1, seconds=0.2, cpu_seconds=60) as sandbox:
+        reader = images.ImageReader(
+            sandbox, limits=images.ImageLimits(), shares=Shares(1, name="decoders")
+        )
+        slow = sandbox_targets.hanging(png, salt=1)
+        for _ in range(2):
+            pids = sandbox.pids
+            with pytest.raises(errors.Overloaded, match="the machine is busy") as refused:
+                reader.accept(slow, account_id=ACCOUNT)
+            assert refused.value.retry_after > 1
+            # It was decoded again: nothing is remembered about the file.
+            assert sandbox.pids != pids
 
 
 def test_an_account_with_hanging_images_leaves_a_decoder_to_others() -> None:
@@ -134,7 +153,7 @@ def test_an_account_with_hanging_images_leaves_a_decoder_to_others() -> None:
 
 def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> None:
     now = 0.0
-    slow = sandbox_targets.hanging(image_files.file_of(image_files.gradient()), salt=1)
+    slow = sandbox_targets.burning(image_files.file_of(image_files.gradient()), salt=1)
 
     def refused(account_id: uuid.UUID, *, decoded: bool) -> bool:
         before = sandbox.pids
@@ -146,7 +165,9 @@ def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> Non
             and sandbox.pids.isdisjoint(before) is decoded
         )
 
-    with Sandbox(sandbox_targets.DECODE_OR_HANG, processes=1, seconds=1.0) as sandbox:
+    with Sandbox(
+        sandbox_targets.DECODE_OR_HANG, processes=1, seconds=600, cpu_seconds=0.2
+    ) as sandbox:
         sandbox.warm()
         shares = Shares(1, name="decoders")
         intake = images.ImageReader(
