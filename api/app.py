@@ -28,6 +28,7 @@ from core.database import Clock, Database, utcnow
 from core.rate_limits import RateLimits
 from core.settings import Settings
 from core.shares import Shares
+from core.spool import Spool
 from core.vault import Vault
 from core.wakeup import Wakeup
 from jobs import queue
@@ -66,7 +67,9 @@ class Service:
         revocation: Revocation,
         fetching: GuardedClient,
         buckets: SharedLimits,
+        spool: Spool,
     ) -> None:
+        self.spool = spool
         self.draining = threading.Event()
         self._database = database
         self._wakeups = wakeups
@@ -134,6 +137,12 @@ def create_app(
     database.listen(outbox.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
     buckets = buckets or RateLimits(settings.redis_url, timer=timer)
+    spool = Spool(
+        settings.spool,
+        total=settings.spool_mb * 2**20,
+        floor=settings.disk_floor_mb * 2**20,
+        timer=timer,
+    )
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
     tokens = StreamTokens(pepper=pepper, clock=clock)
@@ -168,6 +177,7 @@ def create_app(
         revocation=revocation,
         fetching=fetching,
         buckets=buckets,
+        spool=spool,
     )
     measures = metrics.MetricsRoutes(
         settings,
@@ -186,7 +196,7 @@ def create_app(
         disk=disk,
         quota=quota,
     )
-    router = _router(settings, gate=gate, timer=timer)
+    router = _router(settings, gate=gate, spool=spool, timer=timer)
     limiter.install(router)
     cors.install(router, origins=settings.cors_origins, routes=routes.STREAM_RULES)
     router.extensions[_EXTENSION] = service
@@ -262,7 +272,9 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
-def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> framework.Router:
+def _router(
+    settings: Settings, *, gate: Gate, spool: Spool, timer: Callable[[], float]
+) -> framework.Router:
     router = framework.Router(
         framework.Document(
             title="Longlook",
@@ -275,6 +287,7 @@ def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> fr
         max_body_bytes=settings.max_body_mb * 2**20,
     )
     problems.install(router, timer=timer)
+    framework.spooling.install(router, make=lambda: spool.open(current.group()))
     framework.install(
         router, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
     )

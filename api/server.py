@@ -19,7 +19,7 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from api.app import service_of
-from core import errors, logs
+from core import errors, logs, process
 from core.settings import Settings
 from jobs.store import accounts
 
@@ -65,9 +65,16 @@ def on_starting(server: Arbiter) -> None:
         server.cfg.set("bind", f"{host}:{settings.port}")
 
 
+def post_fork(_server: Arbiter, _worker: Worker) -> None:
+    """Set how the process frees memory, before it allocates much."""
+    process.return_large_blocks()
+
+
 def post_worker_init(worker: Worker) -> None:
-    """End all waits and streams on SIGTERM, so that the process can stop quickly."""
+    """Give the server the folder for large bodies, and end all waits and streams on SIGTERM for a quick stop."""
     service = service_of(worker.wsgi)
+    service.spool.clear()
+    worker.spool = service.spool
     stop = signal.getsignal(signal.SIGTERM)
 
     def drain(number: int, frame: FrameType | None) -> None:

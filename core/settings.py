@@ -27,6 +27,8 @@ TEST_PREFIX = "LONGLOOK_TEST_"
 FILE_SUFFIX = "_file"
 _LONGEST_SECRET = 64 * 1024
 
+#: A body, its images, and the third that one account leaves to others.
+_SPOOLED_BODIES = 3
 #: The default limit of a decode by the clock, as a multiple of its CPU time.
 _WALL_FACTOR = 3
 
@@ -120,9 +122,15 @@ class Settings(BaseSettings):
         default=256,
         ge=2,
         le=65536,
-        description="Memory for request bodies and unsent responses, in MiB, and the same again for images that "
-        "are fetched "
-        "by URL. One account gets at most three quarters of each. At least twice `LONGLOOK_MAX_BODY_MB`.",
+        description="Memory for request bodies of up to 256 KiB and unsent responses, in MiB, and the same again for "
+        "images that are fetched by URL. One account gets at most three quarters of each.",
+    )
+    spool_mb: int = Field(
+        default=2048,
+        ge=3,
+        le=1_048_576,
+        description="Disk space in the home directory for larger request bodies and their images, in MiB. One account "
+        "gets at most three quarters. At least three times `LONGLOOK_MAX_BODY_MB`.",
     )
     max_connections: int = Field(
         default=4096,
@@ -168,7 +176,8 @@ class Settings(BaseSettings):
     disk_floor_mb: int = Field(
         default=500,
         ge=0,
-        description="Free space on SQLite's disk below which jobs and images are refused, in MiB.",
+        description="Free space, in MiB, on SQLite's disk below which jobs and images are refused, and on the disk of "
+        "the home directory below which large request bodies are.",
     )
     storage_mb_per_account: int = Field(
         default=10_240,
@@ -480,10 +489,11 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _memory(self) -> Settings:
-        if self.bodies_mb < 2 * self.max_body_mb:
+    def _room(self) -> Settings:
+        if self.spool_mb < _SPOOLED_BODIES * self.max_body_mb:
             raise ValueError(
-                "BODIES_MB must be at least twice MAX_BODY_MB: otherwise the largest body does not fit"
+                f"SPOOL_MB must be at least {_SPOOLED_BODIES} times MAX_BODY_MB: otherwise the largest body and its "
+                "images do not fit"
             )
         return self
 
@@ -496,6 +506,11 @@ class Settings(BaseSettings):
     def sandbox_ceiling(self) -> float:
         """Seconds that a decode may take by the clock, whatever else the machine does."""
         return self.sandbox_wall_seconds or _WALL_FACTOR * self.sandbox_seconds
+
+    @property
+    def spool(self) -> Path:
+        """The folder for large request bodies."""
+        return self.home / "spool"
 
     @property
     def sweep_interval(self) -> float:

@@ -5,19 +5,21 @@ The models that check requests and build answers also make the document.
 
 from __future__ import annotations
 
-from api.framework import route
+from api.framework import route, spooling
 from api.framework.bodies import FormBody, FormFile, read_body, read_form, read_model
 from api.framework.document import Document, RequestBodySpec, ResponseSpec, WebhookSpec
 from api.framework.middleware import install, reply
 from api.framework.parameters import Unknown, faults_of, parse
 from api.framework.paths import PathId, PathText
 from api.framework.router import Router
-from api.framework.strict_json import loads
+from api.framework.spooling import new_file
+from api.framework.strict_json import LongString, loads
 
 __all__ = [
     "Document",
     "FormBody",
     "FormFile",
+    "LongString",
     "PathId",
     "PathText",
     "RequestBodySpec",
@@ -28,10 +30,12 @@ __all__ = [
     "faults_of",
     "install",
     "loads",
+    "new_file",
     "parse",
     "read_body",
     "read_form",
     "read_model",
     "reply",
     "route",
+    "spooling",
 ]

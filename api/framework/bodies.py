@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import re
-from collections.abc import Collection, Container
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from werkzeug import Request
@@ -18,9 +17,10 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, MultipartDec
 from werkzeug.sansio.multipart import File as FilePart
 
 from api import errors as problems
-from api.framework import strict_json
+from api.framework import spooling, strict_json, wire
 from api.framework.parameters import faults_of
 from core import errors
+from core.spool import SpooledFile
 
 Model = TypeVar("Model", bound=BaseModel)
 #: A text field of a form: its name, its bytes, its encoding.
@@ -45,12 +45,19 @@ _CONTINUED = re.compile(rb"\r?\n[ \t]++")
 _DISPOSITION = b"content-disposition"
 
 
-@dataclass(frozen=True)
+@dataclass
 class FormFile:
-    """A file of a form. One over the limit is cut one byte after it."""
+    """A file of a form.
+
+    Attributes:
+        field: its name in the form.
+        content: its bytes, none if there are too many.
+        size: the number of its bytes.
+    """
 
     field: str
-    stream: BinaryIO
+    content: SpooledFile
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,15 +87,21 @@ class FormBody:
             raise errors.RequestError(" ".join(invalid))
 
 
-def read_body(request: Request) -> bytes:
+def read_body(request: Request) -> SpooledFile:
     """Return the whole body.
 
     Raises:
+        core.errors.Overloaded: the body exceeds the caller's share of the disk space for large bodies.
         core.errors.MalformedBody: the body ends early, or is not encoded as its header says.
         werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
-    # Only a read past the limit shows that there is more: without a length, the part that fits may not be all.
-    return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
+    file = wire.received(request)
+    if file is None:
+        file = spooling.new_file()
+        # Only a read past the limit shows that there is more: without a length, the part that fits may not be all.
+        while piece := request.stream.read(_CHUNK):
+            file.write(piece)
+    return file
 
 
 def read_model(request: Request, model: type[Model]) -> Model:
@@ -103,7 +116,7 @@ def read_model(request: Request, model: type[Model]) -> Model:
             f"`{problems.shortened(request.mimetype)}`.",
             param="Content-Type",
         )
-    body = read_body(request)
+    body = read_body(request).getvalue()
     try:
         return model.model_validate(strict_json.loads(body) if body else {})
     except ValidationError as error:
@@ -116,7 +129,7 @@ def refuse_any(request: Request) -> None:
     Raises:
         core.errors.RequestError: the body has content.
     """
-    body = read_body(request)
+    body = read_body(request).getvalue()
     if not body:
         return
     if request.mimetype not in ("", "application/json"):
@@ -135,17 +148,18 @@ class _Nothing(BaseModel, extra="forbid"):
 
 
 def read_form(
-    request: Request, body: bytes, *, files: Collection[str], max_file_bytes: int
+    request: Request, body: SpooledFile, *, files: Collection[str], max_file_bytes: int
 ) -> FormBody:
-    """Return a body as a form, with up to ``max_file_bytes`` + 1 bytes of each file in memory.
+    """Return a body as a form, whose files no longer need the body.
 
     Args:
         request: its header has the boundary of the form.
         body: the form.
         files: the names of the fields for files.
-        max_file_bytes: a larger file is cut one byte after this limit.
+        max_file_bytes: of a larger file only the size is kept.
 
     Raises:
+        core.errors.Overloaded: the files exceed the caller's share of the disk space for large bodies.
         core.errors.RequestError: the body is not a form, or one of its parts has no name.
         core.errors.BodyTooLarge: the form has too many parts, or too much text.
     """
@@ -156,7 +170,7 @@ def read_form(
             "themselves.",
             param="Content-Type",
         )
-    stream = io.BytesIO(body)
+    pieces = body.pieces()
     parts = _Parts(files, max_file_bytes)
     try:
         decoder = _Decoder(
@@ -164,26 +178,26 @@ def read_form(
         )
         ended = False
         while not ended:
-            decoder.receive_data(stream.read(_CHUNK) or None)
+            decoder.receive_data(next(pieces, None) or None)
             ended = parts.take(decoder)
     except _TooManyParts:
         raise errors.BodyTooLarge(
             f"A form must have at most {_MAX_PARTS} parts; this one has "
-            f"{_MAX_PARTS + _parts_left(decoder, stream):,}."
+            f"{_MAX_PARTS + _parts_left(decoder, pieces):,}."
         ) from None
     except ValueError:
         raise errors.RequestError("The request body is not a valid multipart form.") from None
     return parts.form()
 
 
-def _parts_left(decoder: MultipartDecoder, stream: BinaryIO) -> int:
+def _parts_left(decoder: MultipartDecoder, pieces: Iterator[bytes]) -> int:
     """Read the rest of the body; return the number of its parts, with the one that has begun."""
     delimiter = b"\r\n--" + decoder.boundary
     # The end of the whole form is one more delimiter, and the part that has begun has none before it.
     count, rest = 0, bytes(decoder.buffer)
     while True:
         count += rest.count(delimiter)
-        more = stream.read(_CHUNK)
+        more = next(pieces, b"")
         if not more:
             return max(1, count)
         # A delimiter may lie across two reads; one that is complete is not in the rest.
@@ -244,7 +258,7 @@ class _Parts:
 
     Args:
         files: the names of the fields for files.
-        max_file_bytes: a larger file is cut one byte after this limit.
+        max_file_bytes: of a larger file only the size is kept.
     """
 
     def __init__(self, files: Collection[str], max_file_bytes: int) -> None:
@@ -254,11 +268,12 @@ class _Parts:
         self._not_chosen: list[FormFile] = []
         self._unnamed: set[str] = set()
         self._file_fields = files
-        self._max_bytes = max_file_bytes + 1
+        self._max_bytes = max_file_bytes
         self._charsets = MultiPartParser()
         self._text_bytes = 0
         self._part: Field | FilePart | None = None
-        self._data = io.BytesIO()
+        self._text = io.BytesIO()
+        self._file: FormFile | None = None
 
     def take(self, decoder: MultipartDecoder) -> bool:
         """Read all events that ``decoder`` has; return whether the form has ended."""
@@ -289,7 +304,8 @@ class _Parts:
                 "A form part has no name; its Content-Disposition header must have a `name`."
             )
         self._part = part
-        self._data = io.BytesIO() if self._is_text(part) else _CappedFile(self._max_bytes)
+        if isinstance(part, FilePart):
+            self._file = FormFile(part.name, spooling.new_file())
 
     def _is_text(self, part: Field | FilePart) -> bool:
         return isinstance(part, Field) and part.name not in self._file_fields
@@ -297,36 +313,33 @@ class _Parts:
     def _more(self, event: Data) -> None:
         part = self._part
         assert part is not None  # noqa: S101 - data follows the head of its part
-        if self._is_text(part):
+        if self._file is not None:
+            self._add(self._file, event.data)
+        elif self._is_text(part):
             self._text_bytes += len(event.data)
             if self._text_bytes > _MAX_TEXT_BYTES:
                 raise errors.BodyTooLarge(
                     f"The text fields of a form must have at most {_MAX_TEXT_BYTES:,} bytes in all; these have more."
                 )
-        self._data.write(event.data)
+            self._text.write(event.data)
         if not event.more_data:
             self._end(part)
 
+    def _add(self, file: FormFile, data: bytes) -> None:
+        file.size += len(data)
+        if file.size > self._max_bytes:
+            file.content.close()
+        else:
+            file.content.write(data)
+
     def _end(self, part: Field | FilePart) -> None:
-        if isinstance(part, FilePart):
-            chosen = part.filename or self._data.tell()
-            self._data.seek(0)
-            (self._files if chosen else self._not_chosen).append(FormFile(part.name, self._data))
+        file, self._file = self._file, None
+        text, self._text = self._text.getvalue(), io.BytesIO()
+        if isinstance(part, FilePart) and file is not None:
+            chosen = part.filename or file.size
+            (self._files if chosen else self._not_chosen).append(file)
         elif self._is_text(part):
             encoding = self._charsets.get_part_charset(part.headers)
-            self._texts.append((part.name, self._data.getvalue(), encoding))
+            self._texts.append((part.name, text, encoding))
         else:
             self._unnamed.add(part.name)
-
-
-class _CappedFile(io.BytesIO):
-    """A file in memory that stores up to ``limit`` bytes and drops the rest."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._left = limit
-
-    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
-        stored = data[: self._left]
-        self._left -= super().write(stored)
-        return len(data)

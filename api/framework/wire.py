@@ -6,10 +6,12 @@ import zlib
 from typing import Final, Protocol
 
 from werkzeug import Request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from api import errors as problems
+from api.framework import spooling
 from core import errors
+from core.spool import SpooledFile
 
 #: Maximum bytes of a request body without images.
 PLAIN_BODY_BYTES = 2**20
@@ -70,6 +72,20 @@ def prepare(request: Request, *, carries_images: bool) -> None:
         vars(request).pop("content_length", None)
 
 
+def received(request: Request) -> SpooledFile | None:
+    """Return the whole body of a prepared ``request`` if the server has it as one file and need not decode it.
+
+    Raises:
+        werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
+    """
+    body = request.environ["wsgi.input"]
+    file = body.file if isinstance(body, _FromCaller) else None
+    limit = request.max_content_length
+    if file is not None and limit is not None and file.size > limit:
+        raise RequestEntityTooLarge
+    return file
+
+
 def _encoding(request: Request) -> str | None:
     """Return the content coding to decode, None if the body has none."""
     names = _codings(request.headers.get("Content-Encoding"))
@@ -90,6 +106,7 @@ class _FromCaller:
 
     def __init__(self, source: _Input, *, length: int | None) -> None:
         self._source = source
+        self.file = spooling.received(source)
         #: The number of missing bytes, if known.
         self._left = length
 

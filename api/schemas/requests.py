@@ -303,7 +303,7 @@ class ImageUrlText(ImageUrlObject):
 class _ImageSources(RequestModel):
     """The ways to send an image in JSON that uploads and submissions share."""
 
-    data: str | None = Field(
+    data: fields.ImageData | None = Field(
         default=None,
         description="The image file as a data URL.",
         examples=["data:image/png;base64,iVBORw0KGgo…"],
@@ -343,12 +343,12 @@ class _ImageSources(RequestModel):
     @field_validator("image_url", mode="before")
     @classmethod
     def _as_object(cls, value: Any) -> Any:  # noqa: ANN401 - untrusted input
-        if isinstance(value, str):
+        if isinstance(value, fields.LongText):
             return ImageUrlText.model_construct(url=fields.image_url(value))
         return value
 
     @property
-    def address(self) -> tuple[str, str] | None:
+    def address(self) -> tuple[str, fields.LongText] | None:
         """The URL in `url` or `image_url`, after the rest of its JSON pointer."""
         if self.url is not None:
             return "url", self.url
@@ -491,7 +491,7 @@ class ImageUpload(_ImageSources):
         return self
 
     @property
-    def file(self) -> str:
+    def file(self) -> fields.LongText:
         """The data URL."""
         return self.data or (self.address[1] if self.address is not None else "")
 

@@ -14,6 +14,7 @@ from gunicorn.workers import base
 from api.serving import limits
 from api.serving.loop import Loop
 from core.settings import Settings
+from core.spool import Spool
 
 _log = structlog.get_logger(__name__)
 
@@ -25,6 +26,8 @@ _APART: Final = ("/livez", "/readyz")
 class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
     """Serves connections in one process."""
 
+    #: The application's folder for large bodies; set before :meth:`run`.
+    spool: Spool | None = None
     _loop: Loop | None = None
 
     @classmethod
@@ -49,6 +52,7 @@ class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
             ),
             apart=_APART,
             wakes=(self.PIPE[0], self.PIPE[1]),
+            spool=self.spool,
         )
         self._loop.run(
             alive=self._is_alive, beat=self.notify, grace=float(self.cfg.graceful_timeout)

@@ -20,6 +20,7 @@ from api.submission.parsing import ImageLink, SubmittedImage
 from core import errors
 from core.settings import Settings
 from core.shares import Shares
+from core.spool import SpooledFile
 from net.client import NO_PUBLIC_ADDRESS, GuardedClient, GuardedClientError
 
 #: Maximum number of requests that download at once.
@@ -218,4 +219,4 @@ class Downloads:
         if len(reply.body) > self._max_file_bytes:
             sentence = f"The image must have at most {self._max_file_bytes // 2**20} MiB; this one has more."
             return errors.Fault(image.pointer, sentence, _TOO_LARGE)
-        return dataclasses.replace(image, source=reply.body)
+        return dataclasses.replace(image, source=SpooledFile.of(reply.body))

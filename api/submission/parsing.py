@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from api import framework
 from api.schemas import fields, requests
 from core import errors
 from core.profiles import Detail
+from core.spool import SpooledFile
 from jobs import images
 from jobs.images import contents
 
@@ -51,11 +51,11 @@ class ImageLink:
 
 @dataclass(frozen=True)
 class SubmittedImage:
-    """An image as sent: the bytes of a file, a URL, or the id of a stored image."""
+    """An image as sent: a file, a URL, or the id of a stored image."""
 
     #: The JSON pointer of its place in the request.
     pointer: str
-    source: bytes | str | ImageLink = field(repr=False)
+    source: SpooledFile | str | ImageLink = field(repr=False)
     #: The requested detail, of this image or of all; None: the default.
     detail: Detail | None
 
@@ -87,6 +87,12 @@ class ParsedSubmission:
     images: tuple[SubmittedImage, ...]
     faults: tuple[errors.Fault, ...]
 
+    def close(self) -> None:
+        """Free the memory and the disk space of all files."""
+        for image in self.images:
+            if isinstance(image.source, SpooledFile):
+                image.source.close()
+
 
 def read_submission(
     request: Request, *, kind: SubmissionKind, limits: requests.RequestLimits, max_file_bytes: int
@@ -102,13 +108,17 @@ def read_submission(
     kind_sent = _kind(request, body)
     if kind_sent == FORM:
         form = framework.read_form(request, body, files=(_IMAGE,), max_file_bytes=max_file_bytes)
+        body.close()
         return _parse_form(form, kind, limits, max_file_bytes)
     if kind_sent == JSON:
-        return _parse_json(framework.loads(body), kind, limits)
+        with body.view() as data:
+            parsed = _parse_json(framework.loads(data, long=_is_image), kind, limits)
+        body.close()
+        return parsed
     raise _wrong_type(request, body, f"{FORM} or {JSON}")
 
 
-def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
+def read_upload(request: Request, *, max_file_bytes: int) -> SpooledFile:
     """Return the one image file in ``request``: in a form, in JSON or as the body.
 
     Raises:
@@ -118,40 +128,66 @@ def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
     kind_sent = _kind(request, body)
     if kind_sent == FORM:
         form = framework.read_form(request, body, files=_UPLOADS, max_file_bytes=max_file_bytes)
-        return images.read_capped(_only_file(form).stream, max_file_bytes)
+        file = _only_file(form)
+        images.check_size(file.size, max_file_bytes)
+        return file.content
     if kind_sent == JSON:
-        try:
-            upload = requests.ImageUpload.model_validate(framework.loads(body))
-        except ValidationError as error:
-            raise problems.refused(framework.faults_of(error)) from None
-        return images.from_data_url(upload.file)
+        with body.view() as data:
+            try:
+                upload = requests.ImageUpload.model_validate(
+                    framework.loads(data, long=_is_uploaded_image)
+                )
+            except ValidationError as error:
+                raise problems.refused(framework.faults_of(error)) from None
+            decoded = _decoded(upload.file)
+        body.close()
+        return decoded
     if request.mimetype in _UNSTATED or request.mimetype.startswith("image/"):
-        return images.read_capped(io.BytesIO(body), max_file_bytes)
+        return body
     raise _wrong_type(request, body, f"that of an image, {FORM} or {JSON}")
 
 
-def _kind(request: Request, body: bytes) -> str:
+def _is_image(place: tuple[str | int, ...]) -> bool:
+    """Whether the JSON of a submission has an image at ``place``."""
+    return place[:1] == ("images",) and _is_uploaded_image(place[2:])
+
+
+def _is_uploaded_image(place: tuple[str | int, ...]) -> bool:
+    """Whether the JSON of an upload has an image at ``place``."""
+    return place in {("data",), ("url",), ("image_url",), ("image_url", "url")}
+
+
+def _decoded(url: fields.LongText) -> SpooledFile:
+    """Return the file in a data URL."""
+    file = framework.new_file()
+    pieces = url.pieces() if isinstance(url, framework.LongString) else images.pieces_of(url)
+    for data in images.decode_data_url(pieces):
+        file.write(data)
+    return file
+
+
+def _kind(request: Request, body: SpooledFile) -> str:
     """Return the type of a body: as its header says, or as its bytes show if the header says nothing.
 
     Raises:
         core.errors.UnsupportedMediaType: the header says one of the types for submissions, and the body is another one.
     """
-    stated = request.mimetype
-    shown = _SHOWN.get(images.describe(body) or "")
+    stated, head = request.mimetype, body.head(contents.HEAD_BYTES)
+    shown = _SHOWN.get(images.describe(head) or "")
     if stated in _UNSTATED:
         if shown == FORM:
             # Without its boundary, which is in the header, a form cannot be read.
             raise _wrong_type(request, body, f"{FORM} with the boundary of the form")
         return shown or stated
-    if stated in {FORM, JSON} and (images.sniff(body) or shown not in (None, stated)):
+    if stated in {FORM, JSON} and (images.sniff(head) or shown not in (None, stated)):
         raise _wrong_type(request, body, "that of the body")
     return stated
 
 
-def _wrong_type(request: Request, body: bytes, expected: str) -> errors.UnsupportedMediaType:
+def _wrong_type(request: Request, body: SpooledFile, expected: str) -> errors.UnsupportedMediaType:
     """Return the error for a Content-Type header that must be ``expected``."""
     stated = problems.shortened(request.mimetype)
-    sent = images.describe(body)
+    sent = images.describe(body.head(contents.HEAD_BYTES))
     return errors.UnsupportedMediaType(
         f"The Content-Type header must be {expected}; it is {f'`{stated}`' if stated else 'missing'}"
         + (f", and the body is {sent}." if sent else "."),
@@ -193,10 +229,11 @@ def _parse_json(
         place, source = _source(image)
         pointer = f"#/images/{index}/{place}"
         if isinstance(source, ImageLink) or place == "image_id":
+            assert not isinstance(source, framework.LongString)  # noqa: S101 - ids are short
             submitted_images.append(SubmittedImage(pointer, source, detail))
             continue
         try:
-            data = images.from_data_url(source)
+            data = _decoded(source)
         except errors.ImageRejected as error:
             faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:
@@ -204,14 +241,16 @@ def _parse_json(
     return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
 
 
-def _source(image: requests.ImageInput) -> tuple[str, str | ImageLink]:
+def _source(image: requests.ImageInput) -> tuple[str, fields.LongText | ImageLink]:
     """Return the place of an image's source in the image, and the source: an id, a link or a data URL."""
     if image.image_id is not None:
         return "image_id", image.image_id
     if image.address is None:
         return "data", image.data or ""
     place, url = image.address
-    return place, url if fields.is_data_url(url) else ImageLink(url)
+    if fields.is_data_url(url) or isinstance(url, framework.LongString):
+        return place, url
+    return place, ImageLink(url)
 
 
 def _too_many_generations(
@@ -279,12 +318,12 @@ def _parse_form(
     for index, file in enumerate(files):
         pointer = f"#/image/{index}"
         try:
-            data = images.read_capped(file.stream, max_file_bytes)
+            images.check_size(file.size, max_file_bytes)
         except errors.ImageRejected as error:
             faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:
             submitted_images.append(
-                SubmittedImage(pointer, data, job.options.detail if job else None)
+                SubmittedImage(pointer, file.content, job.options.detail if job else None)
             )
     return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
 

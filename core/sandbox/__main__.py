@@ -59,7 +59,7 @@ def _serve(connection: socket.socket, target: Target) -> bool:
     Everything that the call held is freed on return, so that an idle child is small.
     """
     try:
-        call, payload = frames.receive(connection)
+        call, payload = frames.receive_call(connection)
     except ConnectionError:
         return False
     try:

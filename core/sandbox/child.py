@@ -8,8 +8,9 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -27,6 +28,16 @@ _INHERITED = ("LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH")
 _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_": str(64 * 2**20)}
 
 log = structlog.get_logger(__name__)
+
+
+class Content(Protocol):
+    """Bytes that may be in a file, such as :class:`core.spool.SpooledFile`."""
+
+    def getvalue(self) -> bytes:
+        """Return the bytes."""
+
+    def reader(self) -> AbstractContextManager[int | None]:
+        """Return a block with a descriptor for reading them from their start; None: they are in memory."""
 
 
 class SandboxTimeout(errors.LonglookError):
@@ -112,7 +123,7 @@ class Child:
     def ask(
         self,
         arguments: dict[str, Any],
-        payload: bytes,
+        payload: bytes | Content,
         *,
         seconds: float,
         cpu_seconds: float | None = None,
@@ -121,7 +132,7 @@ class Child:
 
         Args:
             arguments: JSON values.
-            payload: the bytes to work on.
+            payload: the bytes to work on. The child reads a file itself.
             seconds: the limit by the clock, sending included.
             cpu_seconds: the limit of the CPU time; None: no limit.
 
@@ -134,7 +145,7 @@ class Child:
         deadline = time.monotonic() + seconds
         try:
             call = {"arguments": arguments, "cpu_seconds": cpu_seconds}
-            frames.send(self._socket, call, payload, deadline=deadline)
+            self._send(call, payload, deadline=deadline)
             reply, data = frames.receive(self._socket, deadline=deadline)
         except TimeoutError:
             log.warning("sandbox_timed_out", target=self._target, seconds=seconds)
@@ -151,6 +162,14 @@ class Child:
             )
             raise SandboxCrashed("The call's process died.", signal=ended_by)
         return reply, data
+
+    def _send(self, call: dict[str, Any], payload: bytes | Content, *, deadline: float) -> None:
+        if isinstance(payload, bytes):
+            frames.send(self._socket, call, payload, deadline=deadline)
+            return
+        with payload.reader() as descriptor:
+            body = payload.getvalue() if descriptor is None else b""
+            frames.send(self._socket, call, body, descriptor=descriptor, deadline=deadline)
 
     def _signal(self) -> int | None:
         """Return the signal that ended the child, whose connection is closed or closing."""

@@ -11,7 +11,7 @@ import structlog
 
 from core import errors
 from core.closing import Closing
-from core.sandbox.child import Child, SandboxCpuExceeded, SandboxCrashed, SandboxTimeout
+from core.sandbox.child import Child, Content, SandboxCpuExceeded, SandboxCrashed, SandboxTimeout
 from core.sandbox.confinement import FILES, LAYERS, hide_environment
 
 log = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ class Sandbox(Closing):
         """The active layers of :mod:`core.sandbox.confinement`; None before the first child has started."""
         return self._confined
 
-    def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
+    def call(self, payload: bytes | Content, **arguments: object) -> tuple[dict[str, Any], bytes]:
         """Return the target's result for ``payload`` and ``arguments`` (JSON values).
 
         Raises:

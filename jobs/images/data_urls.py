@@ -17,8 +17,8 @@ from core import errors
 from jobs.images.contents import HEAD_BYTES, describe
 from jobs.images.formats import sniff
 
-#: Bytes of a URL that are decoded at a time.
-PIECE_BYTES: Final = 2**20
+#: Characters of a URL that are decoded at a time; each takes several bytes meanwhile.
+PIECE_BYTES: Final = 2**18
 #: Maximum bytes before the comma: a media type with its parameters.
 _MAX_HEAD_BYTES: Final = 4096
 _SCHEME: Final = b"data:"
@@ -113,16 +113,16 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
 
 def _without_fragment(pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
-        content, mark, _ = piece.partition(b"#")
-        yield content
-        if mark:
+        if b"#" in piece:
+            yield piece.partition(b"#")[0]
             return
+        yield piece
 
 
 def _percent_decoded(pieces: Iterator[bytes]) -> Iterator[bytes]:
     held = b""
     for piece in pieces:
-        text = held + piece
+        text = held + piece if held else piece
         # An escape may lie across two pieces.
         cut = text.rfind(b"%", max(0, len(text) - 2))
         held = b"" if cut < 0 else text[cut:]
@@ -226,9 +226,9 @@ class _Base64:
 
     def _check(self, text: bytes) -> None:
         """Raise :class:`core.errors.ImageRejected` if ``text``, which follows at the position, is not base64."""
-        found = _NOT_BASE64.search(text)
-        if found is not None:
-            raise _rejected(self._fault(text, found.start()))
+        wrong = _NOT_BASE64.search(text)
+        if wrong is not None:
+            raise _rejected(self._fault(text, wrong.start()))
 
     def _fault(self, text: bytes, index: int) -> str:
         if self._position == 0 and text.startswith(_PYTHON_BYTES):

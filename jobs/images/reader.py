@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self
 
 from core import errors, profiles, sandbox
 from core.recent import Recent
 from core.shares import Shares
+from core.spool import SpooledFile
 from jobs.images.canonical import CanonicalImage
 from jobs.images.contents import HEAD_BYTES, describe
 from jobs.images.formats import READABLE, sniff
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 #: The function that the sandbox of :class:`ImageReader` runs.
 TARGET = "jobs.images.pipeline:serve"
 
-_CHUNK = 1 << 20
 #: Maximum number of files that wait for a decoding process.
 _MAX_WAITING = 64
 #: After a decoding that the machine was too busy for, in seconds.
@@ -106,7 +105,11 @@ class ImageReader:
         self._decoder.close()
 
     def accept(
-        self, data: bytes, *, account_id: uuid.UUID, detail: profiles.Detail = "standard"
+        self,
+        data: bytes | SpooledFile,
+        *,
+        account_id: uuid.UUID,
+        detail: profiles.Detail = "standard",
     ) -> CanonicalImage:
         """Return the canonical image of an uploaded file, at the size of the detail tier.
 
@@ -130,20 +133,21 @@ class ImageReader:
                 file in time; the request may be retried.
             core.errors.Unavailable: no decoding process can be started, or the service is closing.
         """
-        if not data:
+        upload = SpooledFile.of(data) if isinstance(data, bytes) else data
+        if not upload.size:
             raise errors.ImageRejected("The image file is empty.", code="empty_image_file")
-        if len(data) > self.limits.max_bytes:
-            raise _too_many_bytes(f"{len(data):,}", self.limits.max_bytes)
-        if sniff(data) is None:
-            raise _not_an_image(data)
-        file = (account_id, hashlib.sha256(data).digest())
+        check_size(upload.size, self.limits.max_bytes)
+        head = upload.head(HEAD_BYTES)
+        if sniff(head) is None:
+            raise _not_an_image(head)
+        file = (account_id, upload.sha256())
         self._reject_timed_out(file)
         with self.shares.hold(account_id, seconds=self._wait_seconds):
             # The same file may have timed out during the wait.
             self._reject_timed_out(file)
             try:
                 facts, canonical = self._decoder.call(
-                    data, detail=detail, max_pixels=self.limits.max_pixels
+                    upload, detail=detail, max_pixels=self.limits.max_pixels
                 )
             except sandbox.SandboxCpuExceeded:
                 self._timed_out.add(file)
@@ -160,29 +164,22 @@ class ImageReader:
                 ) from None
         return CanonicalImage.from_facts(facts, canonical)
 
-    def _reject_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
+    def _reject_timed_out(self, file: tuple[uuid.UUID, str]) -> None:
         if file in self._timed_out:
             raise _took_too_long()
 
 
-def read_capped(stream: IO[bytes], limit: int) -> bytes:
-    """Return the content of ``stream``; reads at most one byte more than ``limit``.
-
-    Raises:
-        core.errors.ImageRejected: the content exceeds ``limit`` (``image_file_too_large``).
-    """
-    parts: list[bytes] = []
-    left = limit + 1
-    while left and (part := stream.read(min(_CHUNK, left))):
-        parts.append(part)
-        left -= len(part)
-    if not left:
-        raise _too_many_bytes(f"more than {limit:,}", limit)
-    return b"".join(parts)
+def check_size(size: int, limit: int) -> None:
+    """Raise :class:`core.errors.ImageRejected` (``image_file_too_large``) if ``size`` exceeds ``limit``, in bytes."""
+    if size > limit:
+        raise errors.ImageRejected(
+            f"The image file has {size:,} bytes; at most {limit:,} are allowed.",
+            code="image_file_too_large",
+        )
 
 
-def _not_an_image(data: bytes) -> errors.ImageRejected:
-    kind = describe(data[:HEAD_BYTES])
+def _not_an_image(head: bytes) -> errors.ImageRejected:
+    kind = describe(head)
     what = "not an image of a known format" if kind is None else f"{kind}, which cannot be read"
     return errors.ImageRejected(
         f"The file is {what}; send {READABLE}.", code="invalid_image_format"
@@ -193,11 +190,4 @@ def _took_too_long() -> errors.ImageRejected:
     return errors.ImageRejected(
         "The image takes too long to decode: it needs more CPU time than any image may use.",
         code="image_parse_error",
-    )
-
-
-def _too_many_bytes(actual: str, limit: int) -> errors.ImageRejected:
-    return errors.ImageRejected(
-        f"The image file has {actual} bytes; at most {limit:,} are allowed.",
-        code="image_file_too_large",
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from PIL import features
@@ -16,6 +17,7 @@ from core import errors
 from core.sandbox import Sandbox
 from core.settings import Settings
 from core.shares import Shares
+from core.spool import IN_MEMORY_BYTES, Spool
 from jobs import images
 from jobs.images import pipeline
 from tests import image_files
@@ -185,21 +187,18 @@ def test_a_file_that_took_too_long_is_not_decoded_again_for_ten_minutes() -> Non
         assert refused(ACCOUNT, decoded=True)
 
 
-def test_reading_stops_at_the_limit() -> None:
-    stream = io.BytesIO(bytes(5000))
-
-    with pytest.raises(errors.ImageRejected, match="more than 1,000 bytes") as refused:
-        images.read_capped(stream, 1000)
-    assert refused.value.http_status == 413
-    assert stream.tell() == 1001
-
-
-def test_a_stream_of_exactly_the_limit_is_read_completely() -> None:
-    class Trickle(io.BytesIO):
-        def read(self, size: int | None = -1, /) -> bytes:
-            return super().read(min(size or 0, 7))
-
-    assert images.read_capped(Trickle(b"0123456789" * 100), 1000) == b"0123456789" * 100
+def test_a_file_on_disk_gives_the_same_image_as_its_bytes(
+    router: images.ImageReader, tmp_path: Path
+) -> None:
+    data = image_files.file_of(image_files.gradient(640, 480), "BMP")
+    assert len(data) > IN_MEMORY_BYTES
+    spool = Spool(tmp_path / "spool", total=2**24)
+    with contextlib.closing(spool.open(ACCOUNT)) as file:
+        for start in range(0, len(data), 1000):
+            file.write(data[start : start + 1000])
+        assert file.in_memory == 0
+        assert router.accept(file, account_id=ACCOUNT) == router.accept(data, account_id=ACCOUNT)
+    assert spool.held == 0
 
 
 def test_a_process_that_receives_images_loads_no_decoder() -> None:
