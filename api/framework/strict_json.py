@@ -33,7 +33,11 @@ _MAX_REST_BYTES = 2**24
 #: The start of a data URL in a string.
 _DATA_URL = re.compile(rb"(?: |\\[nrt])*+data:", re.IGNORECASE)
 #: Characters and escapes of a string, none of them cut.
-_WHOLE = re.compile(rb'(?:[^"\\]++|\\(?:u[0-9A-Fa-f]{4}|[^u]))*+', re.DOTALL)
+_WHOLE = re.compile(
+    rb'(?:[^"\\]++|\\[^u]|\\u(?![dD][89abAB])[0-9A-Fa-f]{4}'
+    rb"|\\u[dD][89abAB][0-9A-Fa-f]{2}\\u[dD][c-fC-F][0-9A-Fa-f]{2})*+",
+    re.DOTALL,
+)
 #: The upper bits of the further bytes of a character in UTF-8.
 _CONTINUATION = 0x80
 #: Maximum number of duplicate names that are reported.
