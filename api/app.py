@@ -131,7 +131,7 @@ def create_app(
         searches=settings.searches,
         search_seconds=settings.search_seconds,
     )
-    database.party = current.group
+    database.party, database.public_url = current.group, settings.public_url
     wakeup = wakeup or queue.RedisWakeup(settings)
     delivery_wakeup = delivery_wakeup or queue.RedisWakeup(settings, task=queue.DELIVER)
     database.listen(outbox.WakeupOnCommit(delivery_wakeup))
@@ -286,6 +286,7 @@ def _router(
         guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,
     )
+    framework.links.install(router, public_url=settings.public_url)
     problems.install(router, timer=timer)
     framework.spooling.install(router, make=lambda: spool.open(current.group()))
     framework.install(

@@ -214,7 +214,7 @@ def _problem(
         title=title,
         detail=detail,
         request_id=request_id(),
-        instance=flask.request.path,
+        instance=flask.request.script_root + flask.request.path,
         faults=faults,
         param=param,
     )

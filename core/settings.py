@@ -32,6 +32,10 @@ _SPOOLED_BODIES = 3
 #: The default limit of a decode by the clock, as a multiple of its CPU time.
 _WALL_FACTOR = 3
 
+#: A host with a port, or an IPv6 address, then segments of a path that need no encoding (RFC 3986).
+_PUBLIC_URL = re.compile(
+    r"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{1,5})?(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@%-]++)*+/?"
+)
 _ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 
 
@@ -156,9 +160,15 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest time during which a client reads nothing of its response.",
     )
+    public_url: str = Field(
+        default="",
+        description="URL at which clients reach the API, with the path prefix of a reverse proxy, such as "
+        "`https://ai.example.com/longlook`. All links in responses and webhooks begin with it. Empty: links are paths.",
+    )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Networks of reverse proxies whose `X-Forwarded-For` is trusted, separated by commas.",
+        description="Networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are trusted, "
+        "separated by commas.",
     )
     max_images: int = Field(default=8, ge=1, le=64, description="Images in one job.")
     max_image_mb: int = Field(default=20, ge=1, le=200, description="Largest image file, in MiB.")
@@ -465,6 +475,16 @@ class Settings(BaseSettings):
                     "must be origins such as `https://name` or `https://name:8443`, or `*`"
                 )
         return value
+
+    @field_validator("public_url")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if value and not _PUBLIC_URL.fullmatch(value):
+            raise ValueError(
+                "must be an absolute http or https URL without user, query and fragment, such as "
+                "`https://ai.example.com/longlook`"
+            )
+        return value.rstrip("/")
 
     @field_validator("database_url")
     @classmethod

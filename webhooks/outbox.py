@@ -242,7 +242,10 @@ def _write(transaction: Transaction, planned: _Planned) -> None:
         jobs = _jobs(transaction, [entry.job_id for entry, _ in batch])
         notifications.write(
             transaction,
-            [_notification(entry, jobs[entry.job_id], targets) for entry, targets in batch],
+            [
+                _notification(entry, jobs[entry.job_id], targets, base=transaction.public_url)
+                for entry, targets in batch
+            ],
         )
     for batch in _batches(planned):
         transaction.execute(_DELETE, {"ids": [entry.id for entry, _ in batch]})
@@ -260,12 +263,14 @@ def _jobs(transaction: Transaction, job_ids: Sequence[uuid.UUID]) -> dict[uuid.U
     return {job.id: job for job in rows}
 
 
-def _notification(entry: _Entry, job: Job, targets: list[NotificationTarget]) -> Notification:
+def _notification(
+    entry: _Entry, job: Job, targets: list[NotificationTarget], *, base: str
+) -> Notification:
     return Notification(
         account_id=entry.account_id,
         type=entry.event_type,
         at=entry.at,
-        data=notifications.job_data(job, entry.status),
+        data=notifications.job_data(job, entry.status, base=base),
         targets=targets,
         job_id=entry.job_id,
         reduced_at=notifications.answer_removed_at(job),

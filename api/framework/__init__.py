@@ -5,7 +5,7 @@ The models that check requests and build answers also make the document.
 
 from __future__ import annotations
 
-from api.framework import route, spooling
+from api.framework import links, route, spooling
 from api.framework.bodies import FormBody, FormFile, read_body, read_form, read_model
 from api.framework.document import Document, RequestBodySpec, ResponseSpec, WebhookSpec
 from api.framework.middleware import install, reply
@@ -29,6 +29,7 @@ __all__ = [
     "WebhookSpec",
     "faults_of",
     "install",
+    "links",
     "loads",
     "new_file",
     "parse",

@@ -13,7 +13,7 @@ from flask import Response
 from api import cursors
 from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, reply, route
+from api.framework import ResponseSpec, links, reply, route
 from api.revocation import Revocation
 from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
@@ -223,7 +223,8 @@ class JobRoutes:
             if held or accepted.job is None
             else history.accepted(self._database, accepted.job, accepted.images, self._forecast)
         )
-        headers = {"Location": f"/v1/jobs/{ids.show('job', accepted.job_id)}", **_pace(view)}
+        where = links.to(f"/v1/jobs/{ids.show('job', accepted.job_id)}")
+        headers = {"Location": where, **_pace(view)}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
         if held:

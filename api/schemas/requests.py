@@ -23,7 +23,8 @@ from core.special_tokens import SpecialTokens
 from jobs.answers import json_schema
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
-MAX_WAIT_SECONDS = 60
+#: Common proxies give up a response after 60 seconds.
+MAX_WAIT_SECONDS = 55
 #: The notification types of a job, as in :class:`webhooks.policy.EventType`.
 JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
 #: Maximum length of a list of notification types, which may contain duplicates.

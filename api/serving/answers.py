@@ -172,6 +172,7 @@ def _complete(environ: dict[str, Any], cycle: RequestCycle) -> None:
     environ["wsgi.multithread"] = True
     environ["wsgi.input"] = spooling.SpooledInput(cycle.body.content)
     environ["REMOTE_ADDR"] = cycle.head.client
+    environ["SCRIPT_NAME"] = cycle.head.prefix
     # These would bypass the writer.
     for name in ("gunicorn.socket", "wsgi.early_hints", "wsgi.file_wrapper"):
         environ.pop(name, None)

@@ -390,6 +390,8 @@ class Loop:
     def _begin(self, connection: ClientConnection, head: heads.Head) -> None:
         """Start a request whose head is complete."""
         head.client = heads.client_of(head, connection.host, trusted=self._limits.trusted)
+        head.prefix = heads.prefix_of(head, connection.host, trusted=self._limits.trusted)
+        head.mount(self._limits.prefix)
         address = addresses.group(head.client)
         key = identities.digest(head.field("AUTHORIZATION"))
         own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body

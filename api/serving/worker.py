@@ -11,7 +11,7 @@ import structlog
 from gunicorn.config import Config
 from gunicorn.workers import base
 
-from api.serving import limits
+from api.serving import heads, limits
 from api.serving.loop import Loop
 from core.settings import Settings
 from core.spool import Spool
@@ -48,7 +48,11 @@ class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
             self.wsgi,
             cfg=self.cfg,
             limits=limits.ServerLimits.of(
-                settings, connections=connections, idle_seconds=self.cfg.keepalive
+                settings,
+                connections=connections,
+                idle_seconds=self.cfg.keepalive,
+                # gunicorn would fail on paths without it, such as those of health checks.
+                prefix=heads.valid_prefix(os.environ.pop("SCRIPT_NAME", "")),
             ),
             apart=_APART,
             wakes=(self.PIPE[0], self.PIPE[1]),
