@@ -137,12 +137,7 @@ def create_app(
     database.listen(outbox.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
     buckets = buckets or RateLimits(settings.redis_url, timer=timer)
-    spool = Spool(
-        settings.spool,
-        total=settings.spool_mb * 2**20,
-        floor=settings.disk_floor_mb * 2**20,
-        timer=timer,
-    )
+    spool = Spool.of(settings, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
     tokens = StreamTokens(pepper=pepper, clock=clock)

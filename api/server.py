@@ -21,6 +21,7 @@ from gunicorn.workers.base import Worker
 from api.app import service_of
 from core import errors, logs, process
 from core.settings import Settings
+from core.spool import Spool
 from jobs.store import accounts
 
 _BAD_SETTINGS = 2
@@ -60,6 +61,7 @@ def on_starting(server: Arbiter) -> None:
     with _exit_on_bad_settings():
         settings = Settings.read()
         accounts.pepper(settings)
+        Spool.of(settings).clear()
     if server.cfg.bind == server.cfg.settings["bind"].default:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         server.cfg.set("bind", f"{host}:{settings.port}")
@@ -73,7 +75,6 @@ def post_fork(_server: Arbiter, _worker: Worker) -> None:
 def post_worker_init(worker: Worker) -> None:
     """Give the server the folder for large bodies, and end all waits and streams on SIGTERM for a quick stop."""
     service = service_of(worker.wsgi)
-    service.spool.clear()
     worker.spool = service.spool
     stop = signal.getsignal(signal.SIGTERM)
 

@@ -30,7 +30,7 @@ _LONGEST_SECRET = 64 * 1024
 #: A body, its images, and the third that one account leaves to others.
 _SPOOLED_BODIES = 3
 #: The default limit of a decode by the clock, as a multiple of its CPU time.
-_WALL_FACTOR = 3
+_WALL_FACTOR = 2
 
 #: A host with a port, or an IPv6 address, then segments of a path that need no encoding (RFC 3986).
 _PUBLIC_URL = re.compile(
@@ -57,7 +57,8 @@ class Settings(BaseSettings):
     # Locations
     home: Path = Field(
         default_factory=lambda: Path.home() / ".longlook",
-        description="Directory with all state of `longlook up`: database, secrets, sockets, logs.",
+        description="Directory with all state of `longlook up`: database, secrets, sockets, logs. The API keeps large "
+        "request bodies there.",
     )
     database_url: str = Field(
         default="",
@@ -213,7 +214,7 @@ class Settings(BaseSettings):
         default=None,
         gt=0,
         description="Time limit of a decode by the clock. After it the machine is too busy, and the request gets 503. "
-        "Empty: three times `LONGLOOK_SANDBOX_SECONDS`.",
+        "Empty: twice `LONGLOOK_SANDBOX_SECONDS`.",
     )
     sandbox_memory_mb: int = Field(
         default=1536, ge=256, description="Address space of a process that decodes images, in MiB."
@@ -526,11 +527,6 @@ class Settings(BaseSettings):
     def sandbox_ceiling(self) -> float:
         """Seconds that a decode may take by the clock, whatever else the machine does."""
         return self.sandbox_wall_seconds or _WALL_FACTOR * self.sandbox_seconds
-
-    @property
-    def spool(self) -> Path:
-        """The folder for large request bodies."""
-        return self.home / "spool"
 
     @property
     def sweep_interval(self) -> float:

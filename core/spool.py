@@ -20,11 +20,14 @@ import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterator
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final, Self
 
 from core import errors
 from core.database import DiskFull
 from core.shares import has_share
+
+if TYPE_CHECKING:
+    from core.settings import Settings
 
 #: Content up to this size stays in memory.
 IN_MEMORY_BYTES: Final = 2**18
@@ -208,6 +211,16 @@ class Spool:
         self._due = 0.0
         self._disk_free = 0
 
+    @classmethod
+    def of(cls, settings: Settings, *, timer: Callable[[], float] = time.monotonic) -> Self:
+        """Return the spool of a process with these settings."""
+        return cls(
+            settings.home / "spool",
+            total=settings.spool_mb * 2**20,
+            floor=settings.disk_floor_mb * 2**20,
+            timer=timer,
+        )
+
     @property
     def held(self) -> int:
         """The bytes of all files."""
@@ -218,11 +231,22 @@ class Spool:
         return SpooledFile(self, party=party)
 
     def clear(self) -> None:
-        """Make the folder, and remove what processes without nameless files left in it."""
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for left in self._folder.iterdir():
-            with contextlib.suppress(OSError):
-                left.unlink()
+        """Make the folder, and remove what earlier processes left in it on a system without nameless files.
+
+        Raises:
+            core.errors.SettingsError: nothing can be written there.
+        """
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for left in self._folder.iterdir():
+                with contextlib.suppress(OSError):
+                    left.unlink()
+            self.make().close()
+        except OSError as error:
+            raise errors.SettingsError(
+                f"LONGLOOK_HOME: {self._folder} must be a folder for large request bodies; it cannot be written: "
+                f"{error.strerror}"
+            ) from None
 
     def check(self, party: Hashable, size: int) -> None:
         """Return if content of ``size`` bytes would fit now.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 import uuid
 from http import HTTPStatus
 
@@ -19,7 +20,7 @@ from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
 from api.schemas.paths import JobId
 from api.schemas.queries import JobsQuery
-from api.schemas.requests import RerunHeaders, SubmitHeaders, WaitHeaders
+from api.schemas.requests import MAX_WAIT_SECONDS, RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
 from api.streams import Waits
 from api.submission import JOB, Accepted, SubmissionService, read_submission
@@ -235,10 +236,14 @@ class JobRoutes:
         )
 
     def _held(self, caller: Caller, job_id: uuid.UUID, seconds: int) -> bool:
+        # Proxies count from the start of the request: what it has taken so far is part of the longest wait.
+        left = MAX_WAIT_SECONDS - (time.perf_counter() - flask.g.started)
+        if left <= 0:
+            return False
         ended = threading.Event()
         with contextlib.closing(self._revocation.watch(caller.key_id, ended.set)) as watch:
             held = self._waits.wait(
-                job_id, account_id=caller.account_id, seconds=seconds, ended=ended
+                job_id, account_id=caller.account_id, seconds=min(seconds, left), ended=ended
             )
         watch.check()
         return held

@@ -17,7 +17,9 @@ UNSTATED = [None, "", "application/octet-stream", "binary/octet-stream", CURL]
 JOB = json.dumps({"question": "How many?", "images": [{"data": PNG}]}).encode()
 UPLOAD = json.dumps({"data": PNG}).encode()
 IMAGE = image_files.png()
-FORM, FORM_TYPE = encode_multipart_formdata({"question": "?", "image": ("a.png", IMAGE)})
+FORM, FORM_TYPE = encode_multipart_formdata(
+    {"question": "?", "image": ("a.png", IMAGE)}, boundary="x"
+)
 
 
 @pytest.mark.parametrize("kind", UNSTATED)
@@ -61,6 +63,7 @@ def test_a_body_without_a_meaningful_type_is_taken_for_what_its_bytes_are(
         ("/v1/images", JSON, IMAGE, f"`{JSON}`, and the body is a PNG image."),
         ("/v1/images", "x" * 5000, IMAGE, "xxx…`, and the body is a PNG image."),
     ],
+    ids=lambda value: repr(value)[:40],
 )
 def test_a_wrong_type_is_named_with_what_was_sent(
     caller: Caller, path: str, kind: str | None, body: bytes, said: str

@@ -196,6 +196,7 @@ def test_every_way_to_send_a_large_file_gives_the_same_image(caller: Caller) -> 
         (base64.b64encode(bytes(100_000)).decode(), "data", "this is base64 text"),
         (base64.b64encode(bytes(100_000)).decode(), "url", "must have at most 2,048 characters"),
     ],
+    ids=["a character", "spaces", "no prefix", "no URL"],
 )
 def test_the_errors_of_long_strings_are_those_of_short_ones(
     caller: Caller, data: str, place: str, said: str

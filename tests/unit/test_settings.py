@@ -251,5 +251,5 @@ def test_a_body_must_fit_into_the_spool_with_its_images() -> None:
 
 
 def test_a_decode_has_more_time_by_the_clock_than_of_the_cpu() -> None:
-    assert Settings.read({"LONGLOOK_SANDBOX_SECONDS": "5"}).sandbox_ceiling == 15
+    assert Settings.read({"LONGLOOK_SANDBOX_SECONDS": "5"}).sandbox_ceiling == 10
     assert Settings.read({"LONGLOOK_SANDBOX_WALL_SECONDS": "7"}).sandbox_ceiling == 7

@@ -91,6 +91,12 @@ def test_what_an_earlier_process_left_is_removed_at_the_start(spool: Spool, tmp_
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
+def test_a_folder_that_cannot_be_written_is_reported_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "home").write_bytes(b"a file, not a folder")
+    with pytest.raises(errors.SettingsError, match=r"LONGLOOK_HOME: .* cannot be written"):
+        Spool(tmp_path / "home" / "spool", total=2**24).clear()
+
+
 def test_no_party_takes_all_and_what_does_not_fit_is_refused_early_and_late(spool: Spool) -> None:
     def fill(party: uuid.UUID | str) -> int:
         file = spool.open(party)
