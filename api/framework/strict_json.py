@@ -46,6 +46,8 @@ _MAX_REPEATS = 1000
 _NOT_JSON = "The request body is not valid JSON."
 #: RFC 8259, section 8.1: parsers may ignore the byte order mark that some editors and clients write.
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+#: The byte order marks of UTF-16, in which some shells and editors write files by default.
+_UTF_16_MARKS = frozenset({b"\xff\xfe", b"\xfe\xff"})
 _TOKEN = re.compile(rb'[ \t\n\r]*+(["{}\[\],:]|[^ \t\n\r"{}\[\],:]++)')
 #: The rest of a string with escapes. It never backtracks, so it costs neither memory nor much time.
 _STRING_END = re.compile(rb'[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
@@ -117,6 +119,8 @@ def loads(
         core.errors.BodyTooLarge: the text is too large without its long strings.
         core.errors.RequestError: the text is not JSON (RFC 8259: UTF-8, no lone surrogates, no NaN), or too deep.
     """
+    if data[:2] in _UTF_16_MARKS:
+        raise errors.RequestError(f"{_NOT_JSON} It is in UTF-16, and JSON must be in UTF-8.")
     scan = _Scan(data, place, long)
     repeated = scan.run()
     try:

@@ -25,9 +25,8 @@ from net.client import NO_PUBLIC_ADDRESS, GuardedClient, GuardedClientError
 
 #: Maximum number of requests that download at once.
 _AT_ONCE = 8
-_RETRY_SECONDS = 1
 #: About the time to download or decode slow images.
-_MEMORY_RETRY_SECONDS = 5
+_RETRY_SECONDS = 5
 _HEADERS = {
     "accept": "image/*",
     "accept-encoding": "identity",
@@ -77,7 +76,7 @@ class DownloadMemory:
                 raise errors.Overloaded(
                     f"Downloads of images share {self._limit // 2**20:,} MiB of memory, of which each account has a "
                     "share. This request exceeds the share of its account.",
-                    retry_after=_MEMORY_RETRY_SECONDS,
+                    retry_after=_RETRY_SECONDS,
                 )
             self._held += size
 

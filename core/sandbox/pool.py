@@ -16,6 +16,9 @@ from core.sandbox.confinement import FILES, LAYERS, hide_environment
 
 log = structlog.get_logger(__name__)
 
+#: About the time until a child is free or the service has restarted.
+_BUSY_SECONDS = 5
+
 
 class Sandbox(Closing):
     """A pool of children that run one target. Thread-safe. Create it after any fork.
@@ -89,7 +92,9 @@ class Sandbox(Closing):
         try:
             child = self._places.get(timeout=self._wait_seconds)
         except queue.Empty:
-            raise errors.Unavailable("The service is too busy to process this now.") from None
+            raise errors.Unavailable(
+                "The service is too busy to process this now.", retry_after=_BUSY_SECONDS
+            ) from None
         stored: Child | None = None
         try:
             child = self._ready(child)
@@ -166,7 +171,9 @@ class Sandbox(Closing):
             started = starting.result()
         except OSError:
             log.exception("sandbox_start_failed", target=self._target)
-            raise errors.Unavailable("A sandbox cannot be started.") from None
+            raise errors.Unavailable(
+                "A sandbox cannot be started.", retry_after=_BUSY_SECONDS
+            ) from None
         with self._lock:
             self._living.add(started)
         try:
@@ -201,4 +208,4 @@ class Sandbox(Closing):
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise errors.Unavailable("The service is shutting down.")
+            raise errors.Unavailable("The service is shutting down.", retry_after=_BUSY_SECONDS)

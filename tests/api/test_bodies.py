@@ -440,6 +440,13 @@ class TestCodings:
         twice = caller("POST", path, data=b"\xef\xbb\xbf" + body, content_type=JSON)
         assert twice.status_code == 400
 
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+    def test_json_in_utf_16_is_refused_by_name(self, caller: Caller, encoding: str) -> None:
+        body = ("\ufeff" if encoding == "utf-16-be" else "") + job().decode()
+        answer = caller("POST", "/v1/jobs", data=body.encode(encoding), content_type=JSON)
+        assert answer.status_code == 400
+        assert answer.get_json()["detail"].endswith("in UTF-16, and JSON must be in UTF-8.")
+
     @pytest.mark.parametrize("coding", ["identity", "Identity", ""])
     def test_a_body_that_says_it_is_not_encoded_is_read(self, caller: Caller, coding: str) -> None:
         headers = {"Content-Encoding": coding}
