@@ -38,6 +38,7 @@ _DISK_RETRY_SECONDS: Final = 60
 #: How long a look at the free space of the disk is used.
 _LOOK_SECONDS: Final = 1.0
 _NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE})
 
 #: Content for :mod:`re` and slices: bytes, or a file that is mapped into memory.
 Buffer = bytes | mmap.mmap
@@ -276,13 +277,23 @@ class Spool:
                 del self._held[party]
 
     def make(self) -> IO[bytes]:
-        """Return a new file without a name. Raises :class:`core.database.DiskFull`."""
+        """Return a new file without a name.
+
+        Raises:
+            core.errors.Overloaded: the process has too many open files.
+            core.database.DiskFull: the disk is full.
+        """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             return tempfile.TemporaryFile(dir=self._folder, buffering=0)
         except OSError as error:
             if error.errno in _NO_SPACE:
                 raise _disk_full() from error
+            if error.errno in _NO_FILES:
+                raise errors.Overloaded(
+                    "Too many large requests are in flight: the process has no free file.",
+                    retry_after=_RETRY_SECONDS,
+                ) from error
             raise
 
     def _move(self, party: Hashable, size: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import resource
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,6 +96,19 @@ def test_a_folder_that_cannot_be_written_is_reported_at_the_start(tmp_path: Path
     (tmp_path / "home").write_bytes(b"a file, not a folder")
     with pytest.raises(errors.SettingsError, match=r"LONGLOOK_HOME: .* cannot be written"):
         Spool(tmp_path / "home" / "spool", total=2**24).clear()
+
+
+def test_without_free_files_large_content_is_refused_for_now(spool: Spool) -> None:
+    spool.clear()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.closing(spool.open(A)) as file:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+        try:
+            with pytest.raises(errors.Overloaded, match="no free file"):
+                file.write(LARGE)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert spool.held == 0
 
 
 def test_no_party_takes_all_and_what_does_not_fit_is_refused_early_and_late(spool: Spool) -> None:
