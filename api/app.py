@@ -40,6 +40,7 @@ from core.database import Clock, Database, utcnow
 from core.rate_limits import RateLimits
 from core.settings import Settings
 from core.shares import Shares
+from core.spool import Spool
 from core.vault import Vault
 from core.wakeup import Wakeup
 from jobs import queue
@@ -76,6 +77,7 @@ class Service:
     revocation: Revocation
     fetching: GuardedClient
     buckets: RateLimits
+    spool: Spool
     draining: threading.Event = field(default_factory=threading.Event)
 
     def drain(self) -> None:
@@ -129,12 +131,13 @@ def create_app(
         searches=settings.searches,
         search_seconds=settings.search_seconds,
     )
-    database.party = current.group
+    database.party, database.public_url = current.group, settings.public_url
     wakeup = wakeup or queue.RedisWakeup(settings)
     delivery_wakeup = delivery_wakeup or queue.RedisWakeup(settings, task=queue.DELIVER)
     database.listen(outbox.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
     buckets = buckets or RateLimits(settings.redis_url, timer=timer)
+    spool = Spool.of(settings, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
     tokens = StreamTokens(pepper=pepper, clock=clock)
@@ -169,6 +172,7 @@ def create_app(
         revocation=revocation,
         fetching=fetching,
         buckets=buckets,
+        spool=spool,
     )
     measures = metrics.MetricsRoutes(
         settings,
@@ -187,7 +191,7 @@ def create_app(
         disk=disk,
         quota=quota,
     )
-    router = _router(settings, gate=gate, timer=timer)
+    router = _router(settings, gate=gate, spool=spool, timer=timer)
     limiter.install(router)
     cors.install(router, origins=settings.cors_origins, routes=RULES)
     router.extensions[_EXTENSION] = service
@@ -261,7 +265,9 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
-def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> framework.Router:
+def _router(
+    settings: Settings, *, gate: Gate, spool: Spool, timer: Callable[[], float]
+) -> framework.Router:
     router = framework.Router(
         framework.OpenApiDocument(
             title="Longlook",
@@ -273,7 +279,9 @@ def _router(settings: Settings, *, gate: Gate, timer: Callable[[], float]) -> fr
         guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,
     )
+    framework.links.install(router, public_url=settings.public_url)
     problems.install(router, timer=timer)
+    framework.spooling.install(router, make=lambda: spool.open(current.group()))
     framework.install(
         router, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
     )

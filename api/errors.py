@@ -19,6 +19,8 @@ from core import errors, logs
 _Resource = TypeVar("_Resource")
 
 CONTENT_TYPE = "application/problem+json"
+#: The content codings of request bodies, as in ``Accept-Encoding``.
+ACCEPTED_CODINGS = "gzip, deflate"
 
 _log = structlog.get_logger(__name__)
 
@@ -114,7 +116,7 @@ def _on_request_error(error: errors.RequestError) -> Response:
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, errors.UnsupportedContentEncoding):
-        headers["Accept-Encoding"] = "identity"
+        headers["Accept-Encoding"] = ACCEPTED_CODINGS
     if status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="longlook"'
     return _problem(
@@ -205,7 +207,7 @@ def _problem(
         title=title,
         detail=detail,
         request_id=request_id(),
-        instance=flask.request.path,
+        instance=flask.request.script_root + flask.request.path,
         faults=faults,
         param=param,
     )

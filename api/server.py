@@ -17,8 +17,9 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from api.app import service_of
-from core import errors, logs
+from core import errors, logs, process
 from core.settings import Settings
+from core.spool import Spool
 from jobs.store import accounts
 
 _BAD_SETTINGS = 2
@@ -58,14 +59,21 @@ def on_starting(server: Arbiter) -> None:
     with _exit_on_bad_settings():
         settings = Settings.read()
         accounts.pepper(settings)
+        Spool.of(settings).clear()
     if server.cfg.bind == server.cfg.settings["bind"].default:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
         server.cfg.set("bind", f"{host}:{settings.port}")
 
 
+def post_fork(_server: Arbiter, _worker: Worker) -> None:
+    """Set how the process frees memory, before it allocates much."""
+    process.return_large_blocks()
+
+
 def post_worker_init(worker: Worker) -> None:
-    """End all waits and streams on SIGTERM, so that the process can stop quickly."""
+    """Give the server the folder for large bodies, and end all waits and streams on SIGTERM for a quick stop."""
     service = service_of(worker.wsgi)
+    worker.spool = service.spool
     stop = signal.getsignal(signal.SIGTERM)
 
     def drain(number: int, frame: FrameType | None) -> None:

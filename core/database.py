@@ -174,8 +174,10 @@ def until_available(
 class Transaction:
     """An open transaction: a connection, a session for mapped objects, and the database's own time."""
 
-    def __init__(self, connection: sa.Connection) -> None:
+    def __init__(self, connection: sa.Connection, *, public_url: str = "") -> None:
         self._connection = connection
+        #: As in :class:`Database`.
+        self.public_url = public_url
         self._session: orm.Session | None = None
         self.dialect = connection.dialect.name
         #: Passed to the listeners of the database after the commit; see :meth:`Database.listen`.
@@ -281,6 +283,8 @@ class Database:
         #: Returns the account for which the current thread works, or None for the process, which may use all
         #: connections. By default every thread returns None.
         self.party: Callable[[], Hashable] | None = None
+        #: What stands before the paths of the API in links that are stored; empty if that is unknown.
+        self.public_url = ""
         self._turn = threading.Lock()
         self._pool_seconds = pool_seconds
         self._search_seconds = search_seconds
@@ -455,7 +459,7 @@ class Database:
             if isolation is not None and self._has_isolation(isolation):
                 connection.execution_options(isolation_level=isolation)
             begun = connection.begin()
-            transaction = Transaction(connection)
+            transaction = Transaction(connection, public_url=self.public_url)
             try:
                 yield transaction, begun.commit
             finally:

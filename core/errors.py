@@ -201,7 +201,7 @@ class UnsupportedMediaType(RequestError):
 
 
 class UnsupportedContentEncoding(UnsupportedMediaType):
-    """A compressed body, or another content encoding that the API does not decode."""
+    """A body with a content encoding other than gzip and deflate."""
 
     code = "unsupported_content_encoding"
     title = "Unsupported content encoding"

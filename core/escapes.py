@@ -47,6 +47,10 @@ _UNSAFE: Final = re.compile(f"[{_CLASS}]")
 #: JSON has its own layout, and its strings hold no raw control character of the first 32.
 _UNSAFE_IN_JSON: Final = re.compile(f"(?![\n\r\t])[{_CLASS}]")
 _NAMED: Final = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+#: Unicode's line ends in UTF-8, which no part of another character equals, and their escapes in JSON.
+_LINE_ENDS: Final = tuple(
+    (char.encode(), f"\\u{ord(char):04x}".encode()) for char in ("\x85", "\u2028", "\u2029")
+)
 _BYTE: Final = 0xFF
 _BASIC_PLANE: Final = 0xFFFF
 _NON_JOINER: Final = "\u200c"
@@ -83,6 +87,19 @@ def visible(text: str, *, lines: bool = True, before: str = "") -> str:
 def in_json(document: str) -> str:
     r"""Return a JSON document with ``\u`` escapes in place of unsafe characters. Its value stays the same."""
     return _UNSAFE_IN_JSON.sub(_escaped_in_json, document)
+
+
+def in_one_line(document: bytes) -> bytes:
+    r"""Return a JSON document of one line with ``\u`` escapes in place of Unicode's line ends.
+
+    Its value stays the same. JSON may contain U+0085, U+2028 and U+2029, but Python's ``splitlines``, and clients that
+    use it, end a line there.
+    """
+    for char, escape in _LINE_ENDS:
+        # Hardly any document has one, and a search costs less than a copy.
+        if char in document:
+            document = document.replace(char, escape)
+    return document
 
 
 def _belongs(char: str, previous: str, following: str) -> bool:

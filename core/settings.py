@@ -28,6 +28,15 @@ TEST_PREFIX = "LONGLOOK_TEST_"
 FILE_SUFFIX = "_file"
 _LONGEST_SECRET = 64 * 1024
 
+#: A body, its images, and the third that one account leaves to others.
+_SPOOLED_BODIES = 3
+#: The default limit of a decode by the clock, as a multiple of its CPU time.
+_WALL_FACTOR = 2
+
+#: A host with a port, or an IPv6 address, then segments of a path that need no encoding (RFC 3986).
+_PUBLIC_URL = re.compile(
+    r"https?://(?:[A-Za-z0-9._~-]++|\[[0-9A-Fa-f:.]++\])(?::[0-9]{1,5})?(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@%-]++)*+/?"
+)
 _ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 
 
@@ -49,7 +58,8 @@ class Settings(BaseSettings):
     # Locations
     home: Path = Field(
         default_factory=lambda: Path.home() / ".longlook",
-        description="Directory with all state of `longlook up`: database, secrets, sockets, logs.",
+        description="Directory with all state of `longlook up`: database, secrets, sockets, logs. The API keeps large "
+        "request bodies there.",
     )
     database_url: str = Field(
         default="",
@@ -118,9 +128,15 @@ class Settings(BaseSettings):
         default=256,
         ge=2,
         le=65536,
-        description="Memory for request bodies and unsent responses, in MiB, and the same again for images that "
-        "are fetched "
-        "by URL. One account gets at most three quarters of each. At least twice `LONGLOOK_MAX_BODY_MB`.",
+        description="Memory for request bodies of up to 256 KiB and unsent responses, in MiB, and the same again for "
+        "images that are fetched by URL. One account gets at most three quarters of each.",
+    )
+    spool_mb: int = Field(
+        default=2048,
+        ge=3,
+        le=1_048_576,
+        description="Disk space in the home directory for larger request bodies and their images, in MiB. One account "
+        "gets at most three quarters. At least three times `LONGLOOK_MAX_BODY_MB`.",
     )
     max_connections: int = Field(
         default=4096,
@@ -146,9 +162,15 @@ class Settings(BaseSettings):
         gt=0,
         description="Longest time during which a client reads nothing of its response.",
     )
+    public_url: str = Field(
+        default="",
+        description="URL at which clients reach the API, with the path prefix of a reverse proxy, such as "
+        "`https://ai.example.com/longlook`. All links in responses and webhooks begin with it. Empty: links are paths.",
+    )
     trusted_proxies: Annotated[tuple[str, ...], NoDecode] = Field(
         default=(),
-        description="Networks of reverse proxies whose `X-Forwarded-For` is trusted, separated by commas.",
+        description="Networks of reverse proxies whose `X-Forwarded-For` and `X-Forwarded-Prefix` are trusted, "
+        "separated by commas.",
     )
     max_images: int = Field(default=8, ge=1, le=64, description="Images in one job.")
     max_image_mb: int = Field(default=20, ge=1, le=200, description="Largest image file, in MiB.")
@@ -166,7 +188,8 @@ class Settings(BaseSettings):
     disk_floor_mb: int = Field(
         default=500,
         ge=0,
-        description="Free space on SQLite's disk below which jobs and images are refused, in MiB.",
+        description="Free space, in MiB, on SQLite's disk below which jobs and images are refused, and on the disk of "
+        "the home directory below which large request bodies are.",
     )
     storage_mb_per_account: int = Field(
         default=10_240,
@@ -184,7 +207,15 @@ class Settings(BaseSettings):
         description="Processes that decode images, per API process, and one more for accounts that use none.",
     )
     sandbox_seconds: float = Field(
-        default=15.0, gt=0, description="A decode that takes longer is killed."
+        default=15.0,
+        gt=0,
+        description="CPU time of a decode. An image that needs more is refused.",
+    )
+    sandbox_wall_seconds: float | None = Field(
+        default=None,
+        gt=0,
+        description="Time limit of a decode by the clock. After it the machine is too busy, and the request gets 503. "
+        "Empty: twice `LONGLOOK_SANDBOX_SECONDS`.",
     )
     sandbox_memory_mb: int = Field(
         default=1536, ge=256, description="Address space of a process that decodes images, in MiB."
@@ -447,6 +478,16 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("public_url")
+    @classmethod
+    def _absolute(cls, value: str) -> str:
+        if value and not _PUBLIC_URL.fullmatch(value):
+            raise ValueError(
+                "must be an absolute http or https URL without user, query and fragment, such as "
+                "`https://ai.example.com/longlook`"
+            )
+        return value.rstrip("/")
+
     @field_validator("database_url")
     @classmethod
     def _database(cls, value: str) -> str:
@@ -469,10 +510,11 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _memory(self) -> Settings:
-        if self.bodies_mb < 2 * self.max_body_mb:
+    def _room(self) -> Settings:
+        if self.spool_mb < _SPOOLED_BODIES * self.max_body_mb:
             raise ValueError(
-                "BODIES_MB must be at least twice MAX_BODY_MB: otherwise the largest body does not fit"
+                f"SPOOL_MB must be at least {_SPOOLED_BODIES} times MAX_BODY_MB: otherwise the largest body and its "
+                "images do not fit"
             )
         return self
 
@@ -480,6 +522,11 @@ class Settings(BaseSettings):
     def renew_interval(self) -> float:
         """Seconds between two renewals of a lease."""
         return self.renew_seconds or self.lease_seconds / 4
+
+    @property
+    def sandbox_ceiling(self) -> float:
+        """Seconds that a decode may take by the clock, whatever else the machine does."""
+        return self.sandbox_wall_seconds or _WALL_FACTOR * self.sandbox_seconds
 
     @property
     def sweep_interval(self) -> float:

@@ -23,6 +23,7 @@ from net.resolver import IP, LookUp, Resolver, numeric
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 3
+_ASCII: Final = bytes(range(0x80))
 #: Bytes of a body that are read at a time when they are counted.
 _PART_BYTES: Final = 256 * 1024
 #: Idle connections to one origin, and to all.
@@ -312,8 +313,18 @@ def _split(url: str) -> tuple[Origin, str]:
 
 
 def _join(url: str, target: str) -> str:
-    """Return the target of a redirect. Raises :class:`GuardedClientError`."""
+    """Return the target of a redirect. Raises :class:`GuardedClientError`.
+
+    Args:
+        url: the URL that redirects.
+        target: the value of ``Location``, whose characters are the bytes that the server sent.
+    """
     try:
-        return urllib.parse.urljoin(url, target)
+        raw = target.encode("latin-1")
+        try:
+            text = raw.decode()
+        except UnicodeDecodeError:
+            text = urllib.parse.quote(raw, safe=_ASCII)
+        return urllib.parse.urljoin(url, text)
     except ValueError as error:
         raise GuardedClientError("url_invalid") from error

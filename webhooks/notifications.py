@@ -290,13 +290,19 @@ def _omit(data: dict[str, Any], name: str) -> bool:
     return True
 
 
-def job_data(job: Job, status: Status) -> dict[str, Any]:
+def job_data(job: Job, status: Status, *, base: str) -> dict[str, Any]:
     """Return the ``data`` of a notification that ``job`` moved to ``status``.
 
     It has neither question nor trace, but links. What the move had not decided yet is None: the job of ``job.started``
     may have ended since. An answer that was removed since is None, too, and ``omitted`` names it.
+
+    Args:
+        job: the job.
+        status: the state that it moved to.
+        base: what stands before the paths in its links.
     """
     shown = ids.show("job", job.id)
+    path = f"{base}/v1/jobs/{shown}"
     data = {
         "id": shown,
         "object": "job",
@@ -313,7 +319,7 @@ def job_data(job: Job, status: Status) -> dict[str, Any]:
         "started_at": job.started_at and _shown(job.started_at),
         "finished_at": None,
         "omitted": [],
-        "urls": {"self": f"/v1/jobs/{shown}", "trace": f"/v1/jobs/{shown}/trace"},
+        "urls": {"self": path, "trace": f"{path}/trace"},
     }
     return data | _end(job) if status.terminal else data
 

@@ -213,7 +213,10 @@ def _write(transaction: Transaction, planned: _Planned) -> None:
         jobs = _jobs(transaction, [entry.job_id for entry, _ in batch])
         notifications.write(
             transaction,
-            [_notification(entry, jobs[entry.job_id], targets) for entry, targets in batch],
+            [
+                _notification(entry, jobs[entry.job_id], targets, base=transaction.public_url)
+                for entry, targets in batch
+            ],
         )
     for batch in _batches(planned):
         transaction.execute(_DELETE, {"ids": [entry.id for entry, _ in batch]})
@@ -231,12 +234,14 @@ def _jobs(transaction: Transaction, job_ids: Sequence[uuid.UUID]) -> dict[uuid.U
     return {job.id: job for job in rows}
 
 
-def _notification(entry: OutboxEntry, job: Job, targets: list[NotificationTarget]) -> Notification:
+def _notification(
+    entry: OutboxEntry, job: Job, targets: list[NotificationTarget], *, base: str
+) -> Notification:
     return Notification(
         account_id=entry.account_id,
         type=policy.TYPES[entry.status],
         at=entry.at,
-        data=notifications.job_data(job, entry.status),
+        data=notifications.job_data(job, entry.status, base=base),
         targets=targets,
         job_id=entry.job_id,
         reduced_at=notifications.answer_removed_at(job),

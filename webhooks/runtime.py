@@ -43,6 +43,7 @@ class DeliveryRuntime:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.database = Database(settings.database, pool_size=policy.SLOTS // 4)
+        self.database.public_url = settings.public_url
         registry = new_registry(revision=settings.revision)
         DeliveryMetrics(self.database, registry=registry)
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)

@@ -3,18 +3,20 @@
 The models that check requests and build answers also make the document.
 """
 
-from api.framework import route
-from api.framework.bodies import FormBody, FormFile, read_form, read_json, read_model
+from api.framework import links, route, spooling
+from api.framework.bodies import FormBody, FormFile, read_body, read_form, read_model
 from api.framework.document import OpenApiDocument, RequestBodySpec, ResponseSpec, WebhookSpec
 from api.framework.middleware import install, reply
 from api.framework.parameters import Unknown, faults_of, parse
 from api.framework.paths import PathId, PathText
 from api.framework.router import Router
-from api.framework.strict_json import loads
+from api.framework.spooling import new_file
+from api.framework.strict_json import LongString, loads
 
 __all__ = [
     "FormBody",
     "FormFile",
+    "LongString",
     "OpenApiDocument",
     "PathId",
     "PathText",
@@ -25,11 +27,14 @@ __all__ = [
     "WebhookSpec",
     "faults_of",
     "install",
+    "links",
     "loads",
+    "new_file",
     "parse",
+    "read_body",
     "read_form",
-    "read_json",
     "read_model",
     "reply",
     "route",
+    "spooling",
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 from werkzeug import Request
@@ -17,9 +17,10 @@ from werkzeug.sansio.multipart import Data, Epilogue, Event, Field, MultipartDec
 from werkzeug.sansio.multipart import File as FilePart
 
 from api import errors as problems
-from api.framework import strict_json
+from api.framework import spooling, strict_json, wire
 from api.framework.parameters import faults_of
 from core import errors
+from core.spool import SpooledFile
 
 Model = TypeVar("Model", bound=BaseModel)
 #: A text field of a form: its name, its bytes, its encoding.
@@ -29,36 +30,78 @@ _Field = tuple[str, bytes, str]
 _MAX_TEXT_BYTES = 2**20
 _MAX_PARTS = 128
 _MAX_PART_HEADER_BYTES = 4096
-#: Maximum number of invalid text fields that one error names.
-_MAX_REPORTED = 10
 #: Bytes per read: a photo takes few of them.
 _CHUNK = 2**18
+#: The file name in a Content-Disposition line: ``filename``, ``filename*`` (RFC 8187) or ``filename*0*`` (RFC 2231).
+#: A quoted one ends at the first quote that ends the parameter: the last byte of a character in Shift-JIS, GBK or
+#: Big5 may be a backslash, which would escape the closing quote.
+_FILE_NAME = re.compile(
+    rb";[ \t]*+filename(?:\*\d*+\*?)?[ \t]*+=[ \t]*+"
+    rb'(?:"((?:[^"]++|"(?![ \t]*+(?:;|$)))*+)"|([^;]*+))',
+    re.IGNORECASE,
+)
+#: The break before a line that continues the one above.
+_CONTINUED = re.compile(rb"\r?\n[ \t]++")
+_DISPOSITION = b"content-disposition"
 
 
-@dataclass(frozen=True)
+@dataclass
 class FormFile:
-    """A file of a form. One over the limit is cut one byte after it."""
+    """A file of a form.
+
+    Attributes:
+        field: its name in the form.
+        content: its bytes, none if there are too many.
+        size: the number of its bytes.
+    """
 
     field: str
-    stream: BinaryIO
+    content: SpooledFile
+    size: int = 0
 
 
 @dataclass(frozen=True)
 class FormBody:
-    """A multipart form: the text fields, each with all its values, and the files in order."""
+    """A multipart form.
+
+    Attributes:
+        fields: the text fields, each with all its values; bytes that are not text are replaced.
+        files: the files in order, without the empty ones that browsers send for inputs without a choice.
+        unnamed: the fields for files whose part has no file name, so that it is not a file.
+        undecodable: the text fields that are not valid in their encoding, with its name.
+    """
 
     fields: dict[str, list[str]]
     files: list[FormFile]
+    unnamed: frozenset[str]
+    undecodable: dict[str, str]
+
+    def refuse_undecodable(self, known: Container[str]) -> None:
+        """Raise :class:`core.errors.RequestError` if one of the ``known`` text fields is not valid in its encoding."""
+        invalid = [
+            f"`{name}` is not valid {encoding.upper()}."
+            for name, encoding in self.undecodable.items()
+            if name in known
+        ]
+        if invalid:
+            raise errors.RequestError(" ".join(invalid))
 
 
-def read_json(request: Request) -> Any:  # noqa: ANN401 - JSON
-    """Return the body as JSON.
+def read_body(request: Request) -> SpooledFile:
+    """Return the whole body.
 
     Raises:
-        core.errors.RequestError: the body is not JSON, or exceeds a limit of :mod:`api.framework.strict_json`.
+        core.errors.Overloaded: the body exceeds the caller's share of the disk space for large bodies.
+        core.errors.MalformedBody: the body ends early, or is not encoded as its header says.
         werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
-    return strict_json.loads(_whole(request))
+    file = wire.received(request)
+    if file is None:
+        file = spooling.new_file()
+        # Only a read past the limit shows that there is more: without a length, the part that fits may not be all.
+        while piece := request.stream.read(_CHUNK):
+            file.write(piece)
+    return file
 
 
 def read_model(request: Request, model: type[Model]) -> Model:
@@ -68,8 +111,12 @@ def read_model(request: Request, model: type[Model]) -> Model:
         core.errors.RequestError: the body is not JSON, or does not match ``model``; lists every fault.
     """
     if request.mimetype not in ("", "application/json"):
-        raise errors.UnsupportedMediaType("Send application/json.", param="Content-Type")
-    body = _whole(request)
+        raise errors.UnsupportedMediaType(
+            "The Content-Type header must be application/json; it is "
+            f"`{problems.shortened(request.mimetype)}`.",
+            param="Content-Type",
+        )
+    body = read_body(request).getvalue()
     try:
         return model.model_validate(strict_json.loads(body) if body else {})
     except ValidationError as error:
@@ -82,7 +129,7 @@ def refuse_any(request: Request) -> None:
     Raises:
         core.errors.RequestError: the body has content.
     """
-    body = _whole(request)
+    body = read_body(request).getvalue()
     if not body:
         return
     if request.mimetype not in ("", "application/json"):
@@ -100,46 +147,61 @@ class _Nothing(BaseModel, extra="forbid"):
     pass
 
 
-def _whole(request: Request) -> bytes:
-    # Only a read past the limit shows that there is more: without a length, the part that fits may not be all.
-    return b"".join(iter(functools.partial(request.stream.read, _CHUNK), b""))
+def read_form(
+    request: Request, body: SpooledFile, *, files: Collection[str], max_file_bytes: int
+) -> FormBody:
+    """Return a body as a form, whose files no longer need the body.
 
-
-def read_form(request: Request, *, max_file_bytes: int) -> FormBody:
-    """Return the body as a form, with up to ``max_file_bytes`` + 1 bytes of each file in memory.
+    Args:
+        request: its header has the boundary of the form.
+        body: the form.
+        files: the names of the fields for files.
+        max_file_bytes: of a larger file only the size is kept.
 
     Raises:
+        core.errors.Overloaded: the files exceed the caller's share of the disk space for large bodies.
         core.errors.RequestError: the body is not a form, or one of its parts has no name.
         core.errors.BodyTooLarge: the form has too many parts, or too much text.
-        werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
     boundary = request.mimetype_params.get("boundary", "")
-    parts = _Parts(max_file_bytes)
+    if not boundary:
+        raise errors.RequestError(
+            "The Content-Type header has no boundary, so the form cannot be read; most clients set the header "
+            "themselves.",
+            param="Content-Type",
+        )
+    pieces = body.pieces()
+    parts = _Parts(files, max_file_bytes)
     try:
         decoder = _Decoder(
             boundary.encode("ascii"), max_form_memory_size=_MAX_TEXT_BYTES, max_parts=_MAX_PARTS
         )
         ended = False
         while not ended:
-            decoder.receive_data(request.stream.read(_CHUNK) or None)
+            decoder.receive_data(next(pieces, None) or None)
             ended = parts.take(decoder)
+    except _TooManyParts:
+        raise errors.BodyTooLarge(
+            f"A form must have at most {_MAX_PARTS} parts; this one has "
+            f"{_MAX_PARTS + _parts_left(decoder, pieces):,}."
+        ) from None
     except ValueError:
         raise errors.RequestError("The request body is not a valid multipart form.") from None
-    return FormBody(_texts(parts.texts), parts.files)
+    return parts.form()
 
 
-def _texts(fields: Iterable[_Field]) -> dict[str, list[str]]:
-    """Return the texts of ``fields`` by name. Raises :class:`core.errors.RequestError` for undecodable ones."""
-    texts: dict[str, list[str]] = {}
-    invalid: list[str] = []
-    for name, data, encoding in fields:
-        try:
-            texts.setdefault(name, []).append(data.decode(encoding))
-        except UnicodeDecodeError:
-            invalid.append(f"`{problems.shortened(name)}` is not valid {encoding.upper()}.")
-    if invalid:
-        raise errors.RequestError(" ".join(invalid[:_MAX_REPORTED]))
-    return texts
+def _parts_left(decoder: MultipartDecoder, pieces: Iterator[bytes]) -> int:
+    """Read the rest of the body; return the number of its parts, with the one that has begun."""
+    delimiter = b"\r\n--" + decoder.boundary
+    # The end of the whole form is one more delimiter, and the part that has begun has none before it.
+    count, rest = 0, bytes(decoder.buffer)
+    while True:
+        count += rest.count(delimiter)
+        more = next(pieces, b"")
+        if not more:
+            return max(1, count)
+        # A delimiter may lie across two reads; one that is complete is not in the rest.
+        rest = rest[len(rest) - len(delimiter) + 1 :] + more
 
 
 class _Decoder(MultipartDecoder):
@@ -156,13 +218,11 @@ class _Decoder(MultipartDecoder):
             ) from None
 
     def next_event(self) -> Event:
-        """Return the next event. Raises :class:`core.errors.BodyTooLarge` at the first part over the limit."""
+        """Return the next event. Raises :class:`_TooManyParts` at the first part over the limit."""
         try:
             return super().next_event()
         except RequestEntityTooLarge:
-            raise errors.BodyTooLarge(
-                f"A form must have at most {_MAX_PARTS} parts; this one has more."
-            ) from None
+            raise _TooManyParts from None
 
     def _parse_headers(self, data: bytes | bytearray) -> Headers:
         # Each line of it becomes several objects.
@@ -171,24 +231,49 @@ class _Decoder(MultipartDecoder):
                 f"The header of a form part must have at most {_MAX_PART_HEADER_BYTES:,} bytes; "
                 f"one has {len(data):,}."
             )
-        return super()._parse_headers(data)
+        lines = _CONTINUED.sub(b" ", data).splitlines()
+        return super()._parse_headers(b"\r\n".join(_without_file_name(line) for line in lines))
+
+
+def _without_file_name(line: bytes) -> bytes:
+    """Return a line of a part's header as UTF-8, with a fixed file name in place of the given one.
+
+    Only whether there is a name, and whether it is empty, matters. Clients write names in all sorts of encodings.
+    """
+    if line[: len(_DISPOSITION)].lower() == _DISPOSITION:
+        line = _FILE_NAME.sub(_fixed_name, line)
+    return line.decode(errors="replace").encode()
+
+
+def _fixed_name(match: re.Match[bytes]) -> bytes:
+    return b'; filename="%b"' % (b"file" if match[1] or match[2] else b"")
+
+
+class _TooManyParts(Exception):
+    """A form has more parts than allowed."""
 
 
 class _Parts:
     """Collects the parts of a form.
 
     Args:
-        max_file_bytes: a larger file is cut one byte after this limit.
+        files: the names of the fields for files.
+        max_file_bytes: of a larger file only the size is kept.
     """
 
-    def __init__(self, max_file_bytes: int) -> None:
-        self.texts: list[_Field] = []
-        self.files: list[FormFile] = []
-        self._max_bytes = max_file_bytes + 1
+    def __init__(self, files: Collection[str], max_file_bytes: int) -> None:
+        self._texts: list[_Field] = []
+        self._files: list[FormFile] = []
+        #: Parts as browsers send them for inputs without a choice.
+        self._not_chosen: list[FormFile] = []
+        self._unnamed: set[str] = set()
+        self._file_fields = files
+        self._max_bytes = max_file_bytes
         self._charsets = MultiPartParser()
         self._text_bytes = 0
         self._part: Field | FilePart | None = None
-        self._data = io.BytesIO()
+        self._text = io.BytesIO()
+        self._file: FormFile | None = None
 
     def take(self, decoder: MultipartDecoder) -> bool:
         """Read all events that ``decoder`` has; return whether the form has ended."""
@@ -196,42 +281,65 @@ class _Parts:
             if isinstance(event, Data):
                 self._more(event)
             elif isinstance(event, Field | FilePart):
-                if not event.name:
-                    raise errors.RequestError("A form part has no name.")
-                self._part = event
-                self._data = (
-                    io.BytesIO() if isinstance(event, Field) else _CappedFile(self._max_bytes)
-                )
+                self._begin(event)
         return isinstance(event, Epilogue)
+
+    def form(self) -> FormBody:
+        """Return the form."""
+        texts: dict[str, list[str]] = {}
+        undecodable: dict[str, str] = {}
+        for name, data, encoding in self._texts:
+            try:
+                text = data.decode(encoding)
+            except UnicodeDecodeError:
+                undecodable[name] = encoding
+                text = data.decode(encoding, errors="replace")
+            texts.setdefault(name, []).append(text)
+        files = self._files or self._not_chosen
+        return FormBody(texts, files, frozenset(self._unnamed), undecodable)
+
+    def _begin(self, part: Field | FilePart) -> None:
+        if not part.name:
+            raise errors.RequestError(
+                "A form part has no name; its Content-Disposition header must have a `name`."
+            )
+        self._part = part
+        if isinstance(part, FilePart):
+            self._file = FormFile(part.name, spooling.new_file())
+
+    def _is_text(self, part: Field | FilePart) -> bool:
+        return isinstance(part, Field) and part.name not in self._file_fields
 
     def _more(self, event: Data) -> None:
         part = self._part
         assert part is not None  # noqa: S101 - data follows the head of its part
-        if isinstance(part, Field):
+        if self._file is not None:
+            self._add(self._file, event.data)
+        elif self._is_text(part):
             self._text_bytes += len(event.data)
             if self._text_bytes > _MAX_TEXT_BYTES:
                 raise errors.BodyTooLarge(
                     f"The text fields of a form must have at most {_MAX_TEXT_BYTES:,} bytes in all; these have more."
                 )
-        self._data.write(event.data)
-        if event.more_data:
-            return
-        if isinstance(part, Field):
-            encoding = self._charsets.get_part_charset(part.headers)
-            self.texts.append((part.name, self._data.getvalue(), encoding))
+            self._text.write(event.data)
+        if not event.more_data:
+            self._end(part)
+
+    def _add(self, file: FormFile, data: bytes) -> None:
+        file.size += len(data)
+        if file.size > self._max_bytes:
+            file.content.close()
         else:
-            self._data.seek(0)
-            self.files.append(FormFile(part.name, self._data))
+            file.content.write(data)
 
-
-class _CappedFile(io.BytesIO):
-    """A file in memory that stores up to ``limit`` bytes and drops the rest."""
-
-    def __init__(self, limit: int) -> None:
-        super().__init__()
-        self._left = limit
-
-    def write(self, data: Any, /) -> int:  # noqa: ANN401 - any buffer
-        stored = data[: self._left]
-        self._left -= super().write(stored)
-        return len(data)
+    def _end(self, part: Field | FilePart) -> None:
+        file, self._file = self._file, None
+        text, self._text = self._text.getvalue(), io.BytesIO()
+        if isinstance(part, FilePart) and file is not None:
+            chosen = part.filename or file.size
+            (self._files if chosen else self._not_chosen).append(file)
+        elif self._is_text(part):
+            encoding = self._charsets.get_part_charset(part.headers)
+            self._texts.append((part.name, text, encoding))
+        else:
+            self._unnamed.add(part.name)

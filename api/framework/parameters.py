@@ -23,8 +23,8 @@ _SENTENCES = {
     "missing": "This is required.",
     "extra_forbidden": "There is no such field.",
     "string_type": "This must be a string.",
-    "string_too_short": "This must have at least {min_length} character(s).",
-    "string_too_long": "This must have at most {max_length} characters.",
+    "string_too_short": "This must have at least {min_length:,} character(s); it has {actual_length:,}.",
+    "string_too_long": "This must have at most {max_length:,} characters; it has {actual_length:,}.",
     "int_type": "This must be an integer.",
     "int_parsing": "This must be an integer.",
     "int_parsing_size": "This number is too large.",
@@ -42,6 +42,7 @@ _SENTENCES = {
     "too_short": "This must have at least {min_length} item(s).",
     "too_long": "This must have at most {max_length} items; it has {actual_length}.",
 }
+_OF_STRINGS = {"too_short": "string_too_short", "too_long": "string_too_long"}
 #: Maximum number of parameters of one request.
 MAX_PARAMETERS = 100
 #: ``metadata[case]=42``, OpenAPI's ``deepObject``.
@@ -108,7 +109,7 @@ def faults_of(
         base: the JSON pointer of the value that was checked; None for parameters, which have names instead.
         unknown: returns the message and the code for an unknown field.
     """
-    details = error.errors(include_url=False, include_input=False)
+    details = error.errors(include_url=False)
     return [_fault(detail, base, unknown) for detail in details]
 
 
@@ -128,6 +129,11 @@ def _fault(detail: ErrorDetails, base: str | None, unknown: Unknown | None) -> e
         sentence, code = unknown(place)
     else:
         values = {name: _plain(value) for name, value in context.items()}
+        if isinstance(detail["input"], str):
+            # Nothing of the input but its length is disclosed.
+            values["actual_length"] = len(detail["input"])
+            # Behind a validator of ours, pydantic does not know that the value is a string.
+            kind = _OF_STRINGS.get(kind, kind)
         sentence = _SENTENCES.get(kind, "This is not valid.").format(**values)
     if base is None:
         return errors.Fault(problems.shortened(str(place[0])) if place else "query", sentence, code)

@@ -17,7 +17,7 @@ from flask import Response
 from api import cursors, framework
 from api import errors as problems
 from api.auth import Caller, Right
-from api.framework import RequestBodySpec, ResponseSpec, reply, route
+from api.framework import RequestBodySpec, ResponseSpec, links, reply, route
 from api.revocation import Revocation
 from api.schemas import webhooks as schemas
 from api.schemas.deliveries import disclosed_code
@@ -104,7 +104,7 @@ class EndpointRoutes:
             event_types=requested.event_types,
             secret=stored,
         )
-        where = f"/v1/webhook_endpoints/{ids.show('we', endpoint.id)}"
+        where = links.to(f"/v1/webhook_endpoints/{ids.show('we', endpoint.id)}")
         shown = schemas.Endpoint.of(endpoint, secret=secret)
         return reply(shown, HTTPStatus.CREATED, headers={"Location": where})
 
@@ -272,7 +272,8 @@ class EndpointRoutes:
             self._database, endpoint_id, account_id=caller.scope, since=requested.since
         )
         shown = schemas.Recovery.of(problems.existing(recovery, _NOUN))
-        where = f"/v1/webhook_endpoints/{ids.show('we', endpoint_id)}/recoveries/{shown.id}"
+        shown_id = ids.show("we", endpoint_id)
+        where = links.to(f"/v1/webhook_endpoints/{shown_id}/recoveries/{shown.id}")
         return reply(shown, HTTPStatus.ACCEPTED, headers={"Location": where})
 
     @route.get(

@@ -7,7 +7,7 @@ from flask import Response
 
 from api import errors as problems
 from api.auth import Caller, Right
-from api.framework import RequestBodySpec, ResponseSpec, reply, route
+from api.framework import RequestBodySpec, ResponseSpec, links, reply, route
 from api.schemas.images import Image, ImageDeleted
 from api.schemas.paths import ImageId
 from api.schemas.requests import ImageForm, ImageUpload, UploadQuery
@@ -15,7 +15,7 @@ from api.submission import SubmissionService, read_upload
 from core import ids
 from core.database import Database
 from core.settings import Settings
-from jobs import records
+from jobs import images, records
 from jobs.store import history, retention
 
 _BYTES = {"schema": {"type": "string", "contentMediaType": "image/*"}}
@@ -26,7 +26,7 @@ _UPLOAD = RequestBodySpec(
         "application/json": ImageUpload,
         "image/*": _BYTES["schema"],
     },
-    description="An image file: JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC or AVIF.",
+    description=f"An image file: {images.READABLE}.",
     carries_images=True,
 )
 
@@ -61,7 +61,7 @@ class ImageRoutes:
         data = read_upload(flask.request, max_file_bytes=self._max_file_bytes)
         image_id = self._service.store_image(caller, data, detail=query.detail)
         image = self._find(image_id, caller)
-        where = f"/v1/images/{ids.show('img', image_id)}"
+        where = links.to(f"/v1/images/{ids.show('img', image_id)}")
         return reply(Image.of(image, profile=self._profile), 201, headers={"Location": where})
 
     @route.get(

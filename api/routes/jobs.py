@@ -2,6 +2,7 @@
 
 import contextlib
 import threading
+import time
 import uuid
 from http import HTTPStatus
 
@@ -11,13 +12,13 @@ from flask import Response
 from api import cursors
 from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, reply, route
+from api.framework import ResponseSpec, links, reply, route
 from api.revocation import Revocation
 from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
 from api.schemas.paths import JobId
 from api.schemas.queries import JobsQuery
-from api.schemas.requests import RerunHeaders, SubmitHeaders, WaitHeaders
+from api.schemas.requests import MAX_WAIT_SECONDS, RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
 from api.streams.waits import Waits
 from api.submission import JOB, Accepted, SubmissionService, read_submission
@@ -223,7 +224,8 @@ class JobRoutes:
             if held or accepted.job is None
             else history.accepted(self._database, accepted.job, accepted.images, self._forecast)
         )
-        headers = {"Location": f"/v1/jobs/{ids.show('job', accepted.job_id)}", **_pace(view)}
+        where = links.to(f"/v1/jobs/{ids.show('job', accepted.job_id)}")
+        headers = {"Location": where, **_pace(view)}
         if accepted.replayed:
             headers["Idempotent-Replayed"] = "true"
         if held:
@@ -234,10 +236,14 @@ class JobRoutes:
         )
 
     def _held(self, caller: Caller, job_id: uuid.UUID, seconds: int) -> bool:
+        # Proxies count from the start of the request: what it has taken so far is part of the longest wait.
+        left = MAX_WAIT_SECONDS - (time.perf_counter() - flask.g.started)
+        if left <= 0:
+            return False
         ended = threading.Event()
         with contextlib.closing(self._revocation.watch(caller.key_id, ended.set)) as watch:
             held = self._waits.wait(
-                job_id, account_id=caller.account_id, seconds=seconds, ended=ended
+                job_id, account_id=caller.account_id, seconds=min(seconds, left), ended=ended
             )
         watch.check()
         return held

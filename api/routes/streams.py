@@ -9,7 +9,7 @@ from flask import Response
 
 from api import errors as problems
 from api.auth import FOLLOWER, Caller, Right
-from api.framework import ResponseSpec, reply, route
+from api.framework import ResponseSpec, links, reply, route
 from api.schemas.events import EventsHeaders, EventsQuery, StreamToken
 from api.schemas.paths import JobId
 from api.streams import frames
@@ -104,7 +104,7 @@ class StreamRoutes:
                 job_id=public_id,
                 token=token,
                 expires_at=expires_at,
-                url=f"/v1/jobs/{public_id}/events?token={token}",
+                url=links.to(f"/v1/jobs/{public_id}/events?token={token}"),
             ),
             HTTPStatus.CREATED,
         )

@@ -5,7 +5,17 @@ import urllib.parse
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import core_schema
+
+from api.framework.strict_json import LongString
 
 MAX_DEADLINE_SECONDS = 30 * 24 * 3600
 MAX_KEY_CHARS = 255
@@ -20,12 +30,31 @@ _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 
 
+_DATA_URL = re.compile(r"[\x00-\x20]*+data:", re.IGNORECASE)
+
+
+#: A string of JSON that may be long.
+LongText = str | LongString
+
+
 class InvalidValue(ValueError):
     """An invalid value, with an error code of its own; callers see the message."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class _StringOrLong:
+    """Lets a string be a :class:`LongString`, without pydantic's errors for each member of a union."""
+
+    def __get_pydantic_core_schema__(
+        self, _source: object, _handler: GetCoreSchemaHandler
+    ) -> core_schema.CoreSchema:
+        def validate(value: object, handler: core_schema.ValidatorFunctionWrapHandler) -> object:
+            return value if isinstance(value, LongString) else handler(value)
+
+        return core_schema.no_info_wrap_validator_function(validate, core_schema.str_schema())
 
 
 def _without_nul(text: str) -> str:
@@ -110,6 +139,26 @@ def _url(text: str) -> str:
     return text
 
 
+def is_data_url(text: LongText) -> bool:
+    """Whether ``text`` is a data URL by its scheme, after space that URL parsers ignore."""
+    if isinstance(text, LongString):
+        return text.is_data_url
+    return _DATA_URL.match(text) is not None
+
+
+def image_url(text: LongText) -> LongText:
+    """Return ``text`` if it may be the URL of an image: a data URL, or one to fetch. Raises :class:`ValueError`."""
+    if is_data_url(text):
+        return text
+    size = text.size if isinstance(text, LongString) else len(text)
+    if isinstance(text, LongString) or size > MAX_URL_CHARS:
+        raise ValueError(
+            f"A URL to fetch must have at most {MAX_URL_CHARS:,} characters; this one has {size:,}. "
+            "An image itself must be a data URL, such as data:image/png;base64, followed by the file in base64."
+        )
+    return _url(_without_nul(text))
+
+
 def rfc3339(moment: datetime) -> str:
     """Return a time as responses show it."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -131,6 +180,15 @@ Url = Annotated[
     AfterValidator(_url),
     WithJsonSchema({"type": "string", "format": "uri", "maxLength": MAX_URL_CHARS}),
 ]
+#: The URL of an image, or the image itself as a data URL.
+ImageUrl = Annotated[
+    LongText,
+    _StringOrLong(),
+    AfterValidator(image_url),
+    WithJsonSchema({"type": "string", "format": "uri"}),
+]
+#: An image as a data URL.
+ImageData = Annotated[LongText, _StringOrLong()]
 #: A time in a request: RFC 3339 or Unix seconds.
 Moment = Annotated[datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string"})]
 #: A header such as ``Cancel-After: 10m``, in seconds.

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.framework import links
 from api.schemas.fields import Time
 from api.schemas.jobs import Job, Notice
 from api.schemas.parts import ResponseModel
@@ -71,7 +72,10 @@ class Group(ResponseModel):
             jobs=[Job.of(view, listed=True) for view in views],
             warnings=Notice.late(last, leader),
             created_at=leader.created_at,
-            urls=GroupUrls(self=f"/v1/groups/{group_id}", jobs=f"/v1/jobs?q=group:{group_id}"),
+            urls=GroupUrls(
+                self=links.to(f"/v1/groups/{group_id}"),
+                jobs=links.to(f"/v1/jobs?q=group:{group_id}"),
+            ),
         )
 
 

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.framework import links
 from api.schemas.fields import Time
 from api.schemas.parts import ResponseModel
 from core import ids
@@ -66,7 +67,10 @@ class Image(ResponseModel):
                 width=image.original_width,
                 height=image.original_height,
             ),
-            urls=ImageUrls(self=f"/v1/images/{image_id}", content=f"/v1/images/{image_id}/content"),
+            urls=ImageUrls(
+                self=links.to(f"/v1/images/{image_id}"),
+                content=links.to(f"/v1/images/{image_id}/content"),
+            ),
         )
 
 

@@ -4,6 +4,7 @@ from typing import Any, Literal, Self, cast
 
 from pydantic import Field
 
+from api.framework import links
 from api.schemas.fields import Time
 from api.schemas.parts import JobError, Page, ResponseModel, Usage, fault, rate, seconds
 from core import ids
@@ -395,5 +396,5 @@ def _job_usage(job: records.Job) -> JobUsage | None:
 
 
 def _urls(job_id: str) -> JobUrls:
-    path = f"/v1/jobs/{job_id}"
+    path = links.to(f"/v1/jobs/{job_id}")
     return JobUrls(**{name: f"{path}/{name}" for name in JobUrls.model_fields} | {"self": path})

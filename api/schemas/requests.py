@@ -21,7 +21,8 @@ from core.special_tokens import SpecialTokens
 from jobs.answers import json_schema
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
-MAX_WAIT_SECONDS = 60
+#: Common proxies give up a response after 60 seconds.
+MAX_WAIT_SECONDS = 55
 #: The notification types of a job, as in :class:`webhooks.policy.EventType`.
 JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
 #: Maximum length of a list of notification types, which may contain duplicates.
@@ -32,6 +33,8 @@ MAX_QUESTIONS = 64
 _MAX_IMAGES = 64
 #: More fields than any object has; an object with more is refused as a whole.
 _MAX_FIELDS = 64
+#: Names under which clients look for the list of images.
+_IMAGE_NAMES = frozenset({"image", "image_url", "image_urls", "image_id", "files", "file", "data"})
 #: Maximum length of an id or a model's name.
 _MAX_NAME_CHARS = 255
 
@@ -89,7 +92,9 @@ class JobWebhook(RequestModel):
 def _short_enough(value: str, info: ValidationInfo) -> str:
     limits: RequestLimits | None = info.context
     if limits and len(value) > limits.question_chars:
-        raise ValueError(f"This must have at most {limits.question_chars} characters.")
+        raise ValueError(
+            f"This must have at most {limits.question_chars:,} characters; it has {len(value):,}."
+        )
     return value
 
 
@@ -281,24 +286,85 @@ class JobOptions(RequestModel):
         return value
 
 
-class ImageInput(RequestModel):
-    """An image: `data`, `image_id` or `url`."""
+class ImageUrlObject(RequestModel):
+    """The URL of an image in an object, as in the content of OpenAI's chat messages."""
 
-    data: str | None = Field(
+    url: fields.ImageUrl
+    detail: Literal["auto", profiles.Detail] | None = Field(
+        default=None, description="As next to `image_url`; `auto` is the default."
+    )
+
+
+class ImageUrlText(ImageUrlObject):
+    """The URL of an image that was sent as a string."""
+
+
+class _ImageSources(RequestModel):
+    """The ways to send an image in JSON that uploads and submissions share."""
+
+    data: fields.ImageData | None = Field(
         default=None,
         description="The image file as a data URL.",
         examples=["data:image/png;base64,iVBORw0KGgo…"],
     )
+    url: fields.ImageUrl | None = Field(
+        default=None,
+        description="The http or https URL of the file, at a public address; it is fetched before the response. Or "
+        "the file itself as a data URL.",
+        examples=["https://example.com/pelicans.jpg"],
+    )
+    image_url: (
+        Annotated[
+            ImageUrlObject | None,
+            WithJsonSchema(
+                {
+                    "anyOf": [
+                        {"type": "string", "format": "uri"},
+                        {
+                            "type": "object",
+                            "properties": {
+                                "url": {"type": "string", "format": "uri"},
+                                "detail": {"type": "string"},
+                            },
+                            "required": ["url"],
+                            "additionalProperties": False,
+                        },
+                    ]
+                }
+            ),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description="The same as `url`, by the name that OpenAI's clients use: a string, or an object with `url`.",
+    )
+
+    @field_validator("image_url", mode="before")
+    @classmethod
+    def _as_object(cls, value: Any) -> Any:  # noqa: ANN401 - untrusted input
+        if isinstance(value, fields.LongText):
+            return ImageUrlText.model_construct(url=fields.image_url(value))
+        return value
+
+    @property
+    def address(self) -> tuple[str, fields.LongText] | None:
+        """The URL in `url` or `image_url`, after the rest of its JSON pointer."""
+        if self.url is not None:
+            return "url", self.url
+        if self.image_url is None:
+            return None
+        in_text = isinstance(self.image_url, ImageUrlText)
+        return "image_url" if in_text else "image_url/url", self.image_url.url
+
+
+class ImageInput(_ImageSources):
+    """An image: `data`, `image_id`, `url` or `image_url`."""
+
     image_id: str | None = Field(
         default=None,
         max_length=_MAX_NAME_CHARS,
         description="The id of an uploaded image.",
         examples=["img_0190c0de00007000800000000000abcd"],
-    )
-    url: fields.Url | None = Field(
-        default=None,
-        description="The http or https URL of the file, at a public address; it is fetched before the response.",
-        examples=["https://example.com/pelicans.jpg"],
     )
     detail: profiles.Detail | None = Field(
         default=None,
@@ -307,9 +373,18 @@ class ImageInput(RequestModel):
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if [self.data, self.image_id, self.url].count(None) != 2:  # noqa: PLR2004 - of three
-            raise ValueError("This must have exactly one of `data`, `image_id` and `url`.")
+        sources = [self.data, self.image_id, self.url, self.image_url]
+        if len(sources) - sources.count(None) != 1:
+            raise ValueError(
+                "This must have exactly one of `data`, `image_id`, `url` and `image_url`."
+            )
         return self
+
+    @property
+    def requested_detail(self) -> profiles.Detail | None:
+        """The detail tier of this image, None without one of its own."""
+        inner = self.image_url.detail if self.image_url is not None else None
+        return self.detail or (None if inner == "auto" else inner)
 
 
 class SubmissionFields(RequestModel):
@@ -400,10 +475,24 @@ class GroupForm(_FormFields, GroupFields):
     """A group as a form: files in parts called `image`, questions in parts called `questions`."""
 
 
-class ImageUpload(RequestModel):
-    """An image as JSON."""
+class ImageUpload(_ImageSources):
+    """An image as JSON: a data URL in `data`, `url` or `image_url`."""
 
-    data: str = Field(description="The image file as a data URL.")
+    @model_validator(mode="after")
+    def _one_file(self) -> Self:
+        sources = [self.data, self.url, self.image_url]
+        if len(sources) - sources.count(None) != 1:
+            raise ValueError("This must have exactly one of `data`, `url` and `image_url`.")
+        if self.address is not None and not fields.is_data_url(self.address[1]):
+            raise ValueError(
+                "An upload must have the file itself, as a data URL in `data`; jobs fetch URLs."
+            )
+        return self
+
+    @property
+    def file(self) -> fields.LongText:
+        """The data URL."""
+        return self.data or (self.address[1] if self.address is not None else "")
 
 
 class ImageForm(RequestModel):
@@ -512,12 +601,11 @@ class SubmitHeaders(GroupHeaders, WaitHeaders):
 
 def unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
     """Return the message and the code for an unknown field."""
-    name = str(place[-1])
+    name, code = str(place[-1]), errors.Fault.code
     if place == ("questions",):
-        return (
-            "To ask several questions about the same images, send them to POST /v1/groups.",
-            errors.Fault.code,
-        )
+        return "To ask several questions about the same images, send them to POST /v1/groups.", code
+    if len(place) == 1 and name in _IMAGE_NAMES:
+        return "Images belong in the list `images`, in a form in files called `image`.", code
     if len(place) == 1 and name in JobOptions.model_fields:
-        return f"`{name}` belongs inside `options`.", errors.Fault.code
-    return "There is no such field.", errors.Fault.code
+        return f"`{name}` belongs inside `options`.", code
+    return "There is no such field.", code

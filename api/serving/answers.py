@@ -12,6 +12,7 @@ import structlog
 from gunicorn.config import Config
 from gunicorn.http import wsgi
 
+from api.framework import spooling
 from api.serving import current, refusals
 from api.serving.connections import ConnectionOutcome, RequestCycle
 
@@ -169,8 +170,9 @@ class RequestRunner:
 def _complete(environ: dict[str, Any], cycle: RequestCycle) -> None:
     """Adapt gunicorn's WSGI variables to a complete request."""
     environ["wsgi.multithread"] = True
-    environ["wsgi.input"] = cycle.body.content.stream()
+    environ["wsgi.input"] = spooling.SpooledInput(cycle.body.content)
     environ["REMOTE_ADDR"] = cycle.head.client
+    environ["SCRIPT_NAME"] = cycle.head.prefix
     # These would bypass the writer.
     for name in ("gunicorn.socket", "wsgi.early_hints", "wsgi.file_wrapper"):
         environ.pop(name, None)

@@ -23,6 +23,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_BYTES: Final = 65536
 #: The end of a head, and of the trailers of a body.
 END: Final = b"\r\n\r\n"
+#: Segments of a path that need no encoding (RFC 3986, section 3.3), but for the ones with a meaning: ``.`` and ``..``.
+_PREFIX: Final = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~!$&'()*+,;=:@%-]{1,100}+){1,16}+")
 _VERSIONS: Final = ((1, 0), (1, 1))
 #: RFC 3986, section 3.2.2, with a port; may be empty (RFC 9112, section 3.2).
 _HOST: Final = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=%-]*(:\d*)?|\[[0-9A-Fa-f:.]+\](:\d*)?")
@@ -33,12 +35,15 @@ class Head(message.Request):  # type: ignore[misc] # gunicorn has no types
 
     Attributes:
         client: the client's address.
+        prefix: the part of the client's URL before the path, at which a proxy serves the API.
     """
 
     #: The loop answers 100, not the thread of the request.
     _policy_expect_continue = False
 
+    path: str
     client: str = ""
+    prefix: str = ""
 
     @property
     def chunked(self) -> bool:
@@ -54,6 +59,13 @@ class Head(message.Request):  # type: ignore[misc] # gunicorn has no types
     def expects_continue(self) -> bool:
         """Whether the client waits for ``100 Continue`` before it sends the body."""
         return self.version >= (1, 1) and self.field("EXPECT") is not None
+
+    def mount(self, prefix: str) -> None:
+        """Move ``prefix`` from the start of the path to the head's prefix. Another path stays as it is."""
+        path = str(self.path)
+        if prefix and path.startswith(f"{prefix}/"):
+            self.path = path[len(prefix) :]
+            self.prefix += prefix
 
     def field(self, name: str) -> str | None:
         """Return the value of a field by its upper-case name; several values are joined by commas."""
@@ -147,6 +159,23 @@ def client_of(head: Head, peer: str, *, trusted: Sequence[Network]) -> str:
         if not _among(client, trusted):
             break
     return client
+
+
+def prefix_of(head: Head, peer: str, *, trusted: Sequence[Network]) -> str:
+    """Return the path prefix that a trusted proxy has removed and reports in ``X-Forwarded-Prefix``, or nothing.
+
+    Of several values the last one counts, which the nearest proxy has set.
+    """
+    if not trusted or not _among(peer, trusted):
+        return ""
+    value = (head.field("X-FORWARDED-PREFIX") or "").rpartition(",")[2].strip()
+    return valid_prefix(value)
+
+
+def valid_prefix(value: str) -> str:
+    """Return a path prefix without a slash at its end; nothing if ``value`` is not one."""
+    prefix = value.rstrip("/")
+    return prefix if _PREFIX.fullmatch(prefix) else ""
 
 
 def _among(host: str, networks: Sequence[Network]) -> bool:

@@ -43,7 +43,8 @@ class ServerLimits:
         queue_seconds: waiting for a thread.
         write_seconds: the maximum time in reserve while a client accepts a response.
         linger_seconds: for closing.
-        trusted: the proxies whose ``X-Forwarded-For`` is trusted.
+        trusted: the proxies whose ``X-Forwarded-For`` and ``X-Forwarded-Prefix`` are trusted.
+        prefix: the start of the path of requests that a proxy forwards unchanged.
     """
 
     heads: int
@@ -63,9 +64,12 @@ class ServerLimits:
     write_seconds: float
     linger_seconds: float
     trusted: tuple[Network, ...]
+    prefix: str = ""
 
     @classmethod
-    def of(cls, settings: Settings, *, connections: int, idle_seconds: float) -> ServerLimits:
+    def of(
+        cls, settings: Settings, *, connections: int, idle_seconds: float, prefix: str = ""
+    ) -> ServerLimits:
         """Return the limits for at most ``connections``, including those of running requests."""
         others = max(_FEWEST_CONNECTIONS, connections - settings.api_threads - settings.max_streams)
         return cls(
@@ -87,6 +91,7 @@ class ServerLimits:
             write_seconds=settings.write_seconds,
             linger_seconds=_LINGER_SECONDS,
             trusted=tuple(map(ipaddress.ip_network, settings.trusted_proxies)),
+            prefix=prefix,
         )
 
 

@@ -27,9 +27,18 @@ from api.serving.connections import (
 )
 from api.serving.limits import ServerLimits
 from api.serving.reactor import READ, WRITE, Reactor
-from api.serving.refusals import EarlyRefusal, malformed, malformed_body, overloaded, too_slow
+from api.serving.refusals import (
+    EarlyRefusal,
+    malformed,
+    malformed_body,
+    overloaded,
+    too_slow,
+    unavailable,
+)
 from api.serving.shares import Share, TimedPool
 from api.serving.threads import Threads
+from core import errors
+from core.spool import IN_MEMORY_BYTES, Spool, SpooledFile
 
 _log = structlog.get_logger(__name__)
 
@@ -72,6 +81,7 @@ class Loop:
         limits: the limits of the server.
         apart: paths with a thread of their own.
         wakes: the two ends of a pipe; a byte in it wakes the loop.
+        spool: the folder for large bodies; None: they stay in memory.
         timer: a monotonic clock, in seconds.
     """
 
@@ -84,12 +94,14 @@ class Loop:
         limits: ServerLimits,
         apart: Sequence[str],
         wakes: tuple[int, int],
+        spool: Spool | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listeners = listeners
         self._cfg = cfg
         self._limits = limits
         self._timer = timer
+        self._spool = spool
         self._reactor = Reactor(wakes)
         self._stopping = False
         self._accepting = False
@@ -378,18 +390,19 @@ class Loop:
     def _begin(self, connection: ClientConnection, head: heads.Head) -> None:
         """Start a request whose head is complete."""
         head.client = heads.client_of(head, connection.host, trusted=self._limits.trusted)
+        head.prefix = heads.prefix_of(head, connection.host, trusted=self._limits.trusted)
+        head.mount(self._limits.prefix)
         address = addresses.group(head.client)
         key = identities.digest(head.field("AUTHORIZATION"))
         own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body
-        body = transfer.receive(head, limit=own)
         group = self._known.account(key) or address
+        body = transfer.receive(head, SpooledFile(self._spool, party=group), limit=own)
         cycle = RequestCycle(connection, head, body, group, address, key, self, began=self._timer())
         connection.cycle = cycle
         if body.complete:
             self._serve(cycle)
             return
-        if not self._memory.fits(group, body.missing() or 1):
-            raise _no_memory(self._limits)
+        self._require_room(cycle)
         if not self._transfers.take(group):
             raise overloaded(
                 f"At most {self._limits.transfers} requests may send a body or receive a delayed response at once, and "
@@ -422,18 +435,45 @@ class Loop:
             )
 
     def _take_body(self, cycle: RequestCycle, data: bytes) -> None:
-        before = cycle.body.content.size
+        content = cycle.body.content
+        before = content.size
         connection = cycle.connection
-        rest = cycle.body.feed(data)
-        more = cycle.body.content.size - before
-        if more and not self._memory.take(cycle.group, more):
-            raise _no_memory(self._limits)
-        cycle.charged += more
+        try:
+            rest = cycle.body.feed(data)
+        except errors.Unavailable as error:
+            raise unavailable(error) from error
+        more = content.size - before
+        self._charge(cycle, content.in_memory)
         self._extend(cycle, more, seconds=self._limits.head_seconds)
         if cycle.body.complete:
             connection.buffer += rest
             self._leave_bodies(cycle)
             self._serve(cycle)
+
+    def _require_room(self, cycle: RequestCycle) -> None:
+        """Return if the announced body fits into memory, or into the spool if it is too large for memory.
+
+        Raises:
+            EarlyRefusal: it does not.
+        """
+        missing = cycle.body.missing() or 1
+        if self._spool is None or missing <= IN_MEMORY_BYTES:
+            if not self._memory.fits(cycle.group, missing):
+                raise _no_memory(self._limits)
+            return
+        try:
+            self._spool.check(cycle.group, missing)
+        except errors.Unavailable as error:
+            raise unavailable(error) from error
+
+    def _charge(self, cycle: RequestCycle, size: int) -> None:
+        """Count ``size`` bytes of memory for a body, less than before once the body has moved to the spool."""
+        more = size - cycle.charged
+        if more > 0 and not self._memory.take(cycle.group, more):
+            raise _no_memory(self._limits)
+        if more < 0:
+            self._memory.give_back(cycle.group, -more)
+        cycle.charged = size
 
     def _leave_bodies(self, cycle: RequestCycle) -> None:
         if cycle in self._bodies:
@@ -630,8 +670,8 @@ def _cycle(connection: ClientConnection) -> RequestCycle:
 
 def _no_memory(limits: ServerLimits) -> EarlyRefusal:
     return overloaded(
-        f"Request bodies and unsent responses share {limits.memory // 2**20:,} MiB of memory, of which each account or "
-        "address has a share. This request exceeds its share."
+        f"Small request bodies and unsent responses share {limits.memory // 2**20:,} MiB of memory, of which each "
+        "account or address has a share. This request exceeds its share."
     )
 
 

@@ -68,6 +68,16 @@ def overloaded(detail: str) -> EarlyRefusal:
     )
 
 
+def unavailable(error: errors.Unavailable) -> EarlyRefusal:
+    """Return the refusal for an error of the service."""
+    return EarlyRefusal(
+        HTTPStatus.SERVICE_UNAVAILABLE,
+        error.message,
+        code=error.code,
+        retry_after=error.retry_after,
+    )
+
+
 def too_large(limit: int, seen: str) -> EarlyRefusal:
     """Return the refusal of a body over ``limit`` bytes."""
     return EarlyRefusal(

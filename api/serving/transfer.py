@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import collections
-import io
-from typing import BinaryIO, Final, Protocol
+from typing import Final, Protocol
 
 from gunicorn.http import errors as faults
 from gunicorn.http.body import CHUNK_EXT_RE
 
 from api.serving.heads import END, Head
 from api.serving.refusals import malformed_body, too_large
+from core.spool import SpooledFile
 
-#: Minimum bytes of a piece that is stored as received; smaller pieces are joined.
-_LARGE: Final = 2**14
-_PART: Final = 2**16
 _CRLF: Final = b"\r\n"
 #: Maximum bytes of the line with a chunk's size, and of all trailers.
 _MAX_SIZE_LINE: Final = 256
@@ -31,7 +27,7 @@ class Body(Protocol):
     """A body of which more may arrive."""
 
     complete: bool
-    content: Content
+    content: SpooledFile
 
     def feed(self, data: bytes) -> bytes:
         """Process received ``data``; return the part of it after the end of the body.
@@ -44,87 +40,16 @@ class Body(Protocol):
         """Return the number of missing bytes; None if unknown."""
 
 
-class Content:
-    """The bytes of a body, written once and read once."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._parts: collections.deque[bytes] = collections.deque()
-        #: Small pieces, after all parts.
-        self._small = bytearray()
-
-    def write(self, data: bytes) -> None:
-        """Append ``data``."""
-        self.size += len(data)
-        if len(data) >= _LARGE:
-            self._gather()
-            self._parts.append(data)
-            return
-        self._small += data
-        if len(self._small) >= _PART:
-            self._gather()
-
-    def stream(self) -> BinaryIO:
-        """Return the content as a file, which frees each part after it is read."""
-        if not self._parts:
-            return io.BytesIO(bytes(self._small))
-        self._gather()
-        return _Stream(self._parts)  # type: ignore[return-value] # readers only need `read`
-
-    def close(self) -> None:
-        """Free the memory."""
-        self._parts.clear()
-        self._small = bytearray()
-
-    def _gather(self) -> None:
-        if self._small:
-            self._parts.append(bytes(self._small))
-            self._small.clear()
-
-
-class _Stream(io.RawIOBase):
-    """Reads parts, and frees each part after it is read."""
-
-    def __init__(self, parts: collections.deque[bytes]) -> None:
-        self._parts = parts
-        #: The position in the first part.
-        self._position = 0
-
-    def readable(self) -> bool:
-        """Return True."""
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        """Return up to ``size`` bytes, or the rest if ``size`` is negative."""
-        return self.readall() if size < 0 else self._piece(size)
-
-    def readinto(self, buffer: memoryview | bytearray) -> int:  # type: ignore[override] # any buffer
-        """Read into ``buffer``; return the number of bytes."""
-        piece = self._piece(len(buffer))
-        buffer[: len(piece)] = piece
-        return len(piece)
-
-    def _piece(self, size: int) -> bytes:
-        if not self._parts:
-            return b""
-        first = self._parts[0]
-        piece = first[self._position : self._position + size]
-        self._position += len(piece)
-        if self._position == len(first):
-            self._parts.popleft()
-            self._position = 0
-        return piece
-
-
 class Sized:
     """A body of an announced length.
 
     Args:
+        content: empty; gets the content.
         length: the announced length in bytes.
     """
 
-    def __init__(self, length: int) -> None:
-        self.content = Content()
+    def __init__(self, content: SpooledFile, length: int) -> None:
+        self.content = content
         self._left = length
         self.complete = not length
 
@@ -146,12 +71,13 @@ class Chunked:
     """A body in chunks (RFC 9112, section 7.1). Trailers are checked and dropped.
 
     Args:
+        content: empty; gets the content.
         head: the head of the request, which checks trailers.
         limit: maximum bytes of content.
     """
 
-    def __init__(self, head: Head, *, limit: int) -> None:
-        self.content = Content()
+    def __init__(self, content: SpooledFile, head: Head, *, limit: int) -> None:
+        self.content = content
         self.complete = False
         self._head = head
         self._limit = limit
@@ -267,14 +193,14 @@ def _chunk_size(line: bytes) -> int:
     return int(digits, 16)
 
 
-def receive(head: Head, *, limit: int) -> Body:
-    """Return the body that follows ``head``, of at most ``limit`` bytes.
+def receive(head: Head, content: SpooledFile, *, limit: int) -> Body:
+    """Return the body that follows ``head``, of at most ``limit`` bytes, to be stored as ``content``.
 
     Raises:
         EarlyRefusal: the announced length exceeds the limit.
     """
     if head.chunked:
-        return Chunked(head, limit=limit)
+        return Chunked(content, head, limit=limit)
     if head.length > limit:
         raise too_large(limit, str(head.length))
-    return Sized(head.length)
+    return Sized(content, head.length)

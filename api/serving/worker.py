@@ -11,9 +11,10 @@ import structlog
 from gunicorn.config import Config
 from gunicorn.workers import base
 
-from api.serving import limits
+from api.serving import heads, limits
 from api.serving.loop import Loop
 from core.settings import Settings
+from core.spool import Spool
 
 _log = structlog.get_logger(__name__)
 
@@ -25,6 +26,8 @@ _APART: Final = ("/livez", "/readyz")
 class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
     """Serves connections in one process."""
 
+    #: The application's folder for large bodies; set before :meth:`run`.
+    spool: Spool | None = None
     _loop: Loop | None = None
 
     @classmethod
@@ -45,10 +48,15 @@ class LoopWorker(base.Worker):  # type: ignore[misc] # gunicorn has no types
             self.wsgi,
             cfg=self.cfg,
             limits=limits.ServerLimits.of(
-                settings, connections=connections, idle_seconds=self.cfg.keepalive
+                settings,
+                connections=connections,
+                idle_seconds=self.cfg.keepalive,
+                # gunicorn would fail on paths without it, such as those of health checks.
+                prefix=heads.valid_prefix(os.environ.pop("SCRIPT_NAME", "")),
             ),
             apart=_APART,
             wakes=(self.PIPE[0], self.PIPE[1]),
+            spool=self.spool,
         )
         self._loop.run(
             alive=self._is_alive, beat=self.notify, grace=float(self.cfg.graceful_timeout)

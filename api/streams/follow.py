@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import structlog
 
+from api.framework import links
 from api.revocation import Revocation, RevocationWatch
 from api.serving import current
 from api.streams import frames
@@ -173,12 +174,14 @@ class EventStream:
         self._began = time.monotonic()
         self._closed = False
         self._ended = threading.Event()
+        #: Where its follower finds the API; the thread that reads the stream may have left the request.
+        self._base = links.base().encode()
         #: Watches the revocation of its key; set by :meth:`Streams.follow`.
         self.watch: RevocationWatch | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         self._feed = self._streams.attach(self._job_id)
-        return self._streams.frames(
+        data = self._streams.frames(
             self._job_id,
             self._feed,
             account_id=self._account_id,
@@ -186,6 +189,7 @@ class EventStream:
             ended=self._ended,
             wait=self._wait,
         )
+        return (links.resolved(frame, self._base) for frame in data)
 
     def _wait(self) -> None:
         """Free the place of the request among the threads: the stream only waits from now on."""

@@ -1,7 +1,8 @@
 """Formats events as server-sent events (WHATWG HTML, section 9.2).
 
 A frame is ``id:`` with the event's number, from which EventSource resumes automatically, and one ``data:`` line of
-JSON. There is no ``event:`` line: one ``onmessage`` handler gets all events and finds their kind in ``type``.
+JSON, without characters at which some clients end a line, too (U+0085, U+2028, U+2029). There is no ``event:`` line:
+one ``onmessage`` handler gets all events and finds their kind in ``type``.
 
 The heartbeat is a comment line without an empty line after it. EventSource ignores it. The decoder of the ``openai``
 client would take an empty line after an ``id:`` for an event and fail because it has no data.
@@ -13,6 +14,7 @@ from typing import Any, Final
 import orjson
 
 from api.schemas.fields import rfc3339
+from core import escapes
 from jobs.store.event_log import EventKind, JobEvent
 
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
@@ -34,4 +36,4 @@ def frame(event: JobEvent, *, job: bytes | None = None) -> bytes:
     if event.kind is EventKind.FINISHED:
         members["valid_through"] = event.valid_through
         members["job"] = None if job is None else orjson.Fragment(job)
-    return b"id: %d\ndata: %s\n\n" % (event.number, orjson.dumps(members))
+    return b"id: %d\ndata: %s\n\n" % (event.number, escapes.in_one_line(orjson.dumps(members)))

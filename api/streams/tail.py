@@ -7,6 +7,7 @@ import uuid
 
 import structlog
 
+from api.framework import links
 from api.schemas.jobs import Job
 from api.streams import frames
 from api.streams.feeds import Feed
@@ -135,5 +136,7 @@ class Tail:
         if event.kind is not EventKind.FINISHED:
             return frames.frame(event)
         view = history.get(self._database, job_id, account_id=None)
-        job = None if view is None else Job.of(view).model_dump_json().encode()
+        # The followers may have come through different proxies.
+        with links.based_on(self._database.public_url or links.PLACEHOLDER):
+            job = None if view is None else Job.of(view).model_dump_json().encode()
         return frames.frame(event, job=job)

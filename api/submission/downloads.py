@@ -20,13 +20,13 @@ from api.submission.parsing import ImageLink, SubmittedImage
 from core import errors
 from core.settings import Settings
 from core.shares import Shares
+from core.spool import SpooledFile
 from net.client import NO_PUBLIC_ADDRESS, GuardedClient, GuardedClientError
 
 #: Maximum number of requests that download at once.
 _AT_ONCE = 8
-_RETRY_SECONDS = 1
 #: About the time to download or decode slow images.
-_MEMORY_RETRY_SECONDS = 5
+_RETRY_SECONDS = 5
 _HEADERS = {
     "accept": "image/*",
     "accept-encoding": "identity",
@@ -76,7 +76,7 @@ class DownloadMemory:
                 raise errors.Overloaded(
                     f"Downloads of images share {self._limit // 2**20:,} MiB of memory, of which each account has a "
                     "share. This request exceeds the share of its account.",
-                    retry_after=_MEMORY_RETRY_SECONDS,
+                    retry_after=_RETRY_SECONDS,
                 )
             self._held += size
 
@@ -218,4 +218,4 @@ class Downloads:
         if len(reply.body) > self._max_file_bytes:
             sentence = f"The image must have at most {self._max_file_bytes // 2**20} MiB; this one has more."
             return errors.Fault(image.pointer, sentence, _TOO_LARGE)
-        return dataclasses.replace(image, source=reply.body)
+        return dataclasses.replace(image, source=SpooledFile.of(reply.body))

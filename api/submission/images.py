@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +12,7 @@ from core import errors, ids
 from core.database import Database
 from core.profiles import Detail
 from core.settings import Settings
+from core.spool import SpooledFile
 from jobs import images
 from jobs.store import history, quarantine
 from jobs.store.images import ImageFacts
@@ -81,7 +81,9 @@ class SubmissionImages:
         faults: list[errors.Fault],
     ) -> list[Prepared]:
         """Return ``submitted_images`` ready for the store; append the faults of the others to ``faults``."""
-        files = [submitted for submitted in submitted_images if isinstance(submitted.source, bytes)]
+        files = [
+            submitted for submitted in submitted_images if isinstance(submitted.source, SpooledFile)
+        ]
         decoded_files = self._decode_all(account_id, files)
         decoded = [image for image in decoded_files.values() if not isinstance(image, errors.Fault)]
         held = quarantine.held(self._database, account_id, {image.key for image in decoded})
@@ -110,7 +112,7 @@ class SubmissionImages:
             raise errors.ImageQuarantined(_QUARANTINED)
 
     def decode(
-        self, account_id: uuid.UUID, data: bytes, *, detail: Detail
+        self, account_id: uuid.UUID, data: SpooledFile, *, detail: Detail
     ) -> images.CanonicalImage:
         """Return the canonical image of a file of an account.
 
@@ -127,7 +129,7 @@ class SubmissionImages:
         """Return the images of ``files``, or their faults, by pointer."""
 
         def make(file: SubmittedImage) -> images.CanonicalImage | errors.Fault:
-            assert isinstance(file.source, bytes)  # noqa: S101 - callers pass files only
+            assert isinstance(file.source, SpooledFile)  # noqa: S101 - callers pass files only
             try:
                 return self.decode(account_id, file.source, detail=file.detail or DEFAULT_DETAIL)
             except errors.ImageRejected as error:
@@ -150,9 +152,8 @@ def originals(submitted_images: Sequence[SubmittedImage], known: Known) -> list[
     """
     identities: list[tuple[str, str]] = []
     for submitted in submitted_images:
-        if isinstance(submitted.source, bytes):
-            sha256 = hashlib.sha256(submitted.source).hexdigest()
-            identities.append((sha256, submitted.detail or DEFAULT_DETAIL))
+        if isinstance(submitted.source, SpooledFile):
+            identities.append((submitted.source.sha256(), submitted.detail or DEFAULT_DETAIL))
         elif isinstance(submitted.source, ImageLink):
             identities.append((submitted.source.url, submitted.detail or DEFAULT_DETAIL))
         else:

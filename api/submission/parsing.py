@@ -4,21 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 from pydantic import ValidationError
 from werkzeug import Request
 
 from api import errors as problems
 from api import framework
-from api.schemas import requests
+from api.schemas import fields, requests
 from core import errors
 from core.profiles import Detail
+from core.spool import SpooledFile
 from jobs import images
+from jobs.images import contents
 
 FORM = "multipart/form-data"
 JSON = "application/json"
-_RAW = ("image/", "application/octet-stream")
+#: Types that clients send without knowing the content: none, those of object stores and browsers, and curl's default
+#: for a body that is not a form. The body is taken for what its bytes are.
+_UNSTATED = frozenset(
+    {
+        "",
+        "application/octet-stream",
+        "binary/octet-stream",
+        "application/binary",
+        "application/x-binary",
+        "application/unknown",
+        "unknown/unknown",
+        "application/x-www-form-urlencoded",
+    }
+)
+#: The fields for files in the forms of submissions, and of uploads.
+_IMAGE = "image"
+_UPLOADS = ("image", "file")
+#: The types of bodies whose bytes show them.
+_SHOWN = {contents.FORM: FORM, contents.JSON: JSON}
+_UNNAMED = "This must be a file, with a file name."
 
 
 @dataclass(frozen=True)
@@ -30,11 +51,11 @@ class ImageLink:
 
 @dataclass(frozen=True)
 class SubmittedImage:
-    """An image as sent: the bytes of a file, a URL, or the id of a stored image."""
+    """An image as sent: a file, a URL, or the id of a stored image."""
 
     #: The JSON pointer of its place in the request.
     pointer: str
-    source: bytes | str | ImageLink = field(repr=False)
+    source: SpooledFile | str | ImageLink = field(repr=False)
     #: The requested detail, of this image or of all; None: the default.
     detail: Detail | None
 
@@ -66,6 +87,12 @@ class ParsedSubmission:
     images: tuple[SubmittedImage, ...]
     faults: tuple[errors.Fault, ...]
 
+    def close(self) -> None:
+        """Free the memory and the disk space of all files."""
+        for image in self.images:
+            if isinstance(image.source, SpooledFile):
+                image.source.close()
+
 
 def read_submission(
     request: Request, *, kind: SubmissionKind, limits: requests.RequestLimits, max_file_bytes: int
@@ -77,42 +104,110 @@ def read_submission(
         core.errors.RequestError: the body is malformed.
         werkzeug.exceptions.RequestEntityTooLarge: the body exceeds its limit.
     """
-    if request.mimetype == FORM:
-        form = framework.read_form(request, max_file_bytes=max_file_bytes)
+    body = framework.read_body(request)
+    kind_sent = _kind(request, body)
+    if kind_sent == FORM:
+        form = framework.read_form(request, body, files=(_IMAGE,), max_file_bytes=max_file_bytes)
+        body.close()
         return _parse_form(form, kind, limits, max_file_bytes)
-    if request.mimetype == JSON:
-        return _parse_json(framework.read_json(request), kind, limits)
-    raise errors.UnsupportedMediaType(
-        f"The content type must be {FORM} or {JSON}.", param="Content-Type"
-    )
+    if kind_sent == JSON:
+        with body.view() as data:
+            parsed = _parse_json(framework.loads(data, long=_is_image), kind, limits)
+        body.close()
+        return parsed
+    raise _wrong_type(request, body, f"{FORM} or {JSON}")
 
 
-def read_upload(request: Request, *, max_file_bytes: int) -> bytes:
+def read_upload(request: Request, *, max_file_bytes: int) -> SpooledFile:
     """Return the one image file in ``request``: in a form, in JSON or as the body.
 
     Raises:
         core.errors.RequestError: see :func:`read_submission`; or there is not exactly one file.
     """
-    if request.mimetype == FORM:
-        form = framework.read_form(request, max_file_bytes=max_file_bytes)
-        unknown = [*form.fields, *(f.field for f in form.files if f.field not in ("image", "file"))]
-        if unknown or len(form.files) != 1:
-            fault = errors.Fault(
-                "#", "The form must have exactly one part, a file called `image` or `file`."
-            )
-            raise problems.refused([fault])
-        return images.read_capped(form.files[0].stream, max_file_bytes)
-    if request.mimetype == JSON:
-        try:
-            upload = requests.ImageUpload.model_validate(framework.read_json(request))
-        except ValidationError as error:
-            raise problems.refused(framework.faults_of(error)) from None
-        return images.from_data_url(upload.data)
-    if request.mimetype.startswith(_RAW):
-        return images.read_capped(cast("BinaryIO", request.stream), max_file_bytes)
-    raise errors.UnsupportedMediaType(
-        f"The content type must be that of an image, {FORM} or {JSON}.", param="Content-Type"
+    body = framework.read_body(request)
+    kind_sent = _kind(request, body)
+    if kind_sent == FORM:
+        form = framework.read_form(request, body, files=_UPLOADS, max_file_bytes=max_file_bytes)
+        file = _only_file(form)
+        images.check_size(file.size, max_file_bytes)
+        return file.content
+    if kind_sent == JSON:
+        with body.view() as data:
+            try:
+                upload = requests.ImageUpload.model_validate(
+                    framework.loads(data, long=_is_uploaded_image)
+                )
+            except ValidationError as error:
+                raise problems.refused(framework.faults_of(error)) from None
+            decoded = _decoded(upload.file)
+        body.close()
+        return decoded
+    if request.mimetype in _UNSTATED or request.mimetype.startswith("image/"):
+        return body
+    raise _wrong_type(request, body, f"that of an image, {FORM} or {JSON}")
+
+
+def _is_image(place: tuple[str | int, ...]) -> bool:
+    """Whether the JSON of a submission has an image at ``place``."""
+    return place[:1] == ("images",) and _is_uploaded_image(place[2:])
+
+
+def _is_uploaded_image(place: tuple[str | int, ...]) -> bool:
+    """Whether the JSON of an upload has an image at ``place``."""
+    return place in {("data",), ("url",), ("image_url",), ("image_url", "url")}
+
+
+def _decoded(url: fields.LongText) -> SpooledFile:
+    """Return the file in a data URL."""
+    file = framework.new_file()
+    pieces = url.pieces() if isinstance(url, framework.LongString) else images.pieces_of(url)
+    for data in images.decode_data_url(pieces):
+        file.write(data)
+    return file
+
+
+def _kind(request: Request, body: SpooledFile) -> str:
+    """Return the type of a body: as its header says, or as its bytes show if the header says nothing.
+
+    Raises:
+        core.errors.UnsupportedMediaType: the header says one of the types for submissions, and the body is another one.
+    """
+    stated, head = request.mimetype, body.head(contents.HEAD_BYTES)
+    shown = _SHOWN.get(images.describe(head) or "")
+    if stated in _UNSTATED:
+        if shown == FORM:
+            # Without its boundary, which is in the header, a form cannot be read.
+            raise _wrong_type(request, body, f"{FORM} with the boundary of the form")
+        return shown or stated
+    if stated in {FORM, JSON} and (images.sniff(head) or shown not in (None, stated)):
+        raise _wrong_type(request, body, "that of the body")
+    return stated
+
+
+def _wrong_type(request: Request, body: SpooledFile, expected: str) -> errors.UnsupportedMediaType:
+    """Return the error for a Content-Type header that must be ``expected``."""
+    stated = problems.shortened(request.mimetype)
+    sent = images.describe(body.head(contents.HEAD_BYTES))
+    return errors.UnsupportedMediaType(
+        f"The Content-Type header must be {expected}; it is {f'`{stated}`' if stated else 'missing'}"
+        + (f", and the body is {sent}." if sent else "."),
+        param="Content-Type",
     )
+
+
+def _only_file(form: framework.FormBody) -> framework.FormFile:
+    """Return the file of an upload's form. Raises :class:`core.errors.InvalidRequest` for any other form."""
+    faults = [errors.Fault(problems.pointer(name), _UNNAMED) for name in sorted(form.unnamed)]
+    unknown = [*form.fields, *(file.field for file in form.files if file.field not in _UPLOADS)]
+    if not faults and (unknown or len(form.files) != 1):
+        sentence = (
+            f"The form must have exactly one part, a file called `image` or `file`; it has {len(form.files):,} file(s)"
+            f" and {sum(map(len, form.fields.values())):,} text field(s)."
+        )
+        faults = [errors.Fault("#", sentence)]
+    if faults:
+        raise problems.refused(faults)
+    return form.files[0]
 
 
 def _parse_json(
@@ -130,21 +225,32 @@ def _parse_json(
     inputs = list(enumerate(job.images)) if job else list(_valid_images(body, limits))
     submitted_images: list[SubmittedImage] = []
     for index, image in inputs:
-        pointer = f"#/images/{index}"
-        detail = image.detail or (job.options.detail if job else None)
-        if image.image_id is not None:
-            submitted_images.append(SubmittedImage(f"{pointer}/image_id", image.image_id, detail))
-            continue
-        if image.url is not None:
-            submitted_images.append(SubmittedImage(f"{pointer}/url", ImageLink(image.url), detail))
+        detail = image.requested_detail or (job.options.detail if job else None)
+        place, source = _source(image)
+        pointer = f"#/images/{index}/{place}"
+        if isinstance(source, ImageLink) or place == "image_id":
+            assert not isinstance(source, framework.LongString)  # noqa: S101 - ids are short
+            submitted_images.append(SubmittedImage(pointer, source, detail))
             continue
         try:
-            data = images.from_data_url(image.data or "")
+            data = _decoded(source)
         except errors.ImageRejected as error:
-            faults.append(errors.Fault(f"{pointer}/data", error.message, error.specific_code))
+            faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:
-            submitted_images.append(SubmittedImage(f"{pointer}/data", data, detail))
+            submitted_images.append(SubmittedImage(pointer, data, detail))
     return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
+
+
+def _source(image: requests.ImageInput) -> tuple[str, fields.LongText | ImageLink]:
+    """Return the place of an image's source in the image, and the source: an id, a link or a data URL."""
+    if image.image_id is not None:
+        return "image_id", image.image_id
+    if image.address is None:
+        return "data", image.data or ""
+    place, url = image.address
+    if fields.is_data_url(url) or isinstance(url, framework.LongString):
+        return place, url
+    return place, ImageLink(url)
 
 
 def _too_many_generations(
@@ -184,6 +290,7 @@ def _parse_form(
     limits: requests.RequestLimits,
     max_file_bytes: int,
 ) -> ParsedSubmission:
+    form.refuse_undecodable(kind.fields.model_fields)
     values, faults = _form_values(form, kind.lists)
     job: requests.JobFields | requests.GroupFields | None = None
     try:
@@ -191,14 +298,16 @@ def _parse_form(
     except ValidationError as error:
         faults += framework.faults_of(error, unknown=requests.unknown)
     faults += _too_many_generations(job, limits)
-    files = [file for file in form.files if file.field == "image"]
-    unknown = {file.field for file in form.files if file.field != "image"}
+    files = [file for file in form.files if file.field == _IMAGE]
+    unknown = {file.field for file in form.files if file.field != _IMAGE}
     faults += [
         errors.Fault(
             problems.pointer(name), "There is no such file; the name of an image must be `image`."
         )
         for name in sorted(unknown)
     ]
+    if not files and form.unnamed:
+        return ParsedSubmission(kind, job, (), tuple(faults))
     if not 1 <= len(files) <= limits.images:
         sentence = (
             f"There must be 1 to {limits.images} files called `image`; there are {len(files):,}."
@@ -209,12 +318,12 @@ def _parse_form(
     for index, file in enumerate(files):
         pointer = f"#/image/{index}"
         try:
-            data = images.read_capped(file.stream, max_file_bytes)
+            images.check_size(file.size, max_file_bytes)
         except errors.ImageRejected as error:
             faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:
             submitted_images.append(
-                SubmittedImage(pointer, data, job.options.detail if job else None)
+                SubmittedImage(pointer, file.content, job.options.detail if job else None)
             )
     return ParsedSubmission(kind, job, tuple(submitted_images), tuple(faults))
 
@@ -233,9 +342,7 @@ def _form_values(
             sentence = f"This must be given only once; it is given {len(texts):,} times."
             faults.append(errors.Fault(problems.pointer(name), sentence))
         values[name] = texts[0]
-    if "image" in values:
-        del values["image"]
-        faults.append(errors.Fault("#/image", "This must be a file, with a file name."))
+    faults += [errors.Fault(problems.pointer(name), _UNNAMED) for name in sorted(form.unnamed)]
     if "options" in values:
         try:
             values["options"] = framework.loads(values["options"].encode(), place=("options",))

@@ -22,6 +22,7 @@ from core import errors, ids, logs
 from core.database import Database
 from core.profiles import Detail
 from core.settings import Settings
+from core.spool import SpooledFile
 from core.wakeup import Wakeup
 from jobs.answers import instructions
 from jobs.lifecycle import Priority
@@ -136,6 +137,8 @@ class SubmissionService:
                 )
             )
             submitted_images = self._images.prepare(caller.account_id, sent, known, faults)
+        # Decoded images need their files no more, and the response may wait for the job.
+        parsed.close()
         del sent
         if parsed.job is None or faults:
             raise problems.refused(faults)
@@ -216,7 +219,7 @@ class SubmissionService:
             )
         )
 
-    def store_image(self, caller: Caller, data: bytes, *, detail: Detail) -> uuid.UUID:
+    def store_image(self, caller: Caller, data: SpooledFile, *, detail: Detail) -> uuid.UUID:
         """Store an uploaded image; return its id, which is the same for the same file and detail.
 
         Raises:
@@ -229,6 +232,7 @@ class SubmissionService:
         self._disk.check()
         limit = self._quota.check(caller.account_id)
         image = self._images.decode(caller.account_id, data, detail=detail)
+        data.close()
         self._images.check(caller.account_id, [image.key])
         return submission.store_image(
             self._database, account_id=caller.account_id, image=image, storage_limit=limit

@@ -9,13 +9,14 @@ a deadline, cannot exceed its memory, and is replaced::
 The target is a function ``(payload: bytes, **arguments) -> (facts, data)``; arguments and facts are
 JSON. Its child is ``python -m core.sandbox``: started by :mod:`subprocess` (a fork of a process with
 threads is unsafe, a start for every call would cost more than most calls), kept, and recycled after
-some uses. Parent and child exchange frames over a socket pair. The child can read no secret and reach no network:
+some uses. Parent and child exchange frames over a socket pair; the child reads a large payload from a file that the
+parent has opened. The child can read no secret and reach no network:
 :mod:`core.sandbox.confinement`.
 """
 
 from __future__ import annotations
 
-from core.sandbox.child import SandboxCrashed, SandboxTimeout
+from core.sandbox.child import SandboxCpuExceeded, SandboxCrashed, SandboxTimeout
 from core.sandbox.pool import Sandbox
 
-__all__ = ["Sandbox", "SandboxCrashed", "SandboxTimeout"]
+__all__ = ["Sandbox", "SandboxCpuExceeded", "SandboxCrashed", "SandboxTimeout"]

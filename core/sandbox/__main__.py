@@ -6,6 +6,7 @@ import modules while it works.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -13,7 +14,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from core import errors
@@ -58,11 +59,12 @@ def _serve(connection: socket.socket, target: Target) -> bool:
     Everything that the call held is freed on return, so that an idle child is small.
     """
     try:
-        arguments, payload = frames.receive(connection)
+        call, payload = frames.receive_call(connection)
     except ConnectionError:
         return False
     try:
-        facts, data = target(payload, **arguments)
+        with _cpu_limit(call["cpu_seconds"]):
+            facts, data = target(payload, **call["arguments"])
     except errors.RequestError as error:
         refused = {
             "class": type(error).__name__,
@@ -74,6 +76,19 @@ def _serve(connection: socket.socket, target: Target) -> bool:
     else:
         frames.send(connection, {"facts": facts}, data)
     return True
+
+
+@contextlib.contextmanager
+def _cpu_limit(seconds: float | None) -> Iterator[None]:
+    """End the process by SIGPROF once the block has used this CPU time, in all threads; None: no limit.
+
+    A limit of the process (RLIMIT_CPU) counts whole seconds, and would count all calls together.
+    """
+    signal.setitimer(signal.ITIMER_PROF, seconds or 0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _limit(what: int, most: int) -> None:

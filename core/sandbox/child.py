@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 
@@ -28,10 +30,26 @@ _ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(32 * 2**20), "MALLOC_TRIM_THRESHOLD_
 log = structlog.get_logger(__name__)
 
 
+class Content(Protocol):
+    """Bytes that may be in a file, such as :class:`core.spool.SpooledFile`."""
+
+    def getvalue(self) -> bytes:
+        """Return the bytes."""
+
+    def reader(self) -> AbstractContextManager[int | None]:
+        """Return a block with a descriptor for reading them from their start; None: they are in memory."""
+
+
 class SandboxTimeout(errors.LonglookError):
-    """The call exceeded its limit; its child was killed."""
+    """The call took too long by the clock, perhaps because the machine is busy; its child was killed."""
 
     code = "sandbox_timeout"
+
+
+class SandboxCpuExceeded(errors.LonglookError):
+    """The call used too much CPU time, on a busy machine as on an idle one; its child has ended."""
+
+    code = "sandbox_cpu_exceeded"
 
 
 class SandboxCrashed(errors.LonglookError):
@@ -103,18 +121,31 @@ class Child:
             raise errors.Unavailable("A sandbox cannot be started.")
 
     def ask(
-        self, arguments: dict[str, Any], payload: bytes, *, seconds: float
+        self,
+        arguments: dict[str, Any],
+        payload: bytes | Content,
+        *,
+        seconds: float,
+        cpu_seconds: float | None = None,
     ) -> tuple[dict[str, Any], bytes]:
-        """Send one call and return its reply; ``seconds`` include sending.
+        """Send one call and return its reply.
+
+        Args:
+            arguments: JSON values.
+            payload: the bytes to work on. The child reads a file itself.
+            seconds: the limit by the clock, sending included.
+            cpu_seconds: the limit of the CPU time; None: no limit.
 
         Raises:
             SandboxTimeout: there was no reply in time.
+            SandboxCpuExceeded: the call used too much CPU time.
             SandboxCrashed: the child died.
         """
         self.calls += 1
         deadline = time.monotonic() + seconds
         try:
-            frames.send(self._socket, arguments, payload, deadline=deadline)
+            call = {"arguments": arguments, "cpu_seconds": cpu_seconds}
+            self._send(call, payload, deadline=deadline)
             reply, data = frames.receive(self._socket, deadline=deadline)
         except TimeoutError:
             log.warning("sandbox_timed_out", target=self._target, seconds=seconds)
@@ -122,12 +153,23 @@ class Child:
         except (OSError, ValueError):
             reply, data = {"crashed": "died without a word"}, b""
         if "crashed" in reply:
-            signal = self._signal()
+            ended_by = self._signal()
+            if cpu_seconds is not None and ended_by == signal.SIGPROF:
+                log.warning("sandbox_cpu_exceeded", target=self._target, cpu_seconds=cpu_seconds)
+                raise SandboxCpuExceeded(f"The call used more than {cpu_seconds:g} s of CPU time.")
             log.warning(
-                "sandbox_crashed", target=self._target, reason=reply["crashed"], signal=signal
+                "sandbox_crashed", target=self._target, reason=reply["crashed"], signal=ended_by
             )
-            raise SandboxCrashed("The call's process died.", signal=signal)
+            raise SandboxCrashed("The call's process died.", signal=ended_by)
         return reply, data
+
+    def _send(self, call: dict[str, Any], payload: bytes | Content, *, deadline: float) -> None:
+        if isinstance(payload, bytes):
+            frames.send(self._socket, call, payload, deadline=deadline)
+            return
+        with payload.reader() as descriptor:
+            body = payload.getvalue() if descriptor is None else b""
+            frames.send(self._socket, call, body, descriptor=descriptor, deadline=deadline)
 
     def _signal(self) -> int | None:
         """Return the signal that ended the child, whose connection is closed or closing."""

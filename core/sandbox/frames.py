@@ -1,8 +1,9 @@
-"""The messages between a sandbox and its child: two lengths, a JSON header, raw bytes."""
+"""The messages between a sandbox and its child: two lengths, a JSON header, raw bytes; and perhaps a descriptor."""
 
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 import time
@@ -15,16 +16,25 @@ _LENGTHS = struct.Struct("!II")
 
 
 def send(
-    connection: socket.socket, header: Header, body: bytes = b"", *, deadline: float | None = None
+    connection: socket.socket,
+    header: Header,
+    body: bytes = b"",
+    *,
+    descriptor: int | None = None,
+    deadline: float | None = None,
 ) -> None:
-    """Send one whole frame before ``deadline`` (of the monotonic clock).
+    """Send one whole frame before ``deadline`` (of the monotonic clock), with an open file if there is one.
 
     Raises:
         TimeoutError: the deadline has passed.
         OSError: the other end closed the connection.
     """
     head = json.dumps(header).encode()
-    for part in (_LENGTHS.pack(len(head), len(body)) + head, body):
+    start = _LENGTHS.pack(len(head), len(body)) + head
+    if descriptor is not None:
+        connection.settimeout(_left(deadline))
+        start = start[socket.send_fds(connection, [start], [descriptor]) :]
+    for part in (start, body):
         connection.settimeout(_left(deadline))
         connection.sendall(part)
 
@@ -40,6 +50,26 @@ def receive(connection: socket.socket, *, deadline: float | None = None) -> tupl
     head_size, body_size = _LENGTHS.unpack(_read(connection, _LENGTHS.size, deadline))
     header = json.loads(_read(connection, head_size, deadline))
     return header, bytes(_read(connection, body_size, deadline))
+
+
+def receive_call(connection: socket.socket) -> tuple[Header, bytes]:
+    """Return the header and the body of one frame; the body is the content of a file if one is sent along.
+
+    Raises:
+        OSError: the other end closed the connection.
+        ValueError: the data is not a frame.
+    """
+    start, descriptors, _, _ = socket.recv_fds(connection, _LENGTHS.size, 1)
+    if not start:
+        raise ConnectionResetError
+    rest = _read(connection, _LENGTHS.size - len(start), None)
+    head_size, body_size = _LENGTHS.unpack(start + rest)
+    header = json.loads(_read(connection, head_size, None))
+    body = bytes(_read(connection, body_size, None))
+    for descriptor in descriptors:
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
+            body = file.readall()
+    return header, body
 
 
 def _read(connection: socket.socket, size: int, deadline: float | None) -> bytearray:

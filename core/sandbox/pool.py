@@ -11,10 +11,13 @@ import structlog
 
 from core import errors
 from core.closing import Closing
-from core.sandbox.child import Child, SandboxCrashed, SandboxTimeout
+from core.sandbox.child import Child, Content, SandboxCpuExceeded, SandboxCrashed, SandboxTimeout
 from core.sandbox.confinement import FILES, LAYERS, hide_environment
 
 log = structlog.get_logger(__name__)
+
+#: About the time until a child is free or the service has restarted.
+_BUSY_SECONDS = 5
 
 
 class Sandbox(Closing):
@@ -23,7 +26,8 @@ class Sandbox(Closing):
     Args:
         target: the function to run, as ``module:name``, importable in this process.
         processes: the number of children; each starts when it is first needed.
-        seconds: a call that takes longer is killed.
+        seconds: a call that takes longer by the clock is killed.
+        cpu_seconds: a call that uses more CPU time is ended; None: no limit.
         memory_mb: address space of a child, in MiB.
         imports_late: whether the target imports modules while it works: then the Python libraries stay readable,
             with all other files if the kernel cannot distinguish them.
@@ -37,6 +41,7 @@ class Sandbox(Closing):
         *,
         processes: int = 2,
         seconds: float = 15.0,
+        cpu_seconds: float | None = None,
         memory_mb: int = 1536,
         imports_late: bool = False,
         recycle_after: int = 500,
@@ -45,6 +50,7 @@ class Sandbox(Closing):
         self._target = target
         self._processes = processes
         self._seconds = seconds
+        self._cpu_seconds = cpu_seconds
         self._memory_mb = memory_mb
         self._imports_late = imports_late
         self._recycle_after = recycle_after
@@ -73,26 +79,31 @@ class Sandbox(Closing):
         """The active layers of :mod:`core.sandbox.confinement`; None before the first child has started."""
         return self._confined
 
-    def call(self, payload: bytes, **arguments: object) -> tuple[dict[str, Any], bytes]:
+    def call(self, payload: bytes | Content, **arguments: object) -> tuple[dict[str, Any], bytes]:
         """Return the target's result for ``payload`` and ``arguments`` (JSON values).
 
         Raises:
             core.errors.RequestError: the target raised it; class, message, code, and parameter are the same.
-            SandboxTimeout: the call took too long.
+            SandboxTimeout: the call took too long by the clock.
+            SandboxCpuExceeded: the call used too much CPU time.
             SandboxCrashed: the child died.
             core.errors.Unavailable: no child was free in time or could start, or the pool is closed.
         """
         try:
             child = self._places.get(timeout=self._wait_seconds)
         except queue.Empty:
-            raise errors.Unavailable("The service is too busy to process this now.") from None
+            raise errors.Unavailable(
+                "The service is too busy to process this now.", retry_after=_BUSY_SECONDS
+            ) from None
         stored: Child | None = None
         try:
             child = self._ready(child)
-            reply, data = child.ask(arguments, payload, seconds=self._seconds)
+            reply, data = child.ask(
+                arguments, payload, seconds=self._seconds, cpu_seconds=self._cpu_seconds
+            )
             if child.calls < self._recycle_after:
                 stored = child
-        except (SandboxTimeout, SandboxCrashed):
+        except (SandboxTimeout, SandboxCpuExceeded, SandboxCrashed):
             self._refuse_if_closed()
             if child is not None:
                 self._discard(child)
@@ -160,7 +171,9 @@ class Sandbox(Closing):
             started = starting.result()
         except OSError:
             log.exception("sandbox_start_failed", target=self._target)
-            raise errors.Unavailable("A sandbox cannot be started.") from None
+            raise errors.Unavailable(
+                "A sandbox cannot be started.", retry_after=_BUSY_SECONDS
+            ) from None
         with self._lock:
             self._living.add(started)
         try:
@@ -195,4 +208,4 @@ class Sandbox(Closing):
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
-            raise errors.Unavailable("The service is shutting down.")
+            raise errors.Unavailable("The service is shutting down.", retry_after=_BUSY_SECONDS)

@@ -104,6 +104,11 @@ def rejection(data: bytes) -> errors.ImageRejected:
     return rejections.unsupported(kind) if kind else rejections.not_an_image(_other(data))
 
 
+def describe(data: bytes) -> str | None:
+    """Return what a file that :func:`jobs.images.formats.sniff` does not know appears to be, or None."""
+    return _image(data) or _other(data)
+
+
 def _image(data: bytes) -> str | None:
     for magic, kind in _IMAGES:
         if data.startswith(magic):

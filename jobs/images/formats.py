@@ -15,6 +15,9 @@ MediaType = Literal[
     "image/avif",
 ]
 
+#: The formats to send, for error messages.
+READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, or AVIF"
+
 _MAGIC: tuple[tuple[bytes, MediaType], ...] = (
     (b"\xff\xd8\xff", "image/jpeg"),
     (b"\x89PNG\r\n\x1a\n", "image/png"),

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
 import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self
 
 from core import errors, profiles, sandbox
 from core.recent import Recent
 from core.shares import Shares
+from core.spool import SpooledFile
 from jobs.images import foreign
 from jobs.images.canonical import CanonicalImage
+from jobs.images.contents import HEAD_BYTES
 from jobs.images.formats import sniff
 
 if TYPE_CHECKING:
@@ -24,12 +23,12 @@ if TYPE_CHECKING:
 #: The function that the sandbox of :class:`ImageReader` runs.
 TARGET = "jobs.images.pipeline:serve"
 
-_CHUNK = 1 << 20
 #: Maximum number of files that wait for a decoding process.
 _MAX_WAITING = 64
+#: After a decoding that the machine was too busy for, in seconds.
+_BUSY_SECONDS = 30
 #: Number of files whose timeout is remembered, and for how many seconds.
 _TIMED_OUT, _TIMED_OUT_SECONDS = 4096, 600.0
-_SPACE = b" \t\n\r\v\f"
 
 
 @dataclass(frozen=True)
@@ -43,8 +42,9 @@ class ImageLimits:
 class ImageReader:
     """Makes canonical images of uploads.
 
-    Accounts share the decoding processes. If the decoding of a file times out, the same file from the same account is
-    rejected for ten minutes without another attempt.
+    Accounts share the decoding processes. A file whose decoding uses too much CPU time is rejected; the same file from
+    the same account is then rejected for ten minutes without another attempt. A decoding that takes too long by the
+    clock alone is no fault of the file: the machine is busy, and the request may be repeated.
 
     Args:
         decoder: the sandbox that runs :data:`TARGET`.
@@ -77,7 +77,8 @@ class ImageReader:
         decoder = sandbox.Sandbox(
             target,
             processes=processes,
-            seconds=settings.sandbox_seconds,
+            seconds=settings.sandbox_ceiling,
+            cpu_seconds=settings.sandbox_seconds,
             memory_mb=settings.sandbox_memory_mb,
         )
         limits = ImageLimits(
@@ -105,7 +106,11 @@ class ImageReader:
         self._decoder.close()
 
     def accept(
-        self, data: bytes, *, account_id: uuid.UUID, detail: profiles.Detail = "standard"
+        self,
+        data: bytes | SpooledFile,
+        *,
+        account_id: uuid.UUID,
+        detail: profiles.Detail = "standard",
     ) -> CanonicalImage:
         """Return the canonical image of an uploaded file, at the size of the detail tier.
 
@@ -125,27 +130,34 @@ class ImageReader:
                 * ``invalid_image``: the long side is more than 50 times the short one.
                 * ``invalid_image_mode``: the pixel format cannot be converted to colors.
                 * ``image_parse_error``: pixels are damaged or missing, or too expensive to decode.
-            core.errors.Overloaded: no decoding process was available in time; the request may be retried.
+            core.errors.Overloaded: no decoding process was available in time, or it did not get the CPU to decode the
+                file in time; the request may be retried.
             core.errors.Unavailable: no decoding process can be started, or the service is closing.
         """
-        if not data:
+        upload = SpooledFile.of(data) if isinstance(data, bytes) else data
+        if not upload.size:
             raise errors.ImageRejected("The image file is empty.", code="empty_image_file")
-        if len(data) > self.limits.max_bytes:
-            raise _too_many_bytes(f"{len(data):,}", self.limits.max_bytes)
-        if sniff(data) is None:
-            raise foreign.rejection(data)
-        file = (account_id, hashlib.sha256(data).digest())
+        check_size(upload.size, self.limits.max_bytes)
+        head = upload.head(HEAD_BYTES)
+        if sniff(head) is None:
+            raise foreign.rejection(head)
+        file = (account_id, upload.sha256())
         self._reject_timed_out(file)
         with self.shares.hold(account_id, seconds=self._wait_seconds):
             # The same file may have timed out during the wait.
             self._reject_timed_out(file)
             try:
                 facts, canonical = self._decoder.call(
-                    data, detail=detail, max_pixels=self.limits.max_pixels
+                    upload, detail=detail, max_pixels=self.limits.max_pixels
                 )
-            except sandbox.SandboxTimeout:
+            except sandbox.SandboxCpuExceeded:
                 self._timed_out.add(file)
                 raise _took_too_long() from None
+            except sandbox.SandboxTimeout:
+                raise errors.Overloaded(
+                    "The image was not decoded in time because the machine is busy.",
+                    retry_after=_BUSY_SECONDS,
+                ) from None
             except sandbox.SandboxCrashed:
                 raise errors.ImageRejected(
                     "The image cannot be decoded: it is damaged or needs too much memory.",
@@ -153,54 +165,22 @@ class ImageReader:
                 ) from None
         return CanonicalImage.from_facts(facts, canonical)
 
-    def _reject_timed_out(self, file: tuple[uuid.UUID, bytes]) -> None:
+    def _reject_timed_out(self, file: tuple[uuid.UUID, str]) -> None:
         if file in self._timed_out:
             raise _took_too_long()
 
 
-def read_capped(stream: IO[bytes], limit: int) -> bytes:
-    """Return the content of ``stream``; reads at most one byte more than ``limit``.
-
-    Raises:
-        core.errors.ImageRejected: the content exceeds ``limit`` (``image_file_too_large``).
-    """
-    parts: list[bytes] = []
-    left = limit + 1
-    while left and (part := stream.read(min(_CHUNK, left))):
-        parts.append(part)
-        left -= len(part)
-    if not left:
-        raise _too_many_bytes(f"more than {limit:,}", limit)
-    return b"".join(parts)
-
-
-def from_data_url(url: str) -> bytes:
-    """Return the bytes in a ``data:…;base64,…`` URL. Its media type is ignored.
-
-    Raises:
-        core.errors.ImageRejected: it is not such a URL, or not valid base64 (``invalid_base64_image``).
-    """
-    head, comma, text = url.partition(",")
-    if not (comma and head[:5].lower() == "data:" and head.lower().endswith(";base64")):
+def check_size(size: int, limit: int) -> None:
+    """Raise :class:`core.errors.ImageRejected` (``image_file_too_large``) if ``size`` exceeds ``limit``, in bytes."""
+    if size > limit:
         raise errors.ImageRejected(
-            "The image must be a data URL, such as data:image/png;base64, followed by the file in base64.",
-            code="invalid_base64_image",
+            f"The image file has {size:,} bytes; at most {limit:,} are allowed.",
+            code="image_file_too_large",
         )
-    try:
-        # White space is common in base64 and ignored; other invalid characters are errors.
-        return base64.b64decode(text.encode("ascii").translate(None, _SPACE), validate=True)
-    except (binascii.Error, ValueError):
-        raise errors.ImageRejected(
-            "The data URL of the image is not valid base64.", code="invalid_base64_image"
-        ) from None
 
 
 def _took_too_long() -> errors.ImageRejected:
-    return errors.ImageRejected("The image took too long to decode.", code="image_parse_error")
-
-
-def _too_many_bytes(actual: str, limit: int) -> errors.ImageRejected:
     return errors.ImageRejected(
-        f"The image file has {actual} bytes; at most {limit:,} are allowed.",
-        code="image_file_too_large",
+        "The image takes too long to decode: it needs more CPU time than any image may use.",
+        code="image_parse_error",
     )

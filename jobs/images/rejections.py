@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from core import errors
-
-#: The formats that Longlook reads, for messages.
-FORMATS = "JPEG, PNG, WebP, GIF, BMP, TIFF, HEIC, or AVIF"
+from jobs.images.formats import READABLE
 
 
 def rejected(message: str, code: str) -> errors.ImageRejected:
@@ -27,7 +25,7 @@ def unsupported(kind: str) -> errors.ImageRejected:
         kind: what the file is, with an article: ``a JPEG with 12 bits per sample``.
     """
     return rejected(
-        f"The file is {kind}. Longlook cannot read this kind of image; send {FORMATS}.",
+        f"The file is {kind}. Longlook cannot read this kind of image; send {READABLE}.",
         "unsupported_image_media_type",
     )
 
@@ -39,4 +37,4 @@ def not_an_image(kind: str | None) -> errors.ImageRejected:
         kind: what the file appears to be, with an article; None if that is unknown.
     """
     seen = f"it appears to be {kind}" if kind else "its first bytes fit no known format"
-    return rejected(f"The file is not an image: {seen}. Send {FORMATS}.", "invalid_image_format")
+    return rejected(f"The file is not an image: {seen}. Send {READABLE}.", "invalid_image_format")

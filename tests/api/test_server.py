@@ -119,7 +119,7 @@ def test_a_stop_lets_go_who_waits_and_leaves_nothing_behind(live: Live, database
         assert live.server.stop() == 0
         answer = held.result(30)
     assert answer.status == 202
-    assert answer.headers["Preference-Applied"] == "wait=60"
+    assert answer.headers["Preference-Applied"] == "wait=55"
     assert answer.json()["status"] == "queued"
     assert ended(family)
 

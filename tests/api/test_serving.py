@@ -237,6 +237,45 @@ def test_a_trusted_proxy_says_whose_request_it_is(forwarded: str, address: str) 
         assert stranger["address"] == "127.0.0.9"
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "prefix"),
+    [
+        ("/longlook", "/longlook"),
+        ("/longlook/", "/longlook"),
+        ("/a/b-c", "/a/b-c"),
+        ("/elsewhere, /longlook", "/longlook"),
+        ("/", ""),
+        ("longlook", ""),
+        ("//other.example", ""),
+        ("/a/../b", ""),
+        ("https://other.example/x", ""),
+        ("/a?b", ""),
+        ('/"><script>', ""),
+        ("/" + "a" * 5000, ""),
+    ],
+)
+def test_a_trusted_proxy_says_which_prefix_it_has_removed(forwarded: str, prefix: str) -> None:
+    headers = f"X-Forwarded-Prefix: {forwarded}\r\n"
+    with wire.running(trusted=wire.networks("127.0.0.0/29")) as served:
+        reported = orjson.loads(served.get("/v1/jobs", address=A, headers=headers).body)
+        assert (reported["script"], reported["path"]) == (prefix, "/v1/jobs")
+        stranger = served.get("/v1/jobs", address="127.0.0.9", headers=headers)
+        assert orjson.loads(stranger.body)["script"] == ""
+
+
+def test_a_prefix_that_a_proxy_leaves_in_the_path_is_removed() -> None:
+    with wire.running(prefix="/longlook") as served:
+        for path, script, rest in [
+            ("/longlook/v1/jobs?a=b", "/longlook", "/v1/jobs"),
+            ("/longlook/livez", "/longlook", "/livez"),
+            # Health checks come without the proxy.
+            ("/livez", "", "/livez"),
+            ("/longlooks/v1", "", "/longlooks/v1"),
+        ]:
+            reported = orjson.loads(served.get(path).body)
+            assert (reported["script"], reported["path"]) == (script, rest)
+
+
 # Whom it waits for
 
 

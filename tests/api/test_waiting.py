@@ -127,7 +127,7 @@ def test_a_submitted_job_that_finishes_in_time_is_answered_with_200(
         held = answer.result(60)
     assert held.status_code == 200
     assert held.get_json()["status"] == "succeeded"
-    assert held.headers["Preference-Applied"] == "wait=60"
+    assert held.headers["Preference-Applied"] == "wait=55"
     assert held.headers["Location"] == held.get_json()["urls"]["self"]
     again = caller("GET", held.headers["Location"], headers={"Prefer": "wait=60"})
     assert again.get_json()["status"] == "succeeded"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import hashlib
 import http.client
 import io
 import ipaddress
@@ -23,6 +24,7 @@ from api import server
 from api.serving import current
 from api.serving.limits import ServerLimits
 from api.serving.loop import Loop
+from core.spool import Spool
 
 #: The timeout of a client.
 PATIENCE = 60
@@ -244,6 +246,7 @@ def _reported(environ: dict[str, Any]) -> dict[str, Any]:
         "address": environ["REMOTE_ADDR"],
         "length": environ.get("CONTENT_LENGTH"),
         "size": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
         "body": body[:1000].decode("latin-1"),
     }
 
@@ -276,11 +279,17 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(*, buffer: int | None = _BUFFER, **limits: Any) -> Iterator[Running]:  # noqa: ANN401 - fields of Limits
+def running(
+    *,
+    buffer: int | None = _BUFFER,
+    spool: Spool | None = None,
+    **limits: Any,  # noqa: ANN401 - fields of Limits
+) -> Iterator[Running]:
     """Yield a loop on a port of its own.
 
     Args:
         buffer: bytes that the system keeps of what a client has not taken; None: as many as it likes.
+        spool: the folder for large bodies; None: they stay in memory.
         limits: others than :data:`LIMITS`.
     """
     cfg = Config()
@@ -306,6 +315,7 @@ def running(*, buffer: int | None = _BUFFER, **limits: Any) -> Iterator[Running]
             limits=dataclasses.replace(LIMITS, **limits),
             apart=("/livez",),
             wakes=wakes,
+            spool=spool,
         )
         thread = threading.Thread(
             target=loop.run,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 
+from api.submission import downloads
 from core import errors
 from core.errors import LonglookError
 from core.settings import PREFIX, Settings
@@ -18,7 +20,7 @@ from tools import reference
 #: A relative link to a file, without its anchor.
 _LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)[^)]*\)")
 _CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
-_RAISED = re.compile(r'code="([a-z_]+)"')
+_CODE_NAME = re.compile(r"[a-z]+(_[a-z0-9]+)+")
 _BRANCH = re.compile(r"^( *)\* (\w+)", re.MULTILINE)
 
 
@@ -67,6 +69,38 @@ def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
     alerts = set(re.findall(r"alert: (\w+)", metrics))
     assert alerts
     assert set(re.findall(r"^## (\w+)$", runbook, re.MULTILINE)) == alerts
+
+
+def error_codes() -> Iterator[str]:
+    """Yield the codes of all errors that a response can have: of classes, of faults, and of single calls."""
+    classes = [errors.LonglookError]
+    for kind in classes:
+        classes += kind.__subclasses__()
+        is_shown = issubclass(kind, errors.RequestError | errors.Unavailable | errors.VaultError)
+        in_service = kind.__module__.startswith(("core.", "api.", "jobs."))
+        if (is_shown and in_service) or kind is errors.LonglookError:
+            yield kind.code
+    yield from downloads.OUTCOMES[1:]
+    for path in source.modules("api", "core", "jobs"):
+        for node in ast.walk(source.tree(path)):
+            if not isinstance(node, ast.Call):
+                continue
+            called = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            given = [word.value for word in node.keywords if word.arg == "code"]
+            if called in {"Fault", "InvalidValue", "_rejected"}:
+                given += node.args[1:]
+            for value in given:
+                if isinstance(value, ast.Constant) and _CODE_NAME.fullmatch(str(value.value)):
+                    yield str(value.value)
+
+
+def test_the_reference_has_every_error_code() -> None:
+    page = (source.ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
+    codes = set(error_codes())
+
+    assert {"unavailable", "overloaded", "invalid_base64_image", "image_parse_error"} <= codes
+    assert {"model_not_found", "context_length_exceeded", "insufficient_storage"} <= codes
+    assert {code for code in codes if f"`{code}`" not in page} == set()
 
 
 def test_the_links_between_documents_lead_somewhere() -> None:
@@ -118,24 +152,6 @@ def test_no_two_faults_have_the_same_code() -> None:
 
     assert len(codes) == len(set(codes))
     assert all(re.fullmatch(r"[a-z_]+", code) for code in codes)
-
-
-def test_the_page_of_errors_names_every_code_that_a_request_can_be_refused_with() -> None:
-    # Of classes the code is in the class; more specific ones stand where they are raised.
-    codes = {
-        fault.code
-        for _, name in branches(LonglookError)
-        if issubclass(fault := getattr(errors, name), errors.RequestError | errors.Unavailable)
-    }
-    for path in source.modules("api", "core", "jobs", "net", "webhooks"):
-        if source.name(path).startswith(("api/", "jobs/images/")):
-            codes |= set(_RAISED.findall(path.read_text(encoding="utf-8")))
-    # What stands for itself: what it cannot do now, and our own faults.
-    codes -= {errors.Unavailable.code, "server_error"}
-
-    page = (source.ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
-    assert {code for code in codes if f"`{code}`" not in page} == set()
-    assert {"invalid_image_mode", "context_length_exceeded", "rate_limit_exceeded"} <= codes
 
 
 def test_the_page_of_errors_names_no_code_that_does_not_exist() -> None:

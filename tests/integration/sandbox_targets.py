@@ -34,7 +34,7 @@ def obey(payload: bytes, *, order: str, **arguments: Any) -> Reply:  # noqa: ANN
 
 #: The target :func:`decode_or_hang`.
 DECODE_OR_HANG = f"{__name__}:decode_or_hang"
-_HANG = b"hang"
+_HANG, _BURN = b"hang", b"burn"
 
 
 def hanging(image: bytes, *, salt: int) -> bytes:
@@ -42,16 +42,28 @@ def hanging(image: bytes, *, salt: int) -> bytes:
     return image + b"%d" % salt + _HANG
 
 
+def burning(image: bytes, *, salt: int) -> bytes:
+    """Return an image on which :func:`decode_or_hang` uses CPU time without end."""
+    return image + b"%d" % salt + _BURN
+
+
 def decode_or_hang(payload: bytes, **arguments: Any) -> Reply:  # noqa: ANN401 - JSON
-    """Decode an image with the real decoder, but hang on the images of :func:`hanging`."""
-    return (
-        report_and_sleep(b"") if payload.endswith(_HANG) else pipeline.serve(payload, **arguments)
-    )
+    """Decode an image with the real decoder, but hang on the images of :func:`hanging` and :func:`burning`."""
+    if payload.endswith(_HANG):
+        report_and_sleep(b"")
+    if payload.endswith(_BURN):
+        _burn(b"")
+    return pipeline.serve(payload, **arguments)
 
 
 def sleep_forever_on_any_image(payload: bytes, **_: object) -> NoReturn:
     """Act as a decoder that hangs."""
     _sleep_forever(payload)
+
+
+def burn_on_any_image(payload: bytes, **_: object) -> NoReturn:
+    """Act as a decoder that computes without end."""
+    _burn(payload)
 
 
 def eat_on_any_image(payload: bytes, **_: object) -> Reply:
@@ -80,6 +92,11 @@ def _chatter(payload: bytes) -> Reply:
 def _sleep_forever(_: bytes) -> NoReturn:
     while True:
         signal.pause()
+
+
+def _burn(_: bytes) -> NoReturn:
+    while True:
+        pass
 
 
 def report_and_sleep(payload: bytes) -> NoReturn:
@@ -184,6 +201,7 @@ _ORDERS: dict[str, Callable[..., Reply]] = {
     "about": _about,
     "say_much": _say_much,
     "chatter": _chatter,
+    "burn": _burn,
     "sleep_forever": _sleep_forever,
     "tell_and_sleep": report_and_sleep,
     "attempt": _attempt,

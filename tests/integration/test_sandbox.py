@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from core import errors
-from core.sandbox import Sandbox, SandboxCrashed, SandboxTimeout
+from core.sandbox import Sandbox, SandboxCpuExceeded, SandboxCrashed, SandboxTimeout
 from tests import children
 from tests.integration.sandbox_targets import BEGUN
 
@@ -154,6 +154,26 @@ def test_a_child_that_dies_is_a_crash_without_details_and_is_replaced(
 def test_a_child_cannot_grow_past_its_memory(sandbox: Sandbox) -> None:
     with pytest.raises(SandboxCrashed):
         sandbox.call(b"", order="eat")
+
+
+def test_a_call_that_uses_too_much_cpu_time_is_ended_and_the_next_one_has_its_own_time() -> None:
+    with Sandbox(TARGET, processes=1, seconds=600, cpu_seconds=0.2) as pool:
+        before = pid_of(pool)
+        with pytest.raises(SandboxCpuExceeded):
+            pool.call(b"", order="burn")
+        assert eventually(lambda: is_gone(before))
+        for _ in range(3):
+            assert pool.call(b"x", order="echo") == ({}, b"x")
+
+
+def test_time_without_cpu_does_not_count_as_cpu_time(hasty: Sandbox) -> None:
+    with Sandbox(TARGET, processes=1, seconds=0.3, cpu_seconds=0.1) as pool:
+        pool.warm()
+        with pytest.raises(SandboxTimeout):
+            pool.call(b"", order="sleep_forever")
+    # A pool without a limit of the CPU time has one of the clock.
+    with pytest.raises(SandboxTimeout):
+        hasty.call(b"", order="burn")
 
 
 def test_a_call_past_its_deadline_is_killed_and_the_child_replaced(hasty: Sandbox) -> None:

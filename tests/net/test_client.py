@@ -141,6 +141,43 @@ def test_redirects_are_not_followed(egress: GuardedClient, receiver: Receiver) -
 
 
 @pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        ("/ok-ü?q=é".encode(), b"/ok-%C3%BC?q=%C3%A9"),
+        ("/ok-ü".encode("latin-1"), b"/ok-%FC"),
+        (b"/ok-%C3%BC%2F", b"/ok-%C3%BC%2F"),
+        ("Ångström/日本".encode(), b"/%C3%85ngstr%C3%B6m/%E6%97%A5%E6%9C%AC"),
+    ],
+)
+def test_a_redirect_to_raw_bytes_is_encoded_once(
+    egress: GuardedClient, location: bytes, path: bytes
+) -> None:
+    asked: list[bytes] = []
+
+    def serve() -> None:
+        peer, _ = listener.accept()
+        with peer, peer.makefile("rb") as lines:
+            for answer in (
+                b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n",
+                b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            ):
+                asked.append(lines.readline().split()[1])
+                while lines.readline() not in (b"\r\n", b""):
+                    pass
+                peer.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        reply = egress.fetch(url, headers={}, seconds=20, cap=100)
+        thread.join(20)
+
+    assert reply.body == b"ok"
+    assert asked == [b"/", path]
+
+
+@pytest.mark.parametrize(
     ("url", "reason"),
     [
         ("ftp://example.com/", "url_invalid"),

@@ -215,3 +215,41 @@ def test_settings_cannot_be_changed() -> None:
 def test_every_setting_has_a_description() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
+
+
+@pytest.mark.parametrize(
+    ("value", "public_url"),
+    [
+        ("https://ai.example.com", "https://ai.example.com"),
+        ("https://ai.example.com/longlook/", "https://ai.example.com/longlook"),
+        ("http://10.0.0.1:8080/a/b", "http://10.0.0.1:8080/a/b"),
+        ("http://[::1]:8700", "http://[::1]:8700"),
+        ("", ""),
+    ],
+)
+def test_a_public_url_is_absolute_and_may_have_a_prefix(value: str, public_url: str) -> None:
+    assert Settings.read({"LONGLOOK_PUBLIC_URL": value}).public_url == public_url
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "ai.example.com", "/longlook", "ftp://ai.example.com", "https://", "https://user@ai.example.com",
+        "https://ai.example.com/?a=b", "https://ai.example.com/#a", "https://ai.example.com//a",
+        "https://ai.example.com/a/../b", "https://ai.example.com/a b", "https://ai.example.com/\n",
+    ],
+)  # fmt: skip
+def test_another_public_url_is_refused(value: str) -> None:
+    with pytest.raises(errors.SettingsError, match="LONGLOOK_PUBLIC_URL: must be an absolute http"):
+        Settings.read({"LONGLOOK_PUBLIC_URL": value})
+
+
+def test_a_body_must_fit_into_the_spool_with_its_images() -> None:
+    with pytest.raises(errors.SettingsError, match="SPOOL_MB must be at least 3 times MAX_BODY_MB"):
+        Settings.read({"LONGLOOK_SPOOL_MB": "191"})
+    assert Settings.read({"LONGLOOK_SPOOL_MB": "192"}).spool_mb == 192
+
+
+def test_a_decode_has_more_time_by_the_clock_than_of_the_cpu() -> None:
+    assert Settings.read({"LONGLOOK_SANDBOX_SECONDS": "5"}).sandbox_ceiling == 10
+    assert Settings.read({"LONGLOOK_SANDBOX_WALL_SECONDS": "7"}).sandbox_ceiling == 7

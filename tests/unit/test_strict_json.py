@@ -169,3 +169,34 @@ def test_counting_takes_no_memory(data: bytes) -> None:
     finally:
         tracemalloc.stop()
     assert peak < len(data) / 10
+
+
+@settings(max_examples=30)
+@given(
+    unit=st.text(min_size=1, max_size=20),
+    length=st.integers(strict_json.LONG_BYTES, 5 * 2**18),
+    escaped=st.booleans(),
+)
+def test_a_long_string_is_read_in_pieces_as_a_parser_reads_it(
+    unit: str, length: int, *, escaped: bool
+) -> None:
+    text = (unit * length)[:length]
+    value = {"a": [1, {"b": text, "c": "data:short"}], "d": "x"}
+    data = json.dumps(value, ensure_ascii=escaped).encode()
+
+    read = strict_json.loads(data, long=lambda place: place == ("a", 1, "b"))
+
+    long = read["a"][1]["b"]
+    assert isinstance(long, strict_json.LongString)
+    assert b"".join(long.pieces()).decode() == text
+    read["a"][1]["b"] = text
+    assert read == value
+
+
+def test_a_long_string_elsewhere_is_a_string() -> None:
+    text = "data:" + "x" * strict_json.LONG_BYTES
+    value = {"a": text, "b": [text]}
+    assert strict_json.loads(json.dumps(value).encode(), long=lambda place: not place) == value
+    read = strict_json.loads(json.dumps(value).encode(), long=lambda place: place == ("b", 0))
+    assert read["a"] == text
+    assert read["b"][0].is_data_url

@@ -1,0 +1,66 @@
+"""The content of the current request, which is kept in memory or in the spool: bodies, files of forms, decoded images.
+
+All of it is freed at the end of the request, and earlier where it is no longer needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import flask
+
+from core.spool import SpooledFile
+
+_OPEN: Final = "longlook_spool"
+
+
+class SpooledInput:
+    """A request body that the server has received completely, as the input of WSGI.
+
+    Attributes:
+        file: the body.
+    """
+
+    def __init__(self, file: SpooledFile) -> None:
+        self.file = file
+        self._pieces = file.pieces()
+        self._rest = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Return up to ``size`` bytes, or the rest if ``size`` is negative."""
+        if size < 0:
+            return self._rest + b"".join(self._pieces)
+        if not self._rest:
+            self._rest = next(self._pieces, b"")
+        piece, self._rest = self._rest[:size], self._rest[size:]
+        return piece
+
+
+def install(app: flask.Flask, *, make: Callable[[], SpooledFile]) -> None:
+    """Let :func:`new_file` work in the requests of ``app``.
+
+    Args:
+        app: the application.
+        make: returns new content for the current request.
+    """
+    app.extensions[_OPEN] = make
+    app.teardown_request(_close)
+
+
+def new_file() -> SpooledFile:
+    """Return new content, which is freed at the end of the current request."""
+    make: Callable[[], SpooledFile] = flask.current_app.extensions[_OPEN]
+    file = make()
+    flask.g.setdefault(_OPEN, []).append(file)
+    return file
+
+
+def received(stream: Any) -> SpooledFile | None:  # noqa: ANN401 - the input of any server
+    """Return the whole body if ``stream`` has it as one file, else None."""
+    return stream.file if isinstance(stream, SpooledInput) else None
+
+
+def _close(_error: BaseException | None) -> None:
+    for file in flask.g.pop(_OPEN, ()):
+        file.close()
