@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 _SCHEMES: Final = ("redis", "rediss", "unix")
 _TLS: Final = frozenset(
@@ -93,6 +95,8 @@ class RedisURL:
             password=self.password,
             client_name=self.client_name,
             socket_timeout=seconds,
+            # The default repeats for seconds while Redis is down, and callers have their own way to wait.
+            retry=Retry(NoBackoff(), 0),
             **options,
         )
 

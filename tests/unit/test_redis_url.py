@@ -95,3 +95,10 @@ def test_what_one_of_the_clients_cannot_do_is_refused_by_name(text: str) -> None
     with pytest.raises(errors.SettingsError) as refused:
         Settings.read({}, redis_url=text)
     assert [part for part in REFUSED[text] if part not in str(refused.value)] == []
+
+
+@pytest.mark.parametrize("text", ["redis://127.0.0.1:1", "unix:///no/such/socket"])
+def test_a_client_does_not_repeat_what_fails(text: str) -> None:
+    with RedisURL.parse(text).client(seconds=1) as client:
+        assert client.get_retry().get_retries() == 0
+        assert client.connection_pool.make_connection().retry.get_retries() == 0
