@@ -98,12 +98,13 @@ def _no_data_url(text: bytes) -> str:
         return f"{sentence}; this begins with a quotation mark."
     if text[: len(_SCHEME)].lower() == _SCHEME:
         return f"{sentence}; this has no comma after its media type."
-    hints = {
-        "a URL": ": send it in `url`",
-        "base64 text": " without the part up to the comma",
-    }
     kind = describe(text)
-    return f"{sentence}; this is {kind}{hints.get(kind, '')}." if kind else f"{sentence}."
+    if kind is None:
+        return f"{sentence}."
+    hint = ": send it in `url`" if kind == "a URL" else ""
+    if kind.endswith("base64 text"):
+        hint = " without the part up to the comma"
+    return f"{sentence}; this is {kind}{hint}."
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -65,7 +65,7 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"MZ", "a Windows program"),
     (b"SQLite format 3\x00", "an SQLite database"),
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer"),
-    (b"data:", "a data URL as text; send the decoded bytes"),
+    (b"data:", "a data URL"),
 )
 #: Names of RIFF files by their type.
 _RIFF = {b"WAVE": "a WAV file", b"AVI ": "an AVI video"}
@@ -91,6 +91,8 @@ _BASE64: tuple[tuple[bytes, str], ...] = (
     (b"AAAA", "a HEIC or AVIF"),
     (b"JVBERi", "a PDF document"),
 )
+#: The ends of the names of files that an encoding has made text.
+_ENCODED = ("base64 text", "a data URL", "a Python bytes object")
 _BASE64_TEXT = re.compile(rb"[A-Za-z0-9+/_-]{16,}+=*+[\s\x00]*+", re.ASCII)
 _BOMS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _NETPBM = re.compile(rb"P[1-7f F][\s#]")
@@ -100,8 +102,11 @@ _HEAD = 1024
 
 def rejection(data: bytes) -> errors.ImageRejected:
     """Return the rejection of a file that :func:`jobs.images.formats.sniff` does not know, with its kind."""
-    kind = _image(data)
-    return rejections.unsupported(kind) if kind else rejections.not_an_image(_other(data))
+    if kind := _image(data):
+        return rejections.unsupported(kind)
+    kind = _other(data)
+    encoded = kind is not None and kind.endswith(_ENCODED)
+    return rejections.not_an_image(f"{kind}; send the bytes of the image" if encoded else kind)
 
 
 def describe(data: bytes) -> str | None:
@@ -147,11 +152,11 @@ def _kind_of_text(text: bytes) -> str:
         return "JSON"
     stripped = text.lstrip()
     if stripped[:2] in {b"b'", b'b"'}:
-        return "the text of a Python bytes object; send the bytes"
+        return "the text of a Python bytes object"
     if _BASE64_TEXT.match(b"".join(stripped.split())):
         inner = next((kind for magic, kind in _BASE64 if stripped.startswith(magic)), None)
-        return f"{inner} as base64 text; send the decoded bytes" if inner else "base64 text"
-    return "text"
+        return f"{inner} as base64 text" if inner else "base64 text"
+    return "a URL" if start.startswith((b"http://", b"https://")) else "text"
 
 
 def _text(data: bytes) -> bytes | None:
@@ -160,5 +165,8 @@ def _text(data: bytes) -> bytes | None:
     for bom in _BOMS:
         if head.startswith(bom):
             return head[len(bom) :].replace(b"\x00", b"")
-    # Control characters besides white space do not occur in text.
-    return None if re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head) else head
+    # Control characters besides white space do not occur in text, and even in other encodings much of it is ASCII.
+    if re.search(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f]", head):
+        return None
+    ascii_bytes = sum(byte < 128 for byte in head)  # noqa: PLR2004 - the number of ASCII characters
+    return head if 2 * ascii_bytes >= len(head) or head.decode(errors="ignore") else None

@@ -95,12 +95,9 @@ def test_another_route_names_the_type_it_reads(caller: Caller) -> None:
     ("data", "kind"),
     [
         (b"%PDF-1.7\n%\xe2\xe3", "a PDF document"),
-        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG image"),
         (b"<!DOCTYPE html>\n<html><title>Log in</title>", "an HTML page"),
-        (b"\xff\x0a\xfa\x7f", "a JPEG XL image"),
-        (b"\x00\x00\x00\x0cjP  \r\n\x87\n\x00\x00\x00\x14ftypjp2 ", "a JPEG 2000 image"),
-        (PNG.partition(",")[2].encode(), "base64 text"),
-        (PNG.encode(), "a data URL"),
+        (PNG.partition(",")[2].encode(), "a PNG as base64 text; send the bytes of the image"),
+        (PNG.encode(), "a data URL; send the bytes of the image"),
         (b"https://example.com/a.png", "a URL"),
         ("Señor, this is no image: é".encode(), "text"),
     ],
@@ -109,11 +106,26 @@ def test_a_file_that_is_no_image_is_named(caller: Caller, data: bytes, kind: str
     answer = caller("POST", "/v1/images", data=data, content_type="image/png")
     assert answer.status_code == 422
     assert answer.get_json()["error"]["code"] == "invalid_image_format"
-    assert f"The file is {kind}, which cannot be read; send" in answer.get_json()["detail"]
+    assert f"it appears to be {kind}. Send JPEG" in answer.get_json()["detail"]
     assert "AVIF" in answer.get_json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (b'<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"/>', "an SVG drawing"),
+        (b"\xff\x0a\xfa\x7f", "a JPEG XL image"),
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n\x00\x00\x00\x14ftypjp2 ", "a JPEG 2000 image"),
+    ],
+)
+def test_an_image_of_another_kind_is_named(caller: Caller, data: bytes, kind: str) -> None:
+    answer = caller("POST", "/v1/images", data=data, content_type="image/png")
+    assert answer.status_code == 415
+    assert answer.get_json()["error"]["code"] == "unsupported_image_media_type"
+    assert f"The file is {kind}." in answer.get_json()["detail"]
 
 
 @pytest.mark.parametrize("data", [b"\x00\x01\x02\x03", b"\xfe" * 2000, b"\x00" * 40])
 def test_a_file_of_an_unknown_kind_is_called_so(caller: Caller, data: bytes) -> None:
     answer = caller("POST", "/v1/images", data=data, content_type="image/png")
-    assert "not an image of a known format; send" in answer.get_json()["detail"]
+    assert "its first bytes fit no known format. Send" in answer.get_json()["detail"]

@@ -229,6 +229,8 @@ def reader(database: Database, request: pytest.FixtureRequest) -> Iterator[Datab
     server.run(name, ROLE.replace("longlook_reader", role))
     password = ROLE.split("'")[1]
     url = database.url.set(username=role, password=password)
+    # The sessions of the role are read-only, and the service uses no such session.
+    url = url.update_query_dict({"target_session_attrs": "any"})
     opened = Database(url.render_as_string(hide_password=False))
     yield opened
     opened.close()

@@ -103,7 +103,7 @@ def test_spaces_are_counted_over_all_pieces() -> None:
     [
         ("", "such as data:image/png;base64,"),
         ("aGVsbG8=", "such as data:image/png;base64,"),
-        (TEXT, "this is base64 text without the part up to the comma."),
+        (TEXT, "this is a PNG as base64 text without the part up to the comma."),
         ("https://example.com/cat.png", "this is a URL: send it in `url`."),
         ("<html><body>", "this is an HTML page."),
         (str(PNG), "Python's text of bytes (b'…')"),

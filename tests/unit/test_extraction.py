@@ -259,7 +259,7 @@ def test_a_long_explanation_is_the_answer_and_a_long_working_is_not() -> None:
 def test_an_answer_may_speak_of_its_tags() -> None:
     output = "The tags `<answer>` and `</answer>` enclose it."
 
-    assert found(output) == ("The tags <answer> and </answer> enclose it.", "whole")
+    assert found(output) == ("The tags `<answer>` and `</answer>` enclose it.", "whole")
 
 
 @pytest.mark.parametrize(
