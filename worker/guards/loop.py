@@ -36,6 +36,8 @@ _LEAST_CELLS_SPAN = 2000
 #: So are the lines of a list, of a receipt and of code: they do not end like sentences, and are no formulas.
 _LEAST_LINES_SPAN = 1000
 _LONGEST_LINE = 120
+#: What an item, an amount, or a statement of code has, and a thought in words does not.
+_ITEM_SIGN = re.compile(r"[\d{}()\[\];:=<>]|^\s*+[-*+•]\s", re.MULTILINE)
 _FORMULAS = ("$", "\\")
 _STOPS = (".", "!", "?", "…", "。", "！", "？")  # noqa: RUF001 - what Chinese sentences end with
 
@@ -220,9 +222,9 @@ def _lists(copy: str) -> bool:
         return False
     # The copy can start inside of a line.
     lines[-1] += first
-    return not any(mark in copy for mark in _FORMULAS) and all(
-        len(line) <= _LONGEST_LINE and not line.rstrip().endswith(_STOPS) for line in lines
-    )
+    if any(mark in copy for mark in _FORMULAS) or not _ITEM_SIGN.search("\n".join(lines)):
+        return False
+    return all(len(line) <= _LONGEST_LINE and not line.rstrip().endswith(_STOPS) for line in lines)
 
 
 @dataclass(frozen=True)

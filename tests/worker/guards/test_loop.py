@@ -455,3 +455,11 @@ def test_the_engines_count_decides_how_many_tokens_there_are() -> None:
 
     assert verdict is not None
     assert verdict.finding.tokens_saved == guards.trace.limit - tokens
+
+
+def test_a_line_of_words_that_is_said_again_is_a_loop_long_before_a_list_is() -> None:
+    verdict, seen = feed(make_watch(), "I see the lamps.\n" + "Let me look\n" * 200)
+
+    assert verdict is not None
+    assert verdict.finding.kind is FindingKind.LOOP
+    assert seen < 500
