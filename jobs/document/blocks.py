@@ -30,15 +30,18 @@ _TITLE_REACH = 200
 #: Characters after its start that decide what an event is, unless it opens a formula or starts a line.
 _LOOKAHEAD = 128
 
-# A match of a run of characters can start only at the run's first character, and its length is bounded.
+# Each event starts with one of a few characters: ``re`` finds the next of them at once, and what surrounds it decides
+# which event it is. A match of a run of characters can start only at the run's first character, and its length is
+# bounded.
 _EVENT = re.compile(
-    rf"(?P<line>\n)|(?P<heading>{markup.INLINE_HEADING})"
-    r"|(?P<escape>\\[\\$`])"
-    r"|(?P<display>\\\[|\$\$|\\begin\{[A-Za-z]{1,20}\*?\})"
-    r"|(?P<inline>\\\(|\$|(?<!`)`{1,40}+(?!`))"
-    r"|(?P<stop>(?<![.!?])[.!?]{1,40}+(?![.!?])[\"')\]*_”\u2019]{0,8}+(?=\s{1,40}+[^a-z\s]|\s{0,40}+\Z)"
-    r"|(?<![。！？])[。！？]{1,40}+(?![。！？])"  # noqa: RUF001 - Chinese punctuation
-    rf"(?:{markup.NO_HEADING}[”\u2019」』）*_]){{0,8}}+)",  # noqa: RUF001 - Chinese punctuation
+    r"[\n\\$`*.!?。！？](?:"  # noqa: RUF001 - Chinese punctuation
+    rf"(?<=\n)(?P<line>)|(?<=\*)(?P<heading>{markup.INLINE_HEADING})"
+    r"|(?<=\\)(?P<escape>[\\$`])"
+    r"|(?P<display>(?<=\\)\[|(?<=\$)\$|(?<=\\)begin\{[A-Za-z]{1,20}\*?\})"
+    r"|(?P<inline>(?<=\\)\(|(?<=\$)|(?<=`)(?<!``)`{0,39}+(?!`))"
+    r"|(?P<stop>(?<=[.!?])(?<![.!?][.!?])[.!?]{0,39}+(?![.!?])[\"')\]*_”\u2019]{0,8}+(?=\s{1,40}+[^a-z\s]|\s{0,40}+\Z)"
+    r"|(?<=[。！？])(?<![。！？][。！？])[。！？]{0,39}+(?![。！？])"  # noqa: RUF001 - Chinese punctuation
+    rf"(?:{markup.NO_HEADING}[”\u2019」』）*_]){{0,8}}+))",  # noqa: RUF001 - Chinese punctuation
 )
 _LIST = re.compile(r"[ \t]{0,40}+(?:(?:[-*+•]|\d{1,3}[.)])[ \t]|\d{1,3}、)")
 _TABLE = re.compile(r"[ \t]{0,40}+\|")
@@ -87,6 +90,10 @@ class _State:
     #: Closing delimiter -> the index up to which it does not occur.
     searched: dict[str, int] = field(default_factory=dict)
 
+    def copy(self) -> _State:
+        """Return an independent copy."""
+        return dataclasses.replace(self, searched=dict(self.searched))
+
 
 class BlockScanner:
     """Reads a growing text. :meth:`read` continues from where the text was settled."""
@@ -99,6 +106,14 @@ class BlockScanner:
         self.stops: Parts[int] = Parts()
         self._state = _State()
 
+    def copy(self) -> BlockScanner:
+        """Return an independent scanner that has read the same text."""
+        scanner = BlockScanner()
+        scanner.blocks, scanner.headings = self.blocks.copy(), self.headings.copy()
+        scanner.spans, scanner.stops = self.spans.copy(), self.stops.copy()
+        scanner._state = self._state.copy()
+        return scanner
+
     def read(self, text: str) -> None:
         """Read ``text``, which starts with the text of the call before."""
         state = self._state
@@ -107,8 +122,7 @@ class BlockScanner:
         state.settled = state.position
         for parts in (self.blocks, self.headings, self.spans, self.stops):
             parts.pending.clear()
-        rest = dataclasses.replace(state, searched=dict(state.searched))
-        _Scan(self, text, rest, settled=False).run()
+        _Scan(self, text, state.copy(), settled=False).run()
 
     @property
     def open_block(self) -> tuple[BlockKind, int, bool] | None:

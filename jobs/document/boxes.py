@@ -47,6 +47,13 @@ class BoxScanner:
         self.opened = -1
         self._state = _State()
 
+    def copy(self) -> BoxScanner:
+        """Return an independent scanner that has read the same text."""
+        scanner = BoxScanner()
+        scanner.boxes, scanner.opened = self.boxes.copy(), self.opened
+        scanner._state = dataclasses.replace(self._state)
+        return scanner
+
     def read(self, text: str) -> None:
         """Read ``text``, which starts with the text of the call before."""
         self.boxes.pending.clear()

@@ -60,8 +60,8 @@ _VALUE = re.compile(
 
 #: A heading inside of a line: between the end of a sentence and a formula.
 INLINE_HEADING = (
-    r"(?:(?<=[.!?:。！？：][ ])|(?<=[。！？：]))"  # noqa: RUF001 - Chinese punctuation
-    r"\*\*(?i:final[ ]answers?|最终答案|最終答案|答案)[ ]?[:：]?\*\*[:：]?[ ]{0,4}+"  # noqa: RUF001 - Chinese punctuation
+    r"(?:(?<=[.!?:。！？：][ ]\*)|(?<=[。！？：]\*))"  # noqa: RUF001 - Chinese punctuation
+    r"\*(?i:final[ ]answers?|最终答案|最終答案|答案)[ ]?[:：]?\*\*[:：]?[ ]{0,4}+"  # noqa: RUF001 - Chinese punctuation
     r"(?=\\(?:boxed|fbox|\[|\()|\$)"
 )
 
@@ -172,9 +172,10 @@ OPTION_AFTER = re.compile(
 
 #: A token of the braces of a text. Escaped characters, including braces, do not count.
 BRACES = re.compile(
-    r"(?P<box>(?<!\\)\\{1,8}+(?:boxed|fbox|framebox)\s{0,20}+\{)"
-    r"|(?P<bare>(?<!\\)\\{1,8}+(?:boxed|fbox)(?:[ \t]{1,4}+|(?=\d))(?P<word>[-+]?\w{1,40}+(?:[.,/:]\d{1,20}+){0,3}+))"
-    r"|\\.|(?P<open>\{)|(?P<close>\})",
+    r"[\\{}](?:(?<=\{)(?P<open>)|(?<=\})(?P<close>)"
+    r"|(?P<box>(?<!\\\\)\\{0,7}+(?:boxed|fbox|framebox)\s{0,20}+\{)"
+    r"|(?P<bare>(?<!\\\\)\\{0,7}+(?:boxed|fbox)(?:[ \t]{1,4}+|(?=\d))(?P<word>[-+]?\w{1,40}+(?:[.,/:]\d{1,20}+){0,3}+))"
+    r"|.)",
     re.DOTALL,
 )
 #: The beginning of a box, closed or not.

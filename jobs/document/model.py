@@ -20,8 +20,10 @@ class Document:
     def __init__(self) -> None:
         self._pieces: list[str] = []
         self._text = ""
-        self._stale = False
         self._length = 0
+        #: Whether the scanners have to read more text.
+        self._blocks_stale = False
+        self._boxes_stale = False
         self._blocks = BlockScanner()
         self._boxes = BoxScanner()
 
@@ -32,12 +34,21 @@ class Document:
         document.append(text)
         return document
 
+    def copy(self) -> Document:
+        """Return an independent document of the same text."""
+        document = Document()
+        document._pieces, document._text = [], self.text
+        document._length = self._length
+        document._blocks_stale, document._boxes_stale = self._blocks_stale, self._boxes_stale
+        document._blocks, document._boxes = self._blocks.copy(), self._boxes.copy()
+        return document
+
     def append(self, text: str) -> None:
         """Add a chunk of the text."""
         if text:
             self._pieces.append(text)
             self._length += len(text)
-            self._stale = True
+            self._blocks_stale = self._boxes_stale = True
 
     def __len__(self) -> int:
         """Return the length of the text, in characters."""
@@ -54,39 +65,37 @@ class Document:
     @property
     def blocks(self) -> Parts[Block]:
         """The blocks; only white space is outside of them."""
-        return self._read().blocks
+        return self._read_blocks().blocks
 
     @property
     def headings(self) -> Parts[Heading]:
         """The headings of a final answer."""
-        return self._read().headings
+        return self._read_blocks().headings
 
     @property
     def spans(self) -> Parts[Span]:
         """The formulas and the code."""
-        return self._read().spans
+        return self._read_blocks().spans
 
     @property
     def stops(self) -> Parts[int]:
         """The ends of the sentences in running text: each is the index after the punctuation."""
-        return self._read().stops
+        return self._read_blocks().stops
 
     @property
     def open_block(self) -> tuple[BlockKind, int, bool] | None:
         """The kind, the start and ``joined`` of the block whose start is settled and whose end is not, if any."""
-        return self._read().open_block
+        return self._read_blocks().open_block
 
     @property
     def boxes(self) -> Parts[Box]:
         """The boxes that are closed and not empty."""
-        self._read()
-        return self._boxes.boxes
+        return self._read_boxes().boxes
 
     @property
     def opened_box(self) -> int:
         """Start of the last box that was opened with a brace, closed or not; -1 without one."""
-        self._read()
-        return self._boxes.opened
+        return self._read_boxes().opened
 
     def paragraphs(self, start: int = 0) -> Iterator[Sequence[Block]]:
         """Yield the blocks of each paragraph: with the lists, tables and formulas that belong to it.
@@ -105,13 +114,17 @@ class Document:
         if paragraph:
             yield paragraph
 
-    def _read(self) -> BlockScanner:
-        if self._stale:
-            self._stale = False
-            text = self.text
-            self._blocks.read(text)
-            self._boxes.read(text)
+    def _read_blocks(self) -> BlockScanner:
+        if self._blocks_stale:
+            self._blocks_stale = False
+            self._blocks.read(self.text)
         return self._blocks
+
+    def _read_boxes(self) -> BoxScanner:
+        if self._boxes_stale:
+            self._boxes_stale = False
+            self._boxes.read(self.text)
+        return self._boxes
 
 
 def first_from(blocks: Sequence[Block], start: int) -> int:

@@ -108,6 +108,12 @@ class Parts(Sequence[_Part]):
         self.settled: list[_Part] = []
         self.pending: list[_Part] = []
 
+    def copy(self) -> Parts[_Part]:
+        """Return an independent copy."""
+        parts = Parts[_Part]()
+        parts.settled, parts.pending = self.settled.copy(), self.pending.copy()
+        return parts
+
     def __len__(self) -> int:
         return len(self.settled) + len(self.pending)
 

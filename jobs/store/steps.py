@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs import trace
+from jobs.document import Document
 from jobs.events.index import IndexEntry
 from jobs.records import Generation, table
 
@@ -25,11 +26,15 @@ _STALE = sa.or_(
 )
 
 
-def pack(text: str) -> dict[str, Any]:
-    """Return the steps of an ended trace as they are stored: version of the rules; kind, start, end of each."""
+def pack(source: str | Document) -> dict[str, Any]:
+    """Return the steps of an ended trace as they are stored: version of the rules; kind, start, end of each.
+
+    Args:
+        source: the text, or its document.
+    """
     return {
         "version": trace.VERSION,
-        "steps": [[step.kind.value, step.start, step.end] for step in trace.parse(text)],
+        "steps": [[step.kind.value, step.start, step.end] for step in trace.parse(source)],
     }
 
 

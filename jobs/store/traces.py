@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from core.database import Database, Now, Transaction, insert
 from jobs import phrases, trace
+from jobs.document import Document
 from jobs.events import index as event_index
 from jobs.events.index import IndexEntry
 from jobs.lifecycle import Status
@@ -52,9 +53,11 @@ class TraceReading:
     spellings: tuple[str, ...] = field(repr=False)
 
     @classmethod
-    def of(cls, text: str) -> Self:
-        """Parse ``text``."""
-        return cls(steps.pack(text), tuple(phrases.spellings(text)))
+    def of(cls, text: str, document: Document | None = None) -> Self:
+        """Parse ``text``; a ``document`` of it saves reading it again."""
+        return cls(
+            steps.pack(text if document is None else document), tuple(phrases.spellings(text))
+        )
 
 
 @dataclass(frozen=True)
@@ -75,10 +78,12 @@ class GenerationEnd:
     event_index: tuple[IndexEntry, ...] = field(default=(), repr=False)
     #: The generation's number in the attempt.
     generation: int = 0
+    #: The document of the output, if it has been read; nobody appends to it.
+    document: Document | None = field(default=None, repr=False, compare=False)
 
     @functools.cached_property
     def _reading(self) -> TraceReading:
-        return TraceReading.of(self.output)
+        return TraceReading.of(self.output, self.document)
 
     def read(self) -> TraceReading:
         """Parse the output, once, before the transaction that stores the end."""

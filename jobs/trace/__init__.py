@@ -65,23 +65,22 @@ class Step:
     ended_at: datetime | None = None
 
 
-def parse(text: str, marks: Sequence[TokenMark] = ()) -> list[Step]:
-    """Return the steps of ``text``, in time linear in its length.
+def parse(source: str | Document, marks: Sequence[TokenMark] = ()) -> list[Step]:
+    """Return the steps of a text, in time linear in its length.
 
     Args:
-        text: a complete or partial trace.
+        source: a complete or partial trace, or its document.
         marks: lengths of the text over time, in order.
     """
-    parser = Parser()
-    parser.feed(text)
-    return parser.steps(marks)
+    document = source if isinstance(source, Document) else Document.of(source)
+    return Parser(document).steps(marks)
 
 
 class Parser:
     """Parses a growing trace: the cost of :meth:`steps` depends only on the text that further text can change."""
 
-    def __init__(self) -> None:
-        self._document = Document()
+    def __init__(self, document: Document | None = None) -> None:
+        self._document = Document() if document is None else document
         self._sentences = SentenceReader(self._document)
         self._settled_steps = _StepBuilder()
 

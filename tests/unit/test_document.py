@@ -134,6 +134,17 @@ def test_a_growing_text_has_the_document_of_the_whole_text(text: str, data: st.D
     assert (document.text, len(document)) == (text, len(text))
 
 
+@given(TEXTS, TEXTS, TEXTS)
+def test_a_copy_grows_without_its_original(text: str, more: str, other: str) -> None:
+    document = Document.of(text)
+    assert len(document.blocks) >= 0
+    copy = document.copy()
+    copy.append(more)
+    document.append(other)
+    assert parts(copy) == parts(Document.of(text + more))
+    assert parts(document) == parts(Document.of(text + other))
+
+
 @given(TEXTS, st.sampled_from([1, 4, 17]))
 def test_the_size_of_the_chunks_makes_no_difference(text: str, size: int) -> None:
     document = Document()

@@ -132,6 +132,8 @@ class Reasoning(GuardedGeneration):
         """Return the text up to the verdict, if there is one, and the answer in it."""
         self._trace.bill(result.end.output_tokens)
         end = self._billed(result.end)
+        if end.output == self._trace.text:
+            end = dataclasses.replace(end, document=self._trace.document)
         verdict = self._trace.verdict
         if result.stopped or result.fault is not None:
             return AttemptStep(end, StandingAnswer(end.output, end, None), result.fault)
@@ -140,14 +142,26 @@ class Reasoning(GuardedGeneration):
             return AttemptStep(end, StandingAnswer("", end, None), findings=findings)
         ended = end.finish_reason == "stop"
         if verdict is None:
-            return AttemptStep(end, _answer(end.output, end, ended=ended))
+            return AttemptStep(end, self._answer(end, ended=ended))
         _log.info("trace_cut", kind=str(verdict.finding.kind), action=str(verdict.finding.action))
         if verdict.inserted:
-            answer = _answer(end.output, end, ended=ended)
+            answer = self._answer(end, ended=ended)
             return AttemptStep(end, answer, findings=(verdict.finding,))
         end = stands(end)
-        answer = _answer(end.output[: verdict.stored], end, ended=ended)
+        text = end.output[: verdict.stored]
+        if text == end.output:
+            answer = self._answer(end, ended=ended)
+        else:
+            answer = StandingAnswer(text, end, extraction.extract(text, ended=ended))
         return AttemptStep(end, answer, findings=(verdict.finding,))
+
+    def _answer(self, end: traces.GenerationEnd, *, ended: bool) -> StandingAnswer:
+        """Return the answer in the output; ``ended``: whether the model, and not a guard or its limit, has ended it."""
+        if end.document is None:
+            answer = extraction.extract(end.output, ended=ended)
+        else:
+            answer = self._trace.answer(ended=ended)
+        return StandingAnswer(end.output, end, answer)
 
     def _billed(self, end: traces.GenerationEnd) -> traces.GenerationEnd:
         """Stop what the guards have running; return ``end`` with the tokens that they used."""
@@ -221,8 +235,3 @@ def build(
         dataclasses.replace(request, max_output_tokens=limit),
         later_schema=form.schema if form is not None else None,
     )
-
-
-def _answer(text: str, end: traces.GenerationEnd, *, ended: bool) -> StandingAnswer:
-    """Return the answer in ``text``; ``ended``: whether the model, and not a guard or its limit, has ended it."""
-    return StandingAnswer(text, end, extraction.extract(text, ended=ended))

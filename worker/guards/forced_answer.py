@@ -8,6 +8,7 @@ import uuid
 from jobs import engine
 from jobs.answers import extraction
 from jobs.answers.extraction import Answer
+from jobs.document import Document
 from jobs.findings import FindingKind
 from jobs.store import traces
 from worker.guards.language import drifted
@@ -94,6 +95,7 @@ class ForcedAnswer(GuardedGeneration):
         self._cut = cut
         self._verdict = verdict
         self._continuation = continuation
+        self._stored = verdict.stored
         self._read = ""
 
     def see(self, text: str, tokens: int | None = None) -> bool:
@@ -109,14 +111,25 @@ class ForcedAnswer(GuardedGeneration):
             # The engine refuses the longer text; that does not make the question a bad one.
             fault = None
         text = self._continuation + result.end.output
-        answer = extraction.extract(text, ended=False)
+        answer = extraction.extract(self._document(text), ended=False)
         if answer is not None and self._accepts(answer):
             standing = StandingAnswer(text, result.end, answer, forced=True)
         else:
             text = self._cut.output
-            answer = extraction.extract(text, ended=self._cut.finish_reason == "stop")
+            answer = extraction.extract(
+                self._cut.document or text, ended=self._cut.finish_reason == "stop"
+            )
             standing = StandingAnswer(text, stands(self._cut), answer)
         return AttemptStep(result.end, standing, fault)
+
+    def _document(self, text: str) -> Document:
+        """Return the document of ``text``: of what it has in common with the cut trace, nothing is read again."""
+        known = self._cut.document
+        if known is None or self._stored < len(known):
+            return Document.of(text)
+        document = known.copy()
+        document.append(text[len(known) :])
+        return document
 
     def _accepts(self, answer: Answer) -> bool:
         """Return whether an answer that was forced because of its language is in the right one."""

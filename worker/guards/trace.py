@@ -126,6 +126,7 @@ class GuardedTrace:
         if self._parts:
             new = "".join(self._parts)
             self._parts.clear()
+            self._answers.clear()
             self._document.append(new)
             self.tail = (self.tail + new)[-TAIL:]
 
