@@ -35,6 +35,7 @@ class AttemptResult:
     """The result of an attempt.
 
     Attributes:
+        error_detail: a sentence about the cause, or about a response whose body broke.
         headers: of the request, as sent; None when nothing was sent.
         response_body: up to 16 KiB of the response body.
         seconds: from the connect to the end of the response.
@@ -44,6 +45,7 @@ class AttemptResult:
 
     outcome: AttemptOutcome
     error_code: str | None = None
+    error_detail: str | None = None
     headers: Mapping[str, str] | None = None
     status_code: int | None = None
     response_body: bytes | None = field(default=None, repr=False)
@@ -222,6 +224,7 @@ def _end(
             status_code=result.status_code,
             response_body=result.response_body,
             error_code=result.error_code,
+            error_detail=result.error_detail,
             seconds=result.seconds,
             address=result.address,
         )

@@ -180,6 +180,8 @@ class WebhookAttempt(Record):
     #: Up to 16 KiB of the response.
     response_body: Mapped[bytes | None]
     error_code: Mapped[str | None]
+    #: A sentence about the cause: which part of a certificate is not valid, how far a response came.
+    error_detail: Mapped[str | None]
     #: From the connect to the end of the response.
     seconds: Mapped[float | None]
     #: The address that the receiver's name resolved to.
