@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from typing import Final, Self
 
 _PORTS: Final = {"http": 80, "https": 443}
-_SHAPE: Final = "must be a URL such as `http://proxy.example:3128` or `https://user:password@proxy.example`"
+_SHAPE: Final = (
+    "must be a URL such as `http://proxy.example:3128` or `https://user:password@proxy.example`"
+)
 
 
 @dataclass(frozen=True)

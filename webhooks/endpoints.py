@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from core import errors, ids
+from core import errors, ids, ordered_ids
 from core.database import Database, Transaction
 from jobs.store.outbox import NotificationsDue
 from webhooks import notifications, outbox, policy
@@ -56,8 +56,8 @@ def create(
     Raises:
         core.errors.Conflict: the account has ``most`` endpoints, or has created ``most_a_day`` within 24 hours.
     """
-    endpoint_id = ids.new()
     with database.transaction() as transaction:
+        endpoint_id = ordered_ids.new(transaction)
         existing = sa.select(sa.func.count()).where(
             WebhookEndpoint.account_id == account_id, WebhookEndpoint.deleted_at.is_(None)
         )
@@ -130,6 +130,9 @@ def page(
         statement = statement.where(beyond)
     order = WebhookEndpoint.id.desc() if newest_first else WebhookEndpoint.id.asc()
     with database.reading() as transaction:
+        end = None if newest_first else ordered_ids.bound(transaction)
+        if end is not None:
+            statement = statement.where(WebhookEndpoint.id < end)
         rows = transaction.session.scalars(statement.order_by(order).limit(limit + 1)).all()
         return list(rows[:limit]), len(rows) > limit
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 import sqlalchemy as sa
 
-from core import ids
+from core import ids, ordered_ids
 from core.database import Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, table
@@ -134,7 +134,7 @@ def write(transaction: Transaction, notifications: Sequence[Notification]) -> li
         event = _event(notification)
         events.append(event)
         for target in notification.targets:
-            delivery = _delivery(event, target)
+            delivery = _delivery(event, target, ordered_ids.new(transaction))
             deliveries.append(delivery)
             attempts.append(_attempt(delivery, notification.kind))
     if deliveries:
@@ -158,9 +158,11 @@ def _event(notification: Notification) -> dict[str, Any]:
     }
 
 
-def _delivery(event: Mapping[str, Any], target: NotificationTarget) -> dict[str, Any]:
+def _delivery(
+    event: Mapping[str, Any], target: NotificationTarget, delivery_id: uuid.UUID
+) -> dict[str, Any]:
     return {
-        "id": ids.new(),
+        "id": delivery_id,
         "notification_id": event["id"],
         "queue_id": target.queue_id,
         "endpoint_id": target.endpoint_id,

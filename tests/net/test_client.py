@@ -260,9 +260,11 @@ def test_tls_without_a_common_version_says_so(tmp_path: Path) -> None:
     egress = GuardedClient([*ALLOW, "::1/128"], context=context)
     certificate = authority.issue("localhost")
 
-    with serving(certificate, version=ssl.TLSVersion.TLSv1_3) as port:
-        with pytest.raises(GuardedClientError) as failed:
-            send(egress, f"https://localhost:{port}/")
+    with (
+        serving(certificate, version=ssl.TLSVersion.TLSv1_3) as port,
+        pytest.raises(GuardedClientError) as failed,
+    ):
+        send(egress, f"https://localhost:{port}/")
     egress.close()
 
     assert failed.value.reason == "tls_failed"

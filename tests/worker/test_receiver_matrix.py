@@ -37,9 +37,7 @@ HEAD = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
 BROKEN = "The body of the response is malformed or ended early."
 LATE = "The body of the response did not end in time."
-YESTERDAY, TOMORROW = (
-    f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%d}" for days in (-1, 1)
-)
+YESTERDAY, TOMORROW = (f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%d}" for days in (-1, 1))
 DRIP = b"HTTP/1.1 200 OK\r\ncontent-length: 16000\r\n\r\n"
 
 Place = Callable[[Authority], AbstractContextManager[str]]
@@ -127,7 +125,12 @@ CASES = {
         lambda _: answering(CHUNKED + b"4\r\nhalf\r\n"), None, 200, 4, wait=None, detail=BROKEN
     ),
     "chunks of no size": Case(
-        lambda _: answering(CHUNKED + b"4\r\nhalf\r\nxyz\r\n"), None, 200, 4, wait=None, detail=BROKEN
+        lambda _: answering(CHUNKED + b"4\r\nhalf\r\nxyz\r\n"),
+        None,
+        200,
+        4,
+        wait=None,
+        detail=BROKEN,
     ),
     "a body that never comes": Case(
         lambda _: answering(HEAD + b"content-length: 100\r\n\r\n", hold=True),
@@ -201,9 +204,7 @@ CASES = {
         "tls_failed",
         detail="The certificate of the server is self-signed, and not trusted.",
     ),
-    "no TLS": Case(
-        plain, "tls_failed", detail="The server does not speak TLS on this port."
-    ),
+    "no TLS": Case(plain, "tls_failed", detail="The server does not speak TLS on this port."),
     "no such name": Case(
         lambda _: contextlib.nullcontext("https://name.invalid/"), "name_not_resolved"
     ),
@@ -268,7 +269,7 @@ def test_a_receiver_ends_as_promised_with_its_row(
         assert (first.error_detail or "").startswith(case.detail)
     assert first.seconds is not None
     # Cut in time: the drip would go on for minutes.
-    late = "timed_out" == case.code or case.detail == LATE
+    late = case.code == "timed_out" or case.detail == LATE
     assert (first.seconds >= SHORT) if late else (first.seconds < LONG)
     assert first.ended_at is not None
     if case.wait is None:
