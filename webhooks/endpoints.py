@@ -214,23 +214,21 @@ def rotate(
 def enable(
     database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID | None
 ) -> WebhookEndpoint | None:
-    """Enable an endpoint again, with a clean health record. Attempts that are still due stay as planned."""
+    """Enable an endpoint, with a clean health record, disabled or not. Attempts that are still due stay as planned."""
     with database.transaction() as transaction:
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
             return None
+        health: dict[str, Any] = {"failing_since": None, "last_failed_at": None}
         if endpoint.disabled_at is not None:
             outbox.fan_out_account(transaction, endpoint.account_id)
-            transaction.update(
-                WebhookEndpoint,
-                WebhookEndpoint.id == endpoint_id,
-                disabled_at=None,
-                disabled_reason=None,
-                failing_since=None,
-                last_failed_at=None,
-                updated_at=transaction.now(),
-            )
-            transaction.update(WebhookQueue, WebhookQueue.id == endpoint_id, failures=0)
+            health |= {
+                "disabled_at": None,
+                "disabled_reason": None,
+                "updated_at": transaction.now(),
+            }
+        transaction.update(WebhookEndpoint, WebhookEndpoint.id == endpoint_id, **health)
+        transaction.update(WebhookQueue, WebhookQueue.id == endpoint_id, failures=0)
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 

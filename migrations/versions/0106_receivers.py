@@ -14,8 +14,10 @@ depends_on = None
 def upgrade() -> None:
     """Add the columns."""
     op.add_column("webhook_attempts", sa.Column("error_detail", sa.Text(), nullable=True))
+    op.add_column("webhook_queues", sa.Column("origin_queue_id", sa.Uuid(), nullable=True))
 
 
 def downgrade() -> None:
     """Remove the columns."""
+    op.drop_column("webhook_queues", "origin_queue_id")
     op.drop_column("webhook_attempts", "error_detail")

@@ -128,7 +128,7 @@ def test_an_engine_is_ready_only_if_the_workers_use_it_and_all_say_why_not(
         "away",
         "The engine does not report its state in SGLang's format.",
     )
-    assert state.reason in capsys.readouterr().out
+    assert str(state.reason) in capsys.readouterr().out
     [diagnosis] = [
         entry for entry in json.loads(printed) if entry["check"] == f"engine {engine.url}"
     ]
