@@ -4,6 +4,7 @@ import contextlib
 import os
 import platform
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
 from core import database, errors
+from core.outbound_proxy import OutboundProxy
 from core.redis_url import RedisURL
 from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
@@ -80,6 +82,8 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     yield database_
     yield _redis(settings)
     yield _api(settings)
+    if settings.proxy is not None:
+        yield _proxy(settings.proxy)
     if database_.verdict == "ok":
         yield from _deliveries(settings)
         yield _storage(settings)
@@ -192,6 +196,17 @@ def _api(settings: Settings) -> Diagnosis:
         f"no response from {settings.url}",
         "run `longlook up`, or check LONGLOOK_URL",
     )
+
+
+def _proxy(proxy: OutboundProxy) -> Diagnosis:
+    """Check that the proxy of webhooks and image URLs takes connections."""
+    check, place = "outbound proxy", f"{proxy.scheme}://{proxy.host}:{proxy.port}"
+    try:
+        socket.create_connection((proxy.host, proxy.port), timeout=_SECONDS).close()
+    except (OSError, ValueError) as error:
+        remedy = "webhooks wait until it works: check LONGLOOK_OUTBOUND_PROXY"
+        return Diagnosis(check, "warning", f"no connection to {place}: {error}", remedy)
+    return Diagnosis(check, "ok", f"takes connections at {place}")
 
 
 def _decoder(settings: Settings) -> Diagnosis:

@@ -244,9 +244,8 @@ class GuardedClient:
                     request.method, request.path, body=request.body, headers=request.headers
                 )
             body, broken = self._body(connection, response, request)
-            # An informational status ends in a switch of protocols.
-            final = response.status >= HTTPStatus.OK
-            reusable = final and response.isclosed() and not (response.will_close or broken)
+            whole = response.isclosed() and not (response.will_close or broken)
+            reusable = whole and _is_right_server(response.status)
             headers = {name.lower(): value for name, value in response.getheaders()}
             return Reply(response.status, headers, body, connection.address, broken)
         except TimeoutError as error:
@@ -354,6 +353,18 @@ class GuardedClient:
 
 class _StaleConnection(Exception):
     """The server had closed a pooled connection."""
+
+
+def _is_right_server(status: int) -> bool:
+    """Whether the next request may go to the server that gave this status.
+
+    A name can lead to several servers and to another one later. The one that fails must not get every request for as
+    long as its connection is kept. An informational status ends in a switch of protocols.
+    """
+    return (
+        HTTPStatus.OK <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        and status != HTTPStatus.MISDIRECTED_REQUEST
+    )
 
 
 def _read(response: Response, request: _Request, parts: list[bytes]) -> None:

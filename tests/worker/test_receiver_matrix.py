@@ -17,9 +17,11 @@ from typing import Any
 import pytest
 
 from core.database import Database
+from core.outbound_proxy import OutboundProxy
 from net.client import GuardedClient
 from tests import certificates, databases, factories, webhooks
 from tests.certificates import Authority
+from tests.connect_proxy import proxying
 from tests.databases import Age
 from tests.receivers import answering, receiving
 from webhooks import policy
@@ -295,7 +297,7 @@ def test_a_name_that_becomes_private_between_two_attempts_is_refused_at_the_conn
         outside = running.enter_context(receiving(host="127.0.0.2"))
         port = int(outside.url.rsplit(":", 1)[1].partition("/")[0])
         inside = running.enter_context(receiving(port=port))
-        outside.status = 503
+        outside.status = 404
         webhooks.make_endpoint(database, account_id, url=f"http://turning.example:{port}/hook")
         webhooks.run_job(database, account_id)
 
@@ -321,3 +323,52 @@ def test_a_name_that_becomes_private_between_two_attempts_is_refused_at_the_conn
         ("refused", "127.0.0.2"),
         ("address_forbidden", "127.0.0.1"),
     ]
+
+
+def test_a_receiver_that_moves_while_it_fails_is_reached_at_its_new_address(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    addresses = ["127.0.0.2"]
+    egress = GuardedClient(
+        LOOPBACK, look_up=lambda _host, _port: [ipaddress.ip_address(addresses[-1])]
+    )
+    with contextlib.ExitStack() as running:
+        old = running.enter_context(receiving(host="127.0.0.2"))
+        port = int(old.url.rsplit(":", 1)[1].partition("/")[0])
+        new = running.enter_context(receiving(host="127.0.0.3", port=port))
+        old.status = 503
+        webhooks.make_endpoint(database, account_id, url=f"http://moved.example:{port}/hook")
+        webhooks.run_job(database, account_id)
+
+        try_next(database, egress)
+        addresses.append("127.0.0.3")
+        age(10)
+        # The server that failed has kept its connection open.
+        try_next(database, egress)
+
+        assert (len(old.got), len(new.took)) == (1, 1)
+    egress.close()
+
+
+def test_a_proxy_that_does_not_work_uses_up_no_attempt(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    with proxying() as proxy, receiving() as receiver:
+        egress = GuardedClient(
+            LOOPBACK, proxy=OutboundProxy.parse(f"http://127.0.0.1:{proxy.port}")
+        )
+        webhooks.make_endpoint(database, account_id, url=receiver.url)
+        webhooks.run_job(database, account_id)
+        proxy.answer = b"HTTP/1.1 407 No\r\n\r\n"
+        for _ in range(policy.TRIP + 1):
+            try_next(database, egress)
+            assert webhooks.claim(database) == []
+            age(61)
+        proxy.answer = b""
+
+        try_next(database, egress)
+        egress.close()
+
+    assert len(receiver.took) == 1
+    [attempt] = webhooks.attempts(database)
+    assert (attempt.number, attempt.outcome) == (1, AttemptOutcome.DELIVERED)
