@@ -301,23 +301,23 @@ def _engine(url: str, settings: Settings) -> Iterator[Diagnosis]:
     if url == _SCRIPTED:
         yield Diagnosis(check, "ok", "built in; generates answers without a model")
         return
-    found = pool.probe_url(url, settings)
-    if found.facts is None:
+    checked = pool.check_url(url, settings)
+    if checked.facts is None:
         configured = "engine_urls" in settings.model_fields_set
         yield Diagnosis(
             check,
             "missing" if configured else "warning",
-            f"away: {found.reason}",
+            f"away: {checked.reason}",
             "start it, or check LONGLOOK_ENGINE_URLS",
         )
         return
-    yield Diagnosis(check, "ok", f"{found.facts.model}{_limits(found.facts)}")
-    if settings.model != found.facts.model:
+    yield Diagnosis(check, "ok", f"{checked.facts.model}{_limits(checked.facts)}")
+    if settings.model != checked.facts.model:
         yield Diagnosis(
             "model name",
             "missing",
-            f"LONGLOOK_MODEL is {settings.model}, but the engine serves {found.facts.model}",
-            f"set LONGLOOK_MODEL={found.facts.model}",
+            f"LONGLOOK_MODEL is {settings.model}, but the engine serves {checked.facts.model}",
+            f"set LONGLOOK_MODEL={checked.facts.model}",
         )
 
 

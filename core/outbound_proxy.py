@@ -85,5 +85,5 @@ def _matches(entry: str, host: str, address: str) -> bool:
     except ValueError:
         name = host.lower().rstrip(".")
         return name == entry or name.endswith("." + entry)
-    found = ipaddress.ip_address(address)
-    return found.version == network.version and found in network
+    number = ipaddress.ip_address(address)
+    return number.version == network.version and number in network

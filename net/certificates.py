@@ -80,12 +80,14 @@ def _parsed(certificate: bytes | None) -> x509.Certificate | None:
 def _names(certificate: x509.Certificate) -> str:
     """Return the names in a certificate, the first few of them."""
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        extension = certificate.extensions.get_extension_for_class(
+            x509.SubjectAlternativeName
+        ).value
     except (x509.ExtensionNotFound, ValueError):
         return _shown(certificate.subject.rfc4514_string())
     names = [
-        *found.get_values_for_type(x509.DNSName),
-        *map(str, found.get_values_for_type(x509.IPAddress)),
+        *extension.get_values_for_type(x509.DNSName),
+        *map(str, extension.get_values_for_type(x509.IPAddress)),
     ]
     more = len(names) - _NAMES
     return _shown(", ".join(names[:_NAMES])) + (f" and {more} more" if more > 0 else "")

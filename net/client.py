@@ -22,7 +22,7 @@ from net.guard import HTTPS_ONLY, Guard, Ports
 from net.pool import Pool
 from net.resolver import IP, LookUp, Resolver, numeric
 from net.response import Response
-from net.tunnel import Route
+from net.tunnel import ProxyRoute
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 3
@@ -298,7 +298,7 @@ class GuardedClient:
             raise GuardedClientError("timed_out", address=addresses[0]) from error
         return connection
 
-    def _route(self, request: _Request, addresses: Sequence[str]) -> Route | None:
+    def _route(self, request: _Request, addresses: Sequence[str]) -> ProxyRoute | None:
         """Return the way through the proxy, None for a direct connection.
 
         Raises:
@@ -308,12 +308,14 @@ class GuardedClient:
         if proxy is None or not any(proxy.serves(request.origin.host, one) for one in addresses):
             return None
         try:
-            found = self._resolver.resolve(proxy.host, proxy.port, party=proxy, until=request.until)
+            resolved = self._resolver.resolve(
+                proxy.host, proxy.port, party=proxy, until=request.until
+            )
         except OSError as error:
             raise GuardedClientError(
                 PROXY_FAILED, address=addresses[0], detail="The name of the proxy does not resolve."
             ) from error
-        return Route(proxy, [str(address) for address in found], self._proxy_tls)
+        return ProxyRoute(proxy, [str(address) for address in resolved], self._proxy_tls)
 
     def _permitted(self, request: _Request) -> list[IP]:
         """Return the addresses of the origin that may be connected to, at least one."""

@@ -21,7 +21,7 @@ from urllib3.util.ssltransport import SSLTransport
 
 from net import certificates, tunnel
 from net.response import Response
-from net.tunnel import Route
+from net.tunnel import ProxyRoute
 
 _PORTS: Final = {"http": 80, "https": 443}
 _LEAST_SECONDS: Final = 0.001
@@ -86,7 +86,7 @@ class Connection:
     """
 
     def __init__(
-        self, origin: Origin, *, tls: ssl.SSLContext | None = None, route: Route | None = None
+        self, origin: Origin, *, tls: ssl.SSLContext | None = None, route: ProxyRoute | None = None
     ) -> None:
         self.origin = origin
         self._route = route
@@ -237,7 +237,7 @@ class Connection:
             raise tunnel.ProxyError(f"The proxy cannot be reached: {error}") from error
         tunnel.ask(self._connected(), self._route, address=address, port=self.origin.port)
 
-    def _reach_proxy(self, route: Route, until: float) -> None:
+    def _reach_proxy(self, route: ProxyRoute, until: float) -> None:
         """Connect to the first address of the proxy that answers."""
         for place, address in enumerate(route.addresses):
             share = (until - time.monotonic()) / (len(route.addresses) - place)

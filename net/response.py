@@ -1,7 +1,7 @@
 """An HTTP response whose head is believed if it arrives whole, whatever happens to the body.
 
 A receiver whose head says 200 has taken the message, even if the body is cut afterwards. So half a head counts as
-none, more headers than anybody needs do no harm, and what comes after the head is the reader's concern.
+none, hundreds of headers do no harm, and what comes after the head is the reader's concern.
 """
 
 import http.client

@@ -20,7 +20,7 @@ _TARGET_UNREACHABLE: Final = frozenset(
 
 
 @dataclass(frozen=True)
-class Route:
+class ProxyRoute:
     """The way through a proxy: its numeric addresses, and TLS to it if its URL is ``https``."""
 
     proxy: OutboundProxy
@@ -44,7 +44,7 @@ class ProxyRefusedError(ProxyError):
     """The proxy works, and does not permit this target."""
 
 
-def ask(stream: socket.socket, route: Route, *, address: str, port: int) -> None:
+def ask(stream: socket.socket, route: ProxyRoute, *, address: str, port: int) -> None:
     """Make ``stream``, a connection to the proxy, one to ``address``.
 
     The proxy gets the address that was checked, not the name: it would resolve a name again, perhaps to another
@@ -78,7 +78,7 @@ def _status(stream: socket.socket) -> int:
         if not part or len(head) >= _MAX_HEAD_BYTES:
             raise ProxyError("The proxy does not answer CONNECT with HTTP.")
         head += part
-    found = _STATUS.match(head)
-    if found is None:
+    matched = _STATUS.match(head)
+    if matched is None:
         raise ProxyError("The proxy does not answer CONNECT with HTTP.")
-    return int(found[1])
+    return int(matched[1])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 @dataclass
-class Proxy:
+class ConnectProxy:
     """What a test sees of it.
 
     Attributes:
@@ -33,10 +33,10 @@ class Proxy:
 
 
 @contextlib.contextmanager
-def proxying(certificate: Path | None = None) -> Iterator[Proxy]:
+def proxying(certificate: Path | None = None) -> Iterator[ConnectProxy]:
     """Run a proxy on the loopback, with TLS if there is a certificate."""
     listener = socket.create_server(("127.0.0.1", 0))
-    proxy = Proxy(listener.getsockname()[1])
+    proxy = ConnectProxy(listener.getsockname()[1])
     context = None
     if certificate is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -67,7 +67,7 @@ def proxying(certificate: Path | None = None) -> Iterator[Proxy]:
         thread.join(20)
 
 
-def _serve(proxy: Proxy, stream: socket.socket, over: threading.Event) -> None:
+def _serve(proxy: ConnectProxy, stream: socket.socket, over: threading.Event) -> None:
     head = b""
     while not head.endswith(b"\r\n\r\n"):
         part = stream.recv(1)

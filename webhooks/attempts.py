@@ -271,7 +271,7 @@ def _follow(
 
 
 def _note_success(transaction: Transaction, claim: DeliveryClaim) -> None:
-    """Note that a receiver works, whoever asked for the attempt.
+    """Note that a receiver works, whatever the kind of the attempt.
 
     The endpoint is locked before its queue, as in :mod:`webhooks.endpoints`, and the queue of an origin before that of
     a URL.

@@ -105,7 +105,7 @@ def _model(urls: tuple[str, ...], settings: Settings) -> str:
 
 def served_model(url: str, settings: Settings) -> str | None:
     """Return the name of the model that the engine at ``url`` serves, or None if it does not respond."""
-    facts = pool.probe_url(url, settings).facts
+    facts = pool.check_url(url, settings).facts
     return None if facts is None else facts.model
 
 
@@ -163,9 +163,9 @@ class Readiness:
 
     def _available(self, url: str) -> bool:
         """Whether a worker would send streams to the engine."""
-        found = pool.probe_url(url, self._settings)
-        self._reason = output.inline(found.reason)
-        return found.facts is not None
+        checked = pool.check_url(url, self._settings)
+        self._reason = output.inline(checked.reason)
+        return checked.facts is not None
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started_at

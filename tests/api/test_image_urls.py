@@ -21,7 +21,7 @@ from tests import factories
 from tests.api import image_files
 from tests.api.conftest import Caller, Json
 from tests.certificates import Authority, serving
-from tests.connect_proxy import Proxy, proxying
+from tests.connect_proxy import ConnectProxy, proxying
 from tests.e2e.stack import eventually
 from tests.fakes import RecordingWakeup
 
@@ -337,24 +337,24 @@ class TestProxy:
     """Images through the operator's proxy."""
 
     @pytest.fixture
-    def proxy(self) -> Iterator[Proxy]:
+    def proxy(self) -> Iterator[ConnectProxy]:
         with proxying() as proxy:
             yield proxy
 
     @pytest.fixture
-    def settings(self, settings: Settings, proxy: Proxy) -> Settings:
+    def settings(self, settings: Settings, proxy: ConnectProxy) -> Settings:
         url = f"http://127.0.0.1:{proxy.port}"
         # The hosts of the other tests' settings are allowed here, too.
         return settings.model_copy(update={"outbound_proxy": url, "image_url_seconds": 20.0})
 
     def test_an_image_comes_through_the_proxy(
-        self, caller: Caller, site: Site, proxy: Proxy
+        self, caller: Caller, site: Site, proxy: ConnectProxy
     ) -> None:
         assert ask(caller, site.url)[0] == 202
         assert proxy.targets == [site.url.split("/")[2]]
 
     def test_a_proxy_that_does_not_work_is_not_the_requests_fault(
-        self, caller: Caller, site: Site, proxy: Proxy, database: Database
+        self, caller: Caller, site: Site, proxy: ConnectProxy, database: Database
     ) -> None:
         proxy.answer = b"HTTP/1.1 407 No\r\n\r\n"
         status, reported = ask(caller, site.url)

@@ -150,6 +150,9 @@ def test_a_check_replaces_sessions_that_cannot_write(
 
         # Nothing but readiness may use this database for hours.
         database.check()
+        with database.reading() as transaction:
+            read_only = sa.func.current_setting("transaction_read_only")
+            assert transaction.execute(sa.select(read_only)).scalar_one() == "off"
 
 
 def test_a_server_that_cannot_write_is_unavailable(

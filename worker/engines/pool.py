@@ -256,15 +256,15 @@ class EnginePool:
         return slot
 
     def _ask(self, entry: _EngineEntry) -> None:
-        found = probe(entry.watched)
+        checked = check(entry.watched)
         if (
-            found.facts is None
+            checked.facts is None
             and isinstance(entry.watched, WatchedEngine)
             and entry.watched.answers
         ):
             # It is too busy for a short request, and its streams get tokens: it is not away.
             return
-        self._learn(entry, found.facts, found.reason)
+        self._learn(entry, checked.facts, checked.reason)
 
     def _share(self, entry: _EngineEntry) -> int:
         """Return this process's part of an engine's window; at least 1, so that no worker starves."""
@@ -321,22 +321,22 @@ class EnginePool:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What a check of an engine found: its facts, or why the workers count it as away."""
+class EngineCheck:
+    """The result of a check of an engine: its facts, or why the workers count it as away."""
 
     facts: EngineFacts | None
     reason: str = ""
 
 
-def probe(engine: Engine) -> Probe:
+def check(engine: Engine) -> EngineCheck:
     """Check an engine as a worker does before it sends it streams: with these facts it is available."""
     try:
-        return Probe(engine.facts())
+        return EngineCheck(engine.facts())
     except errors.EngineUnavailable as error:
-        return Probe(None, error.message)
+        return EngineCheck(None, error.message)
 
 
-def probe_url(url: str, settings: Settings) -> Probe:
+def check_url(url: str, settings: Settings) -> EngineCheck:
     """Check the engine at a URL, for programs that are no worker.
 
     Raises:
@@ -344,7 +344,7 @@ def probe_url(url: str, settings: Settings) -> Probe:
     """
     engine = build_engine(url, settings, settings.profile)
     try:
-        return probe(engine)
+        return check(engine)
     finally:
         engine.close()
 
