@@ -8,7 +8,7 @@ A function that changes what an endpoint listens to first fans out what the outb
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -22,6 +22,8 @@ from webhooks import notifications, outbox, policy
 from webhooks.policy import EventType
 from webhooks.tables import WebhookEndpoint, WebhookQueue, WebhookRecovery
 
+#: The health of an endpoint that has not failed.
+_HEALTHY: Final[Mapping[str, Any]] = {"failing_since": None, "last_failed_at": None}
 #: Endpoints of an account: an event makes a delivery for each. Two that are created at once may exceed it by one.
 MOST: Final = 500
 #: Endpoints that an account creates in 24 hours: deleted ones keep their rows, which no quota counts.
@@ -161,10 +163,19 @@ def update(
         if changed:
             outbox.fan_out_account(transaction, endpoint.account_id)
             changed["updated_at"] = transaction.now()
+            if "url" in changed:
+                # Another receiver: it is not judged by the failures of the one before.
+                changed |= _HEALTHY
             transaction.update(WebhookEndpoint, WebhookEndpoint.id == endpoint_id, **changed)
         if "url" in changed:
             origin = policy.origin(changed["url"])
-            transaction.update(WebhookQueue, WebhookQueue.id == endpoint_id, origin=origin)
+            transaction.update(
+                WebhookQueue,
+                WebhookQueue.id == endpoint_id,
+                origin=origin,
+                failures=0,
+                delivered_at=None,
+            )
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 
@@ -219,7 +230,7 @@ def enable(
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
             return None
-        health: dict[str, Any] = {"failing_since": None, "last_failed_at": None}
+        health = dict(_HEALTHY)
         if endpoint.disabled_at is not None:
             outbox.fan_out_account(transaction, endpoint.account_id)
             health |= {

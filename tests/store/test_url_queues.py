@@ -141,6 +141,23 @@ def test_to_enable_an_endpoint_clears_its_record_also_before_it_is_disabled(
     assert webhooks.endpoint_now(database, endpoint).failing_since is None
 
 
+def test_an_endpoint_with_another_url_is_not_judged_by_the_one_before(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    endpoint = webhooks.make_endpoint(database, account_id, event_types=["job.cancelled"])
+    webhooks.record(database, account_id, times=policy.TRIP + 1)
+    for _ in range(policy.TRIP):
+        [claimed] = webhooks.claim(database)
+        end(database, claimed, webhooks.DOWN)
+
+    endpoints.update(database, endpoint.id, account_id=None, name="renamed")
+    assert webhooks.claim(database) == []
+    endpoints.update(database, endpoint.id, account_id=None, url="https://new.example/hook")
+
+    assert len(webhooks.claim(database)) == 1
+    assert webhooks.endpoint_now(database, endpoint).failing_since is None
+
+
 def test_a_resend_to_a_slow_url_waits_with_it(database: Database, account_id: uuid.UUID) -> None:
     fail(database, account_id, DEAD)
     [first, *_] = webhooks.all_deliveries(database)
