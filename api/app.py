@@ -151,7 +151,7 @@ def create_app(
     )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
-    fetching = GuardedClient(settings.webhook_allow, ports=WEB)
+    fetching = GuardedClient(settings.webhook_allow, ports=WEB, proxy=settings.proxy)
     sending = GuardedClient(settings.webhook_allow)
     webhook_targets = WebhookTargets(database, client=sending)
     held_open = Shares(settings.max_streams, name="streams and waits")

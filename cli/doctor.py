@@ -4,12 +4,13 @@ import contextlib
 import os
 import platform
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import redis as redis_client
 import typer
@@ -19,13 +20,16 @@ from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
 from core import database, errors
+from core.outbound_proxy import OutboundProxy
 from core.redis_url import RedisURL
 from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
+from jobs.engine import EngineFacts
 from jobs.images import ImageReader
 from jobs.store import storage, workers
 from migrations import schema
 from webhooks import claims
+from worker.engines import pool
 
 Verdict = Literal["ok", "warning", "missing"]
 
@@ -78,6 +82,8 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     yield database_
     yield _redis(settings)
     yield _api(settings)
+    if settings.proxy is not None:
+        yield _proxy(settings.proxy)
     if database_.verdict == "ok":
         yield from _deliveries(settings)
         yield _storage(settings)
@@ -192,6 +198,17 @@ def _api(settings: Settings) -> Diagnosis:
     )
 
 
+def _proxy(proxy: OutboundProxy) -> Diagnosis:
+    """Check that the proxy of webhooks and image URLs takes connections."""
+    check, place = "outbound proxy", f"{proxy.scheme}://{proxy.host}:{proxy.port}"
+    try:
+        socket.create_connection((proxy.host, proxy.port), timeout=_SECONDS).close()
+    except (OSError, ValueError) as error:
+        remedy = "webhooks wait until it works: check LONGLOOK_OUTBOUND_PROXY"
+        return Diagnosis(check, "warning", f"no connection to {place}: {error}", remedy)
+    return Diagnosis(check, "ok", f"takes connections at {place}")
+
+
 def _decoder(settings: Settings) -> Diagnosis:
     """Start the image decoder, and check how far the kernel confines it."""
     check, meanings = "image decoder", {FILES: "other files", SYSTEM_CALLS: "the network"}
@@ -273,47 +290,38 @@ def _reported(engine: workers.EngineState) -> Diagnosis:
     if engine.state == "ok":
         window = f": {engine.window} streams" if engine.window else ""
         return Diagnosis(check, "ok", f"{engine.model}{window}, reported by the workers")
-    detail = f"{engine.state}, reported by the workers"
+    why = f": {engine.reason}" if engine.reason else ""
+    detail = f"{engine.state}, reported by the workers{why}"
     return Diagnosis(check, "warning", detail, "jobs wait until it responds; see its log")
 
 
 def _engine(url: str, settings: Settings) -> Iterator[Diagnosis]:
+    """Check an engine as the workers do."""
     check = f"engine {url}"
     if url == _SCRIPTED:
         yield Diagnosis(check, "ok", "built in; generates answers without a model")
         return
-    bearer = settings.engine_api_key.get_secret_value() if settings.engine_api_key else None
-    status, models = client.probe(f"{url}/v1/models", seconds=_SECONDS, bearer=bearer)
-    if status != _OK:
+    checked = pool.check_url(url, settings)
+    if checked.facts is None:
         configured = "engine_urls" in settings.model_fields_set
-        detail = f"returns status {status}" if status else "no response"
         yield Diagnosis(
             check,
             "missing" if configured else "warning",
-            detail,
+            f"away: {checked.reason}",
             "start it, or check LONGLOOK_ENGINE_URLS",
         )
         return
-    _, info = client.probe(f"{url}/server_info", seconds=_SECONDS, bearer=bearer)
-    names = [str(model.get("id")) for model in models.get("data") or []]
-    yield Diagnosis(check, "ok", f"{', '.join(names)}{_window(info)}")
-    if names and settings.model not in names:
+    yield Diagnosis(check, "ok", f"{checked.facts.model}{_limits(checked.facts)}")
+    if settings.model != checked.facts.model:
         yield Diagnosis(
             "model name",
             "missing",
-            f"LONGLOOK_MODEL is {settings.model}, but the engine serves {', '.join(names)}",
-            f"set LONGLOOK_MODEL={names[0]}",
+            f"LONGLOOK_MODEL is {settings.model}, but the engine serves {checked.facts.model}",
+            f"set LONGLOOK_MODEL={checked.facts.model}",
         )
 
 
-def _window(info: dict[str, Any]) -> str:
+def _limits(facts: EngineFacts) -> str:
     """Return the limits that an engine reports, as text."""
-    limits = [
-        f"{info[field]} {unit}"
-        for field, unit in (
-            ("max_running_requests", "streams"),
-            ("context_length", "tokens of context"),
-        )
-        if info.get(field)
-    ]
-    return f": {', '.join(limits)}" if limits else ""
+    context = f", {facts.context_tokens} tokens of context" if facts.context_tokens else ""
+    return f": {facts.window} streams{context}"

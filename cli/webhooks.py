@@ -5,10 +5,10 @@ import http.server
 import json
 import sys
 import urllib.parse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -135,7 +135,7 @@ def send_test(
     tested = service.act(f"{_path(endpoint)}/test", {"event_type": event})
     good = tested["status_code"] is not None and 200 <= tested["status_code"] < 300  # noqa: PLR2004 - success
     if output.for_people(as_json=as_json):
-        output.event("ok" if good else "failed", str(tested["status_code"] or tested["error_code"]))
+        output.event("ok" if good else "failed", _result(tested))
     else:
         output.as_json(tested)
     if not good:
@@ -253,7 +253,7 @@ def attempt_row(attempt: output.Json) -> tuple[str, ...]:
         str(attempt["number"]),
         attempt["kind"],
         attempt["outcome"] or attempt["state"],
-        str(attempt["status_code"] or attempt["error_code"] or ""),
+        _result(attempt),
         "" if took is None else f"{took:.2f} s",
         attempt["address"] or "",
         attempt["started_at"] or attempt["due_at"],
@@ -310,3 +310,10 @@ def _print(
         output.event("received", f"{message.get('type')}  {message.get('id')}")
     output.quote(output.json_text(message))
     return True
+
+
+def _result(attempt: Mapping[str, Any]) -> str:
+    """Return the status or error of an attempt, with its cause where the service says more."""
+    code = str(attempt["status_code"] or attempt["error_code"] or "")
+    detail = attempt.get("error_detail")
+    return f"{code}: {output.inline(detail)}" if detail else code

@@ -4,6 +4,7 @@ import contextlib
 import math
 import threading
 import time
+import uuid
 from collections.abc import Callable, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -131,6 +132,10 @@ class DatabaseUnavailable(errors.Unavailable):
     code = "database_unavailable"
 
 
+class _ReadOnly(DatabaseUnavailable):
+    """The server accepts no writes: it is a standby, or was one."""
+
+
 class LockTimeout(DatabaseUnavailable):
     """Another transaction held the row too long."""
 
@@ -182,6 +187,8 @@ class Transaction:
         self.dialect = connection.dialect.name
         #: Passed to the listeners of the database after the commit; see :meth:`Database.listen`.
         self.notes: list[object] = []
+        #: For :mod:`core.ordered_ids`.
+        self.last_ordered_id: uuid.UUID | None = None
 
     @property
     def session(self) -> orm.Session:
@@ -234,6 +241,10 @@ class Transaction:
         """Write the pending changes of the session."""
         if self._session is not None:
             self._session.flush()
+
+    def abandon(self) -> None:
+        """End the connection, which leads to the wrong server."""
+        self._connection.invalidate()
 
     def close(self) -> None:
         """Close the session."""
@@ -520,10 +531,19 @@ class Database:
         if self.dialect == "sqlite":
             self.ping()
             return
+        try:
+            self._check_writes()
+        except _ReadOnly:
+            # The connections that are open may lead to a server that was replaced, and new ones to the right one.
+            self.engine.dispose()
+            self._check_writes()
+
+    def _check_writes(self) -> None:
         with self.transaction() as transaction:
             read_only = sa.func.current_setting("transaction_read_only")
             if transaction.execute(sa.select(read_only)).scalar_one() == "on":
-                raise DatabaseUnavailable("The database is read-only.")
+                transaction.abandon()
+                raise _ReadOnly("The database is read-only.")
             # The number of a transaction is written to the log of the server.
             number = sa.cast(sa.func.pg_current_xact_id(), sa.Text)
             transaction.execute(sa.select(number, transaction.now()))
@@ -574,7 +594,7 @@ def _translate_faults() -> Iterator[None]:
         raise DatabaseUnavailable("All database connections are in use.") from error
     except sa.exc.DBAPIError as error:
         if postgresql.is_read_only(error.orig):
-            raise DatabaseUnavailable("The database is read-only.") from error
+            raise _ReadOnly("The database is read-only.") from error
         if error.connection_invalidated:
             raise DatabaseUnavailable("The database closed the connection.") from error
         raise

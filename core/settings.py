@@ -18,6 +18,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from core import errors, profiles
+from core.outbound_proxy import OutboundProxy, check_direct
 from core.redis_url import RedisURL
 
 PREFIX = "LONGLOOK_"
@@ -400,6 +401,18 @@ class Settings(BaseSettings):
     image_url_seconds: float = Field(
         default=10.0, gt=0, description="Time limit for fetching all image URLs of a job."
     )
+    outbound_proxy: str = Field(
+        default="",
+        repr=False,
+        description="HTTP proxy for webhooks and image URLs, such as `http://user:password@proxy.example:3128`; with "
+        "`https://` the connection to the proxy uses TLS. It must permit CONNECT to addresses. Empty: direct "
+        "connections; `HTTPS_PROXY` has no effect.",
+    )
+    outbound_no_proxy: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(),
+        description="Targets that need no proxy, separated by commas: networks, and names, which include the names "
+        "below them.",
+    )
 
     # The live trace and its guards
     cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
@@ -440,7 +453,12 @@ class Settings(BaseSettings):
         return (init_settings,)
 
     @field_validator(
-        "engine_urls", "webhook_allow", "cors_origins", "trusted_proxies", mode="before"
+        "engine_urls",
+        "webhook_allow",
+        "cors_origins",
+        "trusted_proxies",
+        "outbound_no_proxy",
+        mode="before",
     )
     @classmethod
     def _split(cls, value: object) -> object:
@@ -501,6 +519,18 @@ class Settings(BaseSettings):
         RedisURL.parse(value)
         return value
 
+    @field_validator("outbound_proxy")
+    @classmethod
+    def _proxy_url(cls, value: str) -> str:
+        if value:
+            OutboundProxy.parse(value)
+        return value
+
+    @field_validator("outbound_no_proxy")
+    @classmethod
+    def _direct(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(check_direct(entry) for entry in value)
+
     @model_validator(mode="after")
     def _intervals(self) -> Settings:
         if self.renew_interval > self.lease_seconds / 2:
@@ -517,6 +547,13 @@ class Settings(BaseSettings):
                 "images do not fit"
             )
         return self
+
+    @property
+    def proxy(self) -> OutboundProxy | None:
+        """The proxy of webhooks and image URLs, None for direct connections."""
+        if not self.outbound_proxy:
+            return None
+        return OutboundProxy.parse(self.outbound_proxy, direct=self.outbound_no_proxy)
 
     @property
     def renew_interval(self) -> float:

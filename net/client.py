@@ -16,10 +16,13 @@ from http import HTTPStatus
 from typing import Final
 
 from core import errors
+from core.outbound_proxy import OutboundProxy
 from net.connection import FAILURES, Connection, DialError, Origin
 from net.guard import HTTPS_ONLY, Guard, Ports
 from net.pool import Pool
 from net.resolver import IP, LookUp, Resolver, numeric
+from net.response import Response
+from net.tunnel import ProxyRoute
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS: Final = 3
@@ -31,6 +34,8 @@ _IDLE_EACH: Final = 4
 _IDLE: Final = 256
 #: What users see of every failure before there is an address to connect to.
 NO_PUBLIC_ADDRESS: Final = "no_public_address"
+#: Nothing was sent, and the target is not to blame.
+PROXY_FAILED: Final = "proxy_failed"
 _BEFORE_CONNECTING: Final = frozenset({"name_not_resolved", "address_forbidden"})
 #: Refusals of a name take a multiple of this, so that their duration does not reveal what the resolver returned.
 _REFUSAL_SECONDS: Final = 1.0
@@ -41,16 +46,21 @@ class GuardedClientError(errors.LonglookError):
 
     Args:
         reason: ``url_invalid``, ``name_not_resolved``, ``address_forbidden``, ``unreachable``, ``tls_failed``,
-            ``timed_out``, ``answer_broken`` or ``redirected_too_often``.
+            ``timed_out``, ``answer_broken``, ``redirected_too_often``, ``proxy_failed`` (nothing was sent: the
+            operator's proxy does not work) or ``proxy_refused`` (the proxy does not permit the target).
         address: the address of the last connection attempt, if there was one.
+        detail: a sentence about the cause, if there is more to say.
     """
 
     code = "egress_failed"
 
-    def __init__(self, reason: str, *, address: str | None = None) -> None:
+    def __init__(
+        self, reason: str, *, address: str | None = None, detail: str | None = None
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.address = address
+        self.detail = detail
 
     @property
     def disclosed(self) -> str:
@@ -74,12 +84,17 @@ def disclosed(reason: str, *, address: str | None) -> str:
 
 @dataclass(frozen=True)
 class Reply:
-    """A response: header names in lower case, the body up to the cap, the address that sent it."""
+    """A response: header names in lower case, the body up to the cap, the address that sent it.
+
+    Attributes:
+        broken: why the body ends before its end: ``timed_out`` or ``answer_broken``; None if it is whole.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
     address: str
+    broken: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,6 +122,7 @@ class GuardedClient:
         look_up: returns the addresses of a name, for a port; by default the system's resolver.
         idle: idle connections that are kept.
         pause: waits for seconds before a name is refused.
+        proxy: asked for a tunnel to each checked address; the guard does not apply to the proxy itself.
 
     A pooled connection leads to the address that was checked when it was made. Each new one resolves the name again.
     """
@@ -120,12 +136,15 @@ class GuardedClient:
         look_up: LookUp | None = None,
         idle: int = _IDLE,
         pause: Callable[[float], None] = time.sleep,
+        proxy: OutboundProxy | None = None,
     ) -> None:
         self._guard = Guard(allow, ports=ports)
         self._resolver = Resolver(look_up)
         self._tls = context or ssl.create_default_context()
+        self._proxy_tls = self._tls
         self._pool = Pool(limit=idle, limit_each=_IDLE_EACH)
         self._pause = pause
+        self._proxy = proxy
 
     def post(
         self,
@@ -139,6 +158,9 @@ class GuardedClient:
     ) -> Reply:
         """POST ``body``; return the response, whatever its status, with up to ``cap`` bytes of its body.
 
+        The response counts once its head is there: the receiver has taken the body of the request by then. If its own
+        body breaks, it is returned with what arrived.
+
         Args:
             url: the target.
             body: sent unchanged.
@@ -148,7 +170,7 @@ class GuardedClient:
             party: the account; slow name servers of one account do not delay the look-ups of another.
 
         Raises:
-            GuardedClientError: there is no response.
+            GuardedClientError: there is no response, or its head is not whole.
         """
         origin, path = _split(url)
         until = time.monotonic() + seconds
@@ -221,14 +243,11 @@ class GuardedClient:
                 response = connection.send(
                     request.method, request.path, body=request.body, headers=request.headers
                 )
-                body = _read(response, request)
-                if len(body) < request.cap and response.length:
-                    raise http.client.IncompleteRead(body, response.length)
-            # An informational status ends in a switch of protocols.
-            final = response.status >= HTTPStatus.OK
-            reusable = final and response.isclosed() and not response.will_close
+            body, broken = self._body(connection, response, request)
+            whole = response.isclosed() and not (response.will_close or broken)
+            reusable = whole and _is_right_server(response.status)
             headers = {name.lower(): value for name, value in response.getheaders()}
-            return Reply(response.status, headers, body, connection.address)
+            return Reply(response.status, headers, body, connection.address, broken)
         except TimeoutError as error:
             raise GuardedClientError("timed_out", address=connection.address) from error
         except FAILURES as error:
@@ -241,15 +260,62 @@ class GuardedClient:
             else:
                 connection.close()
 
+    def _body(
+        self, connection: Connection, response: Response, request: _Request
+    ) -> tuple[bytes, str | None]:
+        """Return the body of a response up to the cap, and why it is not whole.
+
+        Raises:
+            GuardedClientError: it is not whole, and nothing was posted, so that the body is what matters.
+        """
+        parts: list[bytes] = []
+        try:
+            with connection.deadline(request.until):
+                _read(response, request, parts)
+        except FAILURES as error:
+            reason = "timed_out" if isinstance(error, TimeoutError) else "answer_broken"
+            if request.body is None:
+                raise GuardedClientError(reason, address=connection.address) from error
+            return b"".join(parts), reason
+        return b"".join(parts), None
+
     def _connect(self, request: _Request) -> Connection:
         """Resolve the name, and connect to the first of its permitted addresses that answers."""
         addresses = [str(address) for address in self._permitted(request)]
-        connection = Connection(request.origin, tls=self._tls)
+        route = self._route(request, addresses)
+        connection = Connection(request.origin, tls=self._tls, route=route)
+        # A proxy's part of the connection can come in drips, so one clock limits it all.
+        limit = connection.deadline(request.until) if route else contextlib.nullcontext()
         try:
-            connection.dial(addresses, until=request.until)
+            with limit:
+                connection.dial(addresses, until=request.until)
         except DialError as error:
-            raise GuardedClientError(error.reason, address=error.address) from error
+            raise GuardedClientError(
+                error.reason, address=error.address, detail=error.detail
+            ) from error
+        except TimeoutError as error:
+            connection.close()
+            raise GuardedClientError("timed_out", address=addresses[0]) from error
         return connection
+
+    def _route(self, request: _Request, addresses: Sequence[str]) -> ProxyRoute | None:
+        """Return the way through the proxy, None for a direct connection.
+
+        Raises:
+            GuardedClientError: the name of the proxy cannot be resolved.
+        """
+        proxy = self._proxy
+        if proxy is None or not any(proxy.serves(request.origin.host, one) for one in addresses):
+            return None
+        try:
+            resolved = self._resolver.resolve(
+                proxy.host, proxy.port, party=proxy, until=request.until
+            )
+        except OSError as error:
+            raise GuardedClientError(
+                PROXY_FAILED, address=addresses[0], detail="The name of the proxy does not resolve."
+            ) from error
+        return ProxyRoute(proxy, [str(address) for address in resolved], self._proxy_tls)
 
     def _permitted(self, request: _Request) -> list[IP]:
         """Return the addresses of the origin that may be connected to, at least one."""
@@ -291,17 +357,30 @@ class _StaleConnection(Exception):
     """The server had closed a pooled connection."""
 
 
-def _read(response: http.client.HTTPResponse, request: _Request) -> bytes:
-    """Return the body of a response up to the cap, counted as it arrives."""
+def _is_right_server(status: int) -> bool:
+    """Whether the next request may go to the server that gave this status.
+
+    A name can lead to several servers and to another one later. The one that fails must not get every request for as
+    long as its connection is kept. An informational status ends in a switch of protocols.
+    """
+    return (
+        HTTPStatus.OK <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        and status != HTTPStatus.MISDIRECTED_REQUEST
+    )
+
+
+def _read(response: Response, request: _Request, parts: list[bytes]) -> None:
+    """Append the body of a response to ``parts``, up to the cap, counted as it arrives."""
     if request.count is None:
-        return response.read(request.cap)
-    parts: list[bytes] = []
+        response.read_into(parts, cap=request.cap)
+        return
     left = request.cap
     while left and (part := response.read(min(left, _PART_BYTES))):
         request.count(len(part))
         parts.append(part)
         left -= len(part)
-    return b"".join(parts)
+    if left and response.length:
+        raise http.client.IncompleteRead(b"", response.length)
 
 
 def _split(url: str) -> tuple[Origin, str]:

@@ -15,13 +15,21 @@ import time
 import urllib.parse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Final, Literal, Self
+from typing import Final, Literal, Self, cast
+
+from urllib3.util.ssltransport import SSLTransport
+
+from net import certificates, tunnel
+from net.response import Response
+from net.tunnel import ProxyRoute
 
 _PORTS: Final = {"http": 80, "https": 443}
 _LEAST_SECONDS: Final = 0.001
 #: What a request or a response can raise, besides :class:`TimeoutError`, which is an ``OSError``.
 FAILURES: Final = (OSError, http.client.HTTPException, ValueError)
+
+
+DialReason = Literal["unreachable", "timed_out", "tls_failed", "proxy_failed", "proxy_refused"]
 
 
 @dataclass(frozen=True)
@@ -58,25 +66,14 @@ class DialError(OSError):
     Args:
         reason: of the last address that was tried.
         address: that address.
+        detail: a sentence about the cause, if there is more to say.
     """
 
-    def __init__(
-        self, reason: Literal["unreachable", "timed_out", "tls_failed"], *, address: str
-    ) -> None:
+    def __init__(self, reason: DialReason, *, address: str, detail: str | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.address = address
-
-
-class _Response(http.client.HTTPResponse):
-    """A response that skips informational ones (102, 103): the next request must not read what follows them."""
-
-    def begin(self) -> None:
-        """Read status and headers."""
-        super().begin()
-        while HTTPStatus.SWITCHING_PROTOCOLS < self.status < HTTPStatus.OK:
-            self.headers = None  # type: ignore[assignment] # as before the first one
-            super().begin()
+        self.detail = detail
 
 
 class Connection:
@@ -85,16 +82,22 @@ class Connection:
     Args:
         origin: the server.
         tls: verifies the server's certificate against the host name; required for HTTPS.
+        route: the proxy that makes the connection; None: it is direct.
     """
 
-    def __init__(self, origin: Origin, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, origin: Origin, *, tls: ssl.SSLContext | None = None, route: ProxyRoute | None = None
+    ) -> None:
         self.origin = origin
+        self._route = route
         #: The numeric address that it is connected to.
         self.address = ""
         self._tls = tls if origin.scheme == "https" else None
         self._lock = threading.Lock()
         self._cut = False
         self._socket: socket.socket | None = None
+        #: What is written to and read from: the socket, or TLS within the TLS of a proxy.
+        self._stream: socket.socket | None = None
         self._http: http.client.HTTPConnection | None = None
 
     @property
@@ -106,20 +109,23 @@ class Connection:
         """Connect to the first of ``addresses`` that answers.
 
         Each address gets an equal share of the time that is left: one that drops packets must not use up the time
-        of the others. A failure of TLS is final.
+        of the others. A failure of TLS or of the proxy is final.
 
         Args:
             addresses: numeric addresses, at least one.
             until: the deadline by the monotonic clock.
 
         Raises:
-            DialError: no address could be reached, or TLS failed.
+            DialError: no address could be reached, or TLS or the proxy failed.
             ConnectionAbortedError: the connection was cut.
         """
         for place, address in enumerate(addresses):
             share = (until - time.monotonic()) / (len(addresses) - place)
             try:
                 self._connect(address, max(_LEAST_SECONDS, share))
+            except tunnel.ProxyError as error:
+                self._release()
+                raise self._failed(error, "proxy_failed", address) from error
             except OSError as error:
                 self._release()
                 if self._cut or place == len(addresses) - 1:
@@ -131,16 +137,19 @@ class Connection:
             self._secure(until)
         except (OSError, ValueError) as error:
             self._release()
-            raise self._failed(error, "tls_failed", self.address) from error
+            detail = certificates.why_not(
+                error, host=self.origin.host, certificate=self._certificate(error, until)
+            )
+            raise self._failed(error, "tls_failed", self.address, detail=detail) from error
         self._http = http.client.HTTPConnection(self.origin.host, self.origin.port)
-        self._http.response_class = _Response
+        self._http.response_class = Response
         # http.client must not open a connection of its own: its address would be unchecked.
         self._http.auto_open = 0
-        self._http.sock = self._socket
+        self._http.sock = self._stream
 
     def send(
         self, method: str, path: str, *, body: bytes | None, headers: Mapping[str, str]
-    ) -> http.client.HTTPResponse:
+    ) -> Response:
         """Send a request and return its response once the head is there.
 
         Raises:
@@ -153,7 +162,7 @@ class Connection:
         # A server that refuses a large body responds before it has read all of it.
         with contextlib.suppress(BrokenPipeError):
             self._http.request(method, path, body, dict(headers))
-        return self._http.getresponse()
+        return cast("Response", self._http.getresponse())
 
     @contextlib.contextmanager
     def deadline(self, until: float) -> Iterator[None]:
@@ -212,21 +221,79 @@ class Connection:
         self._release()
 
     def _connect(self, address: str, seconds: float) -> None:
+        """Connect to ``address``, through the proxy if there is one."""
+        if self._route is None:
+            self._reach(address, self.origin.port, seconds)
+            return
+        until = time.monotonic() + seconds
+        proxy = self._route.proxy
+        try:
+            self._reach_proxy(self._route, until)
+            if proxy.scheme == "https":
+                self._wrap(self._route.tls, proxy.host)
+        except TimeoutError as error:
+            raise tunnel.ProxyError("The proxy cannot be reached in time.") from error
+        except OSError as error:
+            raise tunnel.ProxyError(f"The proxy cannot be reached: {error}") from error
+        tunnel.ask(self._connected(), self._route, address=address, port=self.origin.port)
+
+    def _reach_proxy(self, route: ProxyRoute, until: float) -> None:
+        """Connect to the first address of the proxy that answers."""
+        for place, address in enumerate(route.addresses):
+            share = (until - time.monotonic()) / (len(route.addresses) - place)
+            try:
+                self._reach(address, route.proxy.port, max(_LEAST_SECONDS, share))
+            except OSError:
+                self._release()
+                if self._cut or place == len(route.addresses) - 1:
+                    raise
+                continue
+            self.wait_at_most(max(_LEAST_SECONDS, until - time.monotonic()))
+            return
+
+    def _reach(self, address: str, port: int, seconds: float) -> None:
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         plain = self._adopt(socket.socket(family, socket.SOCK_STREAM))
         plain.settimeout(seconds)
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        plain.connect((address, self.origin.port))
+        plain.connect((address, port))
 
     def _secure(self, until: float) -> None:
         self.wait_at_most(max(_LEAST_SECONDS, until - time.monotonic()))
-        if self._tls is None or self._socket is None:
+        if self._tls is not None:
+            self._wrap(self._tls, self.origin.host)
+
+    def _wrap(self, tls: ssl.SSLContext, host: str) -> None:
+        """Put TLS around the stream. TLS within TLS has no socket of its own."""
+        stream = self._connected()
+        if isinstance(stream, ssl.SSLSocket):
+            self._stream = cast("socket.socket", SSLTransport(stream, tls, server_hostname=host))
             return
-        secured = self._tls.wrap_socket(
-            self._socket, server_hostname=self.origin.host, do_handshake_on_connect=False
-        )
+        secured = tls.wrap_socket(stream, server_hostname=host, do_handshake_on_connect=False)
         self._adopt(secured)
         secured.do_handshake()
+
+    def _connected(self) -> socket.socket:
+        if self._stream is None:
+            raise ConnectionAbortedError("The connection was closed.")
+        return self._stream
+
+    def _certificate(self, error: Exception, until: float) -> bytes | None:
+        """Return the certificate that was not accepted, None if it is not known.
+
+        A refused handshake does not reveal it, so this makes one more connection, sends nothing, and closes it.
+        """
+        if not isinstance(error, ssl.SSLCertVerificationError):
+            return None
+        try:
+            self._connect(self.address, max(_LEAST_SECONDS, until - time.monotonic()))
+            self.wait_at_most(max(_LEAST_SECONDS, until - time.monotonic()))
+            self._wrap(_unverified(), self.origin.host)
+            return cast("ssl.SSLSocket", self._connected()).getpeercert(binary_form=True)
+        except (OSError, ValueError):
+            return None
+        finally:
+            self._release()
 
     def _adopt(self, new: socket.socket) -> socket.socket:
         """Make ``new`` the socket that :meth:`cut` reaches, and return it."""
@@ -234,7 +301,7 @@ class Connection:
             if self._cut:
                 new.close()
                 raise ConnectionAbortedError("The connection was cut.")
-            self._socket = new
+            self._socket = self._stream = new
             return new
 
     def _release(self) -> None:
@@ -242,11 +309,25 @@ class Connection:
             if self._socket is not None:
                 self._socket.close()
                 self._socket = None
+            self._stream = None
 
     def _failed(
-        self, error: Exception, reason: Literal["unreachable", "tls_failed"], address: str
+        self, error: Exception, reason: DialReason, address: str, *, detail: str | None = None
     ) -> OSError:
         if self._cut:
             return ConnectionAbortedError("The connection was cut.")
-        timed_out = isinstance(error, TimeoutError)
-        return DialError("timed_out" if timed_out else reason, address=address)
+        if isinstance(error, TimeoutError):
+            return DialError("timed_out", address=address)
+        if isinstance(error, tunnel.ProxyError):
+            detail = error.detail
+            if isinstance(error, tunnel.ProxyRefusedError):
+                reason = "proxy_refused"
+        return DialError(reason, address=address, detail=detail)
+
+
+def _unverified() -> ssl.SSLContext:
+    """Return a context that accepts any certificate, to read one: nothing is sent over such a connection."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

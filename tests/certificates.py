@@ -55,16 +55,29 @@ class Authority:
         """Return its certificate, for a file of trusted authorities."""
         return self.certificate.public_bytes(serialization.Encoding.PEM)
 
-    def issue(self, host: str, *, days: int = 30) -> Path:
-        """Return a file with a certificate for ``host`` and its key; with negative ``days`` it has expired."""
+    def issue(
+        self,
+        host: str,
+        *,
+        days: int = 30,
+        age: int = 60,
+        self_signed: bool = False,
+        names: tuple[str, ...] = (),
+    ) -> Path:
+        """Return a file with a certificate for ``host`` and ``names``, and its key.
+
+        With negative ``days`` it has expired, with a negative ``age`` it is not yet valid.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])
+        issuer = subject if self_signed else self.certificate.subject
+        alternatives = [x509.DNSName(name) for name in (host, *names)]
         made = (
-            _builder(subject, self.certificate.subject, key, days=days)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-            .sign(self.key, hashes.SHA256())
+            _builder(subject, issuer, key, days=days, age=age)
+            .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+            .sign(key if self_signed else self.key, hashes.SHA256())
         )
-        path = self.folder / f"{host}-{days}.pem"
+        path = self.folder / f"{host}-{days}-{age}-{self_signed}-{len(names)}.pem"
         path.write_bytes(
             made.public_bytes(serialization.Encoding.PEM)
             + key.private_bytes(
@@ -77,7 +90,12 @@ class Authority:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, *, days: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    *,
+    days: int,
+    age: int = 60,
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -86,14 +104,14 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - 60 * _DAY)
+        .not_valid_before(now - age * _DAY)
         .not_valid_after(now + days * _DAY)
     )
 
 
 @contextlib.contextmanager
-def serving(certificate: Path) -> Iterator[int]:
-    """Run an HTTPS server that answers 204; yield its port."""
+def serving(certificate: Path, *, version: ssl.TLSVersion | None = None) -> Iterator[int]:
+    """Run an HTTPS server that answers 204, with any or one version of TLS; yield its port."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -106,6 +124,8 @@ def serving(certificate: Path) -> Iterator[int]:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
+    if version is not None:
+        context.minimum_version = context.maximum_version = version
     server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
     # The handshake is the handler's: a client that refuses must not end the server.
     server.socket = context.wrap_socket(server.socket, server_side=True)

@@ -122,13 +122,13 @@ def start(folder: Path) -> Server:
     """
     if given := os.environ.get(URL_VARIABLE):
         return Server(sa.make_url(given))
-    user = _other_user() if os.geteuid() == 0 else None
-    programs = _runnable(_programs(), user=user, folder=folder)
+    user = other_user() if os.geteuid() == 0 else None
+    place = _runnable(programs(), user=user, folder=folder)
     if user is not None:
         shutil.chown(folder, user)
     options = ("-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
     subprocess.run(
-        [programs / "initdb", "-D", folder / "data", "-U", _OWNER, *options],
+        [place / "initdb", "-D", folder / "data", "-U", _OWNER, *options],
         check=True,
         cwd=folder,
         user=user,
@@ -137,7 +137,7 @@ def start(folder: Path) -> Server:
     )
     settings: list[str] = [part for setting in _SETTINGS for part in ("-c", setting)]
     command: list[str | Path] = [
-        programs / "postgres",
+        place / "postgres",
         "-D",
         folder / "data",
         "-k",
@@ -156,13 +156,13 @@ def start(folder: Path) -> Server:
     return server
 
 
-def _other_user() -> str:
+def other_user() -> str:
     """Return whom root becomes: PostgreSQL does not run as root."""
     known = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in known else "nobody"
 
 
-def _programs() -> Path:
+def programs() -> Path:
     """Return the first folder with both programs, new enough; wrappers that stand alone are passed by."""
     for folder in _candidates():
         if all(os.access(folder / program, os.X_OK) for program in _PROGRAMS):

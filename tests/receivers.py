@@ -111,8 +111,13 @@ def receiving(*, host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
 
 
 @contextlib.contextmanager
-def answering(answer: bytes, *, drip: bool = False, reset: bool = False) -> Iterator[str]:
-    """Serve one connection with raw bytes: then one by one for ever, or end it, by a reset if that is asked for."""
+def answering(
+    answer: bytes, *, drip: bool = False, reset: bool = False, hold: bool = False
+) -> Iterator[str]:
+    """Serve one connection with raw bytes.
+
+    Then send one byte after the other (``drip``), keep it open (``hold``), or end it, by a reset if that is asked for.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     over = threading.Event()
 
@@ -125,6 +130,8 @@ def answering(answer: bytes, *, drip: bool = False, reset: bool = False) -> Iter
                 if reset:
                     # Closed without lingering: the other side is sent a RST.
                     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                if hold:
+                    over.wait(60)
                 while drip and not over.wait(0.05):
                     peer.sendall(b"x")
             except OSError:

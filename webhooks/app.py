@@ -15,7 +15,9 @@ settings = Settings.read()
 
 def _build() -> DeliveryRuntime:
     return DeliveryRuntime(
-        settings, vault=Vault.of(settings), egress=GuardedClient(settings.webhook_allow)
+        settings,
+        vault=Vault.of(settings),
+        egress=GuardedClient(settings.webhook_allow, proxy=settings.proxy),
     )
 
 

@@ -15,7 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from webhooks import endpoints, notifications, policy
+from webhooks import endpoints, notifications, policy, url_queues
 from webhooks.claims import DeliveryClaim
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from webhooks.tables import (
@@ -35,6 +35,7 @@ class AttemptResult:
     """The result of an attempt.
 
     Attributes:
+        error_detail: a sentence about the cause, or about a response whose body broke.
         headers: of the request, as sent; None when nothing was sent.
         response_body: up to 16 KiB of the response body.
         seconds: from the connect to the end of the response.
@@ -44,6 +45,7 @@ class AttemptResult:
 
     outcome: AttemptOutcome
     error_code: str | None = None
+    error_detail: str | None = None
     headers: Mapping[str, str] | None = None
     status_code: int | None = None
     response_body: bytes | None = field(default=None, repr=False)
@@ -98,8 +100,10 @@ def settle(
             wait = policy.wait(step, rng=rng, retry_after=result.retry_after)
             next_at = _follow(transaction, attempt, step=step, wait=wait)
         disabled = None
-        if claim.kind is AttemptKind.AUTOMATIC and result.outcome is not AttemptOutcome.SKIPPED:
-            disabled = _judge_health(transaction, claim, result)
+        if result.outcome is AttemptOutcome.DELIVERED:
+            _note_success(transaction, claim)
+        elif claim.kind is AttemptKind.AUTOMATIC and result.outcome is not AttemptOutcome.SKIPPED:
+            disabled = _note_failure(transaction, claim, result)
         return AttemptSettled(status, next_at, disabled)
 
 
@@ -222,6 +226,7 @@ def _end(
             status_code=result.status_code,
             response_body=result.response_body,
             error_code=result.error_code,
+            error_detail=result.error_detail,
             seconds=result.seconds,
             address=result.address,
         )
@@ -257,7 +262,6 @@ def _follow(
     _, due_at = notifications.attempt_again(
         transaction,
         attempt.delivery_id,
-        attempt.queue_id,
         kind=attempt.kind,
         step=step,
         wait=wait,
@@ -266,16 +270,13 @@ def _follow(
     return due_at
 
 
-def _judge_health(
-    transaction: Transaction, claim: DeliveryClaim, result: AttemptResult
-) -> str | None:
-    """Update the health of an endpoint and its queue; return why the endpoint is disabled now, if it is.
+def _note_success(transaction: Transaction, claim: DeliveryClaim) -> None:
+    """Note that a receiver works, whatever the kind of the attempt.
 
-    The endpoint is locked before its queue, as in :mod:`webhooks.endpoints`.
+    The endpoint is locked before its queue, as in :mod:`webhooks.endpoints`, and the queue of an origin before that of
+    a URL.
     """
-    delivered = result.outcome is AttemptOutcome.DELIVERED
-    disabled = None
-    if claim.endpoint_id is not None and delivered:
+    if claim.endpoint_id is not None:
         transaction.update(
             WebhookEndpoint,
             WebhookEndpoint.id == claim.endpoint_id,
@@ -283,13 +284,30 @@ def _judge_health(
             failing_since=None,
             last_failed_at=None,
         )
-    elif claim.endpoint_id is not None:
+    home = claim.home_queue_id
+    transaction.update(
+        WebhookQueue, WebhookQueue.id == home, failures=0, delivered_at=transaction.now()
+    )
+    if claim.endpoint_id is None:
+        url_queues.recovered(transaction, home, claim.url)
+
+
+def _note_failure(
+    transaction: Transaction, claim: DeliveryClaim, result: AttemptResult
+) -> str | None:
+    """Count an automatic attempt that failed; return why the endpoint is disabled now, if it is."""
+    disabled = None
+    home = claim.home_queue_id
+    failures: sa.ColumnElement[int] = WebhookQueue.failures + 1
+    if claim.endpoint_id is not None:
         disabled = _judge_failure(transaction, claim.endpoint_id, result)
-    queue = WebhookQueue.id == claim.queue_id
-    if delivered:
-        transaction.update(WebhookQueue, queue, failures=0, delivered_at=transaction.now())
     else:
-        transaction.update(WebhookQueue, queue, failures=WebhookQueue.failures + 1)
+        # Another URL of the origin may work, so the origin is never slow.
+        failures = sa.case((failures < policy.TRIP, failures), else_=policy.TRIP - 1)
+    if claim.queue_id == home:
+        transaction.update(WebhookQueue, WebhookQueue.id == home, failures=failures)
+    if claim.endpoint_id is None:
+        url_queues.failed(transaction, home, claim.url, account_id=claim.account_id)
     return disabled
 
 

@@ -1,9 +1,11 @@
 """Claims the next attempts: with a lease, fairly between queues, a few at a time from each.
 
 Each endpoint has a queue, and so has each origin of an account's job URLs. Queues take turns, so a long one does not
-delay the others. A queue that failed several times in a row is slow: separate threads send its attempts. Queues that
-are unproven, because they are new or failed recently, share a part of the threads, and those of one account a part of
-that. So an account that names thousands of silent receivers delays neither proven queues nor new queues of others.
+delay the others. A queue that failed several times in a row is slow: separate threads send its attempts. Of an origin,
+each URL is judged for itself: one that failed several times gets a slow queue, and those of one origin take turns.
+Queues that are unproven, because they are new or failed recently, share a part of the threads, and those of one account
+a part of that. So an account that names thousands of silent receivers delays neither proven queues nor new queues of
+others.
 
 An attempt is claimed once. :mod:`webhooks.attempts` ends it.
 """
@@ -41,6 +43,8 @@ _OLDEST_ENTRY: Final = sa.select(_ENTRY.at).order_by(_ENTRY.id).limit(1).scalar_
 
 _PROVEN: Final = sa.and_(WebhookQueue.failures == 0, WebhookQueue.delivered_at.is_not(None))
 _SLOW: Final = WebhookQueue.failures >= policy.TRIP
+#: No queue has this id.
+_NONE: Final = sa.literal(uuid.UUID(int=0), WebhookQueue.id.type)
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class DeliveryClaim:
     payload: bytes = field(repr=False)
     secrets: tuple[bytes, ...] = field(repr=False)
     barred: str | None
+
+    @property
+    def home_queue_id(self) -> uuid.UUID:
+        """The queue of the endpoint, or of the URL's origin: the attempt may be in the queue of its URL."""
+        return self.endpoint_id or policy.queue(self.account_id, self.url)[0]
 
 
 @dataclass(frozen=True)
@@ -176,28 +185,54 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
         .correlate(WebhookQueue)
         .scalar_subquery()
     )
-    room = sa.case((_PROVEN, policy.QUEUE_LIMIT), else_=1)
+    room = sa.case(
+        (sa.and_(_PROVEN, WebhookQueue.origin_queue_id.is_(None)), policy.QUEUE_LIMIT), else_=1
+    )
     due = _due_of(WebhookQueue.id, transaction).correlate(WebhookQueue)
     held = _held(owner=owner, slow=slow)
     longest_ago = (WebhookQueue.served_at.asc().nulls_first(), WebhookQueue.id)
-    ready = (
+    # The slow URLs of one origin take turns: one of them has an attempt at a time.
+    siblings = _sending_urls()
+    turns = (
         sa.select(
             WebhookQueue.id,
+            WebhookQueue.account_id,
+            WebhookQueue.served_at,
             _PROVEN.label("proven"),
+            sa.func.row_number()
+            .over(
+                partition_by=sa.func.coalesce(WebhookQueue.origin_queue_id, WebhookQueue.id),
+                order_by=longest_ago,
+            )
+            .label("turn"),
+        )
+        .join(busy, busy.c.queue_id == WebhookQueue.id)
+        .where(
+            _SLOW if slow else ~_SLOW,
+            sa.exists(due),
+            sending < room,
+            sa.func.coalesce(WebhookQueue.origin_queue_id, _NONE).not_in(siblings),
+        )
+        .subquery("turns")
+    )
+    waited = (turns.c.served_at.asc().nulls_first(), turns.c.id)
+    ready = (
+        sa.select(
+            turns.c.id,
+            turns.c.proven,
             # Its position among the account's queues, after those that have attempts under way.
             (
                 sa.func.coalesce(held.c.attempts, 0)
                 + sa.func.row_number().over(
-                    partition_by=(WebhookQueue.account_id, _PROVEN), order_by=longest_ago
+                    partition_by=(turns.c.account_id, turns.c.proven), order_by=waited
                 )
             ).label("position"),
         )
-        .join(busy, busy.c.queue_id == WebhookQueue.id)
         .outerjoin(
             held,
-            sa.and_(held.c.account_id == WebhookQueue.account_id, held.c.proven == _PROVEN),
+            sa.and_(held.c.account_id == turns.c.account_id, held.c.proven == turns.c.proven),
         )
-        .where(_SLOW if slow else ~_SLOW, sa.exists(due), sending < room)
+        .where(turns.c.turn == 1)
         .subquery("ready")
     )
     ranked = sa.select(
@@ -228,6 +263,15 @@ def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uu
             )
         )
         .order_by(*longest_ago)
+    )
+
+
+def _sending_urls() -> sa.Select[uuid.UUID | None]:
+    """Return the queues of the origins of which a slow URL has an attempt under way."""
+    return (
+        sa.select(WebhookQueue.origin_queue_id)
+        .join(WebhookAttempt, WebhookAttempt.queue_id == WebhookQueue.id)
+        .where(_SENDING, WebhookQueue.origin_queue_id.is_not(None))
     )
 
 

@@ -8,20 +8,22 @@ A function that changes what an endpoint listens to first fans out what the outb
 """
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from core import errors, ids
+from core import errors, ids, ordered_ids
 from core.database import Database, Transaction
 from jobs.store.outbox import NotificationsDue
 from webhooks import notifications, outbox, policy
 from webhooks.policy import EventType
 from webhooks.tables import WebhookEndpoint, WebhookQueue, WebhookRecovery
 
+#: The health of an endpoint that has not failed.
+_HEALTHY: Final[Mapping[str, Any]] = {"failing_since": None, "last_failed_at": None}
 #: Endpoints of an account: an event makes a delivery for each. Two that are created at once may exceed it by one.
 MOST: Final = 500
 #: Endpoints that an account creates in 24 hours: deleted ones keep their rows, which no quota counts.
@@ -56,8 +58,8 @@ def create(
     Raises:
         core.errors.Conflict: the account has ``most`` endpoints, or has created ``most_a_day`` within 24 hours.
     """
-    endpoint_id = ids.new()
     with database.transaction() as transaction:
+        endpoint_id = ordered_ids.new(transaction)
         existing = sa.select(sa.func.count()).where(
             WebhookEndpoint.account_id == account_id, WebhookEndpoint.deleted_at.is_(None)
         )
@@ -130,6 +132,9 @@ def page(
         statement = statement.where(beyond)
     order = WebhookEndpoint.id.desc() if newest_first else WebhookEndpoint.id.asc()
     with database.reading() as transaction:
+        end = None if newest_first else ordered_ids.bound(transaction)
+        if end is not None:
+            statement = statement.where(WebhookEndpoint.id < end)
         rows = transaction.session.scalars(statement.order_by(order).limit(limit + 1)).all()
         return list(rows[:limit]), len(rows) > limit
 
@@ -158,10 +163,19 @@ def update(
         if changed:
             outbox.fan_out_account(transaction, endpoint.account_id)
             changed["updated_at"] = transaction.now()
+            if "url" in changed:
+                # Another receiver: it is not judged by the failures of the one before.
+                changed |= _HEALTHY
             transaction.update(WebhookEndpoint, WebhookEndpoint.id == endpoint_id, **changed)
         if "url" in changed:
             origin = policy.origin(changed["url"])
-            transaction.update(WebhookQueue, WebhookQueue.id == endpoint_id, origin=origin)
+            transaction.update(
+                WebhookQueue,
+                WebhookQueue.id == endpoint_id,
+                origin=origin,
+                failures=0,
+                delivered_at=None,
+            )
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 
@@ -211,23 +225,21 @@ def rotate(
 def enable(
     database: Database, endpoint_id: uuid.UUID, *, account_id: uuid.UUID | None
 ) -> WebhookEndpoint | None:
-    """Enable an endpoint again, with a clean health record. Attempts that are still due stay as planned."""
+    """Enable an endpoint, with a clean health record, disabled or not. Attempts that are still due stay as planned."""
     with database.transaction() as transaction:
         endpoint = _find(transaction, endpoint_id, account_id, lock=True)
         if endpoint is None:
             return None
+        health = dict(_HEALTHY)
         if endpoint.disabled_at is not None:
             outbox.fan_out_account(transaction, endpoint.account_id)
-            transaction.update(
-                WebhookEndpoint,
-                WebhookEndpoint.id == endpoint_id,
-                disabled_at=None,
-                disabled_reason=None,
-                failing_since=None,
-                last_failed_at=None,
-                updated_at=transaction.now(),
-            )
-            transaction.update(WebhookQueue, WebhookQueue.id == endpoint_id, failures=0)
+            health |= {
+                "disabled_at": None,
+                "disabled_reason": None,
+                "updated_at": transaction.now(),
+            }
+        transaction.update(WebhookEndpoint, WebhookEndpoint.id == endpoint_id, **health)
+        transaction.update(WebhookQueue, WebhookQueue.id == endpoint_id, failures=0)
         return transaction.session.get_one(WebhookEndpoint, endpoint_id, populate_existing=True)
 
 

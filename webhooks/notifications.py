@@ -12,7 +12,7 @@ from typing import Any, Final
 import orjson
 import sqlalchemy as sa
 
-from core import ids
+from core import ids, ordered_ids
 from core.database import Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, table
@@ -130,13 +130,16 @@ def write(transaction: Transaction, notifications: Sequence[Notification]) -> li
     events: list[dict[str, Any]] = []
     deliveries: list[dict[str, Any]] = []
     attempts: list[dict[str, Any]] = []
+    targets = [target for notification in notifications for target in notification.targets]
+    slow = _slow_urls(transaction, targets)
     for notification in notifications:
         event = _event(notification)
         events.append(event)
         for target in notification.targets:
-            delivery = _delivery(event, target)
+            delivery = _delivery(event, target, ordered_ids.new(transaction))
             deliveries.append(delivery)
-            attempts.append(_attempt(delivery, notification.kind))
+            queue_id = slow.get((target.queue_id, target.url), target.queue_id)
+            attempts.append(_attempt(delivery, notification.kind, queue_id))
     if deliveries:
         transaction.execute(sa.insert(table(WebhookNotification)), events)
         transaction.execute(sa.insert(table(WebhookDelivery)), deliveries)
@@ -158,9 +161,11 @@ def _event(notification: Notification) -> dict[str, Any]:
     }
 
 
-def _delivery(event: Mapping[str, Any], target: NotificationTarget) -> dict[str, Any]:
+def _delivery(
+    event: Mapping[str, Any], target: NotificationTarget, delivery_id: uuid.UUID
+) -> dict[str, Any]:
     return {
-        "id": ids.new(),
+        "id": delivery_id,
         "notification_id": event["id"],
         "queue_id": target.queue_id,
         "endpoint_id": target.endpoint_id,
@@ -171,11 +176,11 @@ def _delivery(event: Mapping[str, Any], target: NotificationTarget) -> dict[str,
     }
 
 
-def _attempt(delivery: Mapping[str, Any], kind: AttemptKind) -> dict[str, Any]:
+def _attempt(delivery: Mapping[str, Any], kind: AttemptKind, queue_id: uuid.UUID) -> dict[str, Any]:
     return {
         "id": ids.new(),
         "delivery_id": delivery["id"],
-        "queue_id": delivery["queue_id"],
+        "queue_id": queue_id,
         "number": 1,
         "kind": kind,
         "step": 0,
@@ -192,27 +197,33 @@ def now(transaction: Transaction) -> datetime:
 def attempt_again(
     transaction: Transaction,
     delivery_id: uuid.UUID,
-    queue_id: uuid.UUID,
     *,
     kind: AttemptKind,
     step: int = 0,
     wait: timedelta = timedelta(0),
 ) -> tuple[uuid.UUID, datetime]:
     """Write one more attempt of a delivery; return its id, and when it is due."""
-    number = transaction.scalar(
+    delivery = transaction.execute(
         sa.update(WebhookDelivery)
         .where(WebhookDelivery.id == delivery_id)
         .values(attempt_count=WebhookDelivery.attempt_count + 1)
-        .returning(WebhookDelivery.attempt_count)
-    )
+        .returning(
+            WebhookDelivery.attempt_count,
+            WebhookDelivery.queue_id,
+            WebhookDelivery.endpoint_id,
+            WebhookDelivery.url,
+        )
+    ).one()
+    target = NotificationTarget(delivery.queue_id, delivery.endpoint_id, delivery.url)
+    slow = _slow_urls(transaction, [target])
     attempt_id = ids.new()
     due_at = transaction.scalar(
         sa.insert(WebhookAttempt)
         .values(
             id=attempt_id,
             delivery_id=delivery_id,
-            queue_id=queue_id,
-            number=number,
+            queue_id=slow.get((target.queue_id, target.url), target.queue_id),
+            number=delivery.attempt_count,
             kind=kind,
             step=step,
             state=AttemptState.DUE,
@@ -221,6 +232,27 @@ def attempt_again(
         .returning(WebhookAttempt.due_at)
     )
     return attempt_id, due_at
+
+
+def _slow_urls(
+    transaction: Transaction, targets: Iterable[NotificationTarget]
+) -> dict[tuple[uuid.UUID, str], uuid.UUID]:
+    """Return the queues of those URLs, given with the queue of their origin, that are slow."""
+    own = {
+        (target.queue_id, target.url): policy.url_queue(target.queue_id, target.url)
+        for target in targets
+        if target.endpoint_id is None
+    }
+    if not own:
+        return {}
+    slow = set(
+        transaction.execute(
+            sa.select(WebhookQueue.id).where(
+                WebhookQueue.id.in_(set(own.values())), WebhookQueue.failures >= policy.TRIP
+            )
+        ).scalars()
+    )
+    return {target: queue_id for target, queue_id in own.items() if queue_id in slow}
 
 
 def open_queues(

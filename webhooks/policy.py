@@ -41,7 +41,10 @@ class DeliveryStatus(enum.StrEnum):
 
 
 class AttemptKind(enum.StrEnum):
-    """Why an attempt is made. Only automatic ones affect the health of an endpoint and advance the schedule."""
+    """Why an attempt is made. Only automatic ones advance the schedule and count as failures of a receiver.
+
+    One of any kind that is delivered proves that the receiver works.
+    """
 
     AUTOMATIC = "automatic"
     MANUAL = "manual"
@@ -201,6 +204,16 @@ def queue(account_id: uuid.UUID, url: str) -> tuple[uuid.UUID, str]:
     """Return the id of the queue of a job's own URL, and its origin. All URLs of an account and an origin share one."""
     name = origin(url)
     return uuid.uuid5(account_id, name), name
+
+
+def url_queue(origin_queue_id: uuid.UUID, url: str) -> uuid.UUID:
+    """Return the id of the queue of one URL of an origin, whatever its query, which has one after a failure."""
+    return uuid.uuid5(origin_queue_id, without_query(url))
+
+
+def without_query(url: str) -> str:
+    """Return ``url`` without its query and fragment, which may differ from job to job."""
+    return url.partition("#")[0].partition("?")[0]
 
 
 def origin(url: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.orm import defer
 
+from core import ordered_ids
 from core.database import Database
 from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
 from webhooks.tables import (
@@ -153,6 +154,9 @@ def _page(
         )
     )
     with database.reading() as transaction:
+        end = None if newest_first else ordered_ids.bound(transaction)
+        if end is not None:
+            page = page.where(delivery_id < end)
         rows = transaction.execute(page.limit(limit + 1)).all()
         listed = [row.WebhookDelivery.id for row in rows[:limit]]
         attempts: dict[uuid.UUID, list[WebhookAttempt]] = {}

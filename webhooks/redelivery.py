@@ -1,7 +1,8 @@
 """Attempts that users request: resend one, recover all that failed, send a test.
 
-They do not advance the schedule, go to disabled endpoints, too, and do not affect the health of an endpoint. A resend
-has the same ``webhook-id``. Each function writes attempts and wakes the delivery process, which sends them.
+They do not advance the schedule, go to disabled endpoints, too, and do not count as failures of the receiver. One that
+is delivered proves that it works. A resend has the same ``webhook-id``. Each function writes attempts and wakes the
+delivery process, which sends them.
 """
 
 import uuid
@@ -179,7 +180,7 @@ def _attempt_again(
 ) -> list[uuid.UUID]:
     """Insert an attempt of each delivery, due now; return their ids."""
     attempt_ids = [
-        notifications.attempt_again(transaction, delivery.id, delivery.queue_id, kind=kind)[0]
+        notifications.attempt_again(transaction, delivery.id, kind=kind)[0]
         for delivery in deliveries
     ]
     if attempt_ids:

@@ -16,15 +16,20 @@ import structlog
 
 from core import errors, failpoints, ids
 from core.database import Database, DatabaseUnavailable, until_available
-from net.client import GuardedClient, GuardedClientError
+from net.client import PROXY_FAILED, GuardedClient, GuardedClientError
 from webhooks import attempts, claims, policy
 from webhooks.policy import AttemptOutcome
 from webhooks.signer import SecretSigner
 
 _log = structlog.get_logger(__name__)
 
-#: The wait before another attempt when an operator must fix the vault.
+#: The wait before another attempt when an operator must fix the vault or the proxy.
 _PUT_OFF = timedelta(minutes=1)
+#: What an attempt notes about a response whose head was whole and whose body was not.
+_BROKEN = {
+    "timed_out": "The body of the response did not end in time.",
+    "answer_broken": "The body of the response is malformed or ended early.",
+}
 
 
 class Sender:
@@ -77,7 +82,14 @@ class Sender:
                 if isinstance(error, errors.SettingsError):
                     self._put_off(claim)
                 return
-            self._write(claim, self._attempt(claim, headers))
+            try:
+                result = self._attempt(claim, headers)
+            except GuardedClientError as error:
+                # The same: the operator's proxy does not work.
+                _log.error("delivery_not_sent", reason=error.detail or error.reason)
+                self._put_off(claim)
+                return
+            self._write(claim, result)
 
     def _put_off(self, claim: claims.DeliveryClaim) -> None:
         try:
@@ -88,6 +100,7 @@ class Sender:
     def _attempt(
         self, claim: claims.DeliveryClaim, headers: Mapping[str, str]
     ) -> attempts.AttemptResult:
+        """Send a message; return the result. Raises :class:`GuardedClientError` if our own proxy does not work."""
         failpoints.hit("deliver", "post")
         began = time.monotonic()
         try:
@@ -99,9 +112,12 @@ class Sender:
                 party=claim.account_id,
             )
         except GuardedClientError as error:
+            if error.reason == PROXY_FAILED:
+                raise
             return attempts.AttemptResult(
                 AttemptOutcome.FAILED,
                 error_code=error.reason,
+                error_detail=error.detail,
                 headers=headers,
                 seconds=time.monotonic() - began,
                 address=error.address,
@@ -113,6 +129,7 @@ class Sender:
         return attempts.AttemptResult(
             outcome,
             error_code=code,
+            error_detail=reply.broken and _BROKEN[reply.broken],
             headers=headers,
             status_code=reply.status,
             response_body=stored,

@@ -73,7 +73,10 @@ class SigningKey(Record):
 
 
 class WebhookQueue(Record):
-    """A queue of attempts: one for each endpoint (with its id), one for each origin of an account's job URLs."""
+    """A queue of attempts: one for each endpoint (with its id), one for each origin of an account's job URLs.
+
+    A job's URL that failed has a queue of its own, which counts its failures and, once it is slow, holds its attempts.
+    """
 
     __tablename__ = "webhook_queues"
 
@@ -81,7 +84,9 @@ class WebhookQueue(Record):
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
     #: Scheme, host and port, the only part of a URL that is shown.
     origin: Mapped[str]
-    #: Automatic attempts in a row that failed.
+    #: Of the queue of one URL: the queue of its origin.
+    origin_queue_id: Mapped[uuid.UUID | None]
+    #: Automatic attempts in a row that failed. The queue of an origin is never slow: its URLs are judged each alone.
     failures: Mapped[int]
     #: When its receiver last accepted a message; before the first one it has one attempt at a time.
     delivered_at: Mapped[datetime | None]
@@ -180,6 +185,8 @@ class WebhookAttempt(Record):
     #: Up to 16 KiB of the response.
     response_body: Mapped[bytes | None]
     error_code: Mapped[str | None]
+    #: A sentence about the cause: which part of a certificate is not valid, how far a response came.
+    error_detail: Mapped[str | None]
     #: From the connect to the end of the response.
     seconds: Mapped[float | None]
     #: The address that the receiver's name resolved to.

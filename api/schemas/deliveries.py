@@ -70,6 +70,10 @@ class DeliveryAttempt(ResponseModel):
         description="`no_public_address`: the receiver's name does not resolve to a public address. "
         "Keys that see all accounts get the cause instead."
     )
+    error_detail: str | None = Field(
+        description="The cause in a sentence, where there is more to say: which part of the certificate is not valid, "
+        "how the body of a response broke. A response counts by its status once its head is whole."
+    )
     seconds: float | None = Field(
         description="From the connect to the end of the response. Null without a connection."
     )

@@ -22,6 +22,14 @@ MAX_KEY_CHARS = 255
 MAX_METADATA_PAIRS = 16
 MAX_URL_CHARS = 2048
 
+#: The parameter that reverses a list, with what a client of `asc` may rely on.
+ORDER = (
+    "Newest or oldest first. With `asc`, a page ends before what is being created at that moment, so a client that "
+    "asks again and again with the last `last_id` that it got sees everything. An empty page has no `last_id`: keep "
+    "the one before it. A filter applies at the time of the page: what matches it only later, behind `after`, is not "
+    "shown."
+)
+
 _DURATION = re.compile(r"([0-9]{1,7})(s|m|h|d)?", re.ASCII)
 _UNITS = {None: 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNIX = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?", re.ASCII)

@@ -30,7 +30,7 @@ class JobsQuery(ParameterModel):
     )
     after: str | None = Field(default=None, description="The `last_id` of the previous page.")
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number of jobs on a page.")
-    order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
+    order: Literal["desc", "asc"] = Field(default="desc", description=fields.ORDER)
     status: list[Literal["queued", "running", "succeeded", "failed", "cancelled"]] = Field(
         default=[], max_length=16, description="Any of these; may be given several times."
     )

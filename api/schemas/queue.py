@@ -24,6 +24,7 @@ class QueueEngine(ResponseModel):
     )
     version: str | None
     window: int | None = Field(description="Maximum number of concurrent generations.")
+    reason: str | None = Field(description="Why the engine is away; null while it is not.")
 
 
 class QueueWorker(ResponseModel):

@@ -81,7 +81,7 @@ class EndpointsQuery(ParameterModel):
 
     after: str | None = Field(default=None, description="The `last_id` of the previous page.")
     limit: int = Field(default=20, ge=1, le=100, description="Endpoints per page.")
-    order: Literal["desc", "asc"] = Field(default="desc", description="Newest or oldest first.")
+    order: Literal["desc", "asc"] = Field(default="desc", description=fields.ORDER)
 
 
 class Endpoint(ResponseModel):

@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
 
+import structlog
+
 from api.serving import current
 from api.serving.shares import Share
 from api.submission.parsing import ImageLink, SubmittedImage
@@ -21,7 +23,9 @@ from core import errors
 from core.settings import Settings
 from core.shares import Shares
 from core.spool import SpooledFile
-from net.client import NO_PUBLIC_ADDRESS, GuardedClient, GuardedClientError
+from net.client import NO_PUBLIC_ADDRESS, PROXY_FAILED, GuardedClient, GuardedClientError
+
+_log = structlog.get_logger(__name__)
 
 #: Maximum number of requests that download at once.
 _AT_ONCE = 8
@@ -43,6 +47,10 @@ _FAULTS = {
     "timed_out": ("failed_to_download_image", "The image did not arrive in time."),
     "answer_broken": ("failed_to_download_image", "The response of the server ended early."),
     "redirected_too_often": ("failed_to_download_image", "This URL redirects too often."),
+    "proxy_refused": (
+        "failed_to_download_image",
+        "The operator's proxy does not permit the server of this URL.",
+    ),
 }
 _TOO_LARGE = "image_file_too_large"
 _FAILED = "failed_to_download_image"
@@ -210,8 +218,14 @@ class Downloads:
                 count=memory.take,
             )
         except GuardedClientError as error:
+            if error.reason == PROXY_FAILED:
+                _log.error("image_not_downloaded", reason=error.detail)
+                raise errors.Unavailable(
+                    "The operator's proxy for image URLs does not work.",
+                    retry_after=_RETRY_SECONDS,
+                ) from error
             code, sentence = _FAULTS[error.disclosed]
-            return errors.Fault(image.pointer, sentence, code)
+            return errors.Fault(image.pointer, error.detail or sentence, code)
         if reply.status != HTTPStatus.OK:
             sentence = f"The server of this URL must answer with status 200; it answered with {reply.status}."
             return errors.Fault(image.pointer, sentence, _FAILED)

@@ -7,22 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cli import client, output
+from cli import output
 from cli.engine_plan import plan
 from cli.engine_plan.command import Plan
 from cli.environments import build
 from cli.environments import engine as environment
 from core import errors, profiles
 from core.settings import Settings
+from worker.engines import pool
 
 TINY: Final = "tiny"
 SCRIPTED: Final = "scripted"
 SCRIPTED_URL: Final = "scripted:"
 
-_PROBE_SECONDS: Final = 3.0
 #: Seconds between two messages that an engine is not ready.
 _REPORT_SECONDS: Final = 10.0
-_OK: Final = 200
 
 
 @dataclass(frozen=True)
@@ -106,20 +105,34 @@ def _model(urls: tuple[str, ...], settings: Settings) -> str:
 
 def served_model(url: str, settings: Settings) -> str | None:
     """Return the name of the model that the engine at ``url`` serves, or None if it does not respond."""
-    _, body = client.probe(f"{url}/v1/models", seconds=_PROBE_SECONDS, bearer=_bearer(settings))
-    models = body.get("data")
-    return str(models[0]["id"]) if isinstance(models, list) and models else None
+    facts = pool.check_url(url, settings).facts
+    return None if facts is None else facts.model
 
 
 class Readiness:
-    """Checks whether the engines are ready, and reports each one once."""
+    """Checks whether the engines are ready, and reports each one once.
 
-    def __init__(self, engines: EngineProcesses, settings: Settings) -> None:
+    Args:
+        engines: the engines.
+        settings: their keys and time limits.
+        report_seconds: between two messages that an engine is not ready.
+    """
+
+    def __init__(
+        self,
+        engines: EngineProcesses,
+        settings: Settings,
+        *,
+        report_seconds: float = _REPORT_SECONDS,
+    ) -> None:
+        self._report_seconds = report_seconds
         self._engines = engines
         self._settings = settings
         self._waiting = list(engines.urls)
         self._started_at = time.monotonic()
         self._reported_at = self._started_at
+        #: Why the last engine that was checked is not ready.
+        self._reason = ""
 
     @property
     def any_ready(self) -> bool:
@@ -137,23 +150,22 @@ class Readiness:
             if url.startswith(SCRIPTED_URL):
                 self._waiting.remove(url)
                 output.event("engine ready", "scripted: generates answers without a model")
-            elif self._healthy(url):
+            elif self._available(url):
                 self._waiting.remove(url)
                 name = self._engines.model
                 output.event("engine ready", f"{name} at {url} after {self._elapsed():.0f} s")
-        if self._waiting and time.monotonic() - self._reported_at > _REPORT_SECONDS:
+        if self._waiting and time.monotonic() - self._reported_at > self._report_seconds:
             self._reported_at = time.monotonic()
-            output.event("engine", f"not ready after {self._elapsed():.0f} s; jobs wait for it")
+            output.event(
+                "engine",
+                f"not ready after {self._elapsed():.0f} s: {self._reason} Jobs wait for it",
+            )
 
-    def _healthy(self, url: str) -> bool:
-        status, _ = client.probe(
-            f"{url}/health", seconds=_PROBE_SECONDS, bearer=_bearer(self._settings)
-        )
-        return status == _OK
+    def _available(self, url: str) -> bool:
+        """Whether a worker would send streams to the engine."""
+        checked = pool.check_url(url, self._settings)
+        self._reason = output.inline(checked.reason)
+        return checked.facts is not None
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._started_at
-
-
-def _bearer(settings: Settings) -> str | None:
-    return settings.engine_api_key.get_secret_value() if settings.engine_api_key else None

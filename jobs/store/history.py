@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from core import ordered_ids
 from core.database import Database, Transaction
 from jobs import filters
 from jobs.lifecycle import Status
@@ -149,8 +150,9 @@ def page(
 ) -> tuple[list[JobView], bool]:
     """Return up to ``limit`` jobs beyond ``after`` and whether there are more; five queries, and one per phrase.
 
-    The page has fewer jobs if they would exceed :data:`MAX_PAGE_CHARS` together, but always one if there is one. With
-    any filter besides the account the call is a search and takes a share of the searches.
+    From the oldest to the newest, the page ends before a job whose submission is under way, so that no job appears
+    before ``after`` later. The page has fewer jobs if they would exceed :data:`MAX_PAGE_CHARS` together, but always one
+    if there is one. With any filter besides the account the call is a search and takes a share of the searches.
 
     Raises:
         core.errors.Overloaded: the limit of concurrent searches is reached, and none ended in time.
@@ -159,6 +161,9 @@ def page(
     opened = database.searching(requested.account_id) if requested.given else database.reading()
     with opened as transaction:
         statement = sa.select(Job).where(*_conditions(requested, transaction))
+        end = None if newest_first else ordered_ids.bound(transaction)
+        if end is not None:
+            statement = statement.where(Job.id < end)
         if after is not None:
             statement = statement.where(Job.id < after if newest_first else Job.id > after)
         order = Job.id.desc() if newest_first else Job.id.asc()

@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from core import errors, ids
+from core import errors, ordered_ids
 from core.database import Database, LockTimeout, Now, Seconds, Transaction
 from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
@@ -156,7 +156,7 @@ def _insert(
     transaction: Transaction, submission: Submission
 ) -> tuple[Job, tuple[submitted_images.ImageView, ...]]:
     """Insert the job of ``submission``, then its followers; return the job and its images."""
-    job_id = ids.new()
+    job_id = ordered_ids.new(transaction)
     group_id = None if submission.followers is None else job_id
     # The key comes first: a second request with the same key waits here, before it locks an image.
     keyed = {"idempotency_key": submission.idempotency_key, "fingerprint": submission.fingerprint}
@@ -171,7 +171,7 @@ def _insert(
         _insert_job(
             transaction,
             submission,
-            id=ids.new(),
+            id=ordered_ids.new(transaction),
             group_id=group_id,
             question=follower.question,
             options=dict(follower.options),

@@ -21,6 +21,7 @@ class EngineState:
         model: the model that it serves; None while it is away, as the next two.
         version: the engine's version.
         window: generations that it runs at once.
+        reason: why it is away.
     """
 
     url: str
@@ -28,6 +29,7 @@ class EngineState:
     model: str | None = None
     version: str | None = None
     window: int | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import http.server
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -19,6 +20,8 @@ from jobs.records import Job
 from tests import factories
 from tests.api import image_files
 from tests.api.conftest import Caller, Json
+from tests.certificates import Authority, serving
+from tests.connect_proxy import ConnectProxy, proxying
 from tests.e2e.stack import eventually
 from tests.fakes import RecordingWakeup
 
@@ -328,3 +331,52 @@ def test_an_account_that_fetches_much_leaves_room_to_others(
 
     assert answers == [202] * 6
     assert others == [202] * 2
+
+
+class TestProxy:
+    """Images through the operator's proxy."""
+
+    @pytest.fixture
+    def proxy(self) -> Iterator[ConnectProxy]:
+        with proxying() as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def settings(self, settings: Settings, proxy: ConnectProxy) -> Settings:
+        url = f"http://127.0.0.1:{proxy.port}"
+        # The hosts of the other tests' settings are allowed here, too.
+        return settings.model_copy(update={"outbound_proxy": url, "image_url_seconds": 20.0})
+
+    def test_an_image_comes_through_the_proxy(
+        self, caller: Caller, site: Site, proxy: ConnectProxy
+    ) -> None:
+        assert ask(caller, site.url)[0] == 202
+        assert proxy.targets == [site.url.split("/")[2]]
+
+    def test_a_proxy_that_does_not_work_is_not_the_requests_fault(
+        self, caller: Caller, site: Site, proxy: ConnectProxy, database: Database
+    ) -> None:
+        proxy.answer = b"HTTP/1.1 407 No\r\n\r\n"
+        status, reported = ask(caller, site.url)
+        assert (status, jobs(database)) == (503, 0)
+        assert "proxy" in reported["detail"]
+
+        proxy.answer = b"HTTP/1.1 403 No\r\n\r\n"
+        status, reported = ask(caller, site.url)
+        assert status == 422
+        assert codes(reported) == {"#/images/0/url": "failed_to_download_image"}
+
+
+@pytest.mark.parametrize("seconds", [20.0])
+def test_an_invalid_certificate_is_described(
+    caller: Caller, tmp_path: Path, seconds: float
+) -> None:
+    del seconds
+    certificate = Authority.make(tmp_path).issue("elsewhere.example", self_signed=True)
+    with serving(certificate) as port:
+        status, reported = ask(caller, f"https://127.0.0.1:{port}/a.png")
+
+    assert status == 422
+    [fault] = reported["errors"]
+    assert fault["code"] == "failed_to_download_image"
+    assert fault["detail"] == "The certificate of the server is self-signed, and not trusted."

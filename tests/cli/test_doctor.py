@@ -11,6 +11,7 @@ from core.database import Database
 from jobs.store import submission, workers
 from tests import databases, factories, webhooks
 from tests.cli.commands import local
+from tests.connect_proxy import proxying
 from webhooks.policy import Webhook
 
 ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
@@ -43,6 +44,19 @@ def test_without_configured_engines_the_doctor_shows_those_of_the_workers(
     assert "tiny-qvq: 8 streams" in diagnoses["engine http://127.0.0.1:4711"]["detail"]
     assert diagnoses["engine http://127.0.0.1:4712"]["verdict"] == "warning"
     assert "engine http://127.0.0.1:30000" not in diagnoses
+
+
+def test_the_doctor_checks_the_outbound_proxy(tmp_path: Path) -> None:
+    def diagnosis(port: int) -> dict[str, str]:
+        url = f"http://user:geheim@127.0.0.1:{port}"
+        _, printed = local(tmp_path, "doctor", **ENGINELESS, LONGLOOK_OUTBOUND_PROXY=url)
+        assert "geheim" not in printed
+        [entry] = [one for one in json.loads(printed) if one["check"] == "outbound proxy"]
+        return dict(entry)
+
+    with proxying() as proxy:
+        assert diagnosis(proxy.port)["verdict"] == "ok"
+    assert diagnosis(proxy.port)["verdict"] == "warning"
 
 
 def test_the_doctor_warns_of_notifications_that_no_process_sends(tmp_path: Path) -> None:

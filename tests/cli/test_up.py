@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import socket
 import sys
 from pathlib import Path
@@ -17,8 +18,17 @@ from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
 from jobs.store import accounts
+from tests.cli.commands import local
 from tests.cli.fake_api import Canned, serving
+from worker.engines import pool
 
+#: What the workers ask an engine for.
+SERVER_INFO = {
+    "served_model_name": "qvq-72b-preview",
+    "version": "1",
+    "max_running_requests": 8,
+    "context_length": 4096,
+}
 BOOTSTRAP = "ll_" + "b" * 43
 
 
@@ -59,9 +69,7 @@ def test_an_invalid_engine_is_an_error(requested: str) -> None:
 
 
 def test_an_unset_model_is_requested_from_the_engine() -> None:
-    with serving(
-        {"GET /v1/models": [Canned(200, {"data": [{"id": "qvq-72b-preview"}]})]}
-    ) as engine:
+    with serving({"GET /server_info": [Canned(200, SERVER_INFO)]}) as engine:
         requested = f"{engine.url},{engine.url}/"
         from_engine = engines.choose(requested, Settings.read({}))
         from_settings = engines.choose(requested, Settings.read({}, model="mine"))
@@ -79,7 +87,7 @@ def test_engines_that_do_not_respond_cause_only_a_warning(
 
 
 def test_each_engine_is_reported_ready_once(capsys: pytest.CaptureFixture[str]) -> None:
-    answers = {"GET /health": [Canned(503), Canned(200)]}
+    answers = {"GET /server_info": [Canned(503), Canned(200, SERVER_INFO)]}
     with serving(answers) as engine:
         chosen = engines.EngineProcesses(
             urls=(engine.url, "scripted:", "scripted:?window=8"), model="tiny-qvq"
@@ -93,6 +101,38 @@ def test_each_engine_is_reported_ready_once(capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert printed.count("engine ready") == 3
     assert f"tiny-qvq at {engine.url}" in printed
+
+
+def test_an_engine_is_ready_only_if_the_workers_use_it_and_all_say_why_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Another server than SGLang: healthy, and without the facts that the workers need.
+    answers = {
+        "GET /health": [Canned(200)],
+        "GET /server_info": [Canned(200, {"name": "another"})],
+        "GET /v1/models": [Canned(200, {"data": [{"id": "tiny-qvq"}]})],
+    }
+    with serving(answers) as engine:
+        settings = Settings.read({}, engine_urls=engine.url)
+        chosen = engines.EngineProcesses(urls=(engine.url,), model="tiny-qvq")
+        readiness = engines.Readiness(chosen, settings, report_seconds=0)
+        readiness.check()
+        workers_pool = pool.build(settings, settings.profile)
+        workers_pool.refresh()
+        [state] = workers_pool.states() or ()
+        workers_pool.close()
+        _, printed = local(tmp_path, "doctor", LONGLOOK_ENGINE_URLS=engine.url)
+
+    assert not readiness.any_ready
+    assert (state.state, state.reason) == (
+        "away",
+        "The engine does not report its state in SGLang's format.",
+    )
+    assert str(state.reason) in capsys.readouterr().out
+    [diagnosis] = [
+        entry for entry in json.loads(printed) if entry["check"] == f"engine {engine.url}"
+    ]
+    assert (diagnosis["verdict"], diagnosis["detail"]) == ("missing", f"away: {state.reason}")
 
 
 def test_programs_get_effective_settings_without_the_supervisors_secrets() -> None:

@@ -150,3 +150,17 @@ def test_closing_twice_and_after_the_end_is_harmless(connect: Connect) -> None:
 
         assert asking.text(asking.read(client, asking.ask())) == "two", "its connection is not cut"
         assert peer.connections == 1
+
+
+def test_a_connection_over_which_the_engine_failed_is_not_used_again(connect: Connect) -> None:
+    # An address can lead to several servers, one of which is starting.
+    with RawPeer(
+        raw_peer.holding(raw_peer.status(503), raw_peer.whole(b"never")),
+        raw_peer.answering(raw_peer.whole(b"one")),
+    ) as peer:
+        client = connect(peer.url)
+
+        with pytest.raises(errors.EngineUnavailable):
+            asking.read(client, asking.ask())
+        assert asking.text(asking.read(client, asking.ask())) == "one"
+        assert peer.connections == 2

@@ -17,6 +17,7 @@ from tests.engines.quiet_engine import Quiet, Watch, drain, made
 from worker.engines import pool
 from worker.engines.pool import EnginePool
 from worker.engines.sglang.client import SGLang
+from worker.engines.watchdog import WatchedEngine
 
 FULL = errors.EngineBusy("full")
 
@@ -103,6 +104,26 @@ def test_an_engine_out_of_reach_gives_no_permits_until_it_is_back() -> None:
     engines.refresh()
 
     assert {permit.engine.url for permit in drain(engines)} == {"away"}
+
+
+def test_an_engine_whose_streams_get_tokens_is_not_away_though_it_is_slow_to_report() -> None:
+    busy = Quiet("busy")
+    engines = EnginePool([busy], silent_seconds=60)
+    engines.refresh()
+    slot = engines.acquire()
+    assert slot is not None
+    assert isinstance(slot.engine, WatchedEngine)
+
+    busy.window = None
+    slot.engine.woken()
+    engines.refresh()
+    assert engines.acquire() is not None
+
+    quiet = EnginePool([busy], silent_seconds=60)
+    quiet.refresh()
+    assert quiet.acquire() is None
+    engines.close()
+    quiet.close()
 
 
 @given(

@@ -140,6 +140,21 @@ def test_a_session_that_cannot_write_is_replaced(
         database.check()
 
 
+def test_a_check_replaces_sessions_that_cannot_write(
+    url: sa.URL, postgres_server: postgres.Server
+) -> None:
+    configure(postgres_server, url, "SET default_transaction_read_only = on")
+    with opened(url.update_query_dict({"target_session_attrs": "any"})) as database:
+        database.ping()
+        configure(postgres_server, url, "RESET default_transaction_read_only")
+
+        # Nothing but readiness may use this database for hours.
+        database.check()
+        with database.reading() as transaction:
+            read_only = sa.func.current_setting("transaction_read_only")
+            assert transaction.execute(sa.select(read_only)).scalar_one() == "off"
+
+
 def test_a_server_that_cannot_write_is_unavailable(
     url: sa.URL, postgres_server: postgres.Server
 ) -> None:

@@ -20,6 +20,7 @@ SECRETS = {
     "LONGLOOK_DATABASE_URL": "postgresql://longlook:geheim-6@db/longlook",
     "LONGLOOK_REDIS_URL": "redis://:geheim-7@redis/0",
     "LONGLOOK_ENGINE_URLS": "http://user:geheim-8@engine",
+    "LONGLOOK_OUTBOUND_PROXY": "http://user:geheim-9@proxy:3128",
 }
 
 

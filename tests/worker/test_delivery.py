@@ -5,18 +5,21 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import sqlalchemy as sa
 
 from core.database import Database
+from core.settings import Settings
 from core.vault import Vault
 from jobs.store import storage, submission
 from jobs.store.purge import Periods
-from net.client import GuardedClient
+from net.client import GuardedClient, Reply
 from tests import factories, webhooks
 from tests.databases import Age
 from tests.e2e.stack import eventually
@@ -24,6 +27,7 @@ from tests.receivers import Receiver, receiving
 from webhooks import attempts, endpoints, policy, redelivery, sender
 from webhooks.dispatcher import Dispatcher
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus, Webhook
+from webhooks.runtime import DeliveryRuntime
 from webhooks.sender import Sender
 from webhooks.signer import SecretSigner
 from webhooks.tables import WebhookAttempt
@@ -50,6 +54,25 @@ def account_id(database: Database) -> uuid.UUID:
 def receiver() -> Iterator[Receiver]:
     with receiving() as receiver:
         yield receiver
+
+
+class NotingClient(GuardedClient):
+    """Notes how long each request may take."""
+
+    seconds: ClassVar[list[float]] = []
+
+    def post(
+        self,
+        url: str,
+        *,
+        body: bytes,
+        headers: Mapping[str, str],
+        seconds: float,
+        cap: int = 16 * 1024,
+        party: Hashable = None,
+    ) -> Reply:
+        self.seconds.append(seconds)
+        return super().post(url, body=body, headers=headers, seconds=seconds, cap=cap, party=party)
 
 
 def make_sender(
@@ -359,3 +382,29 @@ def test_a_drained_dispatcher_finishes_what_it_sends_and_starts_nothing(
         AttemptState.ENDED,
         AttemptState.DUE,
     ]
+
+
+def test_a_slow_receiver_that_failed_has_the_whole_timeout(
+    database: Database, account_id: uuid.UUID, receiver: Receiver, tmp_path: Path
+) -> None:
+    webhooks.make_endpoint(database, account_id, url=receiver.url, event_types=["job.cancelled"])
+    webhooks.record(database, account_id, times=policy.TRIP + 1)
+    for _ in range(policy.TRIP):
+        webhooks.try_once(database, webhooks.DOWN)
+    receiver.held.clear()
+    url = database.url.render_as_string(hide_password=False)
+    settings = Settings.read({}, home=tmp_path, database_url=url, webhook_seconds=47)
+    egress = NotingClient(["127.0.0.0/8"])
+    egress.seconds.clear()
+    runtime = DeliveryRuntime(settings, vault=webhooks.VAULT, egress=egress)
+
+    runtime.dispatcher.start()
+    assert eventually(lambda: len(receiver.got) == 1)
+    # It answers only now, and no clock has cut it.
+    receiver.held.set()
+    assert eventually(lambda: delivered(database) == 1)
+
+    runtime.dispatcher.stop()
+    runtime.database.close()
+    egress.close()
+    assert set(egress.seconds) == {47.0}

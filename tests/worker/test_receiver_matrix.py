@@ -11,14 +11,17 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from core.database import Database
+from core.outbound_proxy import OutboundProxy
 from net.client import GuardedClient
 from tests import certificates, databases, factories, webhooks
 from tests.certificates import Authority
+from tests.connect_proxy import proxying
 from tests.databases import Age
 from tests.receivers import answering, receiving
 from webhooks import policy
@@ -32,6 +35,11 @@ SHORT, LONG = 0.6, 30.0
 HALF = b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf"
 #: What fifty million zeros are, compressed.
 BOMB = gzip.compress(bytes(50_000_000))
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n\r\n"
+BROKEN = "The body of the response is malformed or ended early."
+LATE = "The body of the response did not end in time."
+YESTERDAY, TOMORROW = (f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%d}" for days in (-1, 1))
 DRIP = b"HTTP/1.1 200 OK\r\ncontent-length: 16000\r\n\r\n"
 
 Place = Callable[[Authority], AbstractContextManager[str]]
@@ -49,13 +57,17 @@ def web(
 
 @contextlib.contextmanager
 def tls(
-    authority: Authority, *, host: str = "localhost", days: int = 30, trusted: bool = True
+    authority: Authority,
+    *,
+    host: str = "localhost",
+    trusted: bool = True,
+    **facts: Any,  # noqa: ANN401 - of the certificate
 ) -> Iterator[str]:
     if not trusted:
         folder = authority.folder / "others"
         folder.mkdir(exist_ok=True)
         authority = Authority.make(folder)
-    with certificates.serving(authority.issue(host, days=days)) as port:
+    with certificates.serving(authority.issue(host, **facts)) as port:
         yield f"https://localhost:{port}/"
 
 
@@ -81,11 +93,14 @@ class Case:
     place: Place
     code: str | None
     status: int | None = None
-    answer: int = 0
+    #: Bytes of the body that are stored; None: some, the clock decides.
+    answer: int | None = 0
     allow: tuple[str, ...] = LOOPBACK
     #: Seconds until the next attempt, at least and at most; None: there is none.
     wait: tuple[float, float] | None = (4.0, 6.0)
     seconds: float = LONG
+    #: What the row says besides the code.
+    detail: str | None = None
 
 
 CASES = {
@@ -106,14 +121,92 @@ CASES = {
         lambda _: answering(b"", drip=True), "timed_out", seconds=SHORT
     ),
     "refused": Case(lambda _: contextlib.nullcontext("http://127.0.0.1:9/"), "unreachable"),
-    "half an answer": Case(lambda _: answering(HALF), "answer_broken"),
-    "reset": Case(lambda _: answering(HALF, reset=True), "answer_broken"),
-    "drip": Case(lambda _: answering(DRIP, drip=True), "timed_out", seconds=SHORT),
+    # A head that is whole counts, whatever becomes of the body.
+    "half an answer": Case(lambda _: answering(HALF), None, 200, 4, wait=None, detail=BROKEN),
+    "chunks without an end": Case(
+        lambda _: answering(CHUNKED + b"4\r\nhalf\r\n"), None, 200, 4, wait=None, detail=BROKEN
+    ),
+    "chunks of no size": Case(
+        lambda _: answering(CHUNKED + b"4\r\nhalf\r\nxyz\r\n"),
+        None,
+        200,
+        4,
+        wait=None,
+        detail=BROKEN,
+    ),
+    "a body that never comes": Case(
+        lambda _: answering(HEAD + b"content-length: 100\r\n\r\n", hold=True),
+        None,
+        200,
+        wait=None,
+        seconds=SHORT,
+        detail=LATE,
+    ),
+    "a body without a length and an end": Case(
+        lambda _: answering(HEAD + b"\r\nhalf", hold=True),
+        None,
+        200,
+        4,
+        wait=None,
+        seconds=SHORT,
+        detail=LATE,
+    ),
+    "one length twice": Case(
+        lambda _: answering(HEAD + b"content-length: 2, 2\r\n\r\nok", hold=True),
+        None,
+        200,
+        2,
+        wait=None,
+    ),
+    "two lengths": Case(
+        lambda _: answering(HEAD + b"content-length: 2, 3\r\n\r\nok"), None, 200, 2, wait=None
+    ),
+    "300 headers": Case(
+        lambda _: answering(HEAD + b"x-a: b\r\n" * 300 + b"\r\nok"), None, 200, 2, wait=None
+    ),
+    "drip": Case(
+        lambda _: answering(DRIP + b"x", drip=True),
+        None,
+        200,
+        None,
+        wait=None,
+        seconds=SHORT,
+        detail=LATE,
+    ),
+    "half a refusal": Case(
+        lambda _: answering(HALF.replace(b"200 OK", b"500 No")), "refused", 500, 4, detail=BROKEN
+    ),
+    "half a head": Case(lambda _: answering(HEAD + b"content-length: 2\r\n"), "answer_broken"),
+    "a head without an end": Case(
+        lambda _: answering(HEAD + b"x-a: b\r\n" * 40_000), "answer_broken"
+    ),
     "good certificate": Case(tls, None, 204, wait=None),
-    "expired": Case(lambda authority: tls(authority, days=-1), "tls_failed"),
-    "another's name": Case(lambda authority: tls(authority, host="a.example"), "tls_failed"),
-    "another's authority": Case(lambda authority: tls(authority, trusted=False), "tls_failed"),
-    "no TLS": Case(plain, "tls_failed"),
+    "expired": Case(
+        lambda authority: tls(authority, days=-1),
+        "tls_failed",
+        detail=f"The certificate of the server expired on {YESTERDAY}",
+    ),
+    "not yet valid": Case(
+        lambda authority: tls(authority, age=-1),
+        "tls_failed",
+        detail=f"The certificate of the server is not valid before {TOMORROW}",
+    ),
+    "another's name": Case(
+        lambda authority: tls(authority, host="a.example", names=("b.example",)),
+        "tls_failed",
+        detail="The certificate of the server is not for localhost: it is for a.example, b.example.",
+    ),
+    "another's authority": Case(
+        lambda authority: tls(authority, trusted=False),
+        "tls_failed",
+        detail="The authority that issued the certificate of the server (CN=tests) is not trusted",
+    ),
+    "its own authority": Case(
+        lambda authority: tls(authority, self_signed=True),
+        "tls_failed",
+        detail="The certificate of the server is self-signed, and not trusted.",
+    ),
+    "no TLS": Case(plain, "tls_failed", detail="The server does not speak TLS on this port."),
     "no such name": Case(
         lambda _: contextlib.nullcontext("https://name.invalid/"), "name_not_resolved"
     ),
@@ -168,10 +261,18 @@ def test_a_receiver_ends_as_promised_with_its_row(
     delivered = case.code is None
     assert first.outcome is (AttemptOutcome.DELIVERED if delivered else AttemptOutcome.FAILED)
     assert (first.error_code, first.status_code) == (case.code, case.status)
-    assert len(first.response_body or b"") == case.answer <= policy.RESPONSE_BYTES
+    if case.answer is None:
+        assert first.response_body
+    else:
+        assert len(first.response_body or b"") == case.answer <= policy.RESPONSE_BYTES
+    if case.detail is None:
+        assert first.error_detail is None
+    else:
+        assert (first.error_detail or "").startswith(case.detail)
     assert first.seconds is not None
     # Cut in time: the drip would go on for minutes.
-    assert (first.seconds >= SHORT) if case.code == "timed_out" else (first.seconds < LONG)
+    late = case.code == "timed_out" or case.detail == LATE
+    assert (first.seconds >= SHORT) if late else (first.seconds < LONG)
     assert first.ended_at is not None
     if case.wait is None:
         ends = DeliveryStatus.DELIVERED if delivered else DeliveryStatus.FAILED
@@ -196,7 +297,7 @@ def test_a_name_that_becomes_private_between_two_attempts_is_refused_at_the_conn
         outside = running.enter_context(receiving(host="127.0.0.2"))
         port = int(outside.url.rsplit(":", 1)[1].partition("/")[0])
         inside = running.enter_context(receiving(port=port))
-        outside.status = 503
+        outside.status = 404
         webhooks.make_endpoint(database, account_id, url=f"http://turning.example:{port}/hook")
         webhooks.run_job(database, account_id)
 
@@ -222,3 +323,52 @@ def test_a_name_that_becomes_private_between_two_attempts_is_refused_at_the_conn
         ("refused", "127.0.0.2"),
         ("address_forbidden", "127.0.0.1"),
     ]
+
+
+def test_a_receiver_that_moves_while_it_fails_is_reached_at_its_new_address(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    addresses = ["127.0.0.2"]
+    egress = GuardedClient(
+        LOOPBACK, look_up=lambda _host, _port: [ipaddress.ip_address(addresses[-1])]
+    )
+    with contextlib.ExitStack() as running:
+        old = running.enter_context(receiving(host="127.0.0.2"))
+        port = int(old.url.rsplit(":", 1)[1].partition("/")[0])
+        new = running.enter_context(receiving(host="127.0.0.3", port=port))
+        old.status = 503
+        webhooks.make_endpoint(database, account_id, url=f"http://moved.example:{port}/hook")
+        webhooks.run_job(database, account_id)
+
+        try_next(database, egress)
+        addresses.append("127.0.0.3")
+        age(10)
+        # The server that failed has kept its connection open.
+        try_next(database, egress)
+
+        assert (len(old.got), len(new.took)) == (1, 1)
+    egress.close()
+
+
+def test_a_proxy_that_does_not_work_uses_up_no_attempt(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    with proxying() as proxy, receiving() as receiver:
+        egress = GuardedClient(
+            LOOPBACK, proxy=OutboundProxy.parse(f"http://127.0.0.1:{proxy.port}")
+        )
+        webhooks.make_endpoint(database, account_id, url=receiver.url)
+        webhooks.run_job(database, account_id)
+        proxy.answer = b"HTTP/1.1 407 No\r\n\r\n"
+        for _ in range(policy.TRIP + 1):
+            try_next(database, egress)
+            assert webhooks.claim(database) == []
+            age(61)
+        proxy.answer = b""
+
+        try_next(database, egress)
+        egress.close()
+
+    assert len(receiver.took) == 1
+    [attempt] = webhooks.attempts(database)
+    assert (attempt.number, attempt.outcome) == (1, AttemptOutcome.DELIVERED)

@@ -73,6 +73,8 @@ class _EngineEntry:
     facts: EngineFacts | None = None
     slots: set[EngineSlot] = field(default_factory=set)
     requested: bool = False
+    #: Why there are no facts.
+    reason: str = ""
     #: Failures since its last success. After the rest it gets one stream at a time.
     faults: int = 0
     rests_until: float = 0.0
@@ -254,12 +256,15 @@ class EnginePool:
         return slot
 
     def _ask(self, entry: _EngineEntry) -> None:
-        try:
-            facts = entry.watched.facts()
-        except errors.EngineUnavailable as error:
-            self._learn(entry, None, error.message)
-        else:
-            self._learn(entry, facts)
+        checked = check(entry.watched)
+        if (
+            checked.facts is None
+            and isinstance(entry.watched, WatchedEngine)
+            and entry.watched.answers
+        ):
+            # It is too busy for a short request, and its streams get tokens: it is not away.
+            return
+        self._learn(entry, checked.facts, checked.reason)
 
     def _share(self, entry: _EngineEntry) -> int:
         """Return this process's part of an engine's window; at least 1, so that no worker starves."""
@@ -271,7 +276,7 @@ class EnginePool:
 
     def _state(self, entry: _EngineEntry) -> EngineState:
         if entry.facts is None:
-            return EngineState(url=entry.engine.url, state="away")
+            return EngineState(url=entry.engine.url, state="away", reason=entry.reason or None)
         return EngineState(
             url=entry.engine.url,
             state="resting" if entry.faults and self._now() < entry.rests_until else "ok",
@@ -300,7 +305,7 @@ class EnginePool:
             if facts is not None and entry.facts is None:
                 # An engine that is back counts as a success.
                 entry.faults, entry.rests_until = 0, 0.0
-            entry.facts, entry.requested = facts, True
+            entry.facts, entry.requested, entry.reason = facts, True, reason
         if not changed:
             return
         if facts is None:
@@ -313,6 +318,35 @@ class EnginePool:
             version=facts.version,
             window=facts.window,
         )
+
+
+@dataclass(frozen=True)
+class EngineCheck:
+    """The result of a check of an engine: its facts, or why the workers count it as away."""
+
+    facts: EngineFacts | None
+    reason: str = ""
+
+
+def check(engine: Engine) -> EngineCheck:
+    """Check an engine as a worker does before it sends it streams: with these facts it is available."""
+    try:
+        return EngineCheck(engine.facts())
+    except errors.EngineUnavailable as error:
+        return EngineCheck(None, error.message)
+
+
+def check_url(url: str, settings: Settings) -> EngineCheck:
+    """Check the engine at a URL, for programs that are no worker.
+
+    Raises:
+        core.errors.SettingsError: the URL is not valid.
+    """
+    engine = build_engine(url, settings, settings.profile)
+    try:
+        return check(engine)
+    finally:
+        engine.close()
 
 
 def build(settings: Settings, profile: ModelProfile) -> EnginePool:

@@ -198,7 +198,9 @@ class Chat(Closing):
         try:
             self._wait_at_most(self._timeouts.connect)
             message = wire.message(response.read(_REFUSAL_BYTES))
-            self._keep(response)
+            # Behind an address with several servers, a connection to the one that fails must not be used next.
+            if response.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                self._keep(response)
         except _BROKEN:
             message = ""
         refusal = refusals.understand(response.status, message)

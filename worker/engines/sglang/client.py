@@ -19,6 +19,7 @@ import structlog
 from core import errors, special_tokens
 from core.special_tokens import SpecialTokens
 from jobs import engine, refusals
+from net.connection import DialError
 from worker.engines.sglang import tokenizer, wire
 from worker.engines.sglang.chat import Chat, ChatTimeouts
 from worker.engines.sglang.server import EngineServer
@@ -174,11 +175,28 @@ def _unavailable() -> Iterator[None]:
     try:
         yield
     except _BROKEN as error:
-        raise errors.EngineUnavailable("The engine cannot be reached.") from error
+        raise errors.EngineUnavailable(_unreachable(error)) from error
     except (ValueError, LookupError, TypeError) as error:
         raise errors.EngineUnavailable(
             "The engine does not report its state in SGLang's format."
         ) from error
+
+
+def _unreachable(error: Exception) -> str:
+    """Return why a request has no response, in a sentence that quotes nothing of the engine."""
+    if isinstance(error, DialError):
+        why = {"timed_out": "the connection timed out", "tls_failed": error.detail or "TLS failed"}
+        return (
+            f"The engine cannot be reached: {why.get(error.reason, 'the connection failed')}".rstrip(
+                "."
+            )
+            + "."
+        )
+    if isinstance(error, TimeoutError):
+        return "The engine does not answer in time."
+    if isinstance(error, http.client.HTTPException):
+        return "The server at the engine's URL is not an engine."
+    return "The engine cannot be reached."
 
 
 def _stale(loads: dict[str, Any]) -> bool:
