@@ -25,6 +25,7 @@ from jobs.store import groups, outbox, purge, workers
 from worker import compilations, equality, leases
 from worker.engines import pool
 from worker.heartbeat import Heartbeat
+from worker.liveness import FOLDER, LivenessLock
 from worker.polling import PollingFallback
 from worker.run.slot import Slot
 from worker.run.trace_buffer import TraceWriter
@@ -109,6 +110,7 @@ class WorkerRuntime:
             equality=equality.Equality(self._sandbox, self.formulas),
             grammars=self.grammars,
         )
+        self._liveness = LivenessLock(settings.home / FOLDER, owner=self.owner)
         self._sweeper = Sweeper(
             self.database,
             wakeup=self.wakeup,
@@ -119,6 +121,7 @@ class WorkerRuntime:
             crash_limit=settings.crash_limit,
             rng=rng,
             periods=purge.Periods.of(settings),
+            for_each_dead=self._liveness.for_each_dead,
         )
         self._storage_totals = StorageTotals(
             self.database, interval_seconds=settings.sweep_interval, rng=rng
@@ -149,6 +152,7 @@ class WorkerRuntime:
     def start(self) -> None:
         """Start the threads; the process ends when one of them ends."""
         process.exit_on_thread_death()
+        self._liveness.acquire()
         self._exporter.start()
         self._heartbeat.start()
         self.leases.start()
@@ -188,6 +192,7 @@ class WorkerRuntime:
         self._exporter.stop()
         self._lease_database.close()
         self.database.close()
+        self._liveness.release()
         _log.info("worker_stopped", worker=self.owner)
 
     def _notify_for_followers(self, note: object) -> None:

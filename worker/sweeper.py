@@ -5,6 +5,7 @@ Every worker process has a thread for it.
 
 import random
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import structlog
@@ -39,6 +40,7 @@ class Sweeper(BackgroundLoop):
         crash_limit: how many lost leases fail a job.
         rng: for jitter.
         periods: how long data is kept after the end of a job.
+        for_each_dead: see :meth:`worker.liveness.LivenessLock.for_each_dead`.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class Sweeper(BackgroundLoop):
         crash_limit: int,
         rng: random.Random,
         periods: purge.Periods = purge.NO_RETENTION,
+        for_each_dead: Callable[[Callable[[str], bool]], None] = lambda _end: None,
     ) -> None:
         # The first sweep starts at once, because a dead predecessor may have left work.
         super().__init__(
@@ -66,6 +69,7 @@ class Sweeper(BackgroundLoop):
         self._crash_limit = crash_limit
         self._rng = rng
         self._periods = periods
+        self._for_each_dead = for_each_dead
         self._purge_due = database.clock()
         # At least some intervals, so that a slow or late sweep does not look like the first one after a pause.
         self._longest_gap = max(lease / 2, timedelta(seconds=3 * interval_seconds))
@@ -75,6 +79,7 @@ class Sweeper(BackgroundLoop):
 
     def sweep(self) -> None:
         """Sweep once. Raises :class:`core.database.DatabaseUnavailable`."""
+        self._for_each_dead(self._end_leases)
         leases = self._owners_had_time()
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
@@ -82,6 +87,27 @@ class Sweeper(BackgroundLoop):
         turns.remove_passed(self._database)
         self.notify()
         workers.forget(self._database, silent=_FORGET)
+
+    def _end_leases(self, owner: str) -> bool:
+        """End the leases of a dead worker; return whether none is left."""
+        for _ in range(_BATCHES):
+            ended = expiry.end_leases(
+                self._database,
+                owner=owner,
+                actor=f"sweeper:{self._owner}",
+                crash_limit=self._crash_limit,
+                rng=self._rng,
+            )
+            _log.info(
+                "dead_worker_found",
+                worker=owner,
+                requeued=ended.requeued,
+                failed=ended.failed,
+                cancelled=ended.cancelled,
+            )
+            if not ended.more:
+                return True
+        return False
 
     def _batch(self, *, leases: bool) -> bool:
         """End one batch of expired leases and deadlines; return whether there are more."""

@@ -12,6 +12,7 @@ from typing import Final
 
 from cli.launch.rotation import Rotation
 from core import errors
+from worker import liveness
 
 _LOCK: Final = "lock"
 #: Longest path of a Unix socket on Linux in bytes, without the final zero byte. Source: unix(7), sun_path.
@@ -29,7 +30,8 @@ def prepare(path: Path) -> Path:
     home = path.expanduser().absolute()
     try:
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (home / "logs").mkdir(mode=0o700, exist_ok=True)
+        for folder in ("logs", liveness.FOLDER):
+            (home / folder).mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise errors.LaunchError(
             f"The home directory {home} cannot be created: {error.strerror}. Choose another with --home."

@@ -27,25 +27,31 @@ class Rotation:
             return False
 
     def rotate(self, log: Path) -> None:
-        """Rename a log that no program writes to ``NAME.log.1``, that one to ``NAME.log.2``, and so on."""
+        """Make the end of a log that no program writes to ``NAME.log.1``, that one ``NAME.log.2``, and so on."""
         self._shift(log)
-        with contextlib.suppress(FileNotFoundError):
-            log.replace(_rotated(log, 1))
+        self._keep_end(log)
+        log.unlink(missing_ok=True)
 
     def rotate_open(self, log: Path) -> None:
-        """Copy a log that a program is writing to ``NAME.log.1``, and truncate it.
+        """Copy the end of a log that a program is writing to ``NAME.log.1``, and truncate it.
 
         The program continues to write to the same file, which it must have opened for appending: it needs no signal
         and never waits. Lines written between copy and truncation are lost. On a full disk the whole log is lost,
         because free space is worth more.
         """
         self._shift(log)
+        self._keep_end(log)
+        os.truncate(log, 0)
+
+    def _keep_end(self, log: Path) -> None:
+        """Copy the last ``max_bytes`` of a log to ``NAME.log.1``: a program may write much between two checks."""
         copy = _rotated(log, 1)
         try:
-            shutil.copyfile(log, copy)
+            with log.open("rb") as source, copy.open("wb") as target:
+                source.seek(max(0, os.fstat(source.fileno()).st_size - self.max_bytes))
+                shutil.copyfileobj(source, target)
         except OSError:
             copy.unlink(missing_ok=True)
-        os.truncate(log, 0)
 
     def _shift(self, log: Path) -> None:
         """Free the name ``NAME.log.1``."""

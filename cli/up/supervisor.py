@@ -116,6 +116,8 @@ class Supervisor:
             while self._signals.stops == stops and time.monotonic() < until:
                 if all(member.process.ended() is not None for member in group):
                     break
+                for member in group:
+                    self._show_and_rotate(member)
                 self._signals.wait(min(_TICK_SECONDS, until - time.monotonic()))
             for member in group:
                 member.process.kill()
@@ -126,9 +128,7 @@ class Supervisor:
         return [member for group in self._groups for member in group]
 
     def _check(self, member: _Member) -> None:
-        self._show_log(member)
-        if member.process.rotate_log():
-            member.shown = 0
+        self._show_and_rotate(member)
         now = time.monotonic()
         if member.due_at is not None:
             if now >= member.due_at:
@@ -153,6 +153,11 @@ class Supervisor:
             "warning",
             f"{name} ended ({_status(status)}); it restarts in {wait:.0f} s. Log: {log}",
         )
+
+    def _show_and_rotate(self, member: _Member) -> None:
+        self._show_log(member)
+        if member.process.rotate_log():
+            member.shown = 0
 
     def _show_log(self, member: _Member) -> None:
         if not self._verbose:

@@ -36,33 +36,37 @@ def sweep(
     database: Database, *, actor: str, crash_limit: int, rng: random.Random, leases: bool = True
 ) -> Expired:
     """End expired leases (if ``leases``) and queued jobs past their deadlines, up to 200 of each."""
-    requeued = failed = cancelled = 0
-    # The stored pieces of their traces are read before the transaction: on SQLite it blocks all other writers.
-    expected = _look(database) if leases else []
-    read = traces.read_open(database, expected)
-    with database.transaction("expire") as transaction:
-        dead = _dead(transaction) if leases else []
-        for job_id, attempt in dead:
-            status = _expire(
-                transaction,
-                job_id,
-                attempt,
-                actor=actor,
-                crash_limit=crash_limit,
-                rng=rng,
-                read=read,
-            )
-            requeued += status is Status.QUEUED
-            failed += status is Status.FAILED
-            cancelled += status is Status.CANCELLED
+    ended: list[Status | None] = []
+    if leases:
+        ended = _end(database, _EXPIRED, actor=actor, crash_limit=crash_limit, rng=rng)
     with database.transaction("overdue") as transaction:
         overdue = timeline.change(transaction, _OVERDUE, actor=actor)
     return Expired(
-        requeued=requeued,
-        failed=failed,
-        cancelled=cancelled,
+        requeued=ended.count(Status.QUEUED),
+        failed=ended.count(Status.FAILED),
+        cancelled=ended.count(Status.CANCELLED),
         overdue=len(overdue),
-        more=_LIMIT in (len(dead), len(overdue)),
+        more=_LIMIT in (len(ended), len(overdue)),
+    )
+
+
+def end_leases(
+    database: Database, *, owner: str, actor: str, crash_limit: int, rng: random.Random
+) -> Expired:
+    """End the leases of a worker that is known to be dead, up to 200, as :func:`sweep` does when they expire.
+
+    A job that has lost no worker before is due at once. ``more`` of the result says that jobs of the worker are still
+    running; call it again then.
+    """
+    held = timeline.standing(Status.RUNNING), _JOB.lease_owner == owner
+    ended = _end(database, held, actor=actor, crash_limit=crash_limit, rng=rng, at_once=True)
+    with database.reading() as transaction:
+        left = transaction.execute(sa.select(Job.id).where(*held).limit(1)).first()
+    return Expired(
+        requeued=ended.count(Status.QUEUED),
+        failed=ended.count(Status.FAILED),
+        cancelled=ended.count(Status.CANCELLED),
+        more=left is not None,
     )
 
 
@@ -80,24 +84,45 @@ def uptime(database: Database) -> timedelta:
         return transaction.scalar(sa.select(sa.type_coerce(up, sa.Interval())))
 
 
-_DEAD = (
-    sa.select(Job.id, Job.attempt)
-    .where(timeline.standing(Status.RUNNING), Job.lease_expires_at < Now())
-    .order_by(Job.lease_expires_at)
-    .limit(_LIMIT)
-)
+#: Which running jobs have lost their workers.
+_Lost = tuple[sa.ColumnElement[bool], ...]
+_EXPIRED: _Lost = (timeline.standing(Status.RUNNING), _JOB.lease_expires_at < Now())
 
 
-def _look(database: Database) -> list[tuple[uuid.UUID, int]]:
-    """Return the running jobs whose lease has expired, as the transaction is likely to find them."""
+def _end(
+    database: Database,
+    lost: _Lost,
+    *,
+    actor: str,
+    crash_limit: int,
+    rng: random.Random,
+    at_once: bool = False,
+) -> list[Status | None]:
+    """End the leases of up to 200 ``lost`` jobs; return the new status of each, or None when its owner was quicker."""
+    chosen = (
+        sa.select(Job.id, Job.attempt).where(*lost).order_by(Job.lease_expires_at).limit(_LIMIT)
+    )
+    # The stored pieces of their traces are read before the transaction: on SQLite it blocks all other writers.
     with database.reading() as transaction:
-        return [(row.id, row.attempt) for row in transaction.execute(_DEAD)]
-
-
-def _dead(transaction: Transaction) -> list[tuple[uuid.UUID, int]]:
-    """Return (and on PostgreSQL lock) the running jobs whose lease has run out."""
-    rows = transaction.execute(_DEAD.with_for_update(skip_locked=True))
-    return [(row.id, row.attempt) for row in rows]
+        expected = [(row.id, row.attempt) for row in transaction.execute(chosen)]
+    read = traces.read_open(database, expected)
+    with database.transaction("expire") as transaction:
+        # On PostgreSQL this locks them.
+        dead = transaction.execute(chosen.with_for_update(skip_locked=True)).all()
+        return [
+            _expire(
+                transaction,
+                row.id,
+                row.attempt,
+                lost=lost,
+                actor=actor,
+                crash_limit=crash_limit,
+                rng=rng,
+                read=read,
+                at_once=at_once,
+            )
+            for row in dead
+        ]
 
 
 def _overdue() -> sa.Select[uuid.UUID]:
@@ -127,12 +152,14 @@ def _expire(
     job_id: uuid.UUID,
     attempt: int,
     *,
+    lost: _Lost,
     actor: str,
     crash_limit: int,
     rng: random.Random,
     read: Mapping[str, traces.TraceReading],
+    at_once: bool,
 ) -> Status | None:
-    """End one expired lease; return the job's new status, or None when its owner was quicker."""
+    """End one lease; return the job's new status, or None when its owner was quicker."""
     job = transaction.session.get_one(Job, job_id, populate_existing=True)
     fault = Failure(code="worker_lost", message="The worker was lost while it ran the job.")
     values: dict[str, Any] = {"crashes": _JOB.crashes + 1}
@@ -143,15 +170,16 @@ def _expire(
         values |= fault.columns
     else:
         target = Status.QUEUED
-        values["not_before"] = transaction.now(lifecycle.backoff(job.crashes + 1, rng=rng))
-    lost = timeline.Change(
+        wait = lifecycle.backoff(job.crashes + 1, rng=rng)
+        values["not_before"] = transaction.now(timedelta() if at_once and not job.crashes else wait)
+    change = timeline.Change(
         str(Outcome.LOST),
         source=Status.RUNNING,
         target=target,
-        where=(_JOB.id == job_id, _JOB.attempt == attempt, _JOB.lease_expires_at < Now()),
+        where=(_JOB.id == job_id, _JOB.attempt == attempt, *lost),
         values=values,
     )
-    if not timeline.change(transaction, lost, actor=actor):
+    if not timeline.change(transaction, change, actor=actor):
         return None
     settle.end_attempt(transaction, job_id, attempt, outcome=Outcome.LOST, fault=fault)
     traces.fold(transaction, job_id, attempt, finish_reason="lost", read=read)

@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ import yaml
 
 from cli.engine_plan import devices, plan
 from cli.launch import redis
-from core.settings import PREFIX, Settings
+from core import errors
+from core.settings import FILE_SUFFIX, PREFIX, Settings
 from jobs import queue
 from tests import children
 
@@ -36,16 +39,11 @@ SECRETS = {
     "model": {"hf_token"},
     "model-folder": set(),
 }
-#: Variables of the compose file alone: they size the containers, the service does not read them.
-COMPOSE_ONLY = {
-    "LONGLOOK_VERSION",
-    "LONGLOOK_BIND",
-    "LONGLOOK_ENGINE_TP",
-    "LONGLOOK_ENGINE_MEMORY",
-    "LONGLOOK_ENGINE_STREAMS",
-    "LONGLOOK_ENGINE_MEMORY_LIMIT",
-    "LONGLOOK_ENGINES_INTERNAL",
-    "LONGLOOK_SECRETS",
+#: Settings that a container does not take from ``.env``: of the image, of the network, of the command line, of
+#: `longlook up`.
+FIXED = {
+    *("home", "host", "port", "metrics_host", "metrics_port", "revision", "engine_python"),
+    *("url", "api_key", "bootstrap_key"),
 }
 MOUNTED = "/run/secrets/"
 TEXT = (ROOT / "docker-compose.yml").read_text()
@@ -70,17 +68,23 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def given(service: dict[str, Any], secrets: Path) -> dict[str, str]:
-    """Return the environment of a service, with its secrets in another folder."""
-    return {
-        name: defaulted(value).replace(MOUNTED, f"{secrets}/")
+def given(service: dict[str, Any], secrets: Path, **variables: str) -> dict[str, str]:
+    """Return the environment of a service as Compose makes it of ``variables`` in ``.env``, with secrets elsewhere."""
+    from_file = variables if "env_file" in service else {}
+    return from_file | {
+        name: interpolated(value, variables).replace(MOUNTED, f"{secrets}/")
         for name, value in service["environment"].items()
     }
 
 
+def interpolated(value: str, variables: Mapping[str, str]) -> str:
+    """Return ``value`` with its variables filled in, or at their defaults."""
+    return re.sub(r"\$\{(\w+):-([^}]*)\}", lambda found: variables.get(found[1]) or found[2], value)
+
+
 def defaulted(value: str) -> str:
     """Return ``value`` with its variables at their defaults."""
-    return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", value)
+    return interpolated(value, {})
 
 
 def test_it_has_the_services_of_the_design(services: dict[str, Any]) -> None:
@@ -122,12 +126,77 @@ def test_each_process_has_the_secrets_that_it_needs_and_no_other_one(
     assert set(yaml.safe_load(TEXT)["secrets"]) == set().union(*held.values())
 
 
+def test_every_setting_reaches_every_process_that_reads_it(
+    services: dict[str, Any], secrets: Path
+) -> None:
+    expected = {
+        f"{PREFIX}{name.upper()}": f"<{name}>"
+        for name in set(Settings.model_fields) - FIXED - Settings.secret_names()
+    }
+    for name in (*OWN, "engine-cpu"):
+        environment = given(services[name], secrets, **expected)
+        assert expected.items() <= environment.items(), name
+    engines = {"LONGLOOK_ENGINE_URLS": "http://a:1,http://b:1"}
+    assert engines.items() <= given(services["worker"], secrets, **engines).items()
+
+
+def test_a_name_that_is_no_setting_is_refused_before_anything_starts(
+    services: dict[str, Any], secrets: Path
+) -> None:
+    variables = {"LONGLOOK_RETENTION_IMAGES_DAYS": "30", "LONGLOOK_BIND": "0.0.0.0"}  # noqa: S104 - only a value
+
+    with pytest.raises(errors.SettingsError) as refusal:
+        Settings.read(given(services["migrate"], secrets, **variables))
+
+    assert (
+        str(refusal.value).splitlines() == [f"{name}: no such setting" for name in variables][::-1]
+    )
+    assert services["migrate"]["env_file"] == [{"path": ".env", "required": False}]
+    # The others get no arbitrary contents of that file.
+    assert {name for name, service in services.items() if "env_file" in service} == {"migrate"}
+
+
+def test_only_settings_of_the_service_begin_as_settings() -> None:
+    named = set(re.findall(rf"{PREFIX}\w+", TEXT + (ROOT / "deploy" / "env.example").read_text()))
+    settings = {name.removeprefix(PREFIX).lower() for name in named - {PREFIX}}
+
+    assert {
+        name for name in settings if name.removesuffix(FILE_SUFFIX) not in Settings.model_fields
+    } == set()
+
+
+@pytest.mark.parametrize(
+    ("secret", "holders"),
+    [
+        ("database_url", {"migrate", "api", "worker", "delivery"}),
+        ("redis_url", {"api", "worker", "delivery"}),
+        ("pepper", {"api"}),
+        ("vault_key", {"api", "delivery"}),
+        ("engine_api_key", {"worker", "engine-cpu"}),
+    ],
+)
+def test_a_secret_in_the_file_of_settings_is_refused_by_its_holders_and_reaches_no_other(
+    services: dict[str, Any], secrets: Path, secret: str, holders: set[str]
+) -> None:
+    name, value = f"{PREFIX}{secret.upper()}", "misplaced-" + secret
+    for process in (*OWN, "engine-cpu"):
+        environment = given(services[process], secrets, **{name: value})
+        if process in holders:
+            with pytest.raises(errors.SettingsError, match=f"{name}_FILE: {name} is set, too"):
+                Settings.read(environment)
+        else:
+            assert value not in environment.values(), process
+
+
 def test_no_secret_is_in_an_environment_or_an_argument(services: dict[str, Any]) -> None:
     secret = {f"{PREFIX}{name.upper()}" for name in Settings.secret_names()} - {
         "LONGLOOK_ENGINE_URLS"
     }
     for service in services.values():
-        assert not secret.intersection(service.get("environment", {}))
+        environment = service.get("environment", {})
+        # One that is in `.env` must meet its file, so that it is refused.
+        allowed = {name: f"${{{name}:-}}" for name in secret if f"{name}_FILE" in environment}
+        assert {environment[name] for name in secret & set(environment)} <= {*allowed.values(), ""}
     assert not re.search(r"PASSWORD: |HF_TOKEN: |--api-key|requirepass", TEXT)
 
 
@@ -257,17 +326,9 @@ def test_an_image_that_cannot_be_looked_up_leaves_the_pins_alone(
     assert pinned.read_text() == "as it was"
 
 
-def test_every_variable_it_asks_for_is_known() -> None:
-    requested = set(re.findall(r"\$\{(LONGLOOK_\w+)", TEXT)) - COMPOSE_ONLY
-
-    assert {
-        name for name in requested if name.removeprefix(PREFIX).lower() not in Settings.model_fields
-    } == set()
-
-
 def test_a_worker_is_given_longer_than_its_drain(services: dict[str, Any]) -> None:
-    drain = float(services["worker"]["environment"]["LONGLOOK_DRAIN_SECONDS"])
-    grace = float(services["worker"]["stop_grace_period"].removesuffix("s"))
+    drain = float(defaulted(services["worker"]["environment"]["LONGLOOK_DRAIN_SECONDS"]))
+    grace = float(defaulted(services["worker"]["stop_grace_period"]).removesuffix("s"))
 
     assert grace >= drain + 30
 
@@ -275,7 +336,7 @@ def test_a_worker_is_given_longer_than_its_drain(services: dict[str, Any]) -> No
 def test_the_delivery_process_is_given_longer_than_a_try_and_cannot_reach_the_engines(
     services: dict[str, Any],
 ) -> None:
-    grace = float(services["delivery"]["stop_grace_period"].removesuffix("s"))
+    grace = float(defaulted(services["delivery"]["stop_grace_period"]).removesuffix("s"))
 
     assert grace >= Settings.read({}).webhook_seconds + 30
     assert "engines" not in services["delivery"]["networks"]
@@ -404,6 +465,16 @@ def test_the_dockerfiles_copy_what_exists() -> None:
                     )
 
 
+@pytest.mark.parametrize("dockerfile", ["Dockerfile", "Dockerfile.engine-cpu"])
+def test_an_image_has_every_package_of_the_product(dockerfile: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    text = (ROOT / "deploy" / dockerfile).read_text()
+
+    copied = {target for target in packages if f"COPY {target} {target}\n" in text}
+    assert copied == set(packages)
+
+
 def test_docker_compose_itself_accepts_it(secrets: Path) -> None:
     if (
         shutil.which("docker") is None
@@ -415,7 +486,7 @@ def test_docker_compose_itself_accepts_it(secrets: Path) -> None:
     finished = subprocess.run(
         ["docker", "compose", "--profile", "*", "config", "--quiet"],
         cwd=ROOT,
-        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LONGLOOK_SECRETS": str(secrets)},
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "SECRETS_FOLDER": str(secrets)},
         capture_output=True,
         text=True,
         check=False,

@@ -168,7 +168,7 @@ def test_a_long_log_is_rotated(tmp_path: Path) -> None:
     (logs / "api.log").write_bytes(b"x" * (10 * 2**20 + 1))
     (logs / "redis.log").write_bytes(b"short")
     assert not home.log(tmp_path, "api").exists()
-    assert (logs / "api.log.1").stat().st_size > 10 * 2**20
+    assert (logs / "api.log.1").stat().st_size == 10 * 2**20
     assert home.log(tmp_path, "redis").exists()
 
 
@@ -201,6 +201,20 @@ def test_a_log_is_rotated_while_its_program_writes_it_and_the_oldest_is_deleted(
     rotated = {f"program.log.{number}": f"{7 - number}" for number in range(1, 5)}
     assert files == {"program.log": "i", **rotated}
     assert process.last_lines() == "  it continues"
+
+
+@pytest.mark.parametrize("open_", [False, True])
+def test_what_a_program_writes_between_two_checks_does_not_exceed_the_bound(
+    tmp_path: Path,
+    open_: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    log, rotation = tmp_path / "api.log", Rotation(max_bytes=10, files=3)
+    for number in range(4):
+        log.write_text(f"{number}" * 95 + "the end.")
+        (rotation.rotate_open if open_ else rotation.rotate)(log)
+
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir() if path.stat().st_size}
+    assert kept == {"api.log.1": "33the end.", "api.log.2": "22the end."}
 
 
 def test_a_log_that_cannot_be_copied_is_truncated_anyway(tmp_path: Path) -> None:

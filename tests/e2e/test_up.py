@@ -332,6 +332,22 @@ def test_nothing_outlives_a_supervisor_that_was_killed(tmp_path: Path) -> None:
     assert nothing_left(children, sessions)
 
 
+def test_after_a_kill_of_the_supervisor_the_jobs_of_its_workers_run_at_once(
+    tmp_path: Path, database_url: str
+) -> None:
+    # No lease expires within this test.
+    settings = {"LONGLOOK_DATABASE_URL": database_url, "LONGLOOK_LEASE_SECONDS": "3600"}
+    slow = "scripted:?tokens_per_second=1"
+    with running(tmp_path, "--engine", slow, "--workers", "2", **settings) as up:
+        jobs = [up.submit() for _ in range(2)]
+        assert all(up.comes_to(job_id, "running") for job_id in jobs)
+    with running(tmp_path, **settings) as again:
+        assert all(again.comes_to(job_id, "succeeded") for job_id in jobs)
+        assert [again.client.job(job_id)["attempt"] for job_id in jobs] == [2, 2]
+        alive = [path.name for path in (again.home / "workers").iterdir()]
+        assert len(alive) == 1
+
+
 def test_an_engine_that_does_not_start_ends_everything_with_its_last_output(tmp_path: Path) -> None:
     engine = tmp_path / "python"
     engine.write_text("#!/bin/sh\necho no room for the model >&2\nexit 7\n")

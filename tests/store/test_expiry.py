@@ -53,6 +53,61 @@ def test_a_dead_lease_puts_the_job_back_with_a_crash_counted(
     assert factories.claim(database, "other").attempt == 2
 
 
+def end_leases(database: Database, owner: str) -> expiry.Expired:
+    """End the leases of a dead worker."""
+    return expiry.end_leases(
+        database, owner=owner, actor="sweeper:test", crash_limit=3, rng=random.Random(1)
+    )
+
+
+def test_the_jobs_of_a_dead_worker_are_due_at_once_and_those_of_others_stay(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    lost, kept = (factories.make_job(database, account_id) for _ in range(2))
+    claimed = factories.claim(database, "dead")
+    factories.claim(database, "living")
+
+    assert end_leases(database, "dead") == expiry.Expired(requeued=1)
+
+    job = factories.get_job(database, lost).job
+    assert (job.status, job.crashes, job.lease_owner) == (Status.QUEUED, 1, None)
+    assert factories.get_job(database, kept).job.lease_owner == "living"
+    [view] = history.attempts(database, lost)
+    assert (view.attempt.outcome, view.attempt.error_code) == (Outcome.LOST, "worker_lost")
+    # What the dead worker left in flight has no effect.
+    assert traces.append(
+        database, owner="dead", pieces=[factories.make_piece(claimed, "late")]
+    ) == {(lost, 1)}
+    assert end_leases(database, "dead") == expiry.Expired()
+    assert factories.claim(database, "next").attempt == 2
+
+
+def test_a_job_whose_workers_keep_dying_waits_and_then_fails(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    factories.claim(database, "first")
+    assert end_leases(database, "first").requeued == 1
+    factories.claim(database, "second")
+    assert end_leases(database, "second").requeued == 1
+    assert claims.claim(database, owner="third", lease=factories.LEASE) is None
+    age(30)
+    factories.claim(database, "third")
+    assert end_leases(database, "third").failed == 1
+    assert factories.get_job(database, job_id).job.error_code == "worker_lost"
+
+
+def test_more_jobs_of_a_dead_worker_than_a_batch_holds(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    for _ in range(201):
+        factories.make_job(database, account_id)
+        factories.claim(database, "dead")
+
+    assert end_leases(database, "dead") == expiry.Expired(requeued=200, more=True)
+    assert end_leases(database, "dead") == expiry.Expired(requeued=1)
+
+
 def test_too_many_crashes_fail_the_job(database: Database, account_id: uuid.UUID, age: Age) -> None:
     job_id = factories.make_job(database, account_id)
     for expected in (

@@ -218,6 +218,22 @@ def test_a_sweep_walks_the_indexes_of_leases_and_deadlines(crowd: Crowd) -> None
     assert_no_scan(plan)
 
 
+def test_the_leases_of_a_dead_worker_are_found_by_their_index(crowd: Crowd) -> None:
+    plan = plans(
+        crowd,
+        lambda: expiry.end_leases(
+            crowd.database,
+            owner="nobody",
+            actor="sweeper:test",
+            crash_limit=3,
+            rng=random.Random(1),
+        ),
+    )
+
+    assert "ix_jobs_lease" in plan, plan
+    assert_no_scan(plan)
+
+
 def test_renewal_and_watch_look_at_running_jobs_only(crowd: Crowd) -> None:
     for act in (
         lambda: claims.renew(
