@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from core import ids
+from core import errors, ids
 from core.database import Database, Transaction
 from jobs import filters
 from jobs.lifecycle import Status
@@ -159,31 +159,68 @@ def page(
 
     Raises:
         core.errors.Overloaded: the limit of concurrent searches is reached, and none ended in time.
-        core.errors.SearchTooSlow: the search reached its deadline.
+        core.errors.SearchTooBroad: the search reached its deadline.
     """
-    opened = database.searching(requested.account_id) if requested.given else database.reading()
-    with opened as transaction:
-        conditions = _conditions(requested, transaction)
-        if after is not None:
-            conditions.append(Job.id < after if newest_first else Job.id > after)
-        found = _in_order(
-            transaction, conditions, _alternatives(requested), limit + 1, newest_first=newest_first
-        )
-        order = Job.id.desc() if newest_first else Job.id.asc()
-        sizes = transaction.execute(
-            sa.select(Job.id, _CHARS).where(Job.id.in_(found)).order_by(order)
-        ).all()
-        fitting = _fitting([row.chars for row in sizes[:limit]])
-        more = len(sizes) > fitting
-        shown = Job.id.in_([row.id for row in sizes[:fitting]])
-        jobs = list(transaction.session.scalars(sa.select(Job).where(shown).order_by(order)))
-        images = _images(transaction, [job.id for job in jobs])
-        by_job = findings.of(transaction, [job.id for job in jobs])
-        views = [
-            JobView(job=job, images=images.get(job.id, ()), findings=by_job.get(job.id, ()))
-            for job in jobs
-        ]
-        return views, more
+    if not requested.given:
+        with database.reading() as transaction:
+            return _page(transaction, requested, limit, after, newest_first=newest_first)
+    try:
+        with database.searching(requested.account_id) as transaction:
+            return _page(transaction, requested, limit, after, newest_first=newest_first)
+    except errors.SearchTooSlow as error:
+        raise errors.SearchTooBroad(
+            f"The search was stopped because it takes too long. {_advice(requested)}", param="q"
+        ) from error
+
+
+def _advice(requested: Filter) -> str:
+    """Return the sentence that names what makes a search faster."""
+    given = requested.given
+    narrowing = {
+        "created_after": "`created:<7d`",
+        "statuses": "`status:`",
+        "group_id": "`group:`",
+        "image_id": "`image:`",
+        "metadata": "`meta.KEY:VALUE`",
+    }
+    if given.get("image_sha256"):
+        del narrowing["image_id"]
+    missing = [term for name, term in narrowing.items() if name not in given]
+    terms = [f"one of {', '.join(missing)}"] if missing else []
+    if requested.phrases:
+        terms.append("a longer phrase or a rarer word")
+    return f"Narrow it with {', or '.join(terms)}." if terms else "Choose a shorter time."
+
+
+def _page(
+    transaction: Transaction,
+    requested: Filter,
+    limit: int,
+    after: uuid.UUID | None,
+    *,
+    newest_first: bool,
+) -> tuple[list[JobView], bool]:
+    conditions = _conditions(requested, transaction)
+    if after is not None:
+        conditions.append(Job.id < after if newest_first else Job.id > after)
+    page_ids = _in_order(
+        transaction, conditions, _alternatives(requested), limit + 1, newest_first=newest_first
+    )
+    order = Job.id.desc() if newest_first else Job.id.asc()
+    sizes = transaction.execute(
+        sa.select(Job.id, _CHARS).where(Job.id.in_(page_ids)).order_by(order)
+    ).all()
+    fitting = _fitting([row.chars for row in sizes[:limit]])
+    more = len(sizes) > fitting
+    shown = Job.id.in_([row.id for row in sizes[:fitting]])
+    jobs = list(transaction.session.scalars(sa.select(Job).where(shown).order_by(order)))
+    images = _images(transaction, [job.id for job in jobs])
+    by_job = findings.of(transaction, [job.id for job in jobs])
+    views = [
+        JobView(job=job, images=images.get(job.id, ()), findings=by_job.get(job.id, ()))
+        for job in jobs
+    ]
+    return views, more
 
 
 #: The characters of a job's values whose length callers and models choose.
@@ -241,7 +278,7 @@ def _in_order(
         key = _key(alternative, transaction.dialect)
         part = wanted.order_by(order(key)).limit(limit).subquery(f"part_{number}")
         parts.append(sa.select(part.c.id))
-    united = sa.union_all(*parts).subquery("found") if len(parts) > 1 else None
+    united = sa.union_all(*parts).subquery("united") if len(parts) > 1 else None
     statement = parts[0] if united is None else sa.select(united.c.id)
     id_ = statement.selected_columns[0]
     return transaction.execute(statement.order_by(order(id_)).limit(limit)).scalars().all()
