@@ -410,9 +410,7 @@ class Database:
                 if not _was_ended(error.__cause__):
                     raise
                 raise errors.SearchTooSlow(
-                    f"The search took longer than {self._search_seconds:g} s and was stopped. A longer phrase "
-                    "or one of "
-                    "`created:`, `status:`, `group:`, and `image:` makes it faster.",
+                    f"The database took longer than {self._search_seconds:g} s and was stopped.",
                     retry_after=math.ceil(self._search_seconds),
                 ) from error
 

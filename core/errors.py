@@ -4,6 +4,7 @@
   * RequestError: the client can fix it (HTTP 4xx)
     * InvalidRequest
       * ImageQuarantined
+      * SearchTooBroad
     * ImageRejected
     * Unauthenticated
     * InsufficientScope
@@ -108,6 +109,13 @@ class ImageQuarantined(InvalidRequest):
 
     code = "image_quarantined"
     title = "Image in quarantine"
+
+
+class SearchTooBroad(InvalidRequest):
+    """A search, or a list with filters, was stopped at its deadline: the same one would be stopped again."""
+
+    code = "search_too_broad"
+    title = "Search too broad"
 
 
 class ImageRejected(RequestError):
@@ -272,7 +280,7 @@ class Overloaded(Unavailable):
 
 
 class SearchTooSlow(Unavailable):
-    """A search, or a list with filters, was stopped at its deadline."""
+    """Reads whose cost grows with the stored jobs were stopped at their deadline."""
 
     code = "search_too_slow"
 

@@ -21,8 +21,8 @@ def new() -> uuid.UUID:
 
 
 def earliest(moment: datetime) -> uuid.UUID:
-    """Return a UUID that sorts before all ids that are made at ``moment`` or later."""
-    return uuid.UUID(int=int(moment.timestamp() * 1000) << 80)
+    """Return a UUID that sorts before all ids that are made at ``moment`` or later; the first one for early times."""
+    return uuid.UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
 
 
 def show(kind: Kind, value: uuid.UUID) -> str:

@@ -393,13 +393,11 @@ def renew(
     database: Database, *, owner: str, held: Iterable[tuple[uuid.UUID, int]], lease: timedelta
 ) -> set[tuple[uuid.UUID, int]]:
     """Renew the leases of ``held`` (job, attempt) in one statement; return those that are still the owner's."""
-    pairs = sorted(held)
+    pairs = list(held)
     if not pairs:
         return set()
     with database.transaction("renew") as transaction:
-        rows = transaction.execute(
-            _RENEWED, {"b_owner": owner, "b_held": pairs, "b_lease": lease}
-        ).all()
+        rows = transaction.execute(_RENEWED, traces.fence(owner, pairs) | {"b_lease": lease}).all()
         return {(row.id, row.attempt) for row in rows}
 
 
@@ -415,11 +413,11 @@ def watch(
     database: Database, *, owner: str, held: Iterable[tuple[uuid.UUID, int]]
 ) -> dict[tuple[uuid.UUID, int], StopFlags]:
     """Return the flags of ``held`` (job, attempt); a job that is missing from the result is no longer the owner's."""
-    pairs = sorted(held)
+    pairs = list(held)
     if not pairs:
         return {}
     with database.reading() as transaction:
-        rows = transaction.execute(_FLAGS, {"b_owner": owner, "b_held": pairs}).all()
+        rows = transaction.execute(_FLAGS, traces.fence(owner, pairs)).all()
         return {
             (row.id, row.attempt): StopFlags(cancel=bool(row.cancel), overdue=bool(row.overdue))
             for row in rows

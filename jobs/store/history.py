@@ -4,10 +4,12 @@ import itertools
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
-from core import ordered_ids
+from core import errors, ids, ordered_ids
 from core.database import Database, Transaction
 from jobs import filters
 from jobs.lifecycle import Status
@@ -28,6 +30,8 @@ from jobs.store.images import FACTS, ImageFacts, ImageView
 
 #: Most characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed it.
 MAX_PAGE_CHARS = 4 * 2**20
+#: Ids begin with the time of the host that made them, which is at most this far from the database's.
+_CLOCK_SKEW = timedelta(hours=1)
 #: At most this many reruns are shown with a job, the newest.
 MAX_RERUNS = 100
 
@@ -156,31 +160,71 @@ def page(
 
     Raises:
         core.errors.Overloaded: the limit of concurrent searches is reached, and none ended in time.
-        core.errors.SearchTooSlow: the search reached its deadline.
+        core.errors.SearchTooBroad: the search reached its deadline.
     """
-    opened = database.searching(requested.account_id) if requested.given else database.reading()
-    with opened as transaction:
-        statement = sa.select(Job).where(*_conditions(requested, transaction))
-        end = None if newest_first else ordered_ids.bound(transaction)
-        if end is not None:
-            statement = statement.where(Job.id < end)
-        if after is not None:
-            statement = statement.where(Job.id < after if newest_first else Job.id > after)
-        order = Job.id.desc() if newest_first else Job.id.asc()
-        sizes = transaction.execute(
-            statement.with_only_columns(Job.id, _CHARS).order_by(order).limit(limit + 1)
-        ).all()
-        fitting = _fitting([row.chars for row in sizes[:limit]])
-        more = len(sizes) > fitting
-        shown = Job.id.in_([row.id for row in sizes[:fitting]])
-        jobs = list(transaction.session.scalars(sa.select(Job).where(shown).order_by(order)))
-        images = _images(transaction, [job.id for job in jobs])
-        by_job = findings.of(transaction, [job.id for job in jobs])
-        views = [
-            JobView(job=job, images=images.get(job.id, ()), findings=by_job.get(job.id, ()))
-            for job in jobs
-        ]
-        return views, more
+    if not requested.given:
+        with database.reading() as transaction:
+            return _page(transaction, requested, limit, after, newest_first=newest_first)
+    try:
+        with database.searching(requested.account_id) as transaction:
+            return _page(transaction, requested, limit, after, newest_first=newest_first)
+    except errors.SearchTooSlow as error:
+        raise errors.SearchTooBroad(
+            f"The search was stopped because it takes too long. {_advice(requested)}", param="q"
+        ) from error
+
+
+def _advice(requested: Filter) -> str:
+    """Return the sentence that names what makes a search faster."""
+    given = requested.given
+    narrowing = {
+        "created_after": "`created:<7d`",
+        "statuses": "`status:`",
+        "group_id": "`group:`",
+        "image_id": "`image:`",
+        "metadata": "`meta.KEY:VALUE`",
+    }
+    if given.get("image_sha256"):
+        del narrowing["image_id"]
+    missing = [term for name, term in narrowing.items() if name not in given]
+    terms = [f"one of {', '.join(missing)}"] if missing else []
+    if requested.phrases:
+        terms.append("a longer phrase or a rarer word")
+    return f"Narrow it with {', or '.join(terms)}." if terms else "Choose a shorter time."
+
+
+def _page(
+    transaction: Transaction,
+    requested: Filter,
+    limit: int,
+    after: uuid.UUID | None,
+    *,
+    newest_first: bool,
+) -> tuple[list[JobView], bool]:
+    conditions = _conditions(requested, transaction)
+    end = None if newest_first else ordered_ids.bound(transaction)
+    if end is not None:
+        conditions.append(Job.id < end)
+    if after is not None:
+        conditions.append(Job.id < after if newest_first else Job.id > after)
+    page_ids = _in_order(
+        transaction, conditions, _alternatives(requested), limit + 1, newest_first=newest_first
+    )
+    order = Job.id.desc() if newest_first else Job.id.asc()
+    sizes = transaction.execute(
+        sa.select(Job.id, _CHARS).where(Job.id.in_(page_ids)).order_by(order)
+    ).all()
+    fitting = _fitting([row.chars for row in sizes[:limit]])
+    more = len(sizes) > fitting
+    shown = Job.id.in_([row.id for row in sizes[:fitting]])
+    jobs = list(transaction.session.scalars(sa.select(Job).where(shown).order_by(order)))
+    images = _images(transaction, [job.id for job in jobs])
+    by_job = findings.of(transaction, [job.id for job in jobs])
+    views = [
+        JobView(job=job, images=images.get(job.id, ()), findings=by_job.get(job.id, ()))
+        for job in jobs
+    ]
+    return views, more
 
 
 #: The characters of a job's values whose length callers and models choose.
@@ -207,6 +251,54 @@ def _fitting(sizes: Sequence[int]) -> int:
     return max(fitting, min(1, len(sizes)))
 
 
+#: One of them holds for a job that is wanted, and the jobs it holds for are few or can be read in order.
+_Alternatives = Sequence[tuple[sa.ColumnElement[bool], ...]]
+
+
+def _alternatives(requested: Filter) -> _Alternatives:
+    """Return the combinations of the statuses and error codes that are wanted."""
+    statuses = list(map(timeline.standing, requested.statuses)) or [sa.true()]
+    codes = [Job.error_code == code for code in requested.error_codes] or [sa.true()]
+    return list(itertools.product(statuses, codes))
+
+
+def _in_order(
+    transaction: Transaction,
+    conditions: Sequence[sa.ColumnElement[bool]],
+    alternatives: _Alternatives,
+    limit: int,
+    *,
+    newest_first: bool,
+) -> Sequence[uuid.UUID]:
+    """Return the first ``limit`` ids of the jobs that meet all conditions and one of the alternatives.
+
+    Each alternative is read in the order of its index. With a condition for several values, the databases read all
+    jobs in the order of their ids, until enough of them have one of the values.
+    """
+    order = sa.desc if newest_first else sa.asc
+    parts = []
+    for number, alternative in enumerate(alternatives):
+        wanted = sa.select(Job.id).where(*conditions, *alternative)
+        key = _key(alternative, transaction.dialect)
+        part = wanted.order_by(order(key)).limit(limit).subquery(f"part_{number}")
+        parts.append(sa.select(part.c.id))
+    united = sa.union_all(*parts).subquery("united") if len(parts) > 1 else None
+    statement = parts[0] if united is None else sa.select(united.c.id)
+    id_ = statement.selected_columns[0]
+    return transaction.execute(statement.order_by(order(id_)).limit(limit)).scalars().all()
+
+
+def _key(alternative: Sequence[sa.ColumnElement[bool]], dialect: str) -> sa.ColumnElement[Any]:
+    """Return what to order an alternative by: the id.
+
+    SQLite would walk all jobs by the bare column, rather than sort the few of a partial index.
+    """
+    few = [str(timeline.standing(status)) for status in (Status.QUEUED, Status.RUNNING)]
+    if dialect == "sqlite" and any(str(condition) in few for condition in alternative):
+        return sa.func.coalesce(Job.id, Job.id)
+    return table(Job).c.id
+
+
 def _reruns(transaction: Transaction, job_id: uuid.UUID) -> tuple[uuid.UUID, ...]:
     newest = (
         sa.select(Job.id).where(Job.rerun_of == job_id).order_by(Job.id.desc()).limit(MAX_RERUNS)
@@ -218,18 +310,14 @@ def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnEl
     conditions: list[sa.ColumnElement[bool]] = []
     if requested.account_id is not None:
         conditions.append(Job.account_id == requested.account_id)
-    if requested.statuses:
-        conditions.append(sa.or_(*map(timeline.standing, requested.statuses)))
-    if requested.error_codes:
-        conditions.append(Job.error_code.in_(requested.error_codes))
     if requested.findings:
         conditions.append(findings.among(requested.findings))
     if requested.group_id is not None:
         conditions.append(Job.group_id == requested.group_id)
     if requested.created_after is not None:
-        conditions.append(Job.created_at >= requested.created_after)
+        conditions += _created_after(requested.created_after)
     if requested.created_before is not None:
-        conditions.append(Job.created_at < requested.created_before)
+        conditions += _created_before(requested.created_before)
     conditions += [
         _metadata_holds(key, value, transaction.dialect)
         for key, value in requested.metadata.items()
@@ -242,8 +330,31 @@ def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnEl
     if requested.image_id is not None:
         conditions.append(Job.id.in_(wanted.where(Image.id == requested.image_id)))
     if requested.image_sha256 is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == requested.image_sha256)))
+        conditions.append(Job.id.in_(_of_file(transaction, requested)))
     return conditions
+
+
+def _of_file(transaction: Transaction, requested: Filter) -> sa.Select[uuid.UUID]:
+    """Return the jobs of an original file, by the ids of its images.
+
+    A join instead makes PostgreSQL expect a few jobs, and sort all of a file that thousands share.
+    """
+    images = sa.select(Image.id).where(Image.original_sha256 == requested.image_sha256)
+    if requested.account_id is not None:
+        images = images.where(Image.account_id == requested.account_id)
+    image_ids = transaction.session.scalars(images).all()
+    return sa.select(JobImage.job_id).where(JobImage.image_id.in_(image_ids))
+
+
+# The bound of the ids finds the jobs; the column decides.
+
+
+def _created_after(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return Job.created_at >= moment, Job.id >= ids.earliest(moment - _CLOCK_SKEW)
+
+
+def _created_before(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
+    return Job.created_at < moment, Job.id < ids.earliest(moment + _CLOCK_SKEW)
 
 
 def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:

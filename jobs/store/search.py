@@ -18,7 +18,7 @@ from jobs.records import Account, Generation, Job, SearchText, table
 
 #: Up to this many texts with a phrase's words are compared with the phrase at once. With more, it is faster to test one
 #: job after the other, in the order of the page.
-_FEW = 1_000
+_FEW = 30_000
 
 #: PostgreSQL's column, generated from text and account; the records do not describe it.
 _WORDS: sa.ColumnElement[Any] = sa.literal_column("search_texts.words")
@@ -77,7 +77,11 @@ def holds(
     )
     if candidates > _FEW:
         return sa.exists(sa.select(1).where(SearchText.job_id == Job.id, decided))
-    return Job.id.in_(sa.select(SearchText.job_id).where(matches, decided))
+    holding = sa.select(SearchText.job_id).where(matches, decided)
+    if transaction.dialect == "postgresql":
+        # As an array, the ids are found first. As a subquery, they can be looked for in each job from the newest on.
+        return Job.id == sa.any_(sa.func.array(holding.scalar_subquery()))
+    return Job.id.in_(holding)
 
 
 def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> uuid.UUID | None:

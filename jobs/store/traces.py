@@ -136,12 +136,24 @@ _GENERATION = table(Generation).c
 _COPIED = {field.name for field in fields(GenerationTrace)} & {*_GENERATION.keys()} - {
     "event_index"
 }
-#: The condition of a job to be one of ``b_held`` (job, attempt) and still to belong to ``b_owner``.
+#: The condition of a job to be one of some holdings and still to belong to their owner; :func:`fence` has the values.
+#:
+#: The ids are a condition of their own because SQLite has no index for pairs: for ``ORDER BY`` it would walk all jobs
+#: that there ever were.
 HELD = (
     timeline.standing(Status.RUNNING),
     _JOB.lease_owner == sa.bindparam("b_owner"),
+    _JOB.id.in_(sa.bindparam("b_ids", expanding=True)),
     sa.tuple_(_JOB.id, _JOB.attempt).in_(sa.bindparam("b_held", expanding=True)),
 )
+
+
+def fence(owner: str, held: Iterable[Holding]) -> dict[str, Any]:
+    """Return the values of :data:`HELD`: the jobs and attempts ``held`` that must still belong to ``owner``."""
+    pairs = sorted(held)
+    return {"b_owner": owner, "b_held": pairs, "b_ids": [job_id for job_id, _ in pairs]}
+
+
 _HOLD = sa.select(_JOB.id, _JOB.attempt).where(*HELD).order_by(_JOB.id)
 _HOLD_SHARED = _HOLD.with_for_update(read=True)
 _HOLD_ALONE = _HOLD.with_for_update()
@@ -154,9 +166,7 @@ def hold(
 
     With ``alone`` they are also locked against the owner's other transactions, such as the recorder's.
     """
-    rows = transaction.execute(
-        _HOLD_ALONE if alone else _HOLD_SHARED, {"b_owner": owner, "b_held": sorted(held)}
-    )
+    rows = transaction.execute(_HOLD_ALONE if alone else _HOLD_SHARED, fence(owner, held))
     return {(row.id, row.attempt) for row in rows}
 
 

@@ -260,6 +260,7 @@ class TestASearchPastItsDeadline:
 
         answer = caller("GET", "/v1/jobs?q=let")
 
-        assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "search_too_slow")
-        assert answer.headers["Retry-After"] == "1"
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (422, "search_too_broad")
+        assert "Retry-After" not in answer.headers
+        assert "`created:<7d`" in answer.get_json()["error"]["message"]
         assert caller("GET", "/v1/jobs").status_code == 200

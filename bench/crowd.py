@@ -1,0 +1,245 @@
+"""Millions of jobs in seconds: rows that the database itself generates, as months of work leave them.
+
+The jobs' times and ids are spread over :data:`DAYS`. Most jobs have ended; the last ones run or wait.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import timedelta
+
+import sqlalchemy as sa
+
+from core import ids
+from core.database import Database, utcnow
+from jobs.lifecycle import TURN_STEP, Priority, Role
+from jobs.records import Image, table
+from jobs.store import accounts
+
+DAYS = 180
+#: Of the image that a twentieth of the jobs have.
+IMAGE_SHA256 = "a" * 64
+#: The worker that holds the running jobs.
+OWNER = "crowd"
+_MOST_AT_ONCE = 50_000
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What a filled database has.
+
+    Attributes:
+        jobs: the number of jobs.
+        accounts: three accounts with about two thirds, a third, and a thousandth of the jobs.
+        image_id: an image of a twentieth of the jobs.
+        held: the running jobs of :data:`OWNER`, with their attempts.
+        last: the job that was queued last.
+    """
+
+    jobs: int
+    accounts: tuple[uuid.UUID, uuid.UUID, uuid.UUID]
+    image_id: uuid.UUID
+    held: list[tuple[uuid.UUID, int]]
+    last: uuid.UUID
+
+
+@dataclass(frozen=True)
+class _Sql:
+    """How a database generates rows: ``n`` is the number of a row, ``at`` its creation in seconds since 1970."""
+
+    rows: str
+    id: str
+    case: str
+
+    def time(self, seconds: str) -> str:
+        """Return a time."""
+        if self.id.startswith("printf"):
+            return f"(strftime('%Y-%m-%d %H:%M:%f', {seconds}, 'unixepoch') || '000')"
+        return f"to_timestamp({seconds})"
+
+
+_SQL = {
+    "sqlite": _Sql(
+        rows="(WITH RECURSIVE s(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM s WHERE n < :last)"
+        " SELECT n, :start + n * :step AS at FROM s) AS generated",
+        id="printf('%012x7%03x8%015x', CAST(at * 1000 AS INTEGER), n % 4096, n)",
+        case="('{\"fleet\": \"' || CASE WHEN n % 100 = 0 THEN 'b' ELSE 'a' END || '\", \"case\": \"' || n || '\"}')",
+    ),
+    "postgresql": _Sql(
+        rows="(SELECT n, CAST(:start AS double precision) + n * CAST(:step AS double precision) AS at"
+        " FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n) AS generated",
+        id="CAST(lpad(to_hex(CAST(floor(at * 1000) AS bigint)), 12, '0') || '7' || lpad(to_hex(n % 4096), 3, '0')"
+        " || '8' || lpad(to_hex(n), 15, '0') AS uuid)",
+        case="jsonb_build_object('fleet', CASE WHEN n % 100 = 0 THEN 'b' ELSE 'a' END, 'case', CAST(n AS text))",
+    ),
+}
+
+
+def fill(
+    database: Database,
+    jobs: int,
+    *,
+    queued: int = 1_000,
+    running: int = 64,
+    attempts_every: int = 10,
+) -> Crowd:
+    """Store ``jobs`` jobs of three accounts in an empty database, and gather statistics on PostgreSQL.
+
+    Args:
+        database: an empty database of this version.
+        jobs: the number of jobs, of which the last are queued and running.
+        queued: how many of them wait.
+        running: how many of them run.
+        attempts_every: one of this many ended jobs has an attempt with a generation; all running ones have.
+    """
+    owners = (
+        _account(database, "large"),
+        _account(database, "middle"),
+        _account(database, "small"),
+    )
+    image_id = _image(database, owners[0])
+    waits, runs = jobs - queued, jobs - queued - running
+    now = utcnow()
+    step = timedelta(days=DAYS) / jobs
+    bound = {
+        "start": (now - timedelta(days=DAYS)).timestamp(),
+        "step": step.total_seconds(),
+        "waits": waits,
+        "runs": runs,
+        "now": now.timestamp(),
+        "every": attempts_every,
+        "image": image_id.hex,
+    } | {f"account{number}": owner.hex for number, owner in enumerate(owners)}
+    statements = _statements(database.dialect)
+    for first in range(0, jobs, _MOST_AT_ONCE):
+        last = min(jobs, first + _MOST_AT_ONCE) - 1
+        with database.engine.connect() as connection:
+            if database.dialect == "postgresql":
+                # Neither foreign keys nor the triggers that count bytes.
+                connection.exec_driver_sql("SET LOCAL session_replication_role = replica")
+                connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
+            for statement in statements:
+                connection.execute(sa.text(statement), bound | {"first": first, "last": last})
+            connection.commit()
+    _finish(database)
+    with database.reading() as transaction:
+        held = transaction.execute(
+            sa.text("SELECT id, attempt FROM jobs WHERE lease_owner = :owner ORDER BY id").columns(
+                id=sa.Uuid(), attempt=sa.Integer()
+            ),
+            {"owner": OWNER},
+        ).all()
+        newest = transaction.execute(
+            sa.text("SELECT id FROM jobs ORDER BY id DESC LIMIT 1").columns(id=sa.Uuid())
+        ).scalar_one()
+    return Crowd(jobs, owners, image_id, [(row.id, row.attempt) for row in held], newest)
+
+
+def _account(database: Database, name: str) -> uuid.UUID:
+    accounts.create_key(
+        database, accounts.new_key(), pepper=b"p", account=name, role=Role.SUBMIT, name="bench"
+    )
+    return accounts.account_id(database, name)
+
+
+def _image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
+    """Insert the row of an image; nobody reads its bytes."""
+    image_id = ids.new()
+    facts = {
+        "id": image_id, "account_id": account_id, "image_key": "key", "detail": "standard", "pipeline": "1",
+        "media_type": "image/png", "width": 28, "height": 28, "original_sha256": IMAGE_SHA256, "original_bytes": 100,
+        "original_media_type": "image/png", "original_width": 28, "original_height": 28, "orientation": 1, "frames": 1,
+        "created_at": utcnow(),
+    }  # fmt: skip
+    with database.transaction() as transaction:
+        transaction.execute(sa.insert(table(Image)), [facts])
+    return image_id
+
+
+def _statements(dialect: str) -> list[str]:
+    """Return the statements that insert the rows from ``:first`` to ``:last``."""
+    sql = _SQL[dialect]
+    later, at = sql.time(":now + 3600"), sql.time("at")
+    account = (
+        "CASE WHEN n % 1000 = 7 THEN :account2 WHEN n % 3 = 0 THEN :account1 ELSE :account0 END"
+    )
+    if dialect == "postgresql":
+        account = f"CAST({account} AS uuid)"
+    status = (
+        "CASE WHEN n >= :waits THEN 'queued' WHEN n >= :runs THEN 'running' WHEN n % 100 < 3 THEN 'failed'"
+        " WHEN n % 100 = 3 THEN 'cancelled' ELSE 'succeeded' END"
+    )
+    error = (
+        "CASE WHEN n >= :runs OR n % 100 > 2 THEN NULL WHEN n < 1000 THEN 'engine_rejected'"
+        " WHEN n % 100 = 0 THEN 'engine_fault' WHEN n % 100 = 1 THEN 'worker_lost' ELSE 'deadline_exceeded' END"
+    )
+    running = "n >= :runs AND n < :waits"
+    values = {
+        "id": sql.id,
+        "account_id": account,
+        "status": status,
+        "model": "'tiny-qvq'",
+        "question": "'How many circles are there?'",
+        "options": "'{}'",
+        "metadata": sql.case,
+        "priority": "'normal'",
+        "ordering_at": at,
+        "not_before": at,
+        "deadline_at": later,
+        "attempt": "CASE WHEN n >= :waits THEN 0 ELSE 1 END",
+        "crashes": "0",
+        "failures": "0",
+        "max_attempts": "5",
+        "lease_owner": f"CASE WHEN {running} THEN '{OWNER}' END",
+        "lease_expires_at": f"CASE WHEN {running} THEN {later} END",
+        "error_code": error,
+        "request_id": "'req_bench'",
+        "created_at": at,
+        "started_at": f"CASE WHEN n < :waits THEN {at} END",
+        "finished_at": f"CASE WHEN n < :runs THEN {sql.time('at + 60')} END",
+    }
+    if dialect == "postgresql":
+        values["options"] = "CAST('{}' AS jsonb)"
+    attempted = f"({running} OR (n < :runs AND n % :every = 0))"
+    ended = f"CASE WHEN n < :runs THEN {sql.time('at + 60')} END"
+    return [
+        f"INSERT INTO jobs ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {sql.rows}",
+        (
+            "INSERT INTO attempts (job_id, number, worker, claimed_at, ended_at, outcome, engine) SELECT"
+            f" {sql.id}, 1, '{OWNER}', {at}, {ended}, CASE WHEN n < :runs THEN 'succeeded' END,"
+            f" 'http://engine-' || (n / :every) % 3 FROM {sql.rows} WHERE {attempted}"
+        ),
+        (
+            "INSERT INTO generations (job_id, attempt, number, rid, output_tokens, started_at, first_token_at,"
+            f" ended_at, output) SELECT {sql.id}, 1, 0, 'rid', 100, {at}, {sql.time('at + 1')}, {ended},"
+            f" CASE WHEN n < :runs THEN 'Six.' END FROM {sql.rows} WHERE {attempted}"
+        ),
+        (
+            f"INSERT INTO job_images (job_id, position, image_id, tokens) SELECT {sql.id}, 0, "
+            f"{_parameter(dialect, 'image')}, 4 FROM {sql.rows} WHERE n % 20 = 0"
+        ),
+        (
+            "INSERT INTO queue_turns (account_id, priority, step, next_turn, served_turn)"
+            f" SELECT DISTINCT {account}, 'normal', {TURN_STEP[Priority.NORMAL]}, 0, 0 FROM {sql.rows}"
+            " WHERE n >= :waits ON CONFLICT DO NOTHING"
+        ),
+    ]
+
+
+def _parameter(dialect: str, name: str) -> str:
+    return f"CAST(:{name} AS uuid)" if dialect == "postgresql" else f":{name}"
+
+
+def _finish(database: Database) -> None:
+    """Forget the changes of stored bytes that the triggers have noted, and gather statistics on PostgreSQL."""
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("DELETE FROM storage_changes")
+        connection.commit()
+    if database.dialect == "postgresql":
+        with database.engine.connect().execution_options(
+            isolation_level="AUTOCOMMIT"
+        ) as connection:
+            connection.exec_driver_sql("SET statement_timeout = 0")
+            connection.exec_driver_sql("VACUUM ANALYZE")
+        database.close()
