@@ -65,6 +65,7 @@ class RedisServer:
             return {one["id"] for one in client.client_list()} - {own}
 
     def length(self, queue: str) -> int:
-        """Return how many messages wait in ``queue``."""
+        """Return how many messages wait in ``queue``, under whichever prefix."""
         with redis.Redis.from_url(self.url, decode_responses=True) as client:
-            return int(str(client.llen(queue)))
+            keys = client.scan_iter(match=f"*:{queue}", _type="list")
+            return sum(int(str(client.llen(key))) for key in keys)
