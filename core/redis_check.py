@@ -82,7 +82,10 @@ def meaning(error: BaseException) -> str:
         if isinstance(one, ssl.SSLError):
             return "The TLS handshake fails."
     for one in _chain(error):
-        first = str(one).split(" ", 1)[0].rstrip(":").removeprefix("-")
+        # redis-py puts the command in front, if it was part of a transaction.
+        first = (
+            str(one).rpartition("caused error: ")[2].split(" ", 1)[0].rstrip(":").removeprefix("-")
+        )
         if first in _MEANINGS:
             return _MEANINGS[first]
         for known, sentence in _CLASSES.items():
