@@ -38,6 +38,7 @@ from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
 from core.database import Clock, Database, utcnow
 from core.rate_limits import RateLimits
+from core.redis_prefix import RedisPrefix
 from core.settings import Settings
 from core.shares import Shares
 from core.spool import Spool
@@ -132,11 +133,14 @@ def create_app(
         search_seconds=settings.search_seconds,
     )
     database.party, database.public_url = current.group, settings.public_url
-    wakeup = wakeup or queue.RedisWakeup(settings)
-    delivery_wakeup = delivery_wakeup or queue.RedisWakeup(settings, task=queue.DELIVER)
+    prefix = RedisPrefix(settings, database)
+    wakeup, delivery_wakeup = (
+        given or queue.RedisWakeup(settings, task=task, prefix=prefix)
+        for given, task in ((wakeup, queue.REASON), (delivery_wakeup, queue.DELIVER))
+    )
     database.listen(outbox.WakeupOnCommit(delivery_wakeup))
     images = images or ImageReader.start(settings)
-    buckets = buckets or RateLimits(settings.redis_url, timer=timer)
+    buckets = buckets or RateLimits(settings.redis_url, prefix, timer=timer)
     spool = Spool.of(settings, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
     pepper = accounts.pepper(settings)
@@ -159,7 +163,7 @@ def create_app(
     waits = Waits(database, shares=held_open)
     streams = Streams(
         database,
-        subscriber=Subscriber(settings.redis_url),
+        subscriber=Subscriber(settings.redis_url, prefix),
         shares=held_open,
         revocation=revocation,
     )

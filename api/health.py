@@ -62,7 +62,7 @@ class HealthRoutes:
     )
     def live(self) -> Response:
         """Check that the process is alive."""
-        return reply(Health(status="ok", checks={}))
+        return reply(Health(status="ok", checks={}, reasons={}))
 
     @route.get(
         READY,
@@ -74,10 +74,11 @@ class HealthRoutes:
     )
     def ready(self) -> Response:
         """Check whether jobs are accepted, and what is unavailable."""
+        problem = self._wakeup.problem()
         checks: dict[str, State] = {
             "accepting": "unavailable" if self._draining.is_set() else "ok",
             "disk": "ok" if self._disk.has_room else "unavailable",
-            "redis": "ok" if self._wakeup.answers() else "degraded",
+            "redis": "degraded" if problem else "ok",
             **self._check_database(),
         }
         states = checks.values()
@@ -87,7 +88,8 @@ class HealthRoutes:
         elif "degraded" in states:
             status = "degraded"
         code = HTTPStatus.SERVICE_UNAVAILABLE if status == "unavailable" else HTTPStatus.OK
-        return reply(Health(status=status, checks=checks), code)
+        reasons = {"redis": problem} if problem else {}
+        return reply(Health(status=status, checks=checks, reasons=reasons), code)
 
     def _check_database(self) -> dict[str, State]:
         try:

@@ -12,15 +12,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
 
-import redis as redis_client
 import typer
 
 from cli import client, output
 from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
-from core import database, errors
+from core import database, errors, redis_check
 from core.outbound_proxy import OutboundProxy
+from core.redis_prefix import RedisPrefix
 from core.redis_url import RedisURL
 from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
@@ -80,7 +80,7 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     yield _disk(settings)
     database_ = _database(settings)
     yield database_
-    yield _redis(settings)
+    yield _redis(settings, knows_prefix=bool(settings.redis_prefix) or database_.verdict == "ok")
     yield _api(settings)
     if settings.proxy is not None:
         yield _proxy(settings.proxy)
@@ -167,21 +167,25 @@ def _storage(settings: Settings) -> Diagnosis:
     return Diagnosis(check, "ok", detail)
 
 
-def _redis(settings: Settings) -> Diagnosis:
+def _redis(settings: Settings, *, knows_prefix: bool) -> Diagnosis:
     """Check the configured Redis, or else the server that ``longlook up`` starts."""
     if "redis_url" not in settings.model_fields_set:
         try:
             return Diagnosis("Redis", "ok", f"{redis.binary()}, started by `longlook up`")
         except errors.LaunchError as error:
             return Diagnosis("Redis", "missing", "no server is installed", str(error))
-    connection = RedisURL.parse(settings.redis_url).client(seconds=_SECONDS)
-    try:
-        connection.ping()
-    except redis_client.RedisError:
-        return Diagnosis("Redis", "missing", "no response", "start it, or check LONGLOOK_REDIS_URL")
-    finally:
-        connection.close()
-    return Diagnosis("Redis", "ok", "responds at LONGLOOK_REDIS_URL")
+    prefix = RedisPrefix(settings)
+    with RedisURL.parse(settings.redis_url).client(seconds=_SECONDS) as connection:
+        problem = redis_check.problem(connection, prefix if knows_prefix else None)
+    if problem is not None:
+        remedy = (
+            "start it, or check LONGLOOK_REDIS_URL; `Redis` in docs/how-to/operate.md has the ACL"
+        )
+        return Diagnosis("Redis", "missing", problem, remedy)
+    if not knows_prefix:
+        detail = "responds; the prefix of its keys is in the database"
+        return Diagnosis("Redis", "warning", detail, "make the database available, then try again")
+    return Diagnosis("Redis", "ok", f"takes wakeups at LONGLOOK_REDIS_URL, under `{prefix()}`")
 
 
 def _api(settings: Settings) -> Diagnosis:

@@ -3,13 +3,22 @@
 Celery's warm shutdown waits for the running tasks; the drain makes sure that they end.
 """
 
+import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from celery import Celery, bootsteps, signals
+from celery.worker import state
+from celery.worker.consumer import Consumer
 
-from core import logs
+from core import logs, redis_check
+from core.outage import Outage
+from core.redis_url import RedisURL
 from core.settings import Settings
+
+#: How often a process that waits for Redis checks whether it must stop, in seconds.
+_STOP_SECONDS: Final = 0.2
+_CHECK_SECONDS: Final = 3.0
 
 
 class Runtime(Protocol):
@@ -50,8 +59,46 @@ class RuntimeHolder:
             self.runtime.stop()
 
 
+class RedisGate:
+    """Lets Celery connect when Redis takes what it needs, and gives it the prefix of its keys.
+
+    Without it, Celery connects to a server that only answers PING, fails at the first command, and starts again.
+
+    Args:
+        app: gets the prefix.
+        settings: have the URL of Redis.
+        prefix: returns the prefix of all keys.
+    """
+
+    def __init__(self, app: Celery, settings: Settings, prefix: Callable[[], str]) -> None:
+        self._app = app
+        self._address = RedisURL.parse(settings.redis_url)
+        self._prefix = prefix
+        self._outage = Outage("redis", use="celery")
+
+    def wait(self, give_up: Callable[[], object]) -> None:
+        """Wait until Redis has no problem; ``give_up`` is called often and ends the wait by an exception."""
+        while (problem := self._problem()) is not None:
+            until = time.monotonic() + self._outage.lost(problem)
+            while time.monotonic() < until:
+                give_up()
+                time.sleep(_STOP_SECONDS)
+        self._outage.back()
+        self._app.conf.broker_transport_options["global_keyprefix"] = self._prefix()
+
+    def _problem(self) -> str | None:
+        with self._address.client(seconds=_CHECK_SECONDS) as client:
+            return redis_check.problem(client, self._prefix)
+
+
 def install_runtime(
-    app: Celery, settings: Settings, *, task: str, service: str, build: Callable[[], Runtime]
+    app: Celery,
+    settings: Settings,
+    *,
+    task: str,
+    service: str,
+    build: Callable[[], Runtime],
+    prefix: Callable[[], str],
 ) -> None:
     """Give ``app`` its task, and a runtime with the lifetime of its worker.
 
@@ -61,6 +108,7 @@ def install_runtime(
         task: the name of the task that a wakeup starts.
         service: the process's name in the log.
         build: makes the runtime when the worker starts.
+        prefix: returns the prefix of all keys in Redis; the process connects when the database has given it.
     """
     holder = RuntimeHolder()
     app.task(name=task, ignore_result=True)(holder.wake)
@@ -80,6 +128,18 @@ def install_runtime(
         def close(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - same
             """Drain, whatever ends the worker: without its consumer it receives no wakeups."""
             holder.drain()
+
+    gate = RedisGate(app, settings, prefix)
+
+    class PatientConsumer(Consumer):
+        """Waits at the gate before each connection."""
+
+        def connect(self) -> Any:  # noqa: ANN401 - kombu's connection
+            """Return a connection that works."""
+            gate.wait(state.maybe_shutdown)
+            return super().connect()
+
+    app.conf.worker_consumer = PatientConsumer
 
     def configure_logs(**_: Any) -> None:  # noqa: ANN401 - same
         logs.configure(settings, service=service)

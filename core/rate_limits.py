@@ -5,22 +5,20 @@ seconds, which tries Redis again.
 """
 
 import contextlib
-import threading
 import time
 import uuid
 from collections.abc import Callable
 from typing import Final
 
 import redis
-import structlog
 
+from core import errors, redis_check
+from core.outage import Outage
 from core.redis_url import RedisURL
 
-_log = structlog.get_logger(__name__)
-
-_PREFIX: Final = "longlook:rate:"
+#: After the prefix of the installation; the id of the key follows.
+_BUCKETS: Final = "rate:"
 _SOCKET_SECONDS: Final = 0.25
-_REST_SECONDS: Final = 2.0
 #: Redis stores the time at which a bucket will be full again, and forgets a full bucket. If its clock is set back, no
 #: key waits longer than for an empty bucket. All times are in microseconds.
 _TAKE: Final = """
@@ -42,18 +40,23 @@ class RateLimits:
 
     Args:
         redis_url: the Redis that keeps the buckets.
+        prefix: returns the prefix of all keys.
         timer: a monotonic clock, in seconds.
     """
 
-    def __init__(self, redis_url: str, *, timer: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        prefix: Callable[[], str],
+        *,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._prefix = prefix
         self._redis = RedisURL.parse(redis_url).client(
             seconds=_SOCKET_SECONDS, health_check_interval=10
         )
         self._script = self._redis.register_script(_TAKE)
-        self._timer = timer
-        self._lock = threading.Lock()
-        self._lost = False
-        self._rest_until = 0.0
+        self._outage = Outage("redis", use="rate_limits", timer=timer)
 
     def take(self, key_id: uuid.UUID, *, per_minute: int) -> tuple[float, bool] | None:
         """Take one request from the bucket of a key.
@@ -61,35 +64,22 @@ class RateLimits:
         Returns:
             The number of requests left, with its fraction, and whether there was one to take; None while Redis is down.
         """
-        if not self._may_ask():
+        if not self._outage.may_try():
             return None
         try:
-            taken, left = self._script(keys=[_PREFIX + key_id.hex], args=[per_minute])
-        except (redis.RedisError, OSError) as error:
-            self._note(lost=True)
-            _log.warning("requests_not_counted_together", error_type=type(error).__name__)
+            taken, left = self._script(
+                keys=[self._prefix() + _BUCKETS + key_id.hex], args=[per_minute]
+            )
+        except errors.Unavailable:
+            self._outage.lost(redis_check.UNKNOWN_PREFIX)
             return None
-        self._note(lost=False)
+        except (redis.RedisError, OSError) as error:
+            self._outage.lost(redis_check.meaning(error))
+            return None
+        self._outage.back()
         return float(left), taken == 1
 
     def close(self) -> None:
         """Close the connection to Redis."""
         with contextlib.suppress(redis.RedisError, OSError):
             self._redis.close()
-
-    def _may_ask(self) -> bool:
-        """Whether Redis was up at the last call, or it is time to try again."""
-        if not self._lost:
-            return True
-        with self._lock:
-            if self._timer() < self._rest_until:
-                return False
-            self._rest_until = self._timer() + _REST_SECONDS
-            return True
-
-    def _note(self, *, lost: bool) -> None:
-        if lost == self._lost and not lost:
-            return
-        with self._lock:
-            self._lost = lost
-            self._rest_until = self._timer() + _REST_SECONDS

@@ -72,6 +72,13 @@ class Settings(BaseSettings):
         repr=False,
         description="Redis or Valkey, for wakeups, live events, and rate limits. `longlook up` starts its own.",
     )
+    redis_prefix: str = Field(
+        default="",
+        max_length=64,
+        pattern=r"^[A-Za-z0-9._:-]*$",
+        description="Prefix of every key, channel, and queue in Redis; a colon follows it. Empty: `longlook:` "
+        "and the id of the database.",
+    )
     log_format: Literal["auto", "json", "columns"] = Field(
         default="auto", description="`auto`: columns on a terminal, JSON elsewhere."
     )

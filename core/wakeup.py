@@ -12,8 +12,8 @@ class Wakeup(Protocol):
     def waiting(self) -> int | None:
         """Return how many wakeups wait for a process, None when that is unknown."""
 
-    def answers(self) -> bool:
-        """Whether Redis answers now."""
+    def problem(self) -> str | None:
+        """Return why Redis does not take what work needs, as one sentence; None: it does."""
 
     def close(self) -> None:
         """Close the connections to Redis."""

@@ -558,3 +558,14 @@ class Worker(Record):
     draining: Mapped[bool]
     #: The engines as this worker sees them (url, state, model, version, window); None before it has asked them.
     engines: Mapped[list[dict[str, Any]] | None] = mapped_column(_JSON)
+
+
+class Installation(Record):
+    """The only row is about this database itself; see :mod:`core.redis_prefix`."""
+
+    __tablename__ = "installation"
+    __table_args__ = (sa.CheckConstraint("number = 1", name="single"),)
+
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    #: 12 hexadecimal digits: part of the prefix of all keys in Redis.
+    id: Mapped[str]

@@ -29,13 +29,18 @@ class RecordingWakeup:
         """Return how many wait; None: Redis does not answer."""
         return self.lying
 
-    def answers(self) -> bool:
-        """Whether Redis is there."""
-        return self.redis
+    def problem(self) -> str | None:
+        """Say whether Redis is there."""
+        return None if self.redis else "It does not respond."
 
     def close(self) -> None:
         """Remember it."""
         self.closed = True
+
+
+def redis_prefix() -> str:
+    """Return the prefix of keys in Redis, without a database that has it."""
+    return "test:"
 
 
 class RecordingPublisher:

@@ -5,8 +5,13 @@ The locked package brings the binary, whatever the machine has in PATH: no resul
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import socket
+import ssl
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import redis
@@ -16,10 +21,11 @@ from tests import children
 
 
 class RedisServer:
-    """A server without persistence, on a unix socket in a short folder."""
+    """A server without persistence, on a unix socket in a short folder; ``more`` are further options."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self._folder = folder
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = folder / "redis.sock"
         self.url = launch.url(self.socket)
@@ -27,7 +33,8 @@ class RedisServer:
     def start(self) -> None:
         """Start it and wait until it answers."""
         self._process = children.spawn(
-            launch.command(next(launch.bundled()), path=self.socket), folder=self._folder
+            (*launch.command(next(launch.bundled()), path=self.socket), *self._more),
+            folder=self._folder,
         )
         children.wait_until(
             lambda: launch.answers(self.socket), self._process, log=self._folder / "log"
@@ -65,6 +72,48 @@ class RedisServer:
             return {one["id"] for one in client.client_list()} - {own}
 
     def length(self, queue: str) -> int:
-        """Return how many messages wait in ``queue``."""
+        """Return how many messages wait in ``queue``, under whichever prefix."""
         with redis.Redis.from_url(self.url, decode_responses=True) as client:
-            return int(str(client.llen(queue)))
+            keys = client.scan_iter(match=f"*:{queue}", _type="list")
+            return sum(int(str(client.llen(key))) for key in keys)
+
+
+@contextlib.contextmanager
+def tls(server: RedisServer, certificate: Path) -> Iterator[tuple[int, list[int]]]:
+    """Yield the port of a TLS server in front of ``server``, and the bytes that clients send it after the handshake."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    received: list[int] = []
+
+    def forward(source: socket.socket, target: socket.socket, count: list[int] | None) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if count is not None:
+                    count.append(len(data))
+                target.sendall(data)
+        for end in (source, target):
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def serve(plain: socket.socket) -> None:
+        with (
+            contextlib.suppress(OSError),
+            context.wrap_socket(plain, server_side=True) as client,
+            socket.socket(socket.AF_UNIX) as backend,
+        ):
+            backend.connect(str(server.socket))
+            back = threading.Thread(target=forward, args=(backend, client, None), daemon=True)
+            back.start()
+            forward(client, backend, received)
+            back.join()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                plain, _ = listener.accept()
+                threading.Thread(target=serve, args=(plain,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, daemon=True).start()
+        yield listener.getsockname()[1], received
+        listener.shutdown(socket.SHUT_RDWR)

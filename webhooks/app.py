@@ -4,6 +4,7 @@ A wakeup only wakes the dispatcher, which has its own threads: two slots of Cele
 """
 
 from core import celery_process
+from core.redis_prefix import RedisPrefix
 from core.settings import Settings
 from core.vault import Vault
 from jobs import queue
@@ -22,4 +23,11 @@ def _build() -> DeliveryRuntime:
 
 
 app = queue.make_celery(settings, wakes=queue.DELIVER, slots=2)
-celery_process.install_runtime(app, settings, task=queue.DELIVER, service="delivery", build=_build)
+celery_process.install_runtime(
+    app,
+    settings,
+    task=queue.DELIVER,
+    service="delivery",
+    build=_build,
+    prefix=RedisPrefix(settings),
+)

@@ -16,6 +16,7 @@ from core import process
 from core.database import Database
 from core.exporter import Exporter
 from core.metrics import ShareMetrics, new_registry
+from core.redis_prefix import RedisPrefix
 from core.sandbox import Sandbox
 from core.settings import Settings
 from jobs.events.live import Publisher
@@ -61,8 +62,9 @@ class WorkerRuntime:
         self._exporter = Exporter(
             self.registry, host=settings.metrics_host, port=settings.metrics_port
         )
-        self.wakeup = RedisWakeup(settings)
-        self._delivery_wakeup = RedisWakeup(settings, task=DELIVER)
+        prefix = RedisPrefix(settings, self.database)
+        self.wakeup = RedisWakeup(settings, prefix=prefix)
+        self._delivery_wakeup = RedisWakeup(settings, task=DELIVER, prefix=prefix)
         self.database.listen(outbox.WakeupOnCommit(self._delivery_wakeup))
         self.database.listen(self._notify_for_followers)
         self.engines = pool.build(settings, settings.profile)
@@ -76,7 +78,7 @@ class WorkerRuntime:
             renew_seconds=settings.renew_interval,
             watch_seconds=settings.watch_seconds,
         )
-        self._publisher = Publisher(settings.redis_url)
+        self._publisher = Publisher(settings.redis_url, prefix)
         # Its children start when the first two answers differ and may be formulas.
         self._sandbox = Sandbox(
             equality.TARGET,

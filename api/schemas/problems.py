@@ -45,3 +45,6 @@ class Health(ResponseModel):
 
     status: Literal["ok", "degraded", "unavailable"]
     checks: dict[str, Literal["ok", "degraded", "unavailable"]]
+    reasons: dict[str, str] = Field(
+        description="Why a check is not `ok`, as a sentence, where the check knows."
+    )

@@ -7,26 +7,23 @@ Each event has the number of its predecessor, so that a gap is noticed. Redis st
 import contextlib
 import queue
 import threading
-import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 import redis
-import structlog
 
+from core import errors, redis_check
+from core.outage import Outage
 from core.redis_url import RedisURL
 from jobs.events.index import IndexEntry
 
-_log = structlog.get_logger(__name__)
-
-_CHANNEL = "longlook:live:"
+#: After the prefix of the installation; the id of the job follows.
+_CHANNEL = "live:"
 #: The limit of batches that wait for a slow Redis; further ones are dropped.
 _WAITING = 20
-#: The pause after a failure of Redis.
-_REST_SECONDS = 2.0
 _SOCKET_SECONDS = 1.0
 #: The limit of messages per call, so that the caller gets to pass them on.
 _WOKEN_AT_ONCE = 5_000
@@ -45,14 +42,19 @@ class LiveEvent:
 
 
 class Publisher:
-    """Publishes events from its own thread, so that its callers never wait for Redis. Drops what it cannot send."""
+    """Publishes events from its own thread, so that its callers never wait for Redis. Drops what it cannot send.
 
-    def __init__(self, redis_url: str) -> None:
+    Args:
+        redis_url: of the server.
+        prefix: returns the prefix of all channels.
+    """
+
+    def __init__(self, redis_url: str, prefix: Callable[[], str]) -> None:
         self._redis = _client(redis_url)
+        self._prefix = prefix
         self._batches: queue.Queue[Sequence[LiveEvent] | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
-        self._rest_until = 0.0
-        self._lost = False
+        self._outage = Outage("redis", use="live_events")
 
     def start(self) -> None:
         """Start the thread."""
@@ -74,54 +76,59 @@ class Publisher:
 
     def _run(self) -> None:
         while (batch := self._batches.get()) is not None:
-            if time.monotonic() >= self._rest_until:
+            if self._outage.may_try():
                 self._publish(batch)
 
     def _publish(self, batch: Sequence[LiveEvent]) -> None:
         by_job: dict[uuid.UUID, list[LiveEvent]] = {}
         for event in batch:
             by_job.setdefault(event.job_id, []).append(event)
-        pipeline = self._redis.pipeline(transaction=False)
-        for job_id, events in by_job.items():
-            pipeline.publish(_channel(job_id), encode(events))
         try:
+            channels = self._prefix() + _CHANNEL
+            pipeline = self._redis.pipeline(transaction=False)
+            for job_id, events in by_job.items():
+                pipeline.publish(channels + job_id.hex, encode(events))
             pipeline.execute()
-            self._lost = False
-        except (redis.RedisError, OSError) as error:
-            if not self._lost:
-                _log.warning("events_not_published", error_type=type(error).__name__)
-            self._lost = True
-            self._rest_until = time.monotonic() + _REST_SECONDS
+            self._outage.back()
+        except (errors.Unavailable, redis.RedisError, OSError) as error:
+            self._outage.lost(_reason(error))
 
 
 class Subscriber:
-    """Receives the events of some jobs. Not thread-safe. Without Redis it receives nothing and tries again."""
+    """Receives the events of some jobs. Not thread-safe. Without Redis it receives nothing and tries again.
 
-    def __init__(self, redis_url: str) -> None:
+    Args:
+        redis_url: of the server.
+        prefix: returns the prefix of all channels.
+    """
+
+    def __init__(self, redis_url: str, prefix: Callable[[], str]) -> None:
         self._url = redis_url
+        self._prefix = prefix
+        self._channels = ""
         self._redis: redis.Redis | None = None
         self._pubsub: Any = None
         self._woken: set[uuid.UUID] = set()
-        self._rest_until = 0.0
-        self._lost = False
+        self._outage = Outage("redis", use="streams")
 
     def want(self, job_ids: Collection[uuid.UUID]) -> None:
         """Receive the events of exactly these jobs from now on."""
         wanted = set(job_ids)
-        if wanted == self._woken or time.monotonic() < self._rest_until:
+        if wanted == self._woken or not self._outage.may_try():
             return
         with self._faults_noted():
             if self._pubsub is None:
+                self._channels = self._prefix() + _CHANNEL
                 self._redis = _client(self._url)
                 self._pubsub = self._redis.pubsub(  # type: ignore[no-untyped-call] # redis has no types here
                     ignore_subscribe_messages=True
                 )
             if more := wanted - self._woken:
-                self._pubsub.subscribe(*map(_channel, more))
+                self._pubsub.subscribe(*map(self._channel, more))
             if fewer := self._woken - wanted:
-                self._pubsub.unsubscribe(*map(_channel, fewer))
+                self._pubsub.unsubscribe(*map(self._channel, fewer))
             self._woken = wanted
-            self._lost = False
+            self._outage.back()
 
     def hear(self) -> list[LiveEvent]:
         """Return the events that have arrived, without waiting for more."""
@@ -151,12 +158,12 @@ class Subscriber:
     def _faults_noted(self) -> Iterator[None]:
         try:
             yield
-        except (redis.RedisError, OSError) as error:
-            if not self._lost:
-                _log.warning("events_not_heard", error_type=type(error).__name__)
-            self._lost = True
+        except (errors.Unavailable, redis.RedisError, OSError) as error:
+            self._outage.lost(_reason(error))
             self.close()
-            self._rest_until = time.monotonic() + _REST_SECONDS
+
+    def _channel(self, job_id: uuid.UUID) -> str:
+        return self._channels + job_id.hex
 
 
 def encode(events: Iterable[LiveEvent]) -> bytes:
@@ -172,7 +179,7 @@ def encode(events: Iterable[LiveEvent]) -> bytes:
 def decode(channel: bytes, message: bytes) -> list[LiveEvent]:
     """Return the events of a message; a message in the format of another version is empty."""
     try:
-        job_id = uuid.UUID(hex=channel.decode().removeprefix(_CHANNEL))
+        job_id = uuid.UUID(hex=channel.decode().rpartition(":")[2])
         return [
             LiveEvent(
                 job_id,
@@ -188,8 +195,10 @@ def decode(channel: bytes, message: bytes) -> list[LiveEvent]:
         return []
 
 
-def _channel(job_id: uuid.UUID) -> str:
-    return f"{_CHANNEL}{job_id.hex}"
+def _reason(error: Exception) -> str:
+    if isinstance(error, errors.Unavailable):
+        return redis_check.UNKNOWN_PREFIX
+    return redis_check.meaning(error)
 
 
 def _client(redis_url: str) -> redis.Redis:

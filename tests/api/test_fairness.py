@@ -29,6 +29,7 @@ from tests import databases, factories
 from tests.api import image_files, wire
 from tests.api.conftest import Caller
 from tests.children import wait_for_names
+from tests.fakes import redis_prefix
 from tests.integration import sandbox_targets
 
 Send = Callable[[Caller, bytes], TestResponse]
@@ -135,7 +136,7 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
     revocation = Revocation(database)
     streams = Streams(
         database,
-        subscriber=Subscriber("redis://127.0.0.1:1/0"),
+        subscriber=Subscriber("redis://127.0.0.1:1/0", redis_prefix),
         shares=Shares(8, name="streams"),
         revocation=revocation,
     )

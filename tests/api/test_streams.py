@@ -33,7 +33,7 @@ from tests.api import following, wire, worker
 from tests.api.conftest import Caller
 from tests.api.following import Follower
 from tests.e2e.stack import eventually
-from tests.fakes import RecordingPublisher, RecordingWakeup
+from tests.fakes import RecordingPublisher, RecordingWakeup, redis_prefix
 from worker.run.trace_buffer import EventSink as Tells
 from worker.run.trace_buffer import TraceBuffer, TraceWriter
 
@@ -266,7 +266,7 @@ def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
     revocation = Revocation(database)
     streams = Streams(
         database,
-        subscriber=Subscriber(settings.redis_url),
+        subscriber=Subscriber(settings.redis_url, redis_prefix),
         shares=shares,
         revocation=revocation,
         heartbeat_seconds=3600,
@@ -340,7 +340,7 @@ class TestTheHotPath:
 
     @pytest.fixture
     def publisher(self, redis_url: str) -> Iterator[Publisher]:
-        publisher = Publisher(redis_url)
+        publisher = Publisher(redis_url, redis_prefix)
         publisher.start()
         yield publisher
         publisher.stop()

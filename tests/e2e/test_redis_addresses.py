@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import ssl
-import threading
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +15,7 @@ from core.redis_url import RedisURL
 from core.settings import Settings
 from jobs import queue
 from tests.certificates import Authority
-from tests.redis_servers import RedisServer
+from tests.redis_servers import RedisServer, tls
 
 pytestmark = pytest.mark.e2e
 
@@ -38,47 +34,6 @@ def server(short_folder: Path) -> Iterator[RedisServer]:
         client.execute_command("ACL", "SETUSER", "default", "off")
     yield made
     made.stop()
-
-
-@contextlib.contextmanager
-def tls(server: RedisServer, certificate: Path) -> Iterator[tuple[int, list[int]]]:
-    """Yield the port of a TLS server in front of ``server``, and the bytes that clients send it after the handshake."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate)
-    received: list[int] = []
-
-    def forward(source: socket.socket, target: socket.socket, count: list[int] | None) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65536):
-                if count is not None:
-                    count.append(len(data))
-                target.sendall(data)
-        for end in (source, target):
-            with contextlib.suppress(OSError):
-                end.shutdown(socket.SHUT_RDWR)
-
-    def serve(plain: socket.socket) -> None:
-        with (
-            contextlib.suppress(OSError),
-            context.wrap_socket(plain, server_side=True) as client,
-            socket.socket(socket.AF_UNIX) as backend,
-        ):
-            backend.connect(str(server.socket))
-            back = threading.Thread(target=forward, args=(backend, client, None), daemon=True)
-            back.start()
-            forward(client, backend, received)
-            back.join()
-
-    def accept() -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                plain, _ = listener.accept()
-                threading.Thread(target=serve, args=(plain,), daemon=True).start()
-
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        threading.Thread(target=accept, daemon=True).start()
-        yield listener.getsockname()[1], received
-        listener.shutdown(socket.SHUT_RDWR)
 
 
 def publish(url: str) -> int | None:

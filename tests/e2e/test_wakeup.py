@@ -40,7 +40,7 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def wakeup(own_redis: RedisServer) -> Iterator[RedisWakeup]:
     """Return a wakeup on ``own_redis``."""
-    wakeup = RedisWakeup(Settings.read({}, redis_url=own_redis.url))
+    wakeup = RedisWakeup(Settings.read({}, redis_url=own_redis.url, redis_prefix="test"))
     yield wakeup
     wakeup.close()
 
@@ -72,7 +72,9 @@ def test_a_thousand_wakeups_are_enough_for_any_number_of_jobs(
 
 @pytest.mark.parametrize("address", ["{}", "{}?db=3"])
 def test_waiting_wakeups_are_counted_in_redis(redis_url: str, address: str) -> None:
-    wakeup = RedisWakeup(Settings.read({}, redis_url=address.format(redis_url)))
+    wakeup = RedisWakeup(
+        Settings.read({}, redis_url=address.format(redis_url), redis_prefix="test")
+    )
 
     wakeup.notify(2)
 
@@ -93,13 +95,13 @@ def test_notify_returns_without_redis_and_works_again_after_redis_comes_back(
 
     wakeup.notify(2)
     assert wakeup.waiting() is None
-    assert not wakeup.answers()
+    assert wakeup.problem() is not None
 
     if fault == "stopped":
         own_redis.start()
     else:
         own_redis.resume()
-    assert eventually(wakeup.answers)
+    assert eventually(lambda: wakeup.problem() is None)
     before = wakeup.waiting()
     assert before is not None
 

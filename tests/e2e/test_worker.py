@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import redis
 
+from core import redis_prefix
 from core.database import Database
 from core.settings import Settings
 from jobs import queue
@@ -53,7 +54,9 @@ def submit(database: Database) -> uuid.UUID:
 def test_a_worker_that_cannot_start_exits_and_receives_no_wakeup(
     stack: Stack, redis_server: RedisServer
 ) -> None:
-    wakeup = RedisWakeup(Settings.read({}, redis_url=redis_server.url))
+    wakeup = RedisWakeup(
+        Settings.read({}, redis_url=redis_server.url, database_url=stack.database_url)
+    )
     wakeup.notify()
     assert eventually(lambda: redis_server.length(queue.REASON) == 1)
     wakeup.close()
@@ -71,7 +74,10 @@ def test_a_worker_whose_celery_gives_up_releases_its_job(stack: Stack, database:
     assert eventually(lambda: factories.get_job(database, job_id).job.status is Status.RUNNING)
 
     with redis.Redis.from_url(stack.redis_url) as client:
-        client.lpush(queue.REASON, b"no message of Celery's")
+        client.lpush(
+            redis_prefix.RedisPrefix(Settings.read({}), database)() + queue.REASON,
+            b"no message of Celery's",
+        )
 
     assert worker.wait(60) != 0
     job = factories.get_job(database, job_id).job

@@ -12,6 +12,7 @@ from jobs.events import live
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent, Publisher, Subscriber
 from tests.e2e.stack import eventually
+from tests.fakes import redis_prefix
 from tests.redis_servers import RedisServer
 
 NOWHERE = "unix:///nowhere/redis.sock"
@@ -23,7 +24,7 @@ def delta(job_id: uuid.UUID, number: int, text: str = "I see 圆 🟢") -> LiveE
 
 @pytest.fixture
 def publisher(redis_url: str) -> Iterator[Publisher]:
-    publisher = Publisher(redis_url)
+    publisher = Publisher(redis_url, redis_prefix)
     publisher.start()
     yield publisher
     publisher.stop()
@@ -31,7 +32,7 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
 
 @pytest.fixture
 def subscriber(redis_url: str) -> Iterator[Subscriber]:
-    subscriber = Subscriber(redis_url)
+    subscriber = Subscriber(redis_url, redis_prefix)
     yield subscriber
     subscriber.close()
 
@@ -86,7 +87,7 @@ def test_a_closed_subscription_receives_nothing(
 
 
 def test_without_redis_nothing_is_received_and_nothing_waits() -> None:
-    publisher, subscriber = Publisher(NOWHERE), Subscriber(NOWHERE)
+    publisher, subscriber = Publisher(NOWHERE, redis_prefix), Subscriber(NOWHERE, redis_prefix)
     publisher.start()
     for number in range(100):
         publisher.record([delta(uuid.uuid4(), number)])
@@ -98,19 +99,22 @@ def test_without_redis_nothing_is_received_and_nothing_waits() -> None:
 
 def test_a_malformed_message_is_not_an_event() -> None:
     job_id = uuid.uuid4()
-    channel = f"longlook:live:{job_id.hex}".encode()
+    channel = f"test:live:{job_id.hex}".encode()
 
     assert live.decode(channel, live.encode([delta(job_id, 3)])) == [delta(job_id, 3)]
     for message in (b"", b"{}", b"[[1]]", b"[[1,2,3,4,5,6]]", b'["x"]', b"1"):
         assert live.decode(channel, message) == []
-    assert live.decode(b"longlook:live:x", live.encode([delta(job_id, 3)])) == []
+    assert live.decode(b"test:live:x", live.encode([delta(job_id, 3)])) == []
 
 
 def test_events_arrive_again_after_redis_comes_back(short_folder: Path) -> None:
     server = RedisServer(short_folder)
     server.start()
     job_id = uuid.uuid4()
-    publisher, subscriber = Publisher(server.url), Subscriber(server.url)
+    publisher, subscriber = (
+        Publisher(server.url, redis_prefix),
+        Subscriber(server.url, redis_prefix),
+    )
     publisher.start()
     events, listen = woken(subscriber)
 

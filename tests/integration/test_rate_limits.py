@@ -12,7 +12,7 @@ import pytest
 from api.rate_limits import Limiter
 from core.rate_limits import RateLimits
 from tests import races
-from tests.fakes import HandTimer
+from tests.fakes import HandTimer, redis_prefix
 from tests.redis_servers import RedisServer
 
 KEY = uuid.UUID(int=1)
@@ -20,7 +20,7 @@ KEY = uuid.UUID(int=1)
 
 @pytest.fixture
 def buckets(redis_url: str) -> Iterator[RateLimits]:
-    buckets = RateLimits(redis_url)
+    buckets = RateLimits(redis_url, redis_prefix)
     yield buckets
     buckets.close()
 
@@ -47,7 +47,7 @@ def test_the_rest_of_a_bucket_is_returned(buckets: RateLimits) -> None:
 
 
 def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) -> None:
-    many = [RateLimits(redis_url) for _ in range(4)]
+    many = [RateLimits(redis_url, redis_prefix) for _ in range(4)]
     began = time.monotonic()
 
     count = sum(
@@ -63,7 +63,7 @@ def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) ->
 def test_a_full_bucket_is_deleted(buckets: RateLimits, redis_server: RedisServer) -> None:
     take(buckets, per_minute=6)
 
-    [milliseconds] = redis_server.lifetimes("longlook:rate:*")
+    [milliseconds] = redis_server.lifetimes("test:rate:*")
 
     assert 0 < milliseconds <= 10_000
 
@@ -80,7 +80,7 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 
 def test_without_redis_the_state_is_unknown_without_delay(own_redis: RedisServer) -> None:
     redis, timer = own_redis, HandTimer()
-    buckets = RateLimits(redis.url, timer=timer)
+    buckets = RateLimits(redis.url, redis_prefix, timer=timer)
     assert take(buckets, per_minute=2)
 
     redis.freeze()
@@ -99,7 +99,7 @@ def test_when_redis_fails_each_process_continues_from_its_last_count(
     own_redis: RedisServer,
 ) -> None:
     redis, timer = own_redis, HandTimer()
-    buckets = [RateLimits(redis.url, timer=timer) for _ in range(2)]
+    buckets = [RateLimits(redis.url, redis_prefix, timer=timer) for _ in range(2)]
     first, second = (Limiter(per_minute=10, shared=shared, timer=timer) for shared in buckets)
     passed = [limiter.take(KEY)[1] for limiter in (first, second) * 3]
     assert all(passed)

@@ -1,0 +1,261 @@
+"""A Redis that answers PING but does not take what work needs: everything says so, and nothing floods the log."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import urllib3
+
+from api.app import create_app, service_of
+from core.database import Database
+from core.redis_prefix import RedisPrefix
+from core.settings import Settings
+from jobs import queue
+from tests import children, databases
+from tests.cli.commands import local
+from tests.e2e.stack import Stack, eventually
+from tests.redis_servers import RedisServer
+
+pytestmark = pytest.mark.e2e
+
+Command = Callable[..., Any]
+IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
+
+
+@pytest.fixture
+def dialect() -> str:
+    """Return one kind of database: the faults are those of Redis."""
+    return "sqlite"
+
+
+@pytest.fixture
+def server(short_folder: Path) -> Iterator[RedisServer]:
+    """Return a Redis server that a test may break."""
+    made = RedisServer(short_folder)
+    made.start()
+    yield made
+    made.stop()
+
+
+def forbid_keys(do: Command, folder: Path) -> None:
+    del folder
+    do("ACL", "SETUSER", "default", "resetkeys", "resetchannels", "~longlook:*", "&longlook:*")
+
+
+def forbid_publish(do: Command, folder: Path) -> None:
+    del folder
+    do("ACL", "SETUSER", "default", "-publish")
+
+
+def forbid_subscribe(do: Command, folder: Path) -> None:
+    del folder
+    do("ACL", "SETUSER", "default", "-subscribe")
+
+
+def forbid_scripts(do: Command, folder: Path) -> None:
+    del folder
+    do("ACL", "SETUSER", "default", "-@scripting")
+
+
+def replicate(do: Command, folder: Path) -> None:
+    del folder
+    do("REPLICAOF", "127.0.0.1", "1")
+
+
+def fill(do: Command, folder: Path) -> None:
+    del folder
+    do("CONFIG", "SET", "maxmemory", "1")
+
+
+def fail_to_save(do: Command, folder: Path) -> None:
+    # A file cannot replace a folder, also for root.
+    (folder / "dump.rdb" / "x").mkdir(parents=True)
+    do("CONFIG", "SET", "save", "3600 1000000")
+    do("BGSAVE")
+    info = lambda: do("INFO", "persistence")  # noqa: E731
+    assert eventually(lambda: info()["rdb_last_bgsave_status"] == "err")
+
+
+def lock(do: Command, folder: Path) -> None:
+    del folder
+    do("CONFIG", "SET", "requirepass", "secret")
+
+
+FAULTS: dict[str, tuple[Callable[[Command, Path], None], str]] = {
+    "keys": (forbid_keys, "ACL"),
+    "publish": (forbid_publish, "ACL"),
+    "subscribe": (forbid_subscribe, "ACL"),
+    "scripts": (forbid_scripts, "ACL"),
+    "replica": (replicate, "read-only replica"),
+    "memory": (fill, "out of memory"),
+    "save": (fail_to_save, "MISCONF"),
+    "password": (lock, "password"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_health_names_what_redis_refuses(
+    server: RedisServer,
+    short_folder: Path,
+    tmp_path: Path,
+    database_url: str,
+    fault: str,
+) -> None:
+    settings = Settings.read(
+        {}, redis_url=server.url, redis_prefix="test", database_url=database_url, pepper="x"
+    )
+    wakeup = queue.RedisWakeup(settings)
+    app = create_app(settings, wakeup=wakeup)
+    variables = {"LONGLOOK_REDIS_URL": server.url, "LONGLOOK_REDIS_PREFIX": "test"}
+
+    def ready() -> dict[str, Any]:
+        answer: dict[str, Any] = app.test_client().get("/readyz").get_json()
+        return answer
+
+    def diagnosis() -> dict[str, str]:
+        _, printed = local(tmp_path, "doctor", LONGLOOK_ENGINE_URLS="scripted:", **variables)
+        [one] = [entry for entry in json.loads(printed) if entry["check"] == "Redis"]
+        return dict(one)
+
+    before = ready(), diagnosis()
+    break_it, word = FAULTS[fault]
+    with redis.Redis.from_url(server.url) as admin:
+        keys = admin.keys()
+        break_it(admin.execute_command, short_folder)
+    after = ready(), diagnosis()
+    service_of(app).close()
+
+    assert (before[0]["checks"]["redis"], before[0]["reasons"]) == ("ok", {})
+    assert before[1]["verdict"] == "ok"
+    assert keys == []
+    assert (after[0]["status"], after[0]["checks"]["redis"]) == ("degraded", "degraded")
+    assert word in after[0]["reasons"]["redis"]
+    assert (after[1]["verdict"], word in after[1]["detail"]) == ("missing", True)
+
+
+@pytest.fixture
+def cluster(short_folder: Path) -> Iterator[RedisServer]:
+    """Return a cluster of one server."""
+    server = RedisServer(short_folder, "--cluster-enabled", "yes")
+    server.start()
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        state = lambda: str(admin.execute_command("CLUSTER", "INFO"))  # noqa: E731
+        assert eventually(lambda: "ok" in state())
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start(sqlite_source: databases.SqliteSource) -> Iterator[Callable[[str], Stack]]:
+    """Return what makes a service at a Redis."""
+    with contextlib.ExitStack() as stacks:
+
+        def make(url: str) -> Stack:
+            folder = children.short_folder()
+            stack = Stack(folder, sqlite_source.create(), url, "scripted:?tokens_per_second=0")
+            stacks.callback(shutil.rmtree, folder, ignore_errors=True)
+            stacks.callback(stack.close)
+            return stack
+
+        yield make
+
+
+def events(stack: Stack, name: str, event: str) -> list[dict[str, Any]]:
+    """Return the lines of a log about ``event`` of Redis that Celery met."""
+    lines = [json.loads(line) for line in stack.log(name).splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event and line.get("use") == "celery"]
+
+
+def test_a_cluster_is_refused_in_one_sentence(
+    cluster: RedisServer, start: Callable[[str], Stack]
+) -> None:
+    stack = start(cluster.url)
+    client = stack.start_api()
+    stack.start_worker(LONGLOOK_SWEEP_SECONDS="0.5")
+    stack.start_delivery()
+    # Without wakeups, workers poll: the job runs all the same.
+    job = client.submit([IMAGE], "How many?")
+    assert eventually(lambda: client.job(job["id"])["status"] == "succeeded")
+    answer = urllib3.request("GET", f"{stack.url}/readyz").json()
+
+    assert answer["checks"]["redis"] == "degraded"
+    assert "Redis Cluster" in answer["reasons"]["redis"]
+    assert eventually(lambda: bool(events(stack, "delivery", "redis_lost")))
+    for name in ("worker", "delivery"):
+        [line] = events(stack, name, "redis_lost")
+        assert "Redis Cluster" in line["reason"]
+        assert "Traceback" not in stack.log(name)
+        assert "Frequent restarts" not in stack.log(name)
+
+
+def test_a_redis_that_refuses_writes_for_a_while_is_logged_once_and_used_again(
+    server: RedisServer, start: Callable[[str], Stack]
+) -> None:
+    stack = start(server.url)
+    client = stack.start_api()
+    stack.start_worker(LONGLOOK_SWEEP_SECONDS="0.5")
+    prefix = RedisPrefix(Settings.read({}, database_url=stack.database_url))()
+    with redis.Redis.from_url(server.url) as admin:
+        assert eventually(lambda: admin.exists(f"{prefix}_kombu.binding.reason") == 1)
+        admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+        assert eventually(lambda: bool(events(stack, "worker", "redis_lost")))
+        # Several attempts of the gate, whose pauses grow.
+        checked = lambda: admin.info("commandstats")["cmdstat_watch"]["calls"]  # noqa: E731
+        first = checked()
+        assert eventually(lambda: checked() >= first + 3)
+        admin.execute_command("REPLICAOF", "NO", "ONE")
+        assert eventually(lambda: bool(events(stack, "worker", "redis_back")))
+        assert eventually(
+            lambda: any(b"brpop" in str(one["cmd"]).encode() for one in admin.client_list())
+        )
+        job = client.submit([IMAGE], "How many?")
+        assert eventually(lambda: client.job(job["id"])["status"] == "succeeded")
+
+    [lost] = events(stack, "worker", "redis_lost")
+    assert "read-only" in lost["reason"]
+    assert len(events(stack, "worker", "redis_back")) == 1
+    assert "Traceback" not in stack.log("worker")
+    assert stack.log("worker").count("Connection to broker lost") <= 1
+
+
+def test_a_worker_that_starts_while_sql_is_away_connects_when_it_is_back(
+    server: RedisServer, tmp_path: Path, start: Callable[[str], Stack]
+) -> None:
+    del tmp_path
+    stack = start(server.url)
+    database = Database(stack.database_url)
+    with contextlib.closing(database), database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE installation RENAME TO hidden")
+    stack.start_worker()
+    assert eventually(lambda: bool(events(stack, "worker", "redis_lost")))
+    [lost] = events(stack, "worker", "redis_lost")
+    assert "database" in lost["reason"]
+
+    with contextlib.closing(database), database.engine.begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE hidden RENAME TO installation")
+
+    assert eventually(lambda: bool(events(stack, "worker", "redis_back")))
+    prefix = RedisPrefix(Settings.read({}, database_url=stack.database_url))()
+    with redis.Redis.from_url(server.url) as admin:
+        assert eventually(lambda: admin.exists(f"{prefix}_kombu.binding.reason") == 1)
+
+
+def test_a_worker_that_waits_for_sql_stops_when_asked(
+    server: RedisServer, start: Callable[[str], Stack]
+) -> None:
+    stack = start(server.url)
+    with contextlib.closing(Database(stack.database_url)) as database:
+        with database.engine.begin() as connection:
+            connection.exec_driver_sql("ALTER TABLE installation RENAME TO hidden")
+        worker = stack.start_worker()
+        assert eventually(lambda: bool(events(stack, "worker", "redis_lost")))
+        worker.terminate()
+        assert worker.wait(60) == 0
