@@ -15,7 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from webhooks import endpoints, notifications, policy
+from webhooks import endpoints, notifications, policy, purge
 from webhooks.claims import DeliveryClaim
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from webhooks.tables import (
@@ -75,7 +75,11 @@ def settle(
 ) -> AttemptSettled | None:
     """End an attempt and do what follows. None: the claim has lost it, and nothing was written."""
     with database.transaction("settle") as transaction:
-        if result.response_body and _is_reduced(transaction, claim.event_id):
+        own_url = claim.endpoint_id is None
+        reduced = (own_url or bool(result.response_body)) and _is_reduced(
+            transaction, claim.event_id
+        )
+        if reduced:
             result = dataclasses.replace(result, response_body=None)
         attempt = _end(transaction, claim, result)
         if attempt is None:
@@ -100,6 +104,8 @@ def settle(
         disabled = None
         if claim.kind is AttemptKind.AUTOMATIC and result.outcome is not AttemptOutcome.SKIPPED:
             disabled = _judge_health(transaction, claim, result)
+        if reduced and own_url:
+            purge.forget_urls(transaction, [claim.event_id])
         return AttemptSettled(status, next_at, disabled)
 
 
