@@ -170,7 +170,6 @@ def erase(
     Question, answer, traces, metadata, and the copies in webhooks and the search index are removed, and images that no
     other job needs. Usage and times remain. An interrupted command continues when you repeat it.
     """
-    # SQLAlchemy takes longer to import than the other commands take to run.
-    from cli import job_erasure  # noqa: PLC0415
+    from cli import job_erasure  # noqa: PLC0415 - SQLAlchemy's import takes longer than the other commands
 
     job_erasure.erase(query, account=account, dry_run=dry_run, confirmed=confirm)

@@ -5,7 +5,6 @@ A wakeup only wakes the dispatcher, which has its own threads: two slots of Cele
 
 from core import celery_process
 from core.settings import Settings
-from core.vault import Vault
 from jobs import queue
 from net.client import GuardedClient
 from webhooks.runtime import DeliveryRuntime
@@ -14,9 +13,7 @@ settings = Settings.read()
 
 
 def _build() -> DeliveryRuntime:
-    return DeliveryRuntime(
-        settings, vault=Vault.of(settings), egress=GuardedClient(settings.webhook_allow)
-    )
+    return DeliveryRuntime(settings, egress=GuardedClient(settings.webhook_allow))
 
 
 app = queue.make_celery(settings, wakes=queue.DELIVER, slots=2)
