@@ -1,4 +1,4 @@
-"""Erasures from the command line: the confirmation, the progress, and the end, which cleans the search index."""
+"""What commands that remove data share: the confirmation, the actor, and the cleaning of the search index."""
 
 import getpass
 import sys
@@ -34,7 +34,7 @@ def confirm(what: str, *, word: str, confirmed: str | None) -> None:
         output.note(what)
         confirmed = typer.prompt(f"Type {output.inline(word)} to continue")
     if confirmed != word:
-        raise errors.LaunchError(f"Nothing was erased: {confirmed} is not {word}.")
+        raise errors.LaunchError(f"Nothing was changed: {confirmed} is not {word}.")
 
 
 def clean(database: Database) -> None:

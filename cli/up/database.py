@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass
 
-from cli import client
+from cli import client, output
 from core import errors, secret_files
 from core.database import Database
 from core.settings import Settings
@@ -45,7 +45,7 @@ def prepare(settings: Settings) -> FirstKey | None:
         raise errors.SettingsError(
             "LONGLOOK_DATABASE_URL: the path of the SQLite file must be absolute"
         )
-    schema.upgrade(url)
+    _report(schema.upgrade(url))
     with contextlib.closing(Database(url)) as database:
         _refuse_lost_vault(settings, database)
         if accounts.keys(database):
@@ -64,6 +64,14 @@ def prepare(settings: Settings) -> FirstKey | None:
             name="first",
         )
         return FirstKey(key, generated=bootstrap is None)
+
+
+def _report(upgraded: schema.Upgraded) -> None:
+    """Print that the schema has changed, or that a later version has changed it."""
+    if upgraded.is_later:
+        output.event("database", f"a later version upgraded the schema to {upgraded.after}")
+    elif upgraded.before not in (None, upgraded.after):
+        output.event("database", f"schema upgraded from {upgraded.before} to {upgraded.after}")
 
 
 def _refuse_lost_pepper(settings: Settings) -> None:

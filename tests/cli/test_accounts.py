@@ -62,7 +62,7 @@ def test_an_erasure_asks_for_the_name_and_removes_the_account_and_its_keys(tmp_p
 
     with pytest.raises(errors.LaunchError, match="--confirm customer"):
         local(tmp_path, "accounts", "erase", "customer")
-    with pytest.raises(errors.LaunchError, match="Nothing was erased"):
+    with pytest.raises(errors.LaunchError, match="Nothing was changed"):
         local(tmp_path, "accounts", "erase", "customer", "--confirm", "web")
     code, printed = local(tmp_path, "accounts", "erase", "customer", "--confirm", "customer")
 
@@ -84,7 +84,7 @@ def test_jobs_are_erased_by_a_query_after_a_count(tmp_path: Path) -> None:
     running = factories.make_job(database, account_id, metadata={"case": "1"})
 
     dry = local(tmp_path, "jobs", "erase", "meta.case:1", "--dry-run")
-    with pytest.raises(errors.LaunchError, match="Nothing was erased"):
+    with pytest.raises(errors.LaunchError, match="Nothing was changed"):
         local(tmp_path, "jobs", "erase", "meta.case:1", "--confirm", "3")
     done = local(tmp_path, "jobs", "erase", "meta.case:1", "--account", "web", "--confirm", "2")
     again = local(tmp_path, "jobs", "erase", "meta.case:1")
