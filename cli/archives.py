@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from cli import output
 from cli.launch import home
 from core import errors, secret_files
 from core.database import Database
@@ -117,15 +118,15 @@ def _secrets(settings: Settings, database: Database) -> dict[str, str]:
         core.errors.LaunchError: one that the database needs is missing, or it is another one.
     """
     _require_secrets(settings, database)
-    found = {}
+    texts = {}
     if accounts.keys(database):
-        found[accounts.PEPPER_FILE] = accounts.pepper(settings).decode() + "\n"
+        texts[accounts.PEPPER_FILE] = accounts.pepper(settings).decode() + "\n"
     vault = settings.home / VAULT_FILE
     if settings.vault_key is not None:
-        found[VAULT_FILE] = "\n".join(settings.vault_key.get_secret_value().split(",")) + "\n"
+        texts[VAULT_FILE] = "\n".join(settings.vault_key.get_secret_value().split(",")) + "\n"
     elif vault.exists():
-        found[VAULT_FILE] = vault.read_text(encoding="utf-8")
-    return found
+        texts[VAULT_FILE] = vault.read_text(encoding="utf-8")
+    return texts
 
 
 def _require_secrets(settings: Settings, database: Database) -> None:
@@ -180,7 +181,13 @@ def _restore_secret(settings: Settings, folder: Path, name: str) -> None:
 
 def _copy(database: Database, url: str, *, name: str) -> None:
     with contextlib.closing(Database(url)) as target:
-        copying.copy(database, target, reading=database.reading, name=name)
+        copying.copy(
+            database,
+            target,
+            reading=database.reading,
+            name=name,
+            progress=lambda table, count: output.note(f"{table}: {count} rows"),
+        )
 
 
 def _place(saved: Path, settings: Settings) -> None:

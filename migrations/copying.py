@@ -65,7 +65,7 @@ def copy(
         reading: opens the reads of the source, for example in one snapshot. None: each batch reads what is there, and
             the call is refused while workers are alive.
         name: what the source is called, so that only a copy of the same one continues. None: its URL without password.
-        progress: told of each batch.
+        progress: called after each batch.
 
     Raises:
         core.errors.LaunchError: a database is not fit for it, or the source changed meanwhile; the message says why.
@@ -79,7 +79,7 @@ def copy(
             )
     _require_head(source)
     _prepare(target, name or source.url.render_as_string(hide_password=True))
-    ordered = [found for found in Record.metadata.sorted_tables if found.name not in _COUNTED]
+    ordered = [each for each in Record.metadata.sorted_tables if each.name not in _COUNTED]
     ordered += [Record.metadata.tables[name] for name in _COUNTED]
     for each in ordered:
         _copy_table(reading, target, each, progress)

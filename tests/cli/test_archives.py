@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -13,12 +17,13 @@ from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
 from jobs.store import accounts
-from migrations import copying, schema
+from migrations import schema
 from tests import factories
 from tests.cli.commands import local
-from tests.databases import PostgresSource
+from tests.databases import ROOT, PostgresSource
 from webhooks import secrets
 
+_LONGLOOK = "from cli import main; main.run()"
 NO_PEPPER = {"LONGLOOK_PEPPER": ""}
 
 
@@ -69,8 +74,8 @@ def test_an_archive_restores_an_installation_with_its_secrets(
         local(old, "db", "backup", str(file), **given)
 
 
-def test_an_archive_is_restored_to_postgresql_and_a_restore_that_stopped_continues(
-    tmp_path: Path, postgres_source: PostgresSource, monkeypatch: pytest.MonkeyPatch
+def test_an_archive_is_restored_to_postgresql_and_a_restore_that_is_killed_continues(
+    tmp_path: Path, postgres_source: PostgresSource
 ) -> None:
     old, new, file = tmp_path / "old", tmp_path / "new", tmp_path / "all.tar"
     old.mkdir()
@@ -80,12 +85,14 @@ def test_an_archive_is_restored_to_postgresql_and_a_restore_that_stopped_continu
     name = server.create()
     given = {"LONGLOOK_DATABASE_URL": server.url(name), **NO_PEPPER}
 
-    def stop(*_: object) -> None:
-        raise errors.LaunchError("stopped")
-
-    with monkeypatch.context() as patched, pytest.raises(errors.LaunchError, match="stopped"):
-        patched.setattr(copying, "_finish", stop)
-        local(new, "db", "restore", str(file), **given)
+    command = [sys.executable, "-c", _LONGLOOK, "db", "restore", str(file)]
+    environment = {**os.environ, **given, "LONGLOOK_HOME": str(new)}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    ) as child:
+        assert child.stderr is not None
+        assert child.stderr.readline() == "accounts: 1 rows\n"
+        child.send_signal(signal.SIGKILL)
     code, _ = local(new, "db", "restore", str(file), **given)
 
     settings = Settings.read(given, home=new)
