@@ -42,7 +42,6 @@ from core.redis_prefix import RedisPrefix
 from core.settings import Settings
 from core.shares import Shares
 from core.spool import Spool
-from core.vault import Vault
 from core.wakeup import Wakeup
 from jobs import queue
 from jobs.events.live import Subscriber
@@ -53,6 +52,7 @@ from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
 from net.client import GuardedClient
 from net.guard import WEB
+from webhooks import secrets
 
 #: The version of the API in the document, not that of the service.
 API_VERSION = "1.0"
@@ -215,7 +215,7 @@ def create_app(
     router.include(RunRoutes(database=database))
     router.include(StreamRoutes(database=database, streams=streams, tokens=tokens))
     router.include(ImageRoutes(settings, database=database, service=submissions))
-    vault = functools.cache(lambda: Vault.of(settings))
+    vault = functools.cache(lambda: secrets.installation_vault(settings, database))
     endpoints = EndpointRoutes(
         settings,
         database=database,
@@ -248,7 +248,12 @@ def create_app(
     router.include(measures, public=settings.metrics_public)
     router.include(
         health.HealthRoutes(
-            settings, database=database, disk=disk, wakeup=wakeup, draining=service.draining
+            settings,
+            database=database,
+            disk=disk,
+            wakeup=wakeup,
+            draining=service.draining,
+            check_vault=lambda: secrets.check_vault(vault(), database),
         )
     )
     return router

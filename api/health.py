@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Literal
@@ -35,6 +36,7 @@ class HealthRoutes:
         disk: must have free space.
         wakeup: checks Redis.
         draining: set while the service stops.
+        check_vault: raises :class:`core.errors.VaultError` if the vault does not open the secrets of the database.
     """
 
     TAG = "health"
@@ -47,11 +49,13 @@ class HealthRoutes:
         disk: Disk,
         wakeup: Wakeup,
         draining: threading.Event,
+        check_vault: Callable[[], None],
     ) -> None:
         self._database = database
         self._disk = disk
         self._wakeup = wakeup
         self._draining = draining
+        self._check_vault = check_vault
         self._alive = timedelta(seconds=settings.lease_seconds)
         self._fits = functools.cache(schema.fits)
 
@@ -99,4 +103,16 @@ class HealthRoutes:
             live = workers.workforce(self._database, alive=self._alive)
         except errors.Unavailable:
             return {"database": "unavailable"}
-        return {"database": "ok", "workers": "ok" if live.processes else "degraded"}
+        return {
+            "database": "ok",
+            "workers": "ok" if live.processes else "degraded",
+            "vault": self._vault(),
+        }
+
+    def _vault(self) -> State:
+        """Return the state of the vault. Without it jobs run, and no webhook is sent."""
+        try:
+            self._check_vault()
+        except (errors.VaultError, errors.Unavailable):
+            return "degraded"
+        return "ok"

@@ -1,16 +1,17 @@
-"""``longlook accounts``: stored data and storage quotas of accounts, read from and written to the database."""
+"""``longlook accounts``: stored data and storage quotas of accounts, and their erasure, in the database itself."""
 
 from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import erasing, output
 from core import ids
 from core.settings import Settings
-from jobs.store import storage
+from jobs.store import accounts, erasure, storage
 from migrations import schema
+from webhooks import purge
 
-app = typer.Typer(help="List accounts and set their storage quotas.", no_args_is_help=True)
+app = typer.Typer(help="List accounts, set their storage quotas, erase them.", no_args_is_help=True)
 
 
 @app.command("ls")
@@ -54,6 +55,42 @@ def limit(
     with schema.opened(Settings.read()) as database:
         storage.limit_account(database, account, storage_mb=storage_mb)
     output.note(output.printable(f"The limits of {account} have been set."))
+
+
+@app.command("erase")
+def erase(
+    account: Annotated[
+        str, typer.Argument(help="Name or ID (acct_…) of the account.", show_default=False)
+    ],
+    *,
+    confirm: Annotated[
+        str | None,
+        typer.Option(help="The same name or ID again; otherwise you type it.", show_default=False),
+    ] = None,
+) -> None:
+    """Erase an account: revoke its keys, cancel its jobs, and remove all content, images and webhooks.
+
+    Usage and times remain under the account's ID. An interrupted command continues when you repeat it.
+    """
+    with schema.opened(Settings.read()) as database:
+        account_id = ids.parse("acct", account) or accounts.account_id(database, account)
+        erasing.confirm(
+            f"All data of {account} will be erased, and its keys revoked.",
+            word=account,
+            confirmed=confirm,
+        )
+        done = erasure.erase_account(
+            database,
+            account_id,
+            actor=erasing.actor(),
+            remove_copies=purge.reduce_jobs,
+            remove_account=purge.remove_account,
+        )
+        erasing.clean(database)
+    output.event("erased", f"{done.jobs} jobs, {done.images} images")
+    if done.running:
+        output.note(f"{done.running} jobs still run; repeat the command when they have ended.")
+        raise typer.Exit(output.Exit.FAILED)
 
 
 def _row(row: storage.AccountUsage) -> tuple[str, ...]:

@@ -1,22 +1,24 @@
-"""``longlook db``: upgrade the database, check migrations against models, rebuild the search index and byte counts."""
+"""``longlook db``: upgrade, back up, restore, copy and check the database, rebuild the search index and byte counts."""
 
 import contextlib
 import os
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import archives, erasing, output
 from core import ids
 from core.database import Database
 from core.settings import TEST_PREFIX, Settings
 from jobs.store import search, storage
-from migrations import schema
+from migrations import copying, schema
 from webhooks.storage import COUNTER
 
-app = typer.Typer(help="Upgrade and check the database.", no_args_is_help=True)
+app = typer.Typer(help="Upgrade, back up, copy and check the database.", no_args_is_help=True)
 
 _PAUSE_SECONDS = 0.02
 _TEST_POSTGRES = f"{TEST_PREFIX}POSTGRES_URL"
@@ -29,8 +31,86 @@ def upgrade() -> None:
     os.umask(0o077)
     if not settings.database_url:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    schema.upgrade(settings.database)
-    output.event("ok", f"the schema is at {', '.join(schema.heads())}")
+    upgraded = schema.upgrade(settings.database)
+    if upgraded.is_later:
+        output.event("ok", f"a later version upgraded the schema to {upgraded.after}; it stays")
+    else:
+        output.event("ok", f"the schema is at {upgraded.after}")
+
+
+@app.command("downgrade")
+def downgrade(
+    revision: Annotated[
+        str, typer.Argument(help="Revision of the earlier version.", show_default=False)
+    ],
+    *,
+    confirm: Annotated[
+        str | None,
+        typer.Option(help="The revision again; otherwise you type it.", show_default=False),
+    ] = None,
+) -> None:
+    """Take the schema back to an earlier revision. What later revisions added is lost; back up before.
+
+    It is rarely needed: an earlier version runs on a later schema. Stop all processes first.
+    """
+    settings = Settings.read()
+    erasing.confirm(
+        f"The schema goes back to {revision}; what later revisions added is lost.",
+        word=revision,
+        confirmed=confirm,
+    )
+    changed = schema.downgrade(settings.database, revision)
+    output.event("ok", f"the schema went from {changed.before} back to {changed.after}")
+
+
+@app.command("copy")
+def copy(
+    *,
+    source: Annotated[
+        str, typer.Option("--from", help="URL of the database to copy.", show_default=False)
+    ],
+    target: Annotated[
+        str, typer.Option("--to", help="URL of an empty database.", show_default=False)
+    ],
+) -> None:
+    """Copy everything to another database, from SQLite to PostgreSQL or back. Stop all processes first.
+
+    Counts and hashes of all rows are compared at the end. An interrupted command continues when you repeat it.
+    """
+    os.umask(0o077)
+    with (
+        contextlib.closing(Database(source)) as from_database,
+        contextlib.closing(Database(target)) as to_database,
+    ):
+        rows = copying.copy(
+            from_database,
+            to_database,
+            progress=lambda name, count: output.note(f"{name}: {count} rows"),
+        )
+    output.event("ok", f"{rows} rows are copied and compared")
+
+
+@app.command("backup")
+def backup(
+    file: Annotated[Path, typer.Argument(help="Archive to create.", show_default=False)],
+) -> None:
+    """Write the database, the pepper and the vault to one archive. Jobs keep running meanwhile.
+
+    Keep the archive secret: it gives access to everything.
+    """
+    size = archives.write(Settings.read(), file)
+    output.event("ok", f"{file}, {output.size(size)}")
+
+
+@app.command("restore")
+def restore(
+    file: Annotated[
+        Path, typer.Argument(help="Archive of `longlook db backup`.", show_default=False)
+    ],
+) -> None:
+    """Restore an archive to an empty installation, and upgrade the schema. Stop all processes first."""
+    archives.restore(Settings.read(), file)
+    output.event("ok", f"restored; the schema is at {', '.join(schema.heads())}")
 
 
 @app.command("check")

@@ -28,7 +28,7 @@ from jobs.engine import EngineFacts
 from jobs.images import ImageReader
 from jobs.store import storage, workers
 from migrations import schema
-from webhooks import claims
+from webhooks import claims, secrets
 from worker.engines import pool
 
 Verdict = Literal["ok", "warning", "missing"]
@@ -86,6 +86,7 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
         yield _proxy(settings.proxy)
     if database_.verdict == "ok":
         yield from _deliveries(settings)
+        yield from _vault(settings)
         yield _storage(settings)
     yield _decoder(settings)
     yield _engine_environment(settings)
@@ -254,6 +255,19 @@ def _deliveries(settings: Settings) -> Iterator[Diagnosis]:
         f"{detail}; an attempt is overdue by {-pause.total_seconds():.0f} s",
         "start `celery -A webhooks.app worker`; if it runs, receivers may be slow: see its log",
     )
+
+
+def _vault(settings: Settings) -> Iterator[Diagnosis]:
+    """Check that the vault opens the webhook secrets of the database."""
+    try:
+        with _opened(settings) as opened:
+            secrets.check_vault(secrets.installation_vault(settings, opened), opened)
+    except errors.VaultError as error:
+        yield Diagnosis("vault", "missing", str(error), "no webhook can be sent without it")
+    except database.DatabaseUnavailable:
+        return
+    else:
+        yield Diagnosis("vault", "ok", "opens the webhook secrets")
 
 
 def _engine_environment(settings: Settings) -> Diagnosis:

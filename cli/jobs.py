@@ -1,4 +1,4 @@
-"""``longlook jobs``: list, show, watch and cancel jobs."""
+"""``longlook jobs``: list, show, watch, cancel and erase jobs."""
 
 import shlex
 from typing import Annotated
@@ -9,7 +9,7 @@ from cli import client, job_output, output
 from core.settings import Settings
 from jobs.lifecycle import Status
 
-app = typer.Typer(help="List, show, watch and cancel jobs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, watch, cancel and erase jobs.", no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="job_…", show_default=False)]
 
@@ -144,3 +144,32 @@ def _short(text: str) -> str:
     """Return ``text`` on one line, cut to the width of a table cell."""
     flat = output.inline(" ".join(text.split()))
     return flat if len(flat) <= _MAX_CELL else f"{flat[: _MAX_CELL - 1]}…"
+
+
+@app.command("erase")
+def erase(
+    query: Annotated[
+        str,
+        typer.Argument(
+            help="Query, as for `jobs ls`: meta.customer:42 'created:<30d'.", show_default=False
+        ),
+    ],
+    *,
+    account: Annotated[
+        str | None,
+        typer.Option(help="Only jobs of this account, by name.", show_default=False),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the jobs.")] = False,
+    confirm: Annotated[
+        str | None,
+        typer.Option(help="Number of jobs, as --dry-run shows it; otherwise you type it."),
+    ] = None,
+) -> None:
+    """Erase the content of all finished jobs that match, directly in the database.
+
+    Question, answer, traces, metadata, and the copies in webhooks and the search index are removed, and images that no
+    other job needs. Usage and times remain. An interrupted command continues when you repeat it.
+    """
+    from cli import job_erasure  # noqa: PLC0415 - SQLAlchemy's import takes longer than the other commands
+
+    job_erasure.erase(query, account=account, dry_run=dry_run, confirmed=confirm)

@@ -22,6 +22,7 @@ def rotate() -> None:
     """
     settings = Settings.read()
     with schema.opened(settings) as database:
+        secrets.check_vault(secrets.installation_vault(settings, database), database)
         if settings.vault_key is None:
             # Make a key if there is none yet, so that there is one to replace.
             Vault.of(settings)

@@ -337,6 +337,8 @@ class Database:
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
+            # Whatever the library's default is: what is deleted is overwritten.
+            "secure_delete=ON",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
@@ -545,6 +547,21 @@ class Database:
             # The number of a transaction is written to the log of the server.
             number = sa.cast(sa.func.pg_current_xact_id(), sa.Text)
             transaction.execute(sa.select(number, transaction.now()))
+
+    def checkpoint(self) -> None:
+        """Move SQLite's write-ahead log into the file and empty it, as far as readers let it; PostgreSQL has its own.
+
+        Raises:
+            DatabaseUnavailable: the database does not answer.
+        """
+        if self.dialect != "sqlite":
+            return
+        with _translate_faults(), self._writers_turn():
+            raw = self.engine.raw_connection()
+            try:
+                raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            finally:
+                raw.close()
 
     def close(self) -> None:
         """Close all connections."""

@@ -387,7 +387,7 @@ class Settings(BaseSettings):
     retention_answer_days: float = Field(
         default=0,
         ge=0,
-        description="Days that question and answer are kept after the end of the job; 0: no limit.",
+        description="Days that question, answer and metadata are kept after the end of the job; 0: no limit.",
     )
     retention_timeline_days: float = Field(
         default=0,

@@ -29,10 +29,14 @@ class Vault:
         self._keys: Callable[[], Sequence[str]] = keys if callable(keys) else lambda: keys
 
     @classmethod
-    def of(cls, settings: Settings) -> Self:
+    def of(cls, settings: Settings, *, is_unused: Callable[[], bool] | None = None) -> Self:
         """Return the vault of an installation: the keys in the settings, else the key in the home directory.
 
-        The latter is generated if it does not exist.
+        Args:
+            settings: the keys, or the home directory.
+            is_unused: returns whether nothing is sealed yet. A missing key is generated only then: another key than the
+                one that sealed a secret would lose it. It is called at the first use. None: nothing is sealed, and a
+                missing key is generated at once.
 
         Raises:
             core.errors.VaultError: no key exists, and none can be generated.
@@ -44,15 +48,9 @@ class Vault:
                 raise errors.VaultError("LONGLOOK_VAULT_KEY: must contain at least one key")
             return cls(keys)
         path = settings.home / VAULT_FILE
-        try:
-            if not path.exists():
-                secret_files.write(path, secrets.token_hex(32) + "\n", replace=False)
-            _read(path)
-            return cls(functools.partial(_read, path))
-        except OSError as error:
-            raise errors.VaultError(
-                f"LONGLOOK_VAULT_KEY: not set, and {path} cannot be read or created"
-            ) from error
+        if is_unused is None:
+            _read_or_create(path, lambda: True)
+        return cls(functools.partial(_read_or_create, path, is_unused or (lambda: False)))
 
     def seal(self, secret: str) -> bytes:
         """Return ``secret`` encrypted. Raises :class:`core.errors.VaultError` without a key."""
@@ -115,6 +113,21 @@ def _change(settings: Settings, change: Callable[[list[str]], list[str]]) -> Non
 @functools.lru_cache(maxsize=8)
 def _fernet(keys: tuple[str, ...]) -> MultiFernet:
     return MultiFernet([Fernet(_key(key)) for key in keys])
+
+
+def _read_or_create(path: Path, is_unused: Callable[[], bool]) -> list[str]:
+    try:
+        if not path.exists():
+            if not is_unused():
+                raise errors.VaultError(
+                    f"The vault of this database's secrets is missing: restore {path}, or set LONGLOOK_VAULT_KEY."
+                )
+            secret_files.write(path, secrets.token_hex(32) + "\n", replace=False)
+        return _read(path)
+    except OSError as error:
+        raise errors.VaultError(
+            f"LONGLOOK_VAULT_KEY: not set, and {path} cannot be read or created"
+        ) from error
 
 
 def _read(path: Path) -> list[str]:

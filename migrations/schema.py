@@ -5,6 +5,7 @@ import io
 import tempfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,11 +16,13 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from core import errors
-from core.database import Database
+from core.database import Database, Transaction
 from core.settings import Settings
 
 #: The first revision of a released version. Lower numbers are of development versions, which nothing can upgrade.
 BASELINE: Final = "0100"
+#: The revision of the target of a copy that has not ended: below the first one, so that no process starts.
+COPYING: Final = "0000"
 
 
 def heads() -> tuple[str, ...]:
@@ -50,16 +53,66 @@ def current(database: Database) -> str | None:
         return MigrationContext.configure(transaction.session.connection()).get_current_revision()
 
 
-def upgrade(url: str) -> None:
+@dataclass(frozen=True)
+class Upgraded:
+    """The revisions before and after an upgrade; ``before`` None: there was no schema."""
+
+    before: str | None
+    after: str
+
+    @property
+    def is_later(self) -> bool:
+        """Whether the database was left as it is, because a later version has upgraded it."""
+        return self.after not in heads()
+
+
+def upgrade(url: str) -> Upgraded:
     """Bring the database at ``url`` to the newest revision.
 
+    A database that a later version has upgraded stays as it is: its schema only adds to this version's.
+
     Raises:
-        core.errors.LaunchError: the upgrade failed; the message says why. A database of a development version, or of
-            a later version, is refused by its revision.
+        core.errors.LaunchError: the upgrade failed; the message says why. A database of a development version and an
+            unfinished copy are refused by their revisions.
     """
     with _translate_faults(url):
-        _refuse(url)
+        before = _refuse(url)
+        if before is not None and fits(before) and before not in heads():
+            return Upgraded(before, before)
         command.upgrade(_config(url), "head")
+        return Upgraded(before, ", ".join(heads()))
+
+
+def downgrade(url: str, revision: str) -> Upgraded:
+    """Take the database at ``url`` back to ``revision``; what later revisions added is lost.
+
+    Raises:
+        core.errors.LaunchError: the revision is not an earlier one of this version, or the downgrade failed.
+    """
+    with _translate_faults(url):
+        before = _refuse(url)
+        known = [
+            entry.revision for entry in ScriptDirectory.from_config(_config("")).walk_revisions()
+        ]
+        if before is None or before not in known:
+            raise errors.LaunchError(
+                f"The database is at revision {before or 'none'}, which this version does not know. Only the version "
+                "that made the upgrade can take it back."
+            )
+        earlier = known[known.index(before) + 1 :]
+        if revision not in earlier:
+            raise errors.LaunchError(
+                f"{revision} is not an earlier revision than {before}; use one of: {', '.join(earlier) or 'none'}."
+            )
+        command.downgrade(_config(url), revision)
+        return Upgraded(before, revision)
+
+
+def mark(transaction: Transaction, revision: str) -> None:
+    """Set the revision of a database without a migration."""
+    transaction.execute(
+        sa.text("UPDATE alembic_version SET version_num = :revision"), {"revision": revision}
+    )
 
 
 @contextlib.contextmanager
@@ -135,26 +188,28 @@ def _is_unreleased(revision: str) -> bool:
     return revision.isdecimal() and revision < BASELINE
 
 
-def _refuse(url: str) -> None:
-    """Raise :class:`core.errors.LaunchError` when no upgrade leads from the database's revision to this version."""
+def _refuse(url: str) -> str | None:
+    """Return the database's revision, None without a schema.
+
+    Raises:
+        core.errors.LaunchError: no upgrade leads from its revision to this version.
+    """
     with contextlib.closing(Database(url)) as database:
         revision = current(database)
     if revision is None:
-        return
+        return None
     where = database.url.render_as_string(hide_password=True)
+    if revision == COPYING:
+        raise errors.LaunchError(
+            f"The database {where} is an unfinished copy: repeat `longlook db copy`, or use another database."
+        )
     if _is_unreleased(revision):
         raise errors.LaunchError(
             f"The database {where} is at revision {revision}, which a version before the first release created. It "
             "cannot be upgraded. Export what you need with that version (`longlook jobs ls --json`), then start with "
             "a new database: move the SQLite file away, or set LONGLOOK_DATABASE_URL to an empty database."
         )
-    if revision not in {
-        known.revision for known in ScriptDirectory.from_config(_config("")).walk_revisions()
-    }:
-        raise errors.LaunchError(
-            f"The database {where} is at revision {revision}, which a later version created. Install that version, "
-            "or restore a backup from before its upgrade."
-        )
+    return revision
 
 
 @contextlib.contextmanager

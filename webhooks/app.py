@@ -6,7 +6,6 @@ A wakeup only wakes the dispatcher, which has its own threads: two slots of Cele
 from core import celery_process
 from core.redis_prefix import RedisPrefix
 from core.settings import Settings
-from core.vault import Vault
 from jobs import queue
 from net.client import GuardedClient
 from webhooks.runtime import DeliveryRuntime
@@ -16,9 +15,7 @@ settings = Settings.read()
 
 def _build() -> DeliveryRuntime:
     return DeliveryRuntime(
-        settings,
-        vault=Vault.of(settings),
-        egress=GuardedClient(settings.webhook_allow, proxy=settings.proxy),
+        settings, egress=GuardedClient(settings.webhook_allow, proxy=settings.proxy)
     )
 
 

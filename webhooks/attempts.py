@@ -15,7 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from webhooks import endpoints, notifications, policy, url_queues
+from webhooks import endpoints, notifications, policy, purge, url_queues
 from webhooks.claims import DeliveryClaim
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 from webhooks.tables import (
@@ -77,7 +77,11 @@ def settle(
 ) -> AttemptSettled | None:
     """End an attempt and do what follows. None: the claim has lost it, and nothing was written."""
     with database.transaction("settle") as transaction:
-        if result.response_body and _is_reduced(transaction, claim.event_id):
+        own_url = claim.endpoint_id is None
+        reduced = (own_url or bool(result.response_body)) and _is_reduced(
+            transaction, claim.event_id
+        )
+        if reduced:
             result = dataclasses.replace(result, response_body=None)
         attempt = _end(transaction, claim, result)
         if attempt is None:
@@ -104,6 +108,8 @@ def settle(
             _note_success(transaction, claim)
         elif claim.kind is AttemptKind.AUTOMATIC and result.outcome is not AttemptOutcome.SKIPPED:
             disabled = _note_failure(transaction, claim, result)
+        if reduced and own_url:
+            purge.forget_urls(transaction, [claim.event_id])
         return AttemptSettled(status, next_at, disabled)
 
 

@@ -303,10 +303,11 @@ def payload(event_id: uuid.UUID, event_type: str, at: datetime, data: Mapping[st
     return text
 
 
-def without_answer(message: bytes) -> bytes:
-    """Return a payload of :func:`payload` without its answer."""
+def without_content(message: bytes) -> bytes:
+    """Return a payload of :func:`payload` without its answer and its metadata."""
     envelope = orjson.loads(message)
-    _omit(envelope["data"], "answer")
+    for name in ("answer", "metadata"):
+        _omit(envelope["data"], name)
     return orjson.dumps(envelope)
 
 

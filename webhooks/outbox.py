@@ -21,6 +21,7 @@ import structlog
 from core import ids
 from core.database import Database, Transaction
 from jobs.records import Job, OutboxEntry, table
+from jobs.store import contents
 from webhooks import notifications, policy
 from webhooks.notifications import Listener, Notification, NotificationTarget
 from webhooks.policy import Webhook
@@ -220,6 +221,7 @@ def _write(transaction: Transaction, planned: _Planned) -> None:
         )
     for batch in _batches(planned):
         transaction.execute(_DELETE, {"ids": [entry.id for entry, _ in batch]})
+        contents.forget_webhooks(transaction, {entry.job_id for entry, _ in batch})
 
 
 def _jobs(transaction: Transaction, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Job]:

@@ -1,7 +1,8 @@
 """Removes old webhooks: answers from payloads, and whole notifications once nothing is left to send.
 
 The periods are those of :mod:`jobs.store.purge`; here they count from the time of the event. ``answer`` removes the
-answer from payloads, and what receivers replied, which may repeat it. ``event`` removes notifications with their
+answer and the metadata from payloads, what receivers replied, which may repeat them, and the paths of jobs' own URLs.
+``event`` removes notifications with their
 deliveries and attempts. The delivery process runs :func:`batch`; any number of processes may do so at once.
 """
 
@@ -13,10 +14,19 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
+from jobs.records import OutboxEntry
 from jobs.store.purge import Periods
-from webhooks import notifications
+from webhooks import notifications, policy
 from webhooks.policy import AttemptState, DeliveryStatus
-from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookNotification
+from webhooks.tables import (
+    WebhookAttempt,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookNotification,
+    WebhookQueue,
+    WebhookRecovery,
+    WebhookSecret,
+)
 
 
 @dataclass(frozen=True)
@@ -44,9 +54,9 @@ def batch(database: Database, periods: Periods, *, limit: int = 50) -> WebhooksP
 
 
 def reduce_jobs(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
-    """Remove the answers of jobs from payloads, and what receivers replied.
+    """Remove the content of jobs from payloads, what receivers replied, and the paths of the jobs' own URLs.
 
-    What is still to be sent is sent without the answer. What is in the outbox gets no answer: the job has none.
+    What is still to be sent is sent without the content. What is in the outbox gets no answer: the job has none.
     """
     events = transaction.session.scalars(
         sa.select(WebhookNotification)
@@ -79,7 +89,7 @@ def _reduce(transaction: Transaction, events: Collection[WebhookNotification]) -
         transaction.update(
             WebhookNotification,
             WebhookNotification.id == event.id,
-            payload=notifications.without_answer(event.payload),
+            payload=notifications.without_content(event.payload),
             reduced_at=transaction.now(),
         )
     deliveries = sa.select(WebhookDelivery.id).where(
@@ -88,6 +98,67 @@ def _reduce(transaction: Transaction, events: Collection[WebhookNotification]) -
     transaction.update(
         WebhookAttempt, WebhookAttempt.delivery_id.in_(deliveries), response_body=None
     )
+    forget_urls(transaction, [event.id for event in events])
+
+
+def remove_account(database: Database, account_id: uuid.UUID, *, limit: int = 50) -> int:
+    """Remove up to ``limit`` notifications of an account, sent or not; return how many. At 0, its receivers go too.
+
+    Raises:
+        core.database.DatabaseUnavailable: the database does not answer; what was committed stays removed.
+    """
+    with database.transaction() as transaction:
+        transaction.delete(
+            OutboxEntry,
+            OutboxEntry.id.in_(
+                sa.select(OutboxEntry.id)
+                .where(OutboxEntry.account_id == account_id)
+                .order_by(OutboxEntry.id)
+                .with_for_update()
+            ),
+        )
+        chosen = transaction.session.scalars(
+            sa.select(WebhookNotification.id)
+            .where(WebhookNotification.account_id == account_id)
+            .limit(limit)
+        ).all()
+        if chosen:
+            _hold_deliveries(transaction, chosen)
+            _remove(transaction, chosen)
+        else:
+            _remove_receivers(transaction, account_id)
+        return len(chosen)
+
+
+def _remove_receivers(transaction: Transaction, account_id: uuid.UUID) -> None:
+    """Remove an account's endpoints, queues, recoveries and secret. Nothing refers to them any more."""
+    own = sa.select(WebhookEndpoint.id).where(WebhookEndpoint.account_id == account_id)
+    transaction.delete(WebhookRecovery, WebhookRecovery.endpoint_id.in_(own))
+    transaction.delete(WebhookEndpoint, WebhookEndpoint.account_id == account_id)
+    transaction.delete(WebhookQueue, WebhookQueue.account_id == account_id)
+    transaction.delete(WebhookSecret, WebhookSecret.account_id == account_id)
+
+
+def forget_urls(transaction: Transaction, event_ids: Collection[uuid.UUID]) -> None:
+    """Shorten the URLs of jobs' own webhooks to their origins, once nothing is left to send there."""
+    rows = transaction.execute(
+        sa.select(WebhookDelivery.id, WebhookDelivery.url)
+        .join(WebhookNotification, WebhookNotification.id == WebhookDelivery.notification_id)
+        .where(
+            WebhookDelivery.notification_id.in_(event_ids),
+            WebhookDelivery.endpoint_id.is_(None),
+            ~_has_more(),
+        )
+    ).all()
+    for row in rows:
+        origin = policy.origin(row.url)
+        transaction.update(WebhookDelivery, WebhookDelivery.id == row.id, url=origin)
+        transaction.update(
+            WebhookAttempt,
+            WebhookAttempt.delivery_id == row.id,
+            WebhookAttempt.url.is_not(None),
+            url=origin,
+        )
 
 
 def _remove_old(database: Database, period: timedelta, *, limit: int) -> int:
@@ -124,14 +195,21 @@ def _hold_deliveries(transaction: Transaction, events: Collection[uuid.UUID]) ->
 
 def _is_over() -> sa.ColumnElement[bool]:
     """Return the condition of a notification with nothing left to send: no delivery is pending or sent again."""
+    pending = sa.select(WebhookDelivery.id).where(
+        WebhookDelivery.notification_id == WebhookNotification.id, _has_more()
+    )
+    return ~sa.exists(pending.correlate(WebhookNotification))
+
+
+def _has_more() -> sa.ColumnElement[bool]:
+    """Return the condition of a delivery to be pending or sent again."""
     attempts = sa.select(WebhookAttempt.id).where(
         WebhookAttempt.delivery_id == WebhookDelivery.id, WebhookAttempt.state != AttemptState.ENDED
     )
-    pending = sa.select(WebhookDelivery.id).where(
-        WebhookDelivery.notification_id == WebhookNotification.id,
-        sa.or_(WebhookDelivery.status == DeliveryStatus.PENDING, sa.exists(attempts)),
+    return sa.or_(
+        WebhookDelivery.status == DeliveryStatus.PENDING,
+        sa.exists(attempts.correlate(WebhookDelivery)),
     )
-    return ~sa.exists(pending.correlate(WebhookNotification))
 
 
 def _remove(transaction: Transaction, events: Collection[uuid.UUID]) -> None:

@@ -50,7 +50,8 @@ def redeliver(
     """Request one more attempt of a delivery, now; return its id, None if there is no such delivery.
 
     Raises:
-        core.errors.Conflict: the delivery has ``most`` attempts; each is stored with the response.
+        core.errors.Conflict: the delivery has ``most`` attempts, each of which is stored with the response; or its URL
+            was removed with the content of its job.
     """
     with database.transaction() as transaction:
         statement = (
@@ -68,8 +69,20 @@ def redeliver(
             raise errors.Conflict(
                 f"A delivery can have at most {most} attempts; this one has {delivery.attempt_count}."
             )
+        if _is_url_removed(transaction, delivery):
+            raise errors.Conflict("The URL of this delivery was removed with the data of its job.")
         [attempt_id] = _attempt_again(transaction, [delivery], kind=AttemptKind.MANUAL)
         return attempt_id
+
+
+def _is_url_removed(transaction: Transaction, delivery: WebhookDelivery) -> bool:
+    """Whether only the origin of a job's own URL is left: see :func:`webhooks.purge.forget_urls`."""
+    if delivery.endpoint_id is not None or delivery.status is DeliveryStatus.PENDING:
+        return False
+    reduced = sa.select(WebhookNotification.reduced_at).where(
+        WebhookNotification.id == delivery.notification_id
+    )
+    return transaction.execute(reduced.with_for_update(read=True)).scalar_one() is not None
 
 
 def test(

@@ -19,6 +19,7 @@ from jobs.store.purge import Periods
 from jobs.store.storage import Quota
 from net.client import GuardedClient
 from webhooks import policy
+from webhooks import secrets as webhook_secrets
 from webhooks.dispatcher import Dispatcher
 from webhooks.metrics import DeliveryMetrics
 from webhooks.sender import Sender
@@ -35,11 +36,13 @@ class DeliveryRuntime:
 
     Args:
         settings: of the process.
-        vault: opens the secrets that sign.
         egress: sends requests; closed at the end.
+        vault: opens the secrets that sign; by default that of the installation.
     """
 
-    def __init__(self, settings: Settings, *, vault: Vault, egress: GuardedClient) -> None:
+    def __init__(
+        self, settings: Settings, *, egress: GuardedClient, vault: Vault | None = None
+    ) -> None:
         rng = random.Random()  # noqa: S311 - jitter, not secrets
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
         self.database = Database(settings.database, pool_size=policy.SLOTS // 4)
@@ -49,7 +52,10 @@ class DeliveryRuntime:
         self._exporter = Exporter(registry, host=settings.metrics_host, port=settings.metrics_port)
         self._stopping = threading.Event()
         self._egress = egress
-        signer = SecretSigner(self.database, vault=vault)
+        signer = SecretSigner(
+            self.database,
+            vault=vault or webhook_secrets.installation_vault(settings, self.database),
+        )
         quota = Quota(self.database, default_mb=settings.storage_mb_per_account)
         sender = Sender(
             self.database,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
+from core.settings import Settings
 from core.vault import Vault
 from webhooks import signature
 from webhooks.endpoints import OVERLAP, StoredSecret
@@ -22,6 +23,42 @@ class KeyPair:
 
     private: bytes = field(repr=False)
     public: str
+
+
+_SEALED = (
+    sa.select(SigningKey.private_key).limit(1),
+    sa.select(WebhookSecret.secret).limit(1),
+    sa.select(WebhookEndpoint.secret)
+    .where(WebhookEndpoint.deleted_at.is_(None), WebhookEndpoint.secret.is_not(None))
+    .limit(1),
+)
+
+
+def installation_vault(settings: Settings, database: Database) -> Vault:
+    """Return the vault of an installation. A missing key is generated only while the database has no secrets.
+
+    Raises:
+        core.errors.VaultError: LONGLOOK_VAULT_KEY has no key.
+    """
+    return Vault.of(settings, is_unused=lambda: not _samples(database))
+
+
+def check_vault(vault: Vault, database: Database) -> None:
+    """Check that the vault opens the secrets of the database; one of each kind is tried.
+
+    Raises:
+        core.errors.VaultError: it does not, or it is missing; the message says what to restore.
+        core.database.DatabaseUnavailable: the database does not answer.
+    """
+    for sealed in _samples(database):
+        vault.open(sealed)
+
+
+def _samples(database: Database) -> list[bytes]:
+    """Return a sealed secret of each kind that the database has."""
+    with database.reading() as transaction:
+        tried = [transaction.execute(statement).scalar_one_or_none() for statement in _SEALED]
+        return [sealed for sealed in tried if sealed is not None]
 
 
 def new_secret(vault: Vault) -> tuple[str, StoredSecret]:

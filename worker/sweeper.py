@@ -13,7 +13,7 @@ import structlog
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from core.wakeup import Wakeup
-from jobs.store import expiry, purge, turns, workers
+from jobs.store import expiry, purge, search, turns, workers
 
 _log = structlog.get_logger(__name__)
 
@@ -25,6 +25,8 @@ _PURGE_EVERY = timedelta(minutes=1)
 _PURGE_SECONDS = 1.0
 #: Between two batches, so that others can write.
 _PURGE_BREATH_SECONDS = 0.02
+#: Between two cleanings of SQLite's index of texts, which read all of it.
+_CLEAN_EVERY = timedelta(hours=1)
 
 
 class Sweeper(BackgroundLoop):
@@ -71,6 +73,8 @@ class Sweeper(BackgroundLoop):
         self._periods = periods
         self._for_each_dead = for_each_dead
         self._purge_due = database.clock()
+        self._clean_due = database.clock()
+        self._cleaning = search.Cleaning(database)
         # At least some intervals, so that a slow or late sweep does not look like the first one after a pause.
         self._longest_gap = max(lease / 2, timedelta(seconds=3 * interval_seconds))
         #: When the last sweep ended; None if there was none since an outage or, with a server, since the start.
@@ -154,6 +158,22 @@ class Sweeper(BackgroundLoop):
             if self.pause(_PURGE_BREATH_SECONDS):
                 return
 
+    def clean(self) -> None:
+        """Remove the words of removed texts from the index, once an hour if there are any, for about a second.
+
+        The next sweep continues. Raises :class:`core.database.DatabaseUnavailable`.
+        """
+        if self._database.clock() < self._clean_due:
+            return
+        deadline = time.monotonic() + _PURGE_SECONDS
+        more = self._cleaning.needed()
+        while more and time.monotonic() < deadline:
+            more = self._cleaning.step()
+            if self.pause(_PURGE_BREATH_SECONDS):
+                return
+        if not more:
+            self._clean_due = self._database.clock() + _CLEAN_EVERY
+
     def _owners_had_time(self) -> bool:
         """Return whether the owners of leases have had time to renew them.
 
@@ -184,6 +204,7 @@ class Sweeper(BackgroundLoop):
         try:
             self.sweep()
             self.purge()
+            self.clean()
         except DatabaseUnavailable:
             self._swept_at = None
             _log.warning("sweep_failed")

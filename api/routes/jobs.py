@@ -203,9 +203,10 @@ class JobRoutes:
         faults=(404, 409),
     )
     def delete(self, caller: Caller, job_id: JobId) -> Response:
-        """Delete a job's question, answer and traces, and the images that only this job submitted.
+        """Delete a job's question, answer, traces and metadata, and the images that only this job submitted.
 
-        Its usage and times remain, marked `data_removed`. Cancel an unfinished job first.
+        Its usage and times remain, marked `data_removed`. The `Idempotency-Key` can be used again. Cancel an unfinished
+        job first.
         """
         if not retention.remove_job(
             self._database,

@@ -43,6 +43,7 @@ class UpOptions:
 
     engines: EngineProcesses
     workers: int
+    delivery: bool
     demo: bool
 
 
@@ -61,6 +62,12 @@ def up(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Number of worker processes.")] = 1,
     no_worker: Annotated[bool, typer.Option("--no-worker", help="Start no worker.")] = False,
+    no_delivery: Annotated[
+        bool,
+        typer.Option(
+            "--no-delivery", help="Send no webhooks; they wait. For a copy of another installation."
+        ),
+    ] = False,
     show_demo: Annotated[
         bool,
         typer.Option("--demo", help="Ask two questions about a sample image, then keep running."),
@@ -82,6 +89,7 @@ def up(
     options = UpOptions(
         engines=engines.choose(engine, settings),
         workers=0 if no_worker else workers,
+        delivery=not no_delivery,
         demo=show_demo,
     )
     with (
@@ -138,7 +146,10 @@ def _serve(
     readiness = Readiness(options.engines, settings)
     _show_key(database.prepare(settings), settings)
     supervisor.start(programs.api(program_context, listener=listener.fileno(), environ=os.environ))
-    supervisor.start(programs.delivery(program_context, environ=os.environ))
+    if options.delivery:
+        supervisor.start(programs.delivery(program_context, environ=os.environ))
+    else:
+        output.event("paused", "no webhook is sent; they wait for a start without --no-delivery")
     supervisor.start(
         *(
             programs.worker(program_context, number=number, environ=os.environ)

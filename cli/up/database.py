@@ -3,13 +3,14 @@
 import contextlib
 from dataclasses import dataclass
 
-from cli import client
+from cli import client, output
 from core import errors, secret_files
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from migrations import schema
+from webhooks import secrets
 
 _RELATIVE = "sqlite:///"
 _ABSOLUTE = "sqlite:////"
@@ -31,7 +32,8 @@ def prepare(settings: Settings) -> FirstKey | None:
 
     Raises:
         core.errors.SettingsError: the bootstrap key is malformed, or the database's path is relative.
-        core.errors.LaunchError: the database cannot be used, or the pepper of its keys is missing.
+        core.errors.LaunchError: the database cannot be used, or the pepper of its keys or the vault of its secrets is
+            missing.
     """
     bootstrap = settings.bootstrap_key.get_secret_value() if settings.bootstrap_key else None
     if bootstrap is not None and not accounts.well_formed(bootstrap):
@@ -43,8 +45,9 @@ def prepare(settings: Settings) -> FirstKey | None:
         raise errors.SettingsError(
             "LONGLOOK_DATABASE_URL: the path of the SQLite file must be absolute"
         )
-    schema.upgrade(url)
+    _report(schema.upgrade(url))
     with contextlib.closing(Database(url)) as database:
+        _refuse_lost_vault(settings, database)
         if accounts.keys(database):
             _refuse_lost_pepper(settings)
             return None
@@ -63,6 +66,14 @@ def prepare(settings: Settings) -> FirstKey | None:
         return FirstKey(key, generated=bootstrap is None)
 
 
+def _report(upgraded: schema.Upgraded) -> None:
+    """Print that the schema has changed, or that a later version has changed it."""
+    if upgraded.is_later:
+        output.event("database", f"a later version upgraded the schema to {upgraded.after}")
+    elif upgraded.before not in (None, upgraded.after):
+        output.event("database", f"schema upgraded from {upgraded.before} to {upgraded.after}")
+
+
 def _refuse_lost_pepper(settings: Settings) -> None:
     """Refuse to start without the pepper of the existing keys: a new pepper would invalidate all of them."""
     try:
@@ -71,4 +82,14 @@ def _refuse_lost_pepper(settings: Settings) -> None:
         raise errors.LaunchError(
             f"The pepper of this database's keys is missing: restore {accounts.PEPPER_FILE} in "
             f"{settings.home}, or set LONGLOOK_PEPPER. With another pepper, none of the keys is valid."
+        ) from error
+
+
+def _refuse_lost_vault(settings: Settings, database: Database) -> None:
+    """Refuse to start without the key of the existing secrets: with a new one, no webhook could be signed."""
+    try:
+        secrets.check_vault(secrets.installation_vault(settings, database), database)
+    except errors.VaultError as error:
+        raise errors.LaunchError(
+            f"The webhook secrets of this database cannot be read. {error} Without it, no webhook can be sent."
         ) from error

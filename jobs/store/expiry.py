@@ -4,7 +4,7 @@ import random
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +13,7 @@ from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job, table
-from jobs.store import dispatch, settle, timeline, traces
+from jobs.store import dispatch, settle, timeline, traces, workers
 from jobs.store.settle import Failure
 
 _LIMIT = 200
@@ -163,6 +163,10 @@ def _expire(
     job = transaction.session.get_one(Job, job_id, populate_existing=True)
     fault = Failure(code="worker_lost", message="The worker was lost while it ran the job.")
     values: dict[str, Any] = {"crashes": _JOB.crashes + 1}
+    alive_at = _alive_at(transaction, job)
+    seconds = settle.lost_seconds(transaction, job_id, attempt, alive_at=alive_at)
+    if seconds is not None:
+        values["engine_seconds"] = sa.func.coalesce(_JOB.engine_seconds, 0.0) + seconds
     if job.cancel_requested_at is not None:
         target = Status.CANCELLED
     elif job.crashes + 1 >= crash_limit:
@@ -182,5 +186,18 @@ def _expire(
     if not timeline.change(transaction, change, actor=actor):
         return None
     settle.end_attempt(transaction, job_id, attempt, outcome=Outcome.LOST, fault=fault)
-    traces.fold(transaction, job_id, attempt, finish_reason="lost", read=read)
+    traces.fold(transaction, job_id, attempt, finish_reason="lost", read=read, ended_at=alive_at)
     return target
+
+
+def _alive_at(transaction: Transaction, job: Job) -> datetime:
+    """Return the last sign of life of a running job's worker: its heartbeat, or a piece of the trace.
+
+    Without either, the worker died about when it began.
+    """
+    signs = (
+        job.started_at or job.created_at,
+        traces.last_flush(transaction, job.id, job.attempt),
+        workers.last_seen(transaction, job.lease_owner) if job.lease_owner else None,
+    )
+    return max(sign for sign in signs if sign is not None)

@@ -227,6 +227,47 @@ def _page(
     return views, more
 
 
+def erasable(
+    database: Database, requested: Filter, *, limit: int, after: uuid.UUID | None = None
+) -> list[uuid.UUID]:
+    """Return up to ``limit`` finished jobs beyond ``after`` that match and still have their content, oldest first.
+
+    Raises:
+        core.errors.Overloaded: as :func:`page`.
+        core.errors.SearchTooSlow: as :func:`page`.
+    """
+    with database.searching(requested.account_id) as transaction:
+        wanted = (
+            sa.select(Job.id)
+            .where(
+                *_conditions(requested, transaction),
+                Job.data_removed_at.is_(None),
+                Job.finished_at.is_not(None),
+            )
+            .order_by(Job.id)
+            .limit(limit)
+        )
+        if after is not None:
+            wanted = wanted.where(Job.id > after)
+        return list(transaction.execute(wanted).scalars())
+
+
+def unfinished(
+    database: Database, requested: Filter, *, limit: int, after: uuid.UUID | None = None
+) -> list[uuid.UUID]:
+    """Return up to ``limit`` unfinished jobs beyond ``after`` that match, oldest first; raises as :func:`page`."""
+    with database.searching(requested.account_id) as transaction:
+        wanted = (
+            sa.select(Job.id)
+            .where(*_conditions(requested, transaction), Job.finished_at.is_(None))
+            .order_by(Job.id)
+            .limit(limit)
+        )
+        if after is not None:
+            wanted = wanted.where(Job.id > after)
+        return list(transaction.execute(wanted).scalars())
+
+
 #: The characters of a job's values whose length callers and models choose.
 _CHARS = sum(
     (

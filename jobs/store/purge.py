@@ -5,8 +5,8 @@ Retention has four classes of data, each with its own period from the end of a j
 * image: the job releases its images; an image that no other job needs, and that was not uploaded without a job within
   the period, loses its bytes.
 * trace: the raw output of all attempts, and the prompts.
-* answer: question and answer, and the prompts, which contain the question. (A trace that is stored longer still ends
-  with the answer.)
+* answer: question and answer with what else the caller wrote, such as metadata, and the prompts, which contain the
+  question. (A trace that is stored longer still ends with the answer.)
 * timeline: the timeline, except one entry with the state of the job.
 
 :mod:`webhooks.purge` applies the same periods to webhooks.
@@ -27,7 +27,7 @@ from core.database import Database, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records import Image, Job, TimelineEntry, table
-from jobs.store import retention, timeline
+from jobs.store import contents, retention, timeline
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def _purge_traces(database: Database, period: timedelta, *, actor: str, limit: i
         due = _due(transaction, period, stored, limit=limit)
         values = {"trace_removed_at": transaction.now()}
         _mark(transaction, due, values, action="trace_removed", actor=actor)
-        retention.remove_traces(transaction, due)
+        contents.remove_traces(transaction, due)
         return len(due)
 
 
@@ -140,9 +140,9 @@ def _purge_answers(database: Database, period: timedelta, *, actor: str, limit: 
     with database.transaction() as transaction:
         stored = sa.and_(Job.answer_removed_at.is_(None), Job.data_removed_at.is_(None))
         due = _due(transaction, period, stored, limit=limit)
-        values = {**retention.NO_ANSWER, "answer_removed_at": transaction.now()}
+        values = {**contents.CLEARED, "answer_removed_at": transaction.now()}
         _mark(transaction, due, values, action="answer_removed", actor=actor)
-        retention.remove_answers(transaction, due)
+        contents.remove_answers(transaction, due)
         return len(due)
 
 

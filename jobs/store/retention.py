@@ -1,31 +1,31 @@
-"""The removal of a job's data and of an image's bytes. Counters, hashes and the timeline stay."""
+"""The removal of a job's data and of an image's bytes. :mod:`jobs.store.contents` says what that is, and what stays."""
 
+import itertools
 import uuid
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.phrases import Part
-from jobs.records import Attempt, Generation, Image, ImageBytes, Job, JobImage, TraceChunk, table
-from jobs.store import search, timeline
+from jobs.records import Image, ImageBytes, Job, JobImage, table
+from jobs.store import contents, timeline
 
-#: The columns that are cleared with a job's question and answer.
-NO_ANSWER = {
-    "question": None,
-    "answer_text": None,
-    "answer_tex": None,
-    "answer_rule": None,
-    "answer_value": None,
-    "answer_forced": None,
-    "votes": None,
-}
 #: The condition of a job to need its images: it may run, or be run again.
 NEEDING = sa.and_(Job.images_released_at.is_(None), Job.data_removed_at.is_(None))
 
 _UNFINISHED = (Status.QUEUED, Status.RUNNING)
+_JOB = table(Job).c
+
+
+@dataclass(frozen=True)
+class DataRemoved:
+    """What a batch removed: the content of jobs, and the bytes of images."""
+
+    jobs: int = 0
+    images: int = 0
 
 
 #: Removes what another room has copied of the answers of jobs, in the transaction that removes them.
@@ -61,42 +61,55 @@ def remove_job(
             return False
         if not job.status.terminal:
             raise errors.Conflict("The job has not finished; cancel it first.")
-        if job.data_removed_at is None:
-            removed = timeline.Change(
-                "data_removed",
-                source=job.status,
-                target=job.status,
-                where=(table(Job).c.id == job_id, table(Job).c.data_removed_at.is_(None)),
-                values={**NO_ANSWER, "data_removed_at": transaction.now()},
-            )
-            timeline.change(transaction, removed, actor=actor)
-            remove_traces(transaction, [job_id])
-            remove_answers(transaction, [job_id])
-            if remove_copies is not None:
-                remove_copies(transaction, [job_id])
-            remove_orphans(transaction, [job_id])
+        remove_data(transaction, [job_id], actor=actor, remove_copies=remove_copies)
         return True
 
 
-def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
-    """Remove the outputs and the prompts of all attempts of finished jobs."""
-    transaction.delete(TraceChunk, TraceChunk.job_id.in_(job_ids))
-    transaction.update(
-        Generation, Generation.job_id.in_(job_ids), output=None, event_index=None, steps=sa.null()
+def remove_data(
+    transaction: Transaction,
+    job_ids: Collection[uuid.UUID],
+    *,
+    actor: str,
+    remove_copies: RemoveCopies | None = None,
+) -> DataRemoved:
+    """Remove the content of those jobs of a batch that have finished and still have it; the others do not change.
+
+    Args:
+        transaction: the open transaction, which should be short: a few dozen jobs.
+        job_ids: the jobs.
+        actor: who removes it, as the timeline names it.
+        remove_copies: called in the same transaction with the ids of the jobs that are changed.
+
+    Returns:
+        How many jobs lost their content, and how many images had no other job.
+    """
+    rows = transaction.execute(
+        sa.select(_JOB.id, _JOB.status)
+        .where(_JOB.id.in_(job_ids), _JOB.data_removed_at.is_(None), _JOB.finished_at.is_not(None))
+        .order_by(_JOB.id)
+        .with_for_update()
     )
-    search.remove(transaction, job_ids, parts=(Part.TRACE,))
-    remove_prompts(transaction, job_ids)
-
-
-def remove_answers(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
-    """Remove all copies of question and answer of finished jobs; :data:`NO_ANSWER` clears their own columns."""
-    search.remove(transaction, job_ids, parts=(Part.QUESTION, Part.ANSWER))
-    remove_prompts(transaction, job_ids)
-
-
-def remove_prompts(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
-    """Remove the prompts of all attempts of finished jobs."""
-    transaction.update(Attempt, Attempt.job_id.in_(job_ids), prompt=sa.null())
+    by_status: dict[Status, list[uuid.UUID]] = {}
+    for row in rows:
+        by_status.setdefault(row.status, []).append(row.id)
+    chosen = sorted(itertools.chain(*by_status.values()))
+    if not chosen:
+        return DataRemoved()
+    # Before the columns: a copy is found by what they say.
+    contents.remove_traces(transaction, chosen)
+    contents.remove_answers(transaction, chosen)
+    for status, of_status in by_status.items():
+        removed = timeline.Change(
+            "data_removed",
+            source=status,
+            target=status,
+            where=(_JOB.id.in_(of_status),),
+            values={**contents.CLEARED, "data_removed_at": transaction.now()},
+        )
+        timeline.change(transaction, removed, actor=actor)
+    if remove_copies is not None:
+        remove_copies(transaction, chosen)
+    return DataRemoved(jobs=len(chosen), images=remove_orphans(transaction, chosen))
 
 
 def remove_orphans(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> int:

@@ -19,6 +19,10 @@ from jobs.records import Account, Generation, Job, SearchText, table
 #: Up to this many texts with a phrase's words are compared with the phrase at once. With more, it is faster to test one
 #: job after the other, in the order of the page.
 _FEW = 30_000
+#: Pages of SQLite's index that one transaction merges: some milliseconds.
+_MERGED_PAGES = 500
+#: A merge that changes fewer rows had nothing to do. Source: SQLite's documentation of the merge command.
+_MERGE_CHANGES = 2
 
 #: PostgreSQL's column, generated from text and account; the records do not describe it.
 _WORDS: sa.ColumnElement[Any] = sa.literal_column("search_texts.words")
@@ -54,8 +58,78 @@ def add_normalized(
 def remove(
     transaction: Transaction, job_ids: Collection[uuid.UUID], *, parts: Collection[Part]
 ) -> None:
-    """Remove these ``parts`` of jobs from the texts by which searches find them."""
+    """Remove these ``parts`` of jobs from the texts by which searches find them.
+
+    SQLite's index keeps their words until a :class:`Cleaning` has rewritten it.
+    """
     transaction.delete(SearchText, SearchText.job_id.in_(job_ids), SearchText.part.in_(parts))
+    if transaction.dialect == "sqlite":
+        removals = _removals(transaction)
+        transaction.execute(sa.text(f"PRAGMA user_version = {removals + 1}"))
+
+
+class Cleaning:
+    """Rewrites SQLite's index without the words of removed texts, in short transactions.
+
+    It can be interrupted and repeated. On PostgreSQL, where VACUUM does the same, there is nothing to do.
+
+    Args:
+        database: where the index is.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        #: The removals before this cleaning; None: it has not begun.
+        self._seen: int | None = None
+
+    def needed(self) -> bool:
+        """Return whether the index still has such words. Raises :class:`core.database.DatabaseUnavailable`."""
+        if self._database.dialect != "sqlite":
+            return False
+        with self._database.reading() as transaction:
+            return _removals(transaction) > 0
+
+    def step(self) -> bool:
+        """Do a part of the work; return whether there is more. At the end, empty the write-ahead log.
+
+        Raises:
+            core.database.DatabaseUnavailable: the database does not answer.
+        """
+        if self._database.dialect != "sqlite":
+            return False
+        # The words are gone once all segments of the index are merged into one. A negative number starts that.
+        pages = _MERGED_PAGES
+        if self._seen is None:
+            pages = -pages
+            with self._database.reading() as transaction:
+                self._seen = _removals(transaction)
+        if _merge(self._database, pages):
+            return True
+        with self._database.transaction() as transaction:
+            # Texts that were removed meanwhile need another cleaning.
+            if _removals(transaction) == self._seen:
+                transaction.execute(sa.text("PRAGMA user_version = 0"))
+        self._database.checkpoint()
+        self._seen = None
+        return False
+
+
+def _removals(transaction: Transaction) -> int:
+    """Return how many removals the index has not forgotten: SQLite stores a number for applications."""
+    return int(transaction.execute(sa.text("PRAGMA user_version")).scalar_one())
+
+
+def _merge(database: Database, pages: int) -> bool:
+    """Merge about this many pages of SQLite's index; return whether there are more."""
+    changes = sa.text("SELECT total_changes()")
+    with database.transaction() as transaction:
+        before = int(transaction.execute(changes).scalar_one())
+        transaction.execute(
+            sa.text("INSERT INTO search_index(search_index, rank) VALUES ('merge', :pages)"),
+            {"pages": pages},
+        )
+        # FTS5 counts its own writes; the statement alone is one change.
+        return int(transaction.execute(changes).scalar_one()) - before >= _MERGE_CHANGES
 
 
 def holds(

@@ -8,7 +8,7 @@ import random
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -399,6 +399,15 @@ def _usage(
         name: _sum(*(getattr(usage, name) for usage in usages))
         for name in ("input_tokens", "cached_tokens", "image_tokens", "output_tokens")
     } | {"engine_seconds": seconds}
+
+
+def lost_seconds(
+    transaction: Transaction, job_id: uuid.UUID, attempt: int, *, alive_at: datetime
+) -> float | None:
+    """Return the engine's seconds for an attempt whose worker was last alive at ``alive_at``; None: none began."""
+    rows = transaction.execute(_USAGES, {"job_id": job_id, "attempt": attempt}).all()
+    ends = [(row.started_at, row.ended_at or max(alive_at, row.started_at)) for row in rows]
+    return sum((end - start).total_seconds() for start, end in ends) if rows else None
 
 
 def _sum(*tokens: int | None) -> int | None:

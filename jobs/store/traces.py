@@ -383,6 +383,7 @@ def fold(
     *,
     finish_reason: str,
     read: Mapping[str, TraceReading] = MappingProxyType({}),
+    ended_at: datetime | None = None,
 ) -> None:
     """Close the generations of an attempt that no worker has ended, with the output that is stored.
 
@@ -392,6 +393,7 @@ def fold(
         attempt: its attempt.
         finish_reason: why they ended.
         read: the results of :func:`read_open`; a text that is not among them has grown since, and is parsed now.
+        ended_at: when they ended, if that is known; None: now.
     """
     if transaction.execute(_OPEN, {"job_id": job_id, "attempt": attempt}).first() is None:
         return
@@ -413,11 +415,22 @@ def fold(
             steps=reading.steps,
             # A parallel generation that has ended has these already.
             finish_reason=sa.func.coalesce(Generation.finish_reason, finish_reason),
-            ended_at=sa.func.coalesce(Generation.ended_at, now),
+            ended_at=sa.func.coalesce(
+                Generation.ended_at, max(generation.started_at, ended_at) if ended_at else now
+            ),
         )
         search.add_normalized(transaction, job_id, Part.TRACE, reading.spellings)
         event_sequence.end_through(transaction, job_id, attempt, index)
     transaction.delete(TraceChunk, TraceChunk.job_id == job_id, TraceChunk.attempt == attempt)
+
+
+def last_flush(transaction: Transaction, job_id: uuid.UUID, attempt: int) -> datetime | None:
+    """Return when the worker last stored a piece of a running attempt, None if it stored none."""
+    latest = sa.select(sa.func.max(TraceChunk.at)).where(
+        TraceChunk.job_id == job_id, TraceChunk.attempt == attempt
+    )
+    at: datetime | None = transaction.execute(latest).scalar_one()
+    return at
 
 
 def read(

@@ -115,6 +115,12 @@ def engines(workers: Iterable[WorkerStatus]) -> list[EngineState]:
     return [by_url[url] for url in sorted(by_url)]
 
 
+def last_seen(transaction: Transaction, worker: str) -> datetime | None:
+    """Return when a worker was last seen, None when it has stopped or is forgotten."""
+    seen_at = sa.select(Worker.seen_at).where(Worker.id == worker)
+    return transaction.execute(seen_at).scalar_one_or_none()
+
+
 def retire(database: Database, worker_id: str) -> None:
     """Delete the row of a worker that stops."""
     with database.transaction() as transaction:

@@ -14,10 +14,12 @@ from api.app import create_app, service_of
 from api.framework import Router
 from core.database import Database
 from core.settings import Settings
+from core.vault import Vault
 from jobs.images import ImageReader
 from jobs.store import workers
 from tests.databases import PostgresSource
 from tests.fakes import RecordingWakeup
+from webhooks import secrets
 
 
 def test_without_workers_and_redis_the_service_is_degraded_but_ready(
@@ -34,6 +36,7 @@ def test_without_workers_and_redis_the_service_is_degraded_but_ready(
             "redis": "degraded",
             "database": "ok",
             "workers": "degraded",
+            "vault": "ok",
         },
         "reasons": {"redis": "It does not respond."},
     }
@@ -43,6 +46,15 @@ def test_with_everything_there_it_is_ok(client: FlaskClient, database: Database)
     heartbeat = workers.WorkerHeartbeat(id="w", host="h", pid=1, version="1", slots=1)
     workers.beat(database, heartbeat, alive=timedelta(minutes=1))
     assert client.get("/readyz").get_json()["status"] == "ok"
+
+
+def test_without_the_vault_of_its_secrets_the_service_is_degraded(
+    client: FlaskClient, database: Database
+) -> None:
+    other = Vault(["another key"])
+    secrets.signing_key(database, make=lambda: secrets.new_pair(other))
+    answer = client.get("/readyz")
+    assert (answer.status_code, answer.get_json()["checks"]["vault"]) == (200, "degraded")
 
 
 def test_a_draining_service_is_not_ready_but_lives(app: Router, client: FlaskClient) -> None:

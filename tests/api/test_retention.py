@@ -62,7 +62,7 @@ def test_what_a_job_was_and_what_it_cost_stays(
     job, trace, timeline = purged(caller, database, clock, *PERIODS)
 
     assert job["removed"] == ["image", "trace", "answer", "timeline"]
-    assert (job["status"], job["attempt"], job["metadata"]) == ("succeeded", 1, {"case": "42"})
+    assert (job["status"], job["attempt"], job["metadata"]) == ("succeeded", 1, {})
     assert job["usage"]["output_tokens"] == 11
     assert job["images"][0]["sha256"]
     assert trace["generations"][0]["usage"]["output_tokens"] == 11

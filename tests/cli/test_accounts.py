@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database
 from jobs.records import StorageChange
-from jobs.store import submission
+from jobs.store import commands, submission
 from tests import factories
 from tests.cli.commands import local
 
@@ -52,3 +52,45 @@ def test_accounts_are_listed_with_their_storage_limited_and_recounted(tmp_path: 
     assert listed() == first
     with pytest.raises(errors.NotFound):
         local(tmp_path, "accounts", "limit", "unknown", "--storage-mb", "1")
+
+
+def test_an_erasure_asks_for_the_name_and_removes_the_account_and_its_keys(tmp_path: Path) -> None:
+    local(tmp_path, "db", "upgrade")
+    database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
+    account_id = factories.make_account(database, "customer")
+    factories.make_job(database, account_id, metadata={"customer": "42"})
+
+    with pytest.raises(errors.LaunchError, match="--confirm customer"):
+        local(tmp_path, "accounts", "erase", "customer")
+    with pytest.raises(errors.LaunchError, match="Nothing was changed"):
+        local(tmp_path, "accounts", "erase", "customer", "--confirm", "web")
+    code, printed = local(tmp_path, "accounts", "erase", "customer", "--confirm", "customer")
+
+    [row] = json.loads(local(tmp_path, "accounts", "ls")[1])
+    [key] = json.loads(local(tmp_path, "keys", "ls")[1])
+    database.close()
+    assert (code, printed) == (0, "erased       1 jobs, 1 images\n")
+    assert row["account"] == f"erased-{row['id']}"
+    assert (key["name"], key["revoked_at"] is not None) == ("", True)
+
+
+def test_jobs_are_erased_by_a_query_after_a_count(tmp_path: Path) -> None:
+    local(tmp_path, "db", "upgrade")
+    database = Database(f"sqlite:///{tmp_path / 'longlook.db'}")
+    account_id = factories.make_account(database, "web")
+    for case in ("1", "1", "2"):
+        job_id = factories.make_job(database, account_id, metadata={"case": case})
+        commands.cancel(database, job_id, account_id=None, actor="key:test")
+    running = factories.make_job(database, account_id, metadata={"case": "1"})
+
+    dry = local(tmp_path, "jobs", "erase", "meta.case:1", "--dry-run")
+    with pytest.raises(errors.LaunchError, match="Nothing was changed"):
+        local(tmp_path, "jobs", "erase", "meta.case:1", "--confirm", "3")
+    done = local(tmp_path, "jobs", "erase", "meta.case:1", "--account", "web", "--confirm", "2")
+    again = local(tmp_path, "jobs", "erase", "meta.case:1")
+
+    assert factories.get_job(database, running).job.question is not None
+    database.close()
+    assert dry == (0, "matched      2 jobs to erase\n")
+    assert done == (0, "erased       2 jobs, 0 images\n")
+    assert again == (0, "matched      0 jobs to erase\n")

@@ -8,10 +8,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from core.database import Database
+from core.vault import Vault
 from jobs.store import submission, workers
 from tests import databases, factories, webhooks
 from tests.cli.commands import local
 from tests.connect_proxy import proxying
+from webhooks import secrets
 from webhooks.policy import Webhook
 
 ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
@@ -23,6 +25,19 @@ def test_the_doctor_reports_a_working_installation(upgraded: Path) -> None:
     assert code == 0
     assert {verdicts[check] for check in ("Python", "disk", "database", "Redis")} == {"ok"}
     assert verdicts["engine scripted:"] == "ok"
+
+
+def test_the_doctor_names_a_vault_that_does_not_open_the_secrets(tmp_path: Path) -> None:
+    local(tmp_path, "db", "upgrade")
+    with contextlib.closing(Database(f"sqlite:///{tmp_path / 'longlook.db'}")) as database:
+        other = Vault(["another key"])
+        secrets.signing_key(database, make=lambda: secrets.new_pair(other))
+
+    code, printed = local(tmp_path, "doctor", **ENGINELESS)
+
+    [vault] = [entry for entry in json.loads(printed) if entry["check"] == "vault"]
+    assert (code, vault["verdict"]) == (1, "missing")
+    assert str(tmp_path / "vault") in vault["detail"]
 
 
 def test_without_configured_engines_the_doctor_shows_those_of_the_workers(

@@ -20,6 +20,7 @@ from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests.cli.commands import local
 from tests.cli.fake_api import Canned, serving
+from webhooks import secrets
 from worker.engines import pool
 
 #: What the workers ask an engine for.
@@ -280,3 +281,29 @@ def test_every_command_can_be_imported_and_has_a_help_text() -> None:
     registered = {command.name for command in app.registered_commands}
     registered |= {group.name for group in app.registered_groups}
     assert registered == set(main.COMMANDS)
+
+
+@pytest.mark.parametrize("kept", [None, "another key"])
+def test_a_vault_that_does_not_open_the_secrets_is_reported_and_not_replaced(
+    tmp_path: Path, kept: str | None
+) -> None:
+    settings = Settings.read({}, home=tmp_path)
+    database.prepare(settings)
+    with contextlib.closing(Database(settings.database)) as opened:
+        vault = secrets.installation_vault(settings, opened)
+        secrets.signing_key(opened, make=lambda: secrets.new_pair(vault))
+    assert database.prepare(settings) is None
+    path = tmp_path / "vault"
+    path.unlink()
+    if kept is not None:
+        path.write_text(kept)
+
+    with pytest.raises(errors.LaunchError, match="webhook secrets of this database cannot be read"):
+        database.prepare(settings)
+
+    assert (path.read_text() if path.exists() else None) == kept
+    with contextlib.closing(Database(settings.database)) as opened:
+        lost = secrets.installation_vault(settings, opened)
+        with pytest.raises(errors.VaultError):
+            secrets.check_vault(lost, opened)
+    assert (path.read_text() if path.exists() else None) == kept

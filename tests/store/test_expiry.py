@@ -9,10 +9,12 @@ from datetime import timedelta
 import pytest
 
 from core.database import Database
+from jobs.answers.extraction import Answer
 from jobs.lifecycle import Outcome, Status
-from jobs.store import claims, commands, expiry, history, traces
+from jobs.store import claims, commands, expiry, history, settle, traces, workers
 from tests import factories, races
 from tests.databases import Age
+from tests.databases import now as database_time
 
 
 def sweep(database: Database, *, crash_limit: int = 3, leases: bool = True) -> expiry.Expired:
@@ -226,3 +228,40 @@ def test_sweepers_at_the_same_time_end_each_lease_once(
 @pytest.mark.parametrize("dialect", ["postgresql"], indirect=True)
 def test_a_server_says_for_how_long_it_has_been_up(database: Database) -> None:
     assert expiry.uptime(database) > timedelta(0)
+
+
+@pytest.mark.parametrize("sign", ["flush", "heartbeat", "none"])
+def test_a_lost_attempt_counts_its_seconds_up_to_the_last_sign_of_life(
+    database: Database, account_id: uuid.UUID, age: Age, sign: str
+) -> None:
+    job_id = factories.make_job(database, account_id)
+    claimed = factories.claim(database)
+    factories.begin(database, claimed)
+    age(5)
+    if sign == "flush":
+        traces.append(database, owner=claimed.owner, pieces=[factories.make_piece(claimed, "I")])
+    elif sign == "heartbeat":
+        heartbeat = workers.WorkerHeartbeat(claimed.owner, "h", 1, "1", slots=1)
+        workers.beat(database, heartbeat, alive=timedelta(minutes=1))
+    age(200)
+
+    assert sweep(database) == expiry.Expired(requeued=1)
+
+    seconds = 0 if sign == "none" else 5
+    first = factories.get_job(database, job_id).job.engine_seconds
+    [view] = history.attempts(database, job_id)
+    [generation] = view.generations
+    assert generation.ended_at is not None
+    lasted = (generation.ended_at - generation.started_at).total_seconds()
+    assert first == pytest.approx(lasted, abs=0.001)
+    assert seconds <= lasted < seconds + 100
+    age(30)
+    again = factories.claim(database, "other")
+    factories.begin(database, again)
+    age(7)
+    ended = factories.make_ended("It is 6.", ended_at=database_time(database))
+    assert settle.succeed(database, again, answer=Answer("6", "boxed"), generation=ended)
+    total = factories.get_job(database, job_id).job.engine_seconds
+    assert total is not None
+    assert first is not None
+    assert total - first >= 7

@@ -13,7 +13,7 @@ from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.images import CanonicalImage
 from jobs.records import Attempt, Generation, Image, ImageBytes
-from jobs.store import claims, history, retention, settle, submission, traces
+from jobs.store import claims, contents, history, retention, settle, submission, traces
 from tests import factories, races
 
 ACTOR = "key:test"
@@ -167,7 +167,7 @@ def test_the_removal_of_a_job_deletes_its_texts_and_leaves_its_counters(
     assert remove_job(database, job_id, account_id)
 
     job = factories.get_job(database, job_id).job
-    assert {getattr(job, name) for name in retention.NO_ANSWER} == {None}
+    assert {getattr(job, name) for name in contents.NO_ANSWER} == {None}
     assert job.data_removed_at is not None
     assert (job.status, job.finished_at, job.output_tokens) == (
         before.status,

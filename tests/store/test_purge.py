@@ -21,6 +21,7 @@ from jobs.records import Attempt, Generation, Image, ImageBytes, Job, TimelineEn
 from jobs.store import (
     claims,
     commands,
+    contents,
     history,
     purge,
     retention,
@@ -159,7 +160,7 @@ class TestClasses:
         row = job(database, job_id)
         assert row.answer_removed
         assert not row.trace_removed
-        assert {getattr(row, name) for name in retention.NO_ANSWER} == {None}
+        assert {getattr(row, name) for name in contents.NO_ANSWER} == {None}
         assert (outputs(database, job_id), prompts(database, job_id)) == (["I see 6."], [None])
         assert rest(database, job_id) == before
 

@@ -18,6 +18,7 @@ from jobs.phrases import Part
 from jobs.records import Job, SearchText
 from jobs.store import (
     commands,
+    contents,
     expiry,
     history,
     purge,
@@ -292,7 +293,7 @@ def before(database: Database, account_id: uuid.UUID) -> list[uuid.UUID]:
     whole, deleted, traceless = (finished(database, account_id) for _ in range(3))
     retention.remove_job(database, deleted, account_id=None, actor=ACTOR)
     with database.transaction() as transaction:
-        retention.remove_traces(transaction, [traceless])
+        contents.remove_traces(transaction, [traceless])
     queued = factories.make_job(database, account_id)
     with database.transaction() as transaction:
         transaction.execute(sa.delete(SearchText))
