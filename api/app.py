@@ -23,6 +23,7 @@ from api.routes.groups import GroupRoutes
 from api.routes.images import ImageRoutes
 from api.routes.jobs import JobRoutes
 from api.routes.models import ModelRoutes
+from api.routes.operations import OperationRoutes
 from api.routes.quarantine import QuarantineRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
@@ -225,8 +226,12 @@ def create_app(
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
     router.include(ModelRoutes(settings))
-    router.include(QuarantineRoutes(database=database))
-    router.include(QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate))
+    for routes in (
+        QuarantineRoutes(database=database),
+        OperationRoutes(database=database, gate=gate),
+        QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
+    ):
+        router.include(routes)
     router.include(UsageRoutes(settings, database=database, quota=quota, gate=gate))
     measures.watch(
         (

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "engine": "cli.engine:app",
     "submit": "cli.submit:submit",
     "jobs": "cli.jobs:app",
+    "operations": "cli.operations:app",
     "queue": "cli.queue:queue",
     "quarantine": "cli.quarantine:app",
     "usage": "cli.usage:usage",

@@ -1,7 +1,8 @@
 """The removal of a job's data and of an image's bytes. Counters, hashes and the timeline stay."""
 
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -61,21 +62,35 @@ def remove_job(
             return False
         if not job.status.terminal:
             raise errors.Conflict("The job has not finished; cancel it first.")
-        if job.data_removed_at is None:
-            removed = timeline.Change(
-                "data_removed",
-                source=job.status,
-                target=job.status,
-                where=(table(Job).c.id == job_id, table(Job).c.data_removed_at.is_(None)),
-                values={**NO_ANSWER, "data_removed_at": transaction.now()},
-            )
-            timeline.change(transaction, removed, actor=actor)
-            remove_traces(transaction, [job_id])
-            remove_answers(transaction, [job_id])
-            if remove_copies is not None:
-                remove_copies(transaction, [job_id])
-            remove_orphans(transaction, [job_id])
+        remove_data(transaction, job, actor=actor, remove_copies=remove_copies)
         return True
+
+
+def remove_data(
+    transaction: Transaction,
+    job: Job,
+    *,
+    actor: str,
+    remove_copies: RemoveCopies | None = None,
+    noted: Mapping[str, str] = MappingProxyType({}),
+) -> bool:
+    """Remove the data of a finished job, which must be locked; return False if that was done before."""
+    if job.data_removed_at is not None:
+        return False
+    removed = timeline.Change(
+        "data_removed",
+        source=job.status,
+        target=job.status,
+        where=(table(Job).c.id == job.id, table(Job).c.data_removed_at.is_(None)),
+        values={**NO_ANSWER, "data_removed_at": transaction.now()},
+    )
+    timeline.change(transaction, removed, actor=actor, noted=noted)
+    remove_traces(transaction, [job.id])
+    remove_answers(transaction, [job.id])
+    if remove_copies is not None:
+        remove_copies(transaction, [job.id])
+    remove_orphans(transaction, [job.id])
+    return True
 
 
 def remove_traces(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:

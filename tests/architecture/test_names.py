@@ -21,6 +21,8 @@ ROWS_AND_VIEWS = {
     "Image",
     "Job",
     "JobImage",
+    "Operation",
+    "OperationJob",
     "Progress",
     "QuarantinedImage",
     "TimelineEntry",

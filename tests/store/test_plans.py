@@ -246,6 +246,21 @@ def test_a_place_in_the_queue_counts_only_what_is_ahead(crowd: Crowd, place: int
     assert_no_scan(plan)
 
 
+def test_an_operation_finds_its_jobs_by_indexes(crowd: Crowd) -> None:
+    wanted = history.Filter(account_id=crowd.account_id, rerun="none")
+    created = history.Filter(account_id=None, operation_id=ids.new())
+    for act in (
+        lambda: history.matching(
+            crowd.database, wanted, after=crowd.queued[0], before=ids.new(), limit=500
+        ),
+        lambda: history.page(crowd.database, created, limit=20),
+    ):
+        plan = plans(crowd, act)
+
+        assert "operation_jobs" in plan or "ix_jobs_rerun_of" in plan, plan
+        assert_no_scan(plan)
+
+
 def test_the_due_jobs_are_counted_by_an_index(crowd: Crowd) -> None:
     plan = plans(crowd, lambda: expiry.due(crowd.database, limit=64))
 
