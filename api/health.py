@@ -14,7 +14,7 @@ from core import errors
 from core.database import Database
 from core.settings import Settings
 from core.wakeup import Wakeup
-from jobs.store import workers
+from jobs.store import pauses, workers
 from jobs.store.admission import Disk
 from migrations import schema
 
@@ -62,7 +62,7 @@ class HealthRoutes:
     )
     def live(self) -> Response:
         """Check that the process is alive."""
-        return reply(Health(status="ok", checks={}))
+        return reply(Health(status="ok", checks={}, notes=[]))
 
     @route.get(
         READY,
@@ -86,8 +86,19 @@ class HealthRoutes:
             status = "unavailable"
         elif "degraded" in states:
             status = "degraded"
+        notes = self._notes() if checks["database"] == "ok" else []
         code = HTTPStatus.SERVICE_UNAVAILABLE if status == "unavailable" else HTTPStatus.OK
-        return reply(Health(status=status, checks=checks), code)
+        return reply(Health(status=status, checks=checks, notes=notes), code)
+
+    def _notes(self) -> list[str]:
+        """Return what is paused. Names of accounts are not public."""
+        try:
+            paused = pauses.active(self._database)
+        except errors.Unavailable:
+            return []
+        if any(pause.account_id is None and pause.priority is None for pause in paused):
+            return ["The queue is paused."]
+        return ["A part of the queue is paused."] if paused else []
 
     def _check_database(self) -> dict[str, State]:
         try:

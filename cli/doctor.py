@@ -23,7 +23,7 @@ from core.redis_url import RedisURL
 from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
 from jobs.images import ImageReader
-from jobs.store import storage, workers
+from jobs.store import pauses, storage, workers
 from migrations import schema
 from webhooks import claims
 
@@ -80,6 +80,7 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     yield _api(settings)
     if database_.verdict == "ok":
         yield from _deliveries(settings)
+        yield from _pauses(settings)
         yield _storage(settings)
     yield _decoder(settings)
     yield _engine_environment(settings)
@@ -233,6 +234,26 @@ def _deliveries(settings: Settings) -> Iterator[Diagnosis]:
         f"{detail}; an attempt is overdue by {-pause.total_seconds():.0f} s",
         "start `celery -A webhooks.app worker`; if it runs, receivers may be slow: see its log",
     )
+
+
+def _pauses(settings: Settings) -> Iterator[Diagnosis]:
+    """Report each active pause of the queue."""
+    try:
+        with _opened(settings) as opened:
+            active = pauses.active(opened)
+            names = pauses.key_names(opened, [pause.paused_by for pause in active])
+    except database.DatabaseUnavailable:
+        return
+    for pause in active:
+        since = pause.paused_at.isoformat(timespec="seconds")
+        reason = f": {pause.reason}" if pause.reason else ""
+        by = names.get(pause.paused_by, pause.paused_by)
+        yield Diagnosis(
+            "queue",
+            "warning",
+            f"paused: {pause.scope}, since {since} by {by}{reason}",
+            "`longlook queue resume` with the same --account and --priority ends it",
+        )
 
 
 def _engine_environment(settings: Settings) -> Diagnosis:

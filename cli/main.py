@@ -19,7 +19,7 @@ COMMANDS: Final = {
     "submit": "cli.submit:submit",
     "jobs": "cli.jobs:app",
     "operations": "cli.operations:app",
-    "queue": "cli.queue:queue",
+    "queue": "cli.queue:app",
     "quarantine": "cli.quarantine:app",
     "usage": "cli.usage:usage",
     "accounts": "cli.accounts:app",

@@ -367,6 +367,35 @@ class QueueTurn(Record):
     served_turn: Mapped[int] = mapped_column(sa.BigInteger())
 
 
+class QueuePause(Record):
+    """A pause of the queue, which claims respect; see :mod:`jobs.store.pauses`."""
+
+    __tablename__ = "queue_pauses"
+    __table_args__ = (
+        sa.Index(
+            "uq_queue_pauses_active",
+            "scope",
+            unique=True,
+            postgresql_where=sa.text("resumed_at IS NULL"),
+            sqlite_where=sa.text("resumed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    #: The account and the priority as one text, so that an active pause of both, or of neither, is unique.
+    scope: Mapped[str]
+    #: None: of all accounts.
+    account_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("accounts.id"))
+    #: None: of all priorities.
+    priority: Mapped[Priority | None]
+    paused_at: Mapped[datetime]
+    #: An actor, as in :class:`TimelineEntry`; so is ``resumed_by``.
+    paused_by: Mapped[str]
+    reason: Mapped[str | None]
+    resumed_at: Mapped[datetime | None]
+    resumed_by: Mapped[str | None]
+
+
 class JobImage(Record):
     """An image of a job, by its position in the request."""
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 import structlog
+import urllib3
 from pydantic import SecretStr
 from typer.testing import CliRunner
 from werkzeug.serving import make_server
@@ -40,11 +41,9 @@ def settings_in(folder: Path, **more: Any) -> Settings:  # noqa: ANN401 - any se
 
 
 @contextlib.contextmanager
-def served(database: Database, settings: Settings) -> Iterator[str]:
+def served(database: Database, settings: Settings, wakeup: RecordingWakeup) -> Iterator[str]:
     """Serve the API on ``database``; yield its URL."""
-    app = create_app(
-        settings, database=database, wakeup=RecordingWakeup(), delivery_wakeup=RecordingWakeup()
-    )
+    app = create_app(settings, database=database, wakeup=wakeup, delivery_wakeup=RecordingWakeup())
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -83,10 +82,22 @@ class House:
     reader: str
     account_id: uuid.UUID
     runner: OperationRunner
+    #: What the API wakes workers with.
+    wakeup: RecordingWakeup
 
     def run(self, *words: str, key: str | None = None, code: int = 0) -> Json:
         """Run a command with the operator's key, or another one."""
         return longlook(self.url, key or self.operator, *words, code=code)
+
+    def text(self, path: str) -> str:
+        """Return what the API answers to the operator at ``path``."""
+        headers = {"Authorization": f"Bearer {self.operator}"}
+        return urllib3.request("GET", self.url + path, headers=headers).data.decode()
+
+    def get(self, path: str) -> Json:
+        """Return the JSON that the API answers to the operator at ``path``."""
+        answer: Json = json.loads(self.text(path))
+        return answer
 
     def work(self) -> None:
         """Work until no operation is left that could continue."""
@@ -114,8 +125,10 @@ def house_in(database: Database, folder: Path) -> Iterator[House]:
     operator = factories.make_key(database, account="operations", role=Role.OPERATE)
     tenant = factories.make_key(database, account="tenant")
     reader = factories.make_key(database, account="tenant", role=Role.READ)
-    with served(database, settings) as url:
+    wakeup = RecordingWakeup()
+    with served(database, settings, wakeup) as url:
         yield House(
+            wakeup=wakeup,
             database=database,
             settings=settings,
             url=url,

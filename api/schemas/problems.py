@@ -45,3 +45,4 @@ class Health(ResponseModel):
 
     status: Literal["ok", "degraded", "unavailable"]
     checks: dict[str, Literal["ok", "degraded", "unavailable"]]
+    notes: list[str] = Field(description="What else to know, such as a pause of the queue.")

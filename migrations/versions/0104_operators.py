@@ -1,4 +1,4 @@
-"""Add operations: actions on all jobs that a query matches."""
+"""Add operations (actions on all jobs that a query matches) and pauses of the queue."""
 
 from __future__ import annotations
 
@@ -68,10 +68,24 @@ def upgrade() -> None:
         ["operation_id", "job_id"],
         "reason IS NOT NULL",
     )
+    op.create_table(
+        "queue_pauses",
+        sa.Column("id", sa.Uuid(), primary_key=True),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("account_id", sa.Uuid(), sa.ForeignKey("accounts.id"), nullable=True),
+        _word("priority", "high", "normal", "low", nullable=True),
+        sa.Column("paused_at", _TIME, nullable=False),
+        sa.Column("paused_by", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("resumed_at", _TIME, nullable=True),
+        sa.Column("resumed_by", sa.Text(), nullable=True),
+    )
+    _partial("uq_queue_pauses_active", "queue_pauses", ["scope"], "resumed_at IS NULL", unique=True)
 
 
 def downgrade() -> None:
     """Drop the tables."""
+    op.drop_table("queue_pauses")
     op.drop_table("operation_jobs")
     op.drop_table("operations")
 
@@ -82,7 +96,9 @@ def _word(name: str, *words: str, nullable: bool = False) -> sa.Column[str]:
     return sa.Column(name, kind, nullable=nullable)
 
 
-def _partial(name: str, table: str, columns: list[str], condition: str) -> None:
+def _partial(
+    name: str, table: str, columns: list[str], condition: str, *, unique: bool = False
+) -> None:
     """Create an index of the rows that meet ``condition``."""
     where = sa.text(condition)
-    op.create_index(name, table, columns, postgresql_where=where, sqlite_where=where)
+    op.create_index(name, table, columns, unique=unique, postgresql_where=where, sqlite_where=where)

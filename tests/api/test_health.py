@@ -35,6 +35,7 @@ def test_without_workers_and_redis_the_service_is_degraded_but_ready(
             "database": "ok",
             "workers": "degraded",
         },
+        "notes": [],
     }
 
 

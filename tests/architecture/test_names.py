@@ -25,6 +25,7 @@ ROWS_AND_VIEWS = {
     "OperationJob",
     "Progress",
     "QuarantinedImage",
+    "QueuePause",
     "TimelineEntry",
 }
 #: Folders whose modules are called by the noun that they serve.

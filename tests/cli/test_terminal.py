@@ -80,6 +80,16 @@ QUEUE = {
     "submitted_per_minute": 0.0,
     "finished_per_minute": 0.0,
     "deliveries": {"depth": 0, "oldest_age_seconds": None},
+    "pauses": [
+        {
+            "account": HOSTILE,
+            "priority": "low",
+            "paused_at": "2026-11-23T10:00:00.000Z",
+            "paused_by": HOSTILE,
+            "paused_by_name": HOSTILE,
+            "reason": HOSTILE,
+        }
+    ],
     "workers": [
         {"id": "w", "state": "live", "slots": 1, "heartbeat_age_seconds": 1.0, "version": HOSTILE}
     ],

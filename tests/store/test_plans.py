@@ -24,6 +24,7 @@ from jobs.store import (
     expiry,
     history,
     idempotency,
+    pauses,
     purge,
     retention,
     statistics,
@@ -189,6 +190,28 @@ def test_a_claim_walks_the_turns_and_the_queue_of_one_account(crowd: Crowd) -> N
     assert "TEMP B-TREE" not in plan, plan
     assert "Sort" not in plan, plan
     assert_no_scan(plan)
+
+
+def test_a_claim_walks_the_same_indexes_while_a_part_is_paused(crowd: Crowd) -> None:
+    pauses.pause(
+        crowd.database,
+        account_id=crowd.account_id,
+        priority=None,
+        actor="operator:test",
+        reason=None,
+    )
+    for act in (
+        lambda: claims.claim(crowd.database, owner="paused", lease=factories.LEASE),
+        lambda: expiry.due(crowd.database, limit=64),
+    ):
+        plan = plans(crowd, act)
+
+        assert "ix_jobs_turn" in plan, plan
+        assert "ix_jobs_claim" not in plan, plan
+        assert "TEMP B-TREE" not in plan, plan
+        assert "Sort" not in plan, plan
+        assert_no_scan(plan)
+    pauses.resume(crowd.database, account_id=crowd.account_id, priority=None, actor="operator:test")
 
 
 def test_a_claim_without_a_turn_walks_the_claim_index(crowd: Crowd) -> None:
