@@ -19,6 +19,7 @@ from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
 from api.routes.endpoints import EndpointRoutes
+from api.routes.fleet import FleetRoutes
 from api.routes.groups import GroupRoutes
 from api.routes.images import ImageRoutes
 from api.routes.jobs import JobRoutes
@@ -230,6 +231,7 @@ def create_app(
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
+        FleetRoutes(settings, database=database),
     ):
         router.include(routes)
     router.include(UsageRoutes(settings, database=database, quota=quota, gate=gate))

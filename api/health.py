@@ -2,6 +2,7 @@
 
 import functools
 import threading
+from collections.abc import Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Literal
@@ -91,14 +92,13 @@ class HealthRoutes:
         return reply(Health(status=status, checks=checks, notes=notes), code)
 
     def _notes(self) -> list[str]:
-        """Return what is paused. Names of accounts are not public."""
+        """Return what operators have stopped. Names of accounts and engines are not public."""
         try:
             paused = pauses.active(self._database)
+            engines = workers.engines(workers.seen(self._database, alive=self._alive))
         except errors.Unavailable:
             return []
-        if any(pause.account_id is None and pause.priority is None for pause in paused):
-            return ["The queue is paused."]
-        return ["A part of the queue is paused."] if paused else []
+        return [*_of_pauses(paused), *_of_engines(engines)]
 
     def _check_database(self) -> dict[str, State]:
         try:
@@ -109,3 +109,18 @@ class HealthRoutes:
         except errors.Unavailable:
             return {"database": "unavailable"}
         return {"database": "ok", "workers": "ok" if live.processes else "degraded"}
+
+
+def _of_pauses(paused: Sequence[pauses.PauseView]) -> list[str]:
+    if any(pause.account_id is None and pause.priority is None for pause in paused):
+        return ["The queue is paused."]
+    return ["A part of the queue is paused."] if paused else []
+
+
+def _of_engines(engines: Sequence[workers.EngineState]) -> list[str]:
+    cordoned = sum(engine.cordoned for engine in engines)
+    if not cordoned:
+        return []
+    if cordoned == len(engines):
+        return ["All engines are cordoned: jobs stay queued."]
+    return [f"{cordoned} of {len(engines)} engines are cordoned."]

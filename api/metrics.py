@@ -253,7 +253,13 @@ def _of_workers(
         "worker",
         {worker.heartbeat.id: held.get(worker.heartbeat.id, 0) for worker in seen},
     )
-    states = [engine.state for engine in workers.engines(seen)]
+    engines = workers.engines(seen)
+    states = [engine.state for engine in engines]
+    yield _gauge(
+        "engines_cordoned",
+        "Engines that get no new jobs.",
+        sum(engine.cordoned for engine in engines),
+    )
     yield _by(
         "engines",
         "Engines, as the live workers see them.",

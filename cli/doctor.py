@@ -291,6 +291,9 @@ def _engines_of_workers(settings: Settings) -> list[workers.EngineState]:
 
 def _reported(engine: workers.EngineState) -> Diagnosis:
     check = f"engine {engine.url}"
+    if engine.cordoned:
+        remedy = "`longlook engines uncordon` gives it new jobs"
+        return Diagnosis(check, "warning", "cordoned: it gets no new jobs", remedy)
     if engine.state == "ok":
         window = f": {engine.window} streams" if engine.window else ""
         return Diagnosis(check, "ok", f"{engine.model}{window}, reported by the workers")

@@ -20,6 +20,8 @@ COMMANDS: Final = {
     "jobs": "cli.jobs:app",
     "operations": "cli.operations:app",
     "queue": "cli.queue:app",
+    "engines": "cli.fleet:engines",
+    "workers": "cli.fleet:workers",
     "quarantine": "cli.quarantine:app",
     "usage": "cli.usage:usage",
     "accounts": "cli.accounts:app",

@@ -129,6 +129,6 @@ def engine_row(engine: output.Json) -> tuple[str, ...]:
     """Return the table row of an engine."""
     return (
         str(engine["url"]),
-        str(engine["state"]),
+        f"{engine['state']}, cordoned" if engine.get("cordoned") else str(engine["state"]),
         *(str(engine[name] or "") for name in ("window", "model", "version")),
     )

@@ -589,6 +589,21 @@ class Worker(Record):
     draining: Mapped[bool]
     #: The engines as this worker sees them (url, state, model, version, window); None before it has asked them.
     engines: Mapped[list[dict[str, Any]] | None] = mapped_column(_JSON)
+    #: When an operator told it to take no more jobs, and the actor.
+    drain_requested_at: Mapped[datetime | None]
+    drain_requested_by: Mapped[str | None]
+
+
+class EngineCordon(Record):
+    """An engine that gets no new jobs, until an operator removes the cordon."""
+
+    __tablename__ = "engine_cordons"
+
+    url: Mapped[str] = mapped_column(primary_key=True)
+    cordoned_at: Mapped[datetime]
+    #: An actor, as in :class:`TimelineEntry`.
+    cordoned_by: Mapped[str]
+    reason: Mapped[str | None]
 
 
 class Operation(Record):

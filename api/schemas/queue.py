@@ -27,6 +27,8 @@ class QueueEngine(ResponseModel):
     )
     version: str | None
     window: int | None = Field(description="Maximum number of concurrent generations.")
+    cordoned: bool = Field(description="Whether the engine gets no new jobs, because of a cordon.")
+    running: int = Field(description="Streams that run on the engine.")
 
 
 class QueueWorker(ResponseModel):

@@ -22,7 +22,7 @@ _ONE = sa.literal_column("1", sa.Integer())
 
 @dataclass(frozen=True)
 class PauseView:
-    """A pause: what it covers, since when, its actor, and its reason. Without an account and a priority it is of the whole queue."""
+    """A pause. Without an account and a priority it is of the whole queue."""
 
     id: uuid.UUID
     account_id: uuid.UUID | None

@@ -1,4 +1,4 @@
-"""Add operations (actions on all jobs that a query matches) and pauses of the queue."""
+"""Add operations on many jobs, pauses of the queue, cordons of engines, and drains of workers."""
 
 from __future__ import annotations
 
@@ -81,10 +81,22 @@ def upgrade() -> None:
         sa.Column("resumed_by", sa.Text(), nullable=True),
     )
     _partial("uq_queue_pauses_active", "queue_pauses", ["scope"], "resumed_at IS NULL", unique=True)
+    op.create_table(
+        "engine_cordons",
+        sa.Column("url", sa.Text(), primary_key=True),
+        sa.Column("cordoned_at", _TIME, nullable=False),
+        sa.Column("cordoned_by", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+    )
+    op.add_column("workers", sa.Column("drain_requested_at", _TIME, nullable=True))
+    op.add_column("workers", sa.Column("drain_requested_by", sa.Text(), nullable=True))
 
 
 def downgrade() -> None:
-    """Drop the tables."""
+    """Drop the tables and the columns."""
+    op.drop_column("workers", "drain_requested_by")
+    op.drop_column("workers", "drain_requested_at")
+    op.drop_table("engine_cordons")
     op.drop_table("queue_pauses")
     op.drop_table("operation_jobs")
     op.drop_table("operations")
