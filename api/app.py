@@ -19,10 +19,12 @@ from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
 from api.routes.endpoints import EndpointRoutes
+from api.routes.fleet import FleetRoutes
 from api.routes.groups import GroupRoutes
 from api.routes.images import ImageRoutes
 from api.routes.jobs import JobRoutes
 from api.routes.models import ModelRoutes
+from api.routes.operations import OperationRoutes
 from api.routes.quarantine import QuarantineRoutes
 from api.routes.queue import QueueRoutes
 from api.routes.runs import RunRoutes
@@ -229,8 +231,13 @@ def create_app(
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
     router.include(ModelRoutes(settings))
-    router.include(QuarantineRoutes(database=database))
-    router.include(QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate))
+    for routes in (
+        QuarantineRoutes(database=database),
+        OperationRoutes(database=database, gate=gate),
+        QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
+        FleetRoutes(settings, database=database),
+    ):
+        router.include(routes)
     router.include(UsageRoutes(settings, database=database, quota=quota, gate=gate))
     measures.watch(
         (

@@ -2,7 +2,7 @@
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from http import HTTPStatus
 from typing import Literal
@@ -15,7 +15,7 @@ from core import errors
 from core.database import Database
 from core.settings import Settings
 from core.wakeup import Wakeup
-from jobs.store import workers
+from jobs.store import pauses, workers
 from jobs.store.admission import Disk
 from migrations import schema
 
@@ -66,7 +66,7 @@ class HealthRoutes:
     )
     def live(self) -> Response:
         """Check that the process is alive."""
-        return reply(Health(status="ok", checks={}, reasons={}))
+        return reply(Health(status="ok", checks={}, reasons={}, notes=[]))
 
     @route.get(
         READY,
@@ -91,9 +91,19 @@ class HealthRoutes:
             status = "unavailable"
         elif "degraded" in states:
             status = "degraded"
+        notes = self._notes() if checks["database"] == "ok" else []
         code = HTTPStatus.SERVICE_UNAVAILABLE if status == "unavailable" else HTTPStatus.OK
         reasons = {"redis": problem} if problem else {}
-        return reply(Health(status=status, checks=checks, reasons=reasons), code)
+        return reply(Health(status=status, checks=checks, reasons=reasons, notes=notes), code)
+
+    def _notes(self) -> list[str]:
+        """Return what operators have stopped. Names of accounts and engines are not public."""
+        try:
+            paused = pauses.active(self._database)
+            engines = workers.engines(workers.seen(self._database, alive=self._alive))
+        except errors.Unavailable:
+            return []
+        return [*_of_pauses(paused), *_of_engines(engines)]
 
     def _check_database(self) -> dict[str, State]:
         try:
@@ -116,3 +126,18 @@ class HealthRoutes:
         except (errors.VaultError, errors.Unavailable):
             return "degraded"
         return "ok"
+
+
+def _of_pauses(paused: Sequence[pauses.PauseView]) -> list[str]:
+    if any(pause.account_id is None and pause.priority is None for pause in paused):
+        return ["The queue is paused."]
+    return ["A part of the queue is paused."] if paused else []
+
+
+def _of_engines(engines: Sequence[workers.EngineState]) -> list[str]:
+    cordoned = sum(engine.cordoned for engine in engines)
+    if not cordoned:
+        return []
+    if cordoned == len(engines):
+        return ["All engines are cordoned: jobs stay queued."]
+    return [f"{cordoned} of {len(engines)} engines are cordoned."]

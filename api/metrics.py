@@ -29,7 +29,7 @@ from core.settings import Settings
 from core.shares import Shares
 from jobs.lifecycle import Priority
 from jobs.metrics import JobMetrics
-from jobs.store import quarantine, statistics, workers
+from jobs.store import pauses, quarantine, statistics, workers
 from webhooks import claims
 
 METRICS: Final = "/metrics"
@@ -160,12 +160,20 @@ class _Service(Collector):
             held = statistics.held(self._database)
             backlog = claims.backlog(self._database)
             refused = quarantine.count(self._database)
+            paused = pauses.active(self._database)
         except errors.Unavailable as error:
             up = not isinstance(error, DatabaseUnavailable)
             yield _gauge("database_up", "Whether the database was available at this scrape.", up)
             return
         yield _gauge("database_up", "Whether the database was available at this scrape.", 1)
         yield from _of_queue(queue)
+        scopes = [_scope(pause) for pause in paused]
+        yield _by(
+            "queue_pauses",
+            "Active pauses of the queue, by what they cover.",
+            "scope",
+            {scope: scopes.count(scope) for scope in ("all", "account", "priority")},
+        )
         yield _gauge("jobs_running", "Jobs that workers run.", sum(held.values()))
         missed = [worker for worker in seen if worker.age < self._alive + _MISSED]
         yield from _of_workers(missed, held)
@@ -173,6 +181,12 @@ class _Service(Collector):
         yield _gauge(
             "images_quarantined", "Images that are refused because they crash engines.", refused
         )
+
+
+def _scope(pause: pauses.PauseView) -> str:
+    if pause.account_id is not None:
+        return "account"
+    return "all" if pause.priority is None else "priority"
 
 
 def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator[GaugeMetricFamily]:
@@ -239,7 +253,13 @@ def _of_workers(
         "worker",
         {worker.heartbeat.id: held.get(worker.heartbeat.id, 0) for worker in seen},
     )
-    states = [engine.state for engine in workers.engines(seen)]
+    engines = workers.engines(seen)
+    states = [engine.state for engine in engines]
+    yield _gauge(
+        "engines_cordoned",
+        "Engines that get no new jobs.",
+        sum(engine.cordoned for engine in engines),
+    )
     yield _by(
         "engines",
         "Engines, as the live workers see them.",

@@ -207,9 +207,16 @@ class Client:
         encoded = f"?{urllib.parse.urlencode(present, doseq=True)}" if present else ""
         return self._call("GET", path + encoded).json
 
-    def act(self, path: str, body: Mapping[str, Any] | None = None) -> Json:
-        """Post ``body`` as JSON to ``path``; return the response."""
-        return self._call("POST", path, body=body or {}).json
+    def act(
+        self, path: str, body: Mapping[str, Any] | None = None, *, key: str | None = None
+    ) -> Json:
+        """Post ``body`` as JSON to ``path``, with the Idempotency-Key ``key`` if given; return the response."""
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return self._call("POST", path, body=body or {}, headers=headers).json
+
+    def remove(self, path: str) -> Json:
+        """Delete the resource at ``path``; return the response."""
+        return self._call("DELETE", path).json
 
     def cancel(self, job_id: str) -> Json:
         """Cancel a job; return it."""

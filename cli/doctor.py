@@ -26,7 +26,7 @@ from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
 from jobs.engine import EngineFacts
 from jobs.images import ImageReader
-from jobs.store import storage, workers
+from jobs.store import pauses, storage, workers
 from migrations import schema
 from webhooks import claims, secrets
 from worker.engines import pool
@@ -87,6 +87,7 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     if database_.verdict == "ok":
         yield from _deliveries(settings)
         yield from _vault(settings)
+        yield from _pauses(settings)
         yield _storage(settings)
     yield _decoder(settings)
     yield _engine_environment(settings)
@@ -270,6 +271,26 @@ def _vault(settings: Settings) -> Iterator[Diagnosis]:
         yield Diagnosis("vault", "ok", "opens the webhook secrets")
 
 
+def _pauses(settings: Settings) -> Iterator[Diagnosis]:
+    """Report each active pause of the queue."""
+    try:
+        with _opened(settings) as opened:
+            active = pauses.active(opened)
+            names = pauses.key_names(opened, [pause.paused_by for pause in active])
+    except database.DatabaseUnavailable:
+        return
+    for pause in active:
+        since = pause.paused_at.isoformat(timespec="seconds")
+        reason = f": {pause.reason}" if pause.reason else ""
+        by = names.get(pause.paused_by, pause.paused_by)
+        yield Diagnosis(
+            "queue",
+            "warning",
+            f"paused: {pause.scope}, since {since} by {by}{reason}",
+            "`longlook queue resume` with the same --account and --priority ends it",
+        )
+
+
 def _engine_environment(settings: Settings) -> Diagnosis:
     check = "engine's environment"
     try:
@@ -305,6 +326,9 @@ def _engines_of_workers(settings: Settings) -> list[workers.EngineState]:
 
 def _reported(engine: workers.EngineState) -> Diagnosis:
     check = f"engine {engine.url}"
+    if engine.cordoned:
+        remedy = "`longlook engines uncordon` gives it new jobs"
+        return Diagnosis(check, "warning", "cordoned: it gets no new jobs", remedy)
     if engine.state == "ok":
         window = f": {engine.window} streams" if engine.window else ""
         return Diagnosis(check, "ok", f"{engine.model}{window}, reported by the workers")

@@ -1,15 +1,17 @@
-"""``longlook jobs``: list, show, watch, cancel and erase jobs."""
+"""``longlook jobs``: list, show, watch, rerun, cancel, delete and erase jobs."""
 
 import shlex
 from typing import Annotated
 
 import typer
 
-from cli import client, job_output, output
+from cli import bulk, client, job_output, output
 from core.settings import Settings
 from jobs.lifecycle import Status
 
-app = typer.Typer(help="List, show, watch, cancel and erase jobs.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, watch, rerun, cancel, delete and erase jobs.", no_args_is_help=True
+)
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="job_…", show_default=False)]
 
@@ -122,15 +124,10 @@ def watch(job_id: JobId, *, as_json: output.AsJson = False) -> None:
     job_output.show(job_output.follow(service, job_id, people=people), people=people)
 
 
-@app.command("cancel")
-def cancel(job_id: JobId, *, as_json: output.AsJson = False) -> None:
-    """Cancel a job. A queued job ends at once, a running one within a few seconds."""
-    job = client.connect(Settings.read()).cancel(job_id)
-    if output.for_people(as_json=as_json):
-        word = job["status"] if client.finished(job) else "being cancelled"
-        output.line(f"{job['id']} is {word}")
-    else:
-        output.as_json(job)
+app.command("rerun")(bulk.rerun)
+app.command("cancel")(bulk.cancel)
+app.command("rm")(bulk.remove)
+app.command("run-now")(bulk.run_now)
 
 
 def _outcome(job: output.Json) -> str:

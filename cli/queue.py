@@ -1,4 +1,4 @@
-"""``longlook queue``: the state of the queue, the workers and the engines."""
+"""``longlook queue``: the state of the queue, the workers and the engines; pause and resume the queue."""
 
 from typing import Annotated
 
@@ -6,9 +6,25 @@ import typer
 
 from cli import client, output
 from core.settings import Settings
+from jobs.lifecycle import Priority
+
+app = typer.Typer(
+    help="Show the queue; pause and resume it.", invoke_without_command=True, no_args_is_help=False
+)
+
+Account = Annotated[
+    str | None,
+    typer.Option(help="Only this account's jobs; the default is all.", show_default=False),
+]
+Class = Annotated[
+    Priority | None,
+    typer.Option("--priority", "--class", help="Only jobs of this priority.", show_default=False),
+]
 
 
+@app.callback()
 def queue(
+    context: typer.Context,
     *,
     account: Annotated[
         str | None,
@@ -16,7 +32,9 @@ def queue(
     ] = None,
     as_json: output.AsJson = False,
 ) -> None:
-    """Show the queue; operators also see workers and engines."""
+    """Show the queue; operators also see workers and engines. Operators can pause and resume it."""
+    if context.invoked_subcommand is not None:
+        return
     state = client.connect(Settings.read()).look("/v1/queue", account=account)
     if not output.for_people(as_json=as_json):
         output.as_json(state)
@@ -35,6 +53,51 @@ def queue(
         )
 
 
+@app.command("pause")
+def pause(
+    *,
+    account: Account = None,
+    priority: Class = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Shown wherever the pause is.", show_default=False)
+    ] = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Let workers claim no more jobs: of all, of an account, of a priority, or of both. Running jobs continue."""
+    body = _scope(account, priority) | ({} if reason is None else {"reason": reason})
+    paused = client.connect(Settings.read()).act("/v1/queue/pause", body)
+    if output.for_people(as_json=as_json):
+        output.line(pause_line(paused))
+    else:
+        output.as_json(paused)
+
+
+@app.command("resume")
+def resume(
+    *, account: Account = None, priority: Class = None, as_json: output.AsJson = False
+) -> None:
+    """End the pause of exactly these jobs."""
+    resumed = client.connect(Settings.read()).act("/v1/queue/resume", _scope(account, priority))
+    if output.for_people(as_json=as_json):
+        output.line("resumed")
+    else:
+        output.as_json(resumed)
+
+
+def _scope(account: str | None, priority: Priority | None) -> output.Json:
+    named = {"account": account, "priority": None if priority is None else str(priority)}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def pause_line(pause: output.Json) -> str:
+    """Return a pause as a line of text."""
+    parts = [f"{name} {pause[name]}" for name in ("account", "priority") if pause[name]]
+    text = f"paused   {', '.join(parts) or 'all jobs'} since {pause['paused_at']}"
+    if pause["paused_by"]:
+        text += f" by {pause['paused_by_name'] or pause['paused_by']}"
+    return text + (f": {pause['reason']}" if pause["reason"] else "")
+
+
 def summary(state: output.Json) -> list[str]:
     """Return the state of the queue as lines of text."""
     oldest_job = state["oldest_age_seconds"]
@@ -47,6 +110,7 @@ def summary(state: output.Json) -> list[str]:
         f"running  {state['running']}",
         f"rate     {state['submitted_per_minute']:g} submitted, {state['finished_per_minute']:g} finished per minute",
         f"webhooks {deliveries['depth']} pending{delivery_age}",
+        *map(pause_line, state["pauses"]),
     ]
 
 
@@ -65,6 +129,6 @@ def engine_row(engine: output.Json) -> tuple[str, ...]:
     """Return the table row of an engine."""
     return (
         str(engine["url"]),
-        str(engine["state"]),
+        f"{engine['state']}, cordoned" if engine.get("cordoned") else str(engine["state"]),
         *(str(engine[name] or "") for name in ("window", "model", "version")),
     )

@@ -10,7 +10,7 @@ from typing import Literal
 
 import uuid_utils.compat
 
-Kind = Literal["job", "grp", "img", "key", "acct", "req", "we", "evt", "dlv", "rcv"]
+Kind = Literal["job", "grp", "img", "key", "acct", "req", "we", "evt", "dlv", "rcv", "op", "qp"]
 
 _SHAPE = re.compile(r"([a-z]+)_([0-9a-f]{32})")
 

@@ -9,6 +9,9 @@ of them. A word or phrase must occur in the question, the answer or the trace. A
 ``meta.`` with spaces, quotes or colons must be in double quotes, in which ``\"`` and ``\\`` mean a quote and a
 backslash.
 
+``rerun:none`` matches jobs without a rerun, and ``rerun:any`` the others. ``operation:op_…`` matches the jobs
+that an operation has changed or, as reruns, submitted.
+
 ``created:`` compares a time (``2026-11-23``, ``2026-11-23T10:00:00Z``) with the job's creation, and a duration
 (``90s``, ``10m``, ``2h``, ``7d``) with its age: ``created:<2h`` means created within the last two hours,
 ``created:>2h`` before that.
@@ -55,6 +58,8 @@ _MAX_PHRASES = 8
 _MAX_TERMS = 100
 #: Metadata pairs of one query, and of one job.
 _MAX_PAIRS = 16
+#: The values of ``rerun:``.
+_RERUN = ("none", "any")
 #: Alias of an error code -> the code.
 _ERROR_ALIASES = {"timeout": "deadline_exceeded"}
 
@@ -73,6 +78,10 @@ class Filter:
     image_id: uuid.UUID | None = None
     image_sha256: str | None = None
     group_id: uuid.UUID | None = None
+    #: ``none``: jobs that nobody has rerun; ``any``: the others.
+    rerun: str | None = None
+    #: Jobs that this operation has changed or submitted.
+    operation_id: uuid.UUID | None = None
     #: Texts in question, answer or trace; input of :meth:`jobs.phrases.Phrase.of`.
     phrases: Sequence[str] = ()
 
@@ -223,6 +232,19 @@ def _group(term: _Term, _now: datetime) -> dict[str, Any]:
     return {"group_id": group_id}
 
 
+def _rerun(term: _Term, _now: datetime) -> dict[str, Any]:
+    if term.value not in _RERUN:
+        raise _InvalidTerm(f"The rerun must be one of {', '.join(_RERUN)}.")
+    return {"rerun": term.value}
+
+
+def _operation(term: _Term, _now: datetime) -> dict[str, Any]:
+    operation_id = ids.parse("op", term.value)
+    if operation_id is None:
+        raise _InvalidTerm("The operation must be an operation ID.")
+    return {"operation_id": operation_id}
+
+
 def _created(term: _Term, now: datetime) -> dict[str, Any]:
     match = _COMPARISON.fullmatch(term.value)
     sign, value = (match["sign"] or "", match["value"]) if match else ("", "")
@@ -270,6 +292,8 @@ _QUALIFIERS: dict[str, Callable[[_Term, datetime], dict[str, Any]]] = {
     "meta": _meta,
     "image": _image,
     "group": _group,
+    "rerun": _rerun,
+    "operation": _operation,
 }
 
 

@@ -59,6 +59,24 @@ class Priority(enum.StrEnum):
         return order.index(self) < order.index(highest)
 
 
+class OperationAction(enum.StrEnum):
+    """What an operation does to each of its jobs."""
+
+    RERUN = "rerun"
+    CANCEL = "cancel"
+    DELETE = "delete"
+    RUN_NOW = "run_now"
+
+
+class OperationResult(enum.StrEnum):
+    """What came of one job of an operation; a job that the operation has not reached has none."""
+
+    DONE = "done"
+    #: There was nothing to do, such as to cancel a job that had ended.
+    SKIPPED = "skipped"
+    FAILED = "failed"
+
+
 class Role(enum.StrEnum):
     """The role of an API key."""
 

@@ -14,7 +14,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.database import UTCDateTime
-from jobs.lifecycle import Outcome, Priority, Role, Status
+from jobs.lifecycle import OperationAction, OperationResult, Outcome, Priority, Role, Status
 from jobs.phrases import Part
 
 # SQLite generates numbers only for a key of the type INTEGER.
@@ -63,6 +63,8 @@ class Record(orm.DeclarativeBase):
         Priority: enumeration(Priority, "priority"),
         Role: enumeration(Role, "role"),
         Part: enumeration(Part, "part"),
+        OperationAction: enumeration(OperationAction, "action"),
+        OperationResult: enumeration(OperationResult, "result"),
     }
 
 
@@ -365,6 +367,35 @@ class QueueTurn(Record):
     served_turn: Mapped[int] = mapped_column(sa.BigInteger())
 
 
+class QueuePause(Record):
+    """A pause of the queue, which claims respect; see :mod:`jobs.store.pauses`."""
+
+    __tablename__ = "queue_pauses"
+    __table_args__ = (
+        sa.Index(
+            "uq_queue_pauses_active",
+            "scope",
+            unique=True,
+            postgresql_where=sa.text("resumed_at IS NULL"),
+            sqlite_where=sa.text("resumed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    #: The account and the priority as one text, so that an active pause of both, or of neither, is unique.
+    scope: Mapped[str]
+    #: None: of all accounts.
+    account_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("accounts.id"))
+    #: None: of all priorities.
+    priority: Mapped[Priority | None]
+    paused_at: Mapped[datetime]
+    #: An actor, as in :class:`TimelineEntry`; so is ``resumed_by``.
+    paused_by: Mapped[str]
+    reason: Mapped[str | None]
+    resumed_at: Mapped[datetime | None]
+    resumed_by: Mapped[str | None]
+
+
 class JobImage(Record):
     """An image of a job, by its position in the request."""
 
@@ -558,6 +589,9 @@ class Worker(Record):
     draining: Mapped[bool]
     #: The engines as this worker sees them (url, state, model, version, window); None before it has asked them.
     engines: Mapped[list[dict[str, Any]] | None] = mapped_column(_JSON)
+    #: When an operator told it to take no more jobs, and the actor.
+    drain_requested_at: Mapped[datetime | None]
+    drain_requested_by: Mapped[str | None]
 
 
 class Installation(Record):
@@ -569,3 +603,88 @@ class Installation(Record):
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     #: 12 hexadecimal digits: part of the prefix of all keys in Redis.
     id: Mapped[str]
+
+
+class EngineCordon(Record):
+    """An engine that gets no new jobs, until an operator removes the cordon."""
+
+    __tablename__ = "engine_cordons"
+
+    url: Mapped[str] = mapped_column(primary_key=True)
+    cordoned_at: Mapped[datetime]
+    #: An actor, as in :class:`TimelineEntry`.
+    cordoned_by: Mapped[str]
+    reason: Mapped[str | None]
+
+
+class Operation(Record):
+    """An action on all jobs that a query matched, and how far it is; see :mod:`jobs.store.operations`."""
+
+    __tablename__ = "operations"
+    __table_args__ = (
+        sa.UniqueConstraint("account_id", "idempotency_key"),
+        sa.Index(None, "account_id", "id"),
+        partial_index("ix_operations_open", "served_at", "id", where="finished_at IS NULL"),
+    )
+
+    #: Also the upper bound of its jobs: a job with a later id was submitted after the operation.
+    id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    #: The account and the key that requested it, and the key's name at that time.
+    account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
+    key_id: Mapped[uuid.UUID]
+    key_name: Mapped[str]
+    action: Mapped[OperationAction]
+    query: Mapped[str]
+    #: The account of the jobs; None: of all accounts.
+    scope_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("accounts.id"))
+    status: Mapped[Status]
+    #: The most jobs that it may have, which the caller confirmed.
+    max_jobs: Mapped[int]
+    #: When all its jobs were collected; None: more may follow.
+    collected_at: Mapped[datetime | None]
+    #: The last job that was collected, then the last one that was acted on; None: none yet.
+    last_job_id: Mapped[uuid.UUID | None]
+    total: Mapped[int]
+    done: Mapped[int]
+    skipped: Mapped[int]
+    failed: Mapped[int]
+    #: How many jobs were skipped or failed, by reason.
+    reasons: Mapped[dict[str, Any]]
+    #: The code of what it waits for, until ``not_before``.
+    waiting_for: Mapped[str | None]
+    not_before: Mapped[datetime]
+    #: When a process last worked on it: the one that waits longest is next.
+    served_at: Mapped[datetime]
+    lease_owner: Mapped[str | None]
+    lease_expires_at: Mapped[datetime | None]
+    error_code: Mapped[str | None]
+    error_message: Mapped[str | None]
+    idempotency_key: Mapped[str | None]
+    fingerprint: Mapped[str | None]
+    request_id: Mapped[str]
+    created_at: Mapped[datetime]
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class OperationJob(Record):
+    """A job of an operation, and what came of it. The set is decided once, before the first job changes."""
+
+    __tablename__ = "operation_jobs"
+    __table_args__ = (
+        partial_index(
+            "ix_operation_jobs_left", "operation_id", "job_id", where="reason IS NOT NULL"
+        ),
+        _KEY_IS_TABLE,
+    )
+
+    operation_id: Mapped[uuid.UUID] = mapped_column(
+        sa.ForeignKey("operations.id"), primary_key=True
+    )
+    #: No foreign key: its check would lock the rows of thousands of jobs while the set is collected.
+    job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
+    result: Mapped[OperationResult | None]
+    #: Why the job was skipped, or failed.
+    reason: Mapped[str | None]
+    #: The new job of a rerun.
+    new_job_id: Mapped[uuid.UUID | None]

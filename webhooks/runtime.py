@@ -15,10 +15,12 @@ from core.exporter import Exporter
 from core.metrics import new_registry
 from core.settings import Settings
 from core.vault import Vault
+from jobs.operation_runner import OperationRunner
+from jobs.queue import RedisWakeup
 from jobs.store.purge import Periods
 from jobs.store.storage import Quota
 from net.client import GuardedClient
-from webhooks import policy
+from webhooks import policy, purge
 from webhooks import secrets as webhook_secrets
 from webhooks.dispatcher import Dispatcher
 from webhooks.metrics import DeliveryMetrics
@@ -66,6 +68,14 @@ class DeliveryRuntime:
             give_up=self._stopping,
             keeps=quota.has_room,
         )
+        self._jobs_wakeup = RedisWakeup(settings)
+        self._operations = OperationRunner(
+            self.database,
+            settings,
+            owner=self.owner,
+            wakeup=self._jobs_wakeup,
+            remove_copies=purge.reduce_jobs,
+        )
         self.dispatcher = Dispatcher(
             self.database,
             owner=self.owner,
@@ -79,6 +89,7 @@ class DeliveryRuntime:
         process.exit_on_thread_death()
         self._exporter.start()
         self.dispatcher.start()
+        self._operations.start()
         _log.info("delivery_started", worker=self.owner)
 
     def wake(self) -> None:
@@ -88,11 +99,14 @@ class DeliveryRuntime:
     def drain(self) -> None:
         """Start to drain: claim nothing more. Safe in a signal handler."""
         self.dispatcher.request_stop()
+        self._operations.request_stop()
 
     def stop(self) -> None:
         """Stop everything, after the last attempt has ended, each within its timeout."""
         self._stopping.set()
+        self._operations.stop()
         self.dispatcher.stop()
+        self._jobs_wakeup.close()
         self._egress.close()
         self._exporter.stop()
         self.database.close()

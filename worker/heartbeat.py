@@ -24,6 +24,7 @@ class Heartbeat(BackgroundLoop):
         interval_seconds: between two heartbeats.
         alive: the greatest age of a live worker's heartbeat.
         on_room: called when an engine becomes available: the wakeups during its absence found no room.
+        on_drain: called when an operator wants this process to take no more jobs.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class Heartbeat(BackgroundLoop):
         interval_seconds: float,
         alive: timedelta,
         on_room: Callable[[], None],
+        on_drain: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__("heartbeat", self._beat_and_refresh, every=interval_seconds)
         self._database = database
@@ -42,6 +44,9 @@ class Heartbeat(BackgroundLoop):
         self._heartbeat = heartbeat
         self._alive = alive
         self._on_room = on_room
+        self._on_drain = on_drain
+        #: The live workers that take jobs, as of the last heartbeat.
+        self.live = 0
         self._reported: tuple[workers.EngineState, ...] | None = None
 
     def drain(self) -> None:
@@ -57,20 +62,34 @@ class Heartbeat(BackgroundLoop):
             _log.warning("worker_not_retired")
 
     def beat(self) -> None:
-        """Store one heartbeat. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Store one heartbeat, and obey what operators want. Raises :class:`core.database.DatabaseUnavailable`."""
+        orders = workers.orders(self._database, self._heartbeat.id)
+        self._engines.cordon(orders.cordoned)
+        if orders.drain and not self._heartbeat.draining:
+            self._on_drain()
         self._reported = self._engines.states()
         heartbeat = dataclasses.replace(self._heartbeat, engines=self._reported)
         workforce = workers.beat(self._database, heartbeat, alive=self._alive)
+        self.live = workforce.processes
         self._engines.share(max(1, workforce.processes))
 
     def _beat_and_refresh(self) -> None:
         try:
-            self.beat()
             window = self._engines.window()
+            self.beat()
             self._engines.refresh()
-            if self._engines.states() != self._reported:
+            if _without_use(self._engines.states()) != _without_use(self._reported):
                 self.beat()
             if self._engines.window() > window:
                 self._on_room()
         except DatabaseUnavailable:
             _log.warning("heartbeat_failed")
+
+
+def _without_use(
+    states: tuple[workers.EngineState, ...] | None,
+) -> list[workers.EngineState] | None:
+    """Return the states without what changes with each stream, which is no reason for one more heartbeat."""
+    if states is None:
+        return None
+    return [dataclasses.replace(state, running=0) for state in states]

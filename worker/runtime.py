@@ -36,6 +36,7 @@ from worker.sweeper import Sweeper
 _log = structlog.get_logger(__name__)
 
 _DRAIN_AGAIN_SECONDS = 0.5
+_PASS_ON_SECONDS = 0.5
 #: Sweeps without an answered wakeup before a process claims jobs without one.
 _SILENT_SWEEPS = 3
 #: A worker whose last heartbeat is older than this many intervals does not count as alive.
@@ -56,6 +57,8 @@ class WorkerRuntime:
         self._drain_seconds = settings.drain_seconds
         self._draining = threading.Event()
         self._drained = threading.Event()
+        #: Set when an operator has drained this process, which stays to finish its jobs.
+        self._ordered = threading.Event()
         self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
         self.registry = new_registry(revision=settings.revision)
         JobMetrics(self.database, registry=self.registry, model=settings.model)
@@ -148,6 +151,7 @@ class WorkerRuntime:
             interval_seconds=settings.sweep_interval,
             alive=alive,
             on_room=self._sweeper.notify,
+            on_drain=self._take_no_more,
         )
         self._drainer = threading.Thread(target=self._drain, name="drainer", daemon=True)
 
@@ -169,6 +173,11 @@ class WorkerRuntime:
     def wake(self) -> None:
         """Answer a wakeup: run jobs until none is left for this slot."""
         self._polling.woken()
+        if self._ordered.is_set() and self._heartbeat.live:
+            # This wakeup is for a worker that takes jobs. The pause keeps it from coming back at once.
+            self._draining.wait(_PASS_ON_SECONDS)
+            self.wakeup.notify()
+            return
         self.runner.work()
 
     def drain(self) -> None:
@@ -201,6 +210,13 @@ class WorkerRuntime:
         """Wake a slot for each job that no longer waits for the leader of its group."""
         if isinstance(note, groups.FollowersReleased):
             self.wakeup.notify(note.jobs)
+
+    def _take_no_more(self) -> None:
+        """Claim no more jobs, as an operator wants, and let those that run finish, however long they take."""
+        _log.info("worker_drain_requested", held=self.leases.held)
+        self._ordered.set()
+        self._heartbeat.drain()
+        self.runner.drain()
 
     def _drain(self) -> None:
         """When draining: claim no more jobs, let jobs finish within the drain time, return the others to the queue."""

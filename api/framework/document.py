@@ -104,7 +104,7 @@ class RequestBodySpec:
 
 
 @dataclass(frozen=True)
-class Operation:
+class OperationSpec:
     """The description of one route in the document.
 
     Attributes:
@@ -170,10 +170,10 @@ class OpenApiDocument:
         self._info = {"title": title, "description": description, "version": version}
         self._problem = problem
         self._webhooks = webhooks
-        self._operations: list[Operation] = []
+        self._operations: list[OperationSpec] = []
         self._schemas: Json = {}
 
-    def add(self, operation: Operation) -> None:
+    def add(self, operation: OperationSpec) -> None:
         """Describe a route."""
         self._operations.append(operation)
 
@@ -209,7 +209,7 @@ class OpenApiDocument:
             },
         }
 
-    def _operation(self, operation: Operation) -> Json:
+    def _operation(self, operation: OperationSpec) -> Json:
         parameters = [
             *_parameters("header", operation.header),
             *_path_parameters(operation.path),

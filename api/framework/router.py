@@ -15,7 +15,7 @@ from flask import Response
 from pydantic import BaseModel
 
 from api.framework import bodies, parameters, paths, route, wire
-from api.framework.document import OpenApiDocument, Operation, RequestBodySpec
+from api.framework.document import OpenApiDocument, OperationSpec, RequestBodySpec
 from api.framework.paths import PathParameter
 from api.framework.route import Handler, Route
 
@@ -76,7 +76,7 @@ class Router(flask.Flask):
             answers = {status: answer.and_headers(*_RATES) for status, answer in answers.items()}
         summary, _, description = (inspect.getdoc(handler) or "").partition("\n\n")
         self._document.add(
-            Operation(
+            OperationSpec(
                 declaration.method,
                 declaration.rule,
                 operation_id=declaration.operation_id,

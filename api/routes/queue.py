@@ -1,24 +1,39 @@
-"""``/v1/queue``: the state of the queue; ``/v1/jobs/{id}/run_now``: end a job's wait for its next attempt."""
+"""``/v1/queue``: the state of the queue and its pauses; ``/v1/jobs/{id}/run_now``: end a job's wait."""
 
+import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 
+import flask
+import structlog
 from flask import Response
 
+from api import cursors, framework
 from api import errors as problems
 from api.auth import Caller, Gate, Right
-from api.framework import ResponseSpec, reply, route
+from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.schemas.jobs import Job
 from api.schemas.paths import JobId
-from api.schemas.queue import QueueState
+from api.schemas.queue import (
+    QueuePause,
+    QueuePauseList,
+    QueuePauseRequest,
+    QueuePausesQuery,
+    QueueResumed,
+    QueueScope,
+    QueueState,
+)
 from api.schemas.requests import QueueQuery
 from api.serving import current
 from core import errors
 from core.database import Database
 from core.settings import Settings
 from core.wakeup import Wakeup
-from jobs.lifecycle import Status
-from jobs.store import commands, history, statistics, workers
+from jobs.lifecycle import Priority, Status
+from jobs.store import commands, expiry, history, pauses, statistics, workers
 from webhooks import claims
+
+_log = structlog.get_logger(__name__)
 
 
 class QueueRoutes:
@@ -59,7 +74,86 @@ class QueueRoutes:
             queue = statistics.queue(self._database, account_id=account_id)
         seen = None if caller.scope is not None else workers.seen(self._database, alive=self._alive)
         backlog = claims.backlog(self._database, account_id=account_id)
-        return reply(QueueState.of(queue, backlog=backlog, seen=seen))
+        paused = [
+            pause
+            for pause in pauses.active(self._database)
+            if account_id is None or pause.account_id in (None, account_id)
+        ]
+        shown = self._shown(paused, caller)
+        return reply(QueueState.of(queue, backlog=backlog, paused=shown, seen=seen))
+
+    @route.get(
+        "/v1/queue/pauses",
+        operation_id="listQueuePauses",
+        guard=Right.EVERYWHERE,
+        answers={200: ResponseSpec(QueuePauseList, "A page of pauses.")},
+        faults=(422,),
+    )
+    def list_pauses(self, caller: Caller, query: QueuePausesQuery) -> Response:
+        """List the pauses of the queue, newest first: the active ones, and those that have ended."""
+        listed, more = pauses.page(
+            self._database, limit=query.limit, after=cursors.parse("qp", query.after)
+        )
+        return reply(QueuePauseList.of(self._shown(listed, caller), has_more=more))
+
+    @route.post(
+        "/v1/queue/pause",
+        operation_id="pauseQueue",
+        guard=Right.EVERYWHERE,
+        answers={200: ResponseSpec(QueuePause, "The pause.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": QueuePauseRequest}),
+    )
+    def pause(self, caller: Caller) -> Response:
+        """Pause all queued jobs, or those of an account, of a priority, or of both.
+
+        Workers claim no paused job. Running jobs continue, new jobs are accepted, and deadlines still count. A pause
+        survives restarts. If exactly these jobs are paused already, nothing changes.
+        """
+        requested = framework.read_model(flask.request, QueuePauseRequest)
+        pause = pauses.pause(
+            self._database,
+            account_id=self._account(caller, requested),
+            priority=_priority(requested),
+            actor=caller.actor,
+            reason=requested.reason,
+        )
+        _log.info("queue_paused", scope=pause.scope, actor=caller.actor)
+        [shown] = self._shown([pause], caller)
+        return reply(shown)
+
+    @route.post(
+        "/v1/queue/resume",
+        operation_id="resumeQueue",
+        guard=Right.EVERYWHERE,
+        answers={200: ResponseSpec(QueueResumed, "The pause has ended.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": QueueScope}),
+    )
+    def resume(self, caller: Caller) -> Response:
+        """End the pause of exactly these jobs. Other pauses that cover them stay."""
+        requested = framework.read_model(flask.request, QueueScope)
+        if not pauses.resume(
+            self._database,
+            account_id=self._account(caller, requested),
+            priority=_priority(requested),
+            actor=caller.actor,
+        ):
+            raise problems.not_found("pause of exactly these jobs")
+        _log.info("queue_resumed", actor=caller.actor)
+        slots = workers.workforce(self._database, alive=self._alive).slots
+        self._wakeup.notify(expiry.due(self._database, limit=slots))
+        return reply(QueueResumed())
+
+    def _account(self, caller: Caller, requested: QueueScope) -> uuid.UUID | None:
+        # Without a name the whole queue is meant, not the scope of the caller.
+        return None if requested.account is None else self._gate.account(caller, requested.account)
+
+    def _shown(self, listed: Sequence[pauses.PauseView], caller: Caller) -> list[QueuePause]:
+        names = None
+        if caller.everywhere:
+            names = pauses.key_names(self._database, [pause.paused_by for pause in listed])
+        return [QueuePause.of(pause, names=names) for pause in listed]
 
     @route.post(
         "/v1/jobs/<job_id>/run_now",
@@ -85,3 +179,7 @@ class QueueRoutes:
         self._wakeup.notify()
         view = history.get(self._database, job_id, account_id=caller.scope)
         return reply(Job.of(problems.existing(view, "job")))
+
+
+def _priority(requested: QueueScope) -> Priority | None:
+    return None if requested.priority is None else Priority(requested.priority)

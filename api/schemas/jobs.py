@@ -159,7 +159,10 @@ class Queue(ResponseModel):
     )
     eta_seconds: int | None = Field(
         description="Estimated seconds until the job starts, at the pace of the last 20 jobs; null until 20 jobs have "
-        "finished. With `at_least`, it may take longer."
+        "finished, and while the job is paused. With `at_least`, it may take longer."
+    )
+    paused: bool = Field(
+        description="Whether an operator has paused the job's part of the queue: it starts after the pause."
     )
 
 

@@ -14,4 +14,5 @@ QuarantinedImageId = Annotated[
 EndpointId = Annotated[uuid.UUID, PathId("we", "webhook endpoint")]
 DeliveryId = Annotated[uuid.UUID, PathId("dlv", "delivery")]
 RecoveryId = Annotated[uuid.UUID, PathId("rcv", "recovery")]
+OperationId = Annotated[uuid.UUID, PathId("op", "operation", "`op_` and 32 hex digits.")]
 ModelName = Annotated[str, PathText("The model's name.")]

@@ -48,3 +48,4 @@ class Health(ResponseModel):
     reasons: dict[str, str] = Field(
         description="Why a check is not `ok`, as a sentence, where the check knows."
     )
+    notes: list[str] = Field(description="What else to know, such as a pause of the queue.")

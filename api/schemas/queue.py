@@ -1,13 +1,16 @@
 """The state of the queue in responses, and of workers and engines for operators."""
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from api.schemas import fields
 from api.schemas.fields import Time
-from api.schemas.parts import ResponseModel
-from jobs.store import statistics
+from api.schemas.parts import Page, ResponseModel
+from api.schemas.requests import ParameterModel, RequestModel
+from core import ids
+from jobs.store import pauses, statistics
 from jobs.store import workers as workforce
 from webhooks.claims import Backlog
 
@@ -25,6 +28,8 @@ class QueueEngine(ResponseModel):
     version: str | None
     window: int | None = Field(description="Maximum number of concurrent generations.")
     reason: str | None = Field(description="Why the engine is away; null while it is not.")
+    cordoned: bool = Field(description="Whether the engine gets no new jobs, because of a cordon.")
+    running: int = Field(description="Streams that run on the engine.")
 
 
 class QueueWorker(ResponseModel):
@@ -57,6 +62,73 @@ class QueueWorker(ResponseModel):
             started_at=seen.started_at,
             engines=[QueueEngine.from_record(engine) for engine in heartbeat.engines or ()],
         )
+
+
+class QueuePause(ResponseModel):
+    """A pause of the queue. Without an account and a priority it is of all jobs."""
+
+    id: str
+    object: Literal["queue.pause"] = "queue.pause"
+    account_id: str | None
+    account: str | None
+    priority: Literal["high", "normal", "low"] | None
+    reason: str | None
+    paused_at: Time
+    paused_by: str | None = Field(description="The actor; null unless the caller is an operator.")
+    paused_by_name: str | None = Field(description="The name of its key; null as above.")
+    resumed_at: Time | None
+    resumed_by: str | None = Field(description="As `paused_by`.")
+
+    @classmethod
+    def of(cls, pause: pauses.PauseView, *, names: Mapping[str, str] | None) -> Self:
+        """Return the response for a pause; ``names`` has those of the keys, None: the caller is no operator."""
+        account_id = pause.account_id
+        open_ = names is not None
+        return cls.from_record(
+            pause,
+            id=ids.show("qp", pause.id),
+            account_id=None if account_id is None else ids.show("acct", account_id),
+            priority=None if pause.priority is None else pause.priority.value,
+            paused_by=pause.paused_by if open_ else None,
+            paused_by_name=names.get(pause.paused_by) if names is not None else None,
+            resumed_by=pause.resumed_by if open_ else None,
+        )
+
+
+class QueuePauseList(Page[QueuePause, str]):
+    """A page of pauses, newest first."""
+
+
+class QueueScope(RequestModel):
+    """The part of the queue that is resumed: that of a pause with the same account and priority."""
+
+    account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
+        default=None, description="The name or id of an account; default: all accounts."
+    )
+    priority: Literal["high", "normal", "low"] | None = Field(
+        default=None, description="Default: all priorities."
+    )
+
+
+class QueuePauseRequest(QueueScope):
+    """The part of the queue that is paused, and why."""
+
+    reason: Annotated[fields.Text, Field(max_length=500)] | None = Field(
+        default=None, description="Shown wherever the pause is."
+    )
+
+
+class QueueResumed(ResponseModel):
+    """A pause has ended."""
+
+    object: Literal["queue.resumed"] = "queue.resumed"
+
+
+class QueuePausesQuery(ParameterModel):
+    """A page of pauses."""
+
+    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    limit: int = Field(default=20, ge=1, le=100, description="Maximum number on a page.")
 
 
 class QueueDeliveries(ResponseModel):
@@ -94,6 +166,9 @@ class QueueState(ResponseModel):
         description="Jobs that ended, with any outcome, over the last five minutes."
     )
     deliveries: QueueDeliveries
+    pauses: list[QueuePause] = Field(
+        description="The active pauses, of the same accounts. Paused jobs stay queued."
+    )
     workers: list[QueueWorker] | None = Field(description="Null unless the caller is an operator.")
     engines: list[QueueEngine] | None = Field(
         description="The engines as live workers see them; null unless the caller is an operator."
@@ -105,6 +180,7 @@ class QueueState(ResponseModel):
         queue: statistics.QueueStatistics,
         *,
         backlog: Backlog,
+        paused: Sequence[QueuePause],
         seen: Sequence[workforce.WorkerStatus] | None,
     ) -> Self:
         """Return the response for ``queue`` and ``backlog``, and for operators also for the workers in ``seen``."""
@@ -116,6 +192,7 @@ class QueueState(ResponseModel):
             submitted_per_minute=round(queue.submitted / minutes, 1),
             finished_per_minute=round(queue.finished / minutes, 1),
             deliveries=QueueDeliveries.of(backlog),
+            pauses=list(paused),
             workers=None if seen is None else [QueueWorker.of(worker) for worker in seen],
             engines=None
             if seen is None

@@ -191,7 +191,9 @@ class TimelineEntry(ResponseModel):
         description="`key:…`, `worker:…`, `sweeper:…`, or the user of the command line."
     )
     action: str
-    changes: dict[str, Any]
+    changes: dict[str, Any] = Field(
+        description="New values by column. If an operation made the change: also `operation` and `key_name`."
+    )
 
 
 class Timeline(Page[TimelineEntry, int]):

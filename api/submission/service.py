@@ -26,7 +26,7 @@ from core.spool import SpooledFile
 from core.wakeup import Wakeup
 from jobs.answers import instructions
 from jobs.lifecycle import Priority
-from jobs.store import history, idempotency, submission
+from jobs.store import history, idempotency, reruns, submission
 from jobs.store.admission import Admission, Disk
 from jobs.store.storage import Quota
 
@@ -189,35 +189,21 @@ class SubmissionService:
             replayed = self._replay(job.account_id, key, fingerprint)
             if replayed is not None:
                 return replayed
-        if job.question is None or any(image.image.removed_at for image in view.images):
-            raise errors.Conflict("The input of this job was removed.")
-        if job.model != self._settings.model:
-            raise errors.Conflict("The model of this job is not served now.")
+        new = reruns.prepare(
+            job,
+            view.images,
+            model=self._settings.model,
+            actor=caller.actor,
+            highest=caller.highest_priority,
+            request_id=request_id,
+            key=key,
+            fingerprint=fingerprint,
+        )
         self._images.check(job.account_id, [image.image.image_key for image in view.images])
         replayed = self._admit(job.account_id, key, fingerprint)
         if replayed is not None:
             return replayed
-        return self._store(
-            submission.Submission(
-                account_id=job.account_id,
-                actor=caller.actor,
-                model=job.model,
-                question=job.question,
-                images=[(image.image.id, image.tokens) for image in view.images],
-                options=job.options,
-                metadata=job.metadata_,
-                priority=caller.highest_priority
-                if job.priority.exceeds(caller.highest_priority)
-                else job.priority,
-                deadline=job.deadline_at - job.created_at,
-                max_attempts=job.max_attempts,
-                request_id=request_id,
-                idempotency_key=key,
-                fingerprint=fingerprint if key is not None else None,
-                rerun_of=job.id,
-                webhook=job.webhook,
-            )
-        )
+        return self._store(new)
 
     def store_image(self, caller: Caller, data: SpooledFile, *, detail: Detail) -> uuid.UUID:
         """Store an uploaded image; return its id, which is the same for the same file and detail.

@@ -21,7 +21,7 @@ from jobs.events.index import SequenceBlock
 from jobs.findings import Finding
 from jobs.lifecycle import Status
 from jobs.records import Attempt, Generation, Image, ImageBytes, ImageCrashes, Job, JobImage, table
-from jobs.store import dispatch, findings, timeline, traces
+from jobs.store import dispatch, findings, pauses, timeline, traces
 
 
 @dataclass(frozen=True)
@@ -142,13 +142,26 @@ def _claim(database: Database, owner: str, lease: timedelta, *, or_by_rank: bool
         job = by_turn(transaction, owner, lease)
         if job is None and not or_by_rank and transaction.execute(dispatch.any_turn()).first():
             raise _AllTurnsTaken
-        job = job or by_rank(transaction, owner, lease)
+        job = job or _without_turn(transaction, owner, lease)
         return None if job is None else hold(transaction, job, owner)
 
 
 def by_turn(transaction: Transaction, owner: str, lease: timedelta) -> timeline.Changed | None:
     """Take the first turn that has an eligible job and claim its best job; return None when there is no such turn."""
     turn = transaction.execute(dispatch.turn()).first()
+    if turn is None:
+        return None
+    bound = {"b_account": turn.account_id, "b_class": turn.priority}
+    return _change(transaction, _CLAIMED_OF_TURN, owner, lease, bound)
+
+
+def _without_turn(
+    transaction: Transaction, owner: str, lease: timedelta
+) -> timeline.Changed | None:
+    """Claim a job although no turn was free. While a part of the queue is paused, only of a turn that is not."""
+    if not pauses.any_active(transaction):
+        return by_rank(transaction, owner, lease)
+    turn = transaction.execute(dispatch.any_turn()).first()
     if turn is None:
         return None
     bound = {"b_account": turn.account_id, "b_class": turn.priority}

@@ -1,10 +1,12 @@
 """Commands of callers to a job: cancel, run now."""
 
 import uuid
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
-from core.database import Database, Now
+from core.database import Database, Now, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Job, table
 from jobs.store import timeline
@@ -17,6 +19,9 @@ _RUN_NOW = timeline.Change(
     where=(_JOB.id == sa.bindparam("b_job"), _JOB.not_before > Now()),
     values={"not_before": Now()},
 )
+
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 def run_now(
@@ -32,14 +37,20 @@ def run_now(
         job = transaction.session.get(Job, job_id, with_for_update=True)
         if job is None or (account_id is not None and job.account_id != account_id):
             return None
-        if job.status is Status.QUEUED:
-            timeline.change(
-                transaction,
-                _RUN_NOW,
-                actor=actor,
-                bound={"b_job": job_id},
-            )
+        end_wait(transaction, job, actor=actor)
         return job.status
+
+
+def end_wait(
+    transaction: Transaction, job: Job, *, actor: str, noted: Mapping[str, str] = _NOTHING
+) -> bool:
+    """End the wait of a job, which must be locked; return False if it is not queued or already due."""
+    if job.status is not Status.QUEUED:
+        return False
+    changed = timeline.change(
+        transaction, _RUN_NOW, actor=actor, bound={"b_job": job.id}, noted=noted
+    )
+    return bool(changed)
 
 
 def cancel(
@@ -54,15 +65,22 @@ def cancel(
         job = transaction.session.get(Job, job_id, with_for_update=True)
         if job is None or (account_id is not None and job.account_id != account_id):
             return None
-        if job.status.terminal or job.cancel_requested_at is not None:
-            return job.status
-        target = Status.CANCELLED if job.status is Status.QUEUED else Status.RUNNING
-        requested = timeline.Change(
-            "cancelled" if target is Status.CANCELLED else "cancel_requested",
-            source=job.status,
-            target=target,
-            where=(table(Job).c.id == job_id,),
-            values={"cancel_requested_at": transaction.now()},
-        )
-        timeline.change(transaction, requested, actor=actor)
-        return target
+        return end(transaction, job, actor=actor) or job.status
+
+
+def end(
+    transaction: Transaction, job: Job, *, actor: str, noted: Mapping[str, str] = _NOTHING
+) -> Status | None:
+    """Cancel a job, which must be locked; return its new status, or None if it has ended or is being cancelled."""
+    if job.status.terminal or job.cancel_requested_at is not None:
+        return None
+    target = Status.CANCELLED if job.status is Status.QUEUED else Status.RUNNING
+    requested = timeline.Change(
+        "cancelled" if target is Status.CANCELLED else "cancel_requested",
+        source=job.status,
+        target=target,
+        where=(table(Job).c.id == job.id,),
+        values={"cancel_requested_at": transaction.now()},
+    )
+    timeline.change(transaction, requested, actor=actor, noted=noted)
+    return target

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from core.database import Now
 from jobs.lifecycle import HEAD_START, TURN_STEP, Priority, Status
 from jobs.records import Job, QueueTurn, table
-from jobs.store import groups, timeline, turns
+from jobs.store import groups, pauses, timeline, turns
 
 _JOB = table(Job).c
 #: Written out: PostgreSQL takes a limit that is a parameter for a tenth of the rows, and plans each claim anew.
@@ -64,10 +64,39 @@ def _has_job() -> sa.ColumnElement[bool]:
     ).is_not(None)
 
 
+def _unpaused() -> sa.ColumnElement[bool]:
+    """Return the condition of a turn not to be paused."""
+    return pauses.free(turns.TURN.account_id, turns.TURN.priority)
+
+
 @functools.cache
-def any_turn() -> sa.Select[uuid.UUID]:
+def unpaused_jobs(limit: int) -> sa.Select[int]:
+    """Return how many jobs could be claimed, counted up to ``limit`` per turn, without those that are paused."""
+    claimable = (
+        sa.select(sa.literal(1).label("one"))
+        .where(_JOB.account_id == turns.TURN.account_id, _JOB.priority == turns.TURN.priority)
+        .where(*eligible(turns.waiting()))
+        .limit(limit)
+        .correlate(table(QueueTurn))
+        .subquery()
+    )
+    of_turn = sa.select(sa.func.count()).select_from(claimable).scalar_subquery()
+    return (
+        sa.select(sa.func.coalesce(sa.func.sum(of_turn), 0))
+        .select_from(table(QueueTurn))
+        .where(_unpaused())
+    )
+
+
+@functools.cache
+def any_turn() -> sa.Select[uuid.UUID, Priority]:
     """Return the statement that finds a turn with an eligible job, including turns that other claims are taking."""
-    return sa.select(turns.TURN.account_id).where(_has_job()).order_by(*TURN_ORDER).limit(_ONE)
+    return (
+        sa.select(turns.TURN.account_id, turns.TURN.priority)
+        .where(_unpaused(), _has_job())
+        .order_by(*TURN_ORDER)
+        .limit(_ONE)
+    )
 
 
 @functools.cache
@@ -92,7 +121,7 @@ def turn() -> sa.Update:
                 else_=turns.TURN.next_turn,
             ).label("served"),
         )
-        .where(_has_job())
+        .where(_unpaused(), _has_job())
         .order_by(*TURN_ORDER)
         .limit(_ONE)
         # Not FOR UPDATE: submissions lock the row during their transaction, and a claim must not skip it for that.

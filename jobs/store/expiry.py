@@ -13,7 +13,7 @@ from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Outcome, Status
 from jobs.records import Job, table
-from jobs.store import dispatch, settle, timeline, traces, workers
+from jobs.store import dispatch, pauses, settle, timeline, traces, workers
 from jobs.store.settle import Failure
 
 _LIMIT = 200
@@ -73,6 +73,8 @@ def end_leases(
 def due(database: Database, *, limit: int) -> int:
     """Return how many jobs could be claimed now, counted up to ``limit``."""
     with database.reading() as transaction:
+        if pauses.any_active(transaction):
+            return min(limit, int(transaction.scalar(dispatch.unpaused_jobs(limit))))
         claimable = sa.select(Job.id).where(*dispatch.eligible()).limit(limit).subquery()
         return transaction.scalar(sa.select(sa.func.count()).select_from(claimable))
 

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from core import errors, ids, ordered_ids
 from core.database import Database, Transaction
 from jobs import filters
-from jobs.lifecycle import Status
+from jobs.lifecycle import OperationResult, Status
 from jobs.phrases import Phrase
 from jobs.records import (
     Attempt,
@@ -23,6 +23,7 @@ from jobs.records import (
     ImageCrashes,
     Job,
     JobImage,
+    OperationJob,
     table,
 )
 from jobs.store import findings, positions, search, timeline
@@ -347,6 +348,20 @@ def _reruns(transaction: Transaction, job_id: uuid.UUID) -> tuple[uuid.UUID, ...
     return tuple(reversed(transaction.session.scalars(newest).all()))
 
 
+def is_rerun(transaction: Transaction, job_id: uuid.UUID) -> bool:
+    """Return whether a job has a rerun."""
+    return (
+        transaction.execute(sa.select(Job.id).where(Job.rerun_of == job_id).limit(1)).first()
+        is not None
+    )
+
+
+def _all_conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions, with those that :func:`_in_order` has as alternatives."""
+    alternatives = (sa.and_(*alternative) for alternative in _alternatives(requested))
+    return [*_conditions(requested, transaction), sa.or_(*alternatives)]
+
+
 def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
     conditions: list[sa.ColumnElement[bool]] = []
     if requested.account_id is not None:
@@ -355,6 +370,7 @@ def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnEl
         conditions.append(findings.among(requested.findings))
     if requested.group_id is not None:
         conditions.append(Job.group_id == requested.group_id)
+    conditions += _acted_on(requested)
     if requested.created_after is not None:
         conditions += _created_after(requested.created_after)
     if requested.created_before is not None:
@@ -396,6 +412,51 @@ def _created_after(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _created_before(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return Job.created_at < moment, Job.id < ids.earliest(moment + _CLOCK_SKEW)
+
+
+def _acted_on(requested: Filter) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of a job to have been rerun or not, and to belong to an operation."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    if requested.rerun is not None:
+        again = table(Job).alias("again")
+        rerun = sa.exists(sa.select(1).where(again.c.rerun_of == Job.id))
+        conditions.append(~rerun if requested.rerun == "none" else rerun)
+    if requested.operation_id is not None:
+        conditions.append(Job.id.in_(_changed_by(requested.operation_id)))
+    return conditions
+
+
+def _changed_by(operation_id: uuid.UUID) -> sa.Select[uuid.UUID]:
+    """Return the jobs that an operation has changed or submitted."""
+    return sa.select(sa.func.coalesce(OperationJob.new_job_id, OperationJob.job_id)).where(
+        OperationJob.operation_id == operation_id, OperationJob.result == OperationResult.DONE
+    )
+
+
+def count(database: Database, requested: Filter, *, limit: int) -> int:
+    """Return how many jobs match, counted up to ``limit``. It is a search, with the errors of :func:`page`."""
+    with database.searching(requested.account_id) as transaction:
+        matching = sa.select(Job.id).where(*_all_conditions(requested, transaction)).limit(limit)
+        return transaction.scalar(sa.select(sa.func.count()).select_from(matching.subquery()))
+
+
+def matching(
+    database: Database,
+    requested: Filter,
+    *,
+    after: uuid.UUID | None,
+    before: uuid.UUID,
+    limit: int,
+) -> list[uuid.UUID]:
+    """Return up to ``limit`` ids of the jobs that match, between ``after`` and ``before``, the lowest ids first."""
+    with database.reading() as transaction:
+        conditions = [*_conditions(requested, transaction), Job.id < before]
+        if after is not None:
+            conditions.append(Job.id > after)
+        page_ids = _in_order(
+            transaction, conditions, _alternatives(requested), limit, newest_first=False
+        )
+        return list(page_ids)
 
 
 def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:
@@ -490,6 +551,11 @@ def _images(
         job_id, tokens = facts.pop("job_id"), facts.pop("tokens")
         by_job[job_id] = (*by_job.get(job_id, ()), ImageView(ImageFacts(**facts), tokens))
     return by_job
+
+
+def images_of(transaction: Transaction, job_id: uuid.UUID) -> tuple[ImageView, ...]:
+    """Return the images of a job."""
+    return _images(transaction, [job_id]).get(job_id, ())
 
 
 def _progress(transaction: Transaction, job: Job) -> Progress:

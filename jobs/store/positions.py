@@ -11,7 +11,7 @@ import math
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from core.database import Now, Transaction
 from jobs.lifecycle import FIRST_TURN, TURN_STEP, Priority, Status
 from jobs.records import Job, QueueTurn, table
-from jobs.store import timeline, turns
+from jobs.store import pauses, timeline, turns
 
 #: At most this many jobs are counted for a position, and about as many for all other accounts together.
 LIMIT = 10_000
@@ -44,11 +44,13 @@ class QueuePosition:
         position: 1 is next.
         at_least: whether the count stopped at its limit, and there may be more jobs before it.
         eta_seconds: seconds until the job may start, None when unknown; with ``at_least`` it may take longer.
+        paused: whether the job is paused; then there is no estimate.
     """
 
     position: int
     eta_seconds: int | None
     at_least: bool = False
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,15 @@ class Pace:
 def of(transaction: Transaction, job: Job) -> QueuePosition:
     """Return the position of ``job``, which is queued."""
     counted = _count(transaction, job, limit=LIMIT)
+    if _paused(pauses.active_in(transaction), job):
+        return QueuePosition(counted.position, None, counted.at_least, paused=True)
     pace = _pace(transaction)
     eta = pace.eta(counted.position) if pace else None
     return QueuePosition(counted.position, eta, counted.at_least)
+
+
+def _paused(active: Sequence[pauses.PauseView], job: Job) -> bool:
+    return any(pause.covers(job.account_id, job.priority) for pause in active)
 
 
 class PositionForecast:
@@ -86,11 +94,14 @@ class PositionForecast:
 
     def __init__(self, *, timer: Timer = time.monotonic) -> None:
         self._pace: _Recent[Pace | None] = _Recent(_pace, None, timer=timer)
+        self._pauses: _Recent[list[pauses.PauseView]] = _Recent(pauses.active_in, [], timer=timer)
         self._queue: _Recent[_Queue] = _Recent(_Queue.read, _Queue(0, {}), timer=timer)
 
     def of(self, transaction: Transaction, job: Job, *, behind: int = 0) -> QueuePosition:
         """Return the position of the ``behind``-th job after ``job``; both were just submitted."""
         counted = _count(transaction, job, limit=_LIMIT_AT_ONCE, behind=behind)
+        if _paused(self._pauses.get(transaction), job):
+            return QueuePosition(counted.position, None, counted.at_least, paused=True)
         pace = self._pace.get(transaction)
         if pace is None:
             return QueuePosition(counted.position, None, counted.at_least)

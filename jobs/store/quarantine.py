@@ -124,8 +124,13 @@ def held(database: Database, account_id: uuid.UUID, keys: Collection[str]) -> se
     if not keys:
         return set()
     with database.reading() as transaction:
-        rows = transaction.execute(_HELD, {"account_id": account_id, "keys": list(keys)})
-        return {row.image_key for row in rows}
+        return held_in(transaction, account_id, keys)
+
+
+def held_in(transaction: Transaction, account_id: uuid.UUID, keys: Collection[str]) -> set[str]:
+    """Return those of ``keys`` that are in quarantine, as ``transaction`` sees it."""
+    rows = transaction.execute(_HELD, {"account_id": account_id, "keys": list(keys)})
+    return {row.image_key for row in rows}
 
 
 def listed(

@@ -2,8 +2,9 @@
 
 import itertools
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import sqlalchemy as sa
 
@@ -71,6 +72,7 @@ def remove_data(
     *,
     actor: str,
     remove_copies: RemoveCopies | None = None,
+    noted: Mapping[str, str] = MappingProxyType({}),
 ) -> DataRemoved:
     """Remove the content of those jobs of a batch that have finished and still have it; the others do not change.
 
@@ -78,6 +80,7 @@ def remove_data(
         transaction: the open transaction, which should be short: a few dozen jobs.
         job_ids: the jobs.
         actor: who removes it, as the timeline names it.
+        noted: further facts for the timeline.
         remove_copies: called in the same transaction with the ids of the jobs that are changed.
 
     Returns:
@@ -106,7 +109,7 @@ def remove_data(
             where=(_JOB.id.in_(of_status),),
             values={**contents.CLEARED, "data_removed_at": transaction.now()},
         )
-        timeline.change(transaction, removed, actor=actor)
+        timeline.change(transaction, removed, actor=actor, noted=noted)
     if remove_copies is not None:
         remove_copies(transaction, chosen)
     return DataRemoved(jobs=len(chosen), images=remove_orphans(transaction, chosen))

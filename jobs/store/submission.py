@@ -4,6 +4,7 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -105,10 +106,7 @@ def submit(
                 idempotency.forget_expired(
                     transaction, account_id=submission.account_id, key=key, stored=key_lifetime
                 )
-            job, images = _insert(transaction, submission)
-            if storage_limit is not None:
-                storage.enforce(transaction, submission.account_id, storage_limit)
-            return Submitted(job_id=job.id, job=job, images=images)
+            return insert(transaction, submission, storage_limit=storage_limit)
     except sa.exc.IntegrityError:
         if key is None:
             raise
@@ -133,6 +131,25 @@ def submit(
         ) from error
 
 
+def insert(
+    transaction: Transaction,
+    submission: Submission,
+    *,
+    storage_limit: int | None,
+    noted: Mapping[str, str] = MappingProxyType({}),
+) -> Submitted:
+    """Store a job as part of ``transaction``; ``noted`` is what else the timeline says of it.
+
+    Raises:
+        core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``.
+        core.errors.NotFound: an image was removed, or belongs to another account.
+    """
+    job, images = _insert(transaction, submission, noted)
+    if storage_limit is not None:
+        storage.enforce(transaction, submission.account_id, storage_limit)
+    return Submitted(job_id=job.id, job=job, images=images)
+
+
 def store_image(
     database: Database,
     *,
@@ -153,7 +170,7 @@ def store_image(
 
 
 def _insert(
-    transaction: Transaction, submission: Submission
+    transaction: Transaction, submission: Submission, noted: Mapping[str, str]
 ) -> tuple[Job, tuple[submitted_images.ImageView, ...]]:
     """Insert the job of ``submission``, then its followers; return the job and its images."""
     job_id = ordered_ids.new(transaction)
@@ -191,7 +208,7 @@ def _insert(
             for position, view in enumerate(views)
         ],
     )
-    _record(transaction, submission, jobs)
+    _record(transaction, submission, jobs, noted)
     # Last, after the waits for the key and the images: so no two submissions deadlock.
     turns.enter(transaction, submission.account_id, submission.priority)
     return jobs[0], views
@@ -247,6 +264,7 @@ def _record(
     transaction: Transaction,
     submission: Submission,
     jobs: Sequence[Job],
+    noted: Mapping[str, str],
 ) -> None:
     """Add the submission to the timelines of ``jobs``, and a note for the metrics."""
     timeline.record(
@@ -257,7 +275,8 @@ def _record(
                 "at": job.created_at,
                 "actor": submission.actor,
                 "action": "submitted",
-                "changes": timeline.plain({name: getattr(job, name) for name in _SUBMITTED}),
+                "changes": timeline.plain({name: getattr(job, name) for name in _SUBMITTED})
+                | dict(noted),
                 "sequence_number": _FIRST_NUMBER,
             }
             for job in jobs

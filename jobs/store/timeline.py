@@ -143,6 +143,7 @@ def change(
     *,
     actor: str,
     bound: Mapping[str, Any] = MappingProxyType({}),
+    noted: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Changed]:
     """Do ``what`` to the jobs that it matches, and tell it.
 
@@ -153,6 +154,7 @@ def change(
         what: the change.
         actor: the actor of the timeline's entries.
         bound: the parameters of ``what``, and values of further columns by name.
+        noted: what else the timeline says of the change, such as the operation that caused it.
 
     Returns:
         The changed jobs; none when the race was lost.
@@ -168,7 +170,7 @@ def change(
                 "at": row["at"],
                 "actor": actor,
                 "action": what.action,
-                "changes": plain({name: row[name] for name in reported}),
+                "changes": plain({name: row[name] for name in reported}) | dict(noted),
                 "sequence_number": row["last_sequence_number"] - what.numbers if numbered else None,
             }
             for row in rows

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.records import Worker
+from jobs.records import EngineCordon, Worker
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class EngineState:
         version: the engine's version.
         window: generations that it runs at once.
         reason: why it is away.
+        cordoned: whether the worker gives it no new jobs, because of a cordon.
+        running: streams that the worker runs on it.
     """
 
     url: str
@@ -30,6 +32,16 @@ class EngineState:
     version: str | None = None
     window: int | None = None
     reason: str | None = None
+    cordoned: bool = False
+    running: int = 0
+
+
+@dataclass(frozen=True)
+class WorkerOrders:
+    """What operators want of a worker: no new jobs on these engines, or no new jobs at all."""
+
+    cordoned: frozenset[str]
+    drain: bool
 
 
 @dataclass(frozen=True)
@@ -105,13 +117,23 @@ def seen(database: Database, *, alive: timedelta) -> list[WorkerStatus]:
 
 
 def engines(workers: Iterable[WorkerStatus]) -> list[EngineState]:
-    """Return the engines that live workers report, by URL; of several states of one engine the best."""
+    """Return the engines that live workers report, by URL; of several states of one engine the best.
+
+    An engine is cordoned when all of them report it so; its streams are counted together.
+    """
     by_url: dict[str, EngineState] = {}
     order = ("ok", "resting", "away")
     for worker in workers:
         for engine in (worker.heartbeat.engines or ()) if worker.alive else ():
-            known = by_url.get(engine.url, engine)
-            by_url[engine.url] = min(known, engine, key=lambda seen: order.index(seen.state))
+            known = by_url.get(engine.url)
+            if known is None:
+                by_url[engine.url] = engine
+                continue
+            by_url[engine.url] = dataclasses.replace(
+                min(known, engine, key=lambda seen: order.index(seen.state)),
+                cordoned=known.cordoned and engine.cordoned,
+                running=known.running + engine.running,
+            )
     return [by_url[url] for url in sorted(by_url)]
 
 
@@ -119,6 +141,57 @@ def last_seen(transaction: Transaction, worker: str) -> datetime | None:
     """Return when a worker was last seen, None when it has stopped or is forgotten."""
     seen_at = sa.select(Worker.seen_at).where(Worker.id == worker)
     return transaction.execute(seen_at).scalar_one_or_none()
+
+
+def orders(database: Database, worker_id: str) -> WorkerOrders:
+    """Return what operators want of a worker."""
+    with database.reading() as transaction:
+        urls = transaction.session.scalars(sa.select(EngineCordon.url))
+        drain = transaction.execute(
+            sa.select(Worker.id).where(
+                Worker.id == worker_id, Worker.drain_requested_at.is_not(None)
+            )
+        ).first()
+        return WorkerOrders(frozenset(urls), drain is not None)
+
+
+def cordons(database: Database) -> dict[str, EngineCordon]:
+    """Return the cordons, by the URL of the engine."""
+    with database.reading() as transaction:
+        return {
+            cordon.url: cordon for cordon in transaction.session.scalars(sa.select(EngineCordon))
+        }
+
+
+def cordon(database: Database, url: str, *, actor: str, reason: str | None) -> None:
+    """Let workers give an engine no new jobs, from their next heartbeats on. If it is cordoned, nothing changes."""
+    with database.transaction() as transaction:
+        transaction.execute(
+            transaction.insert(EngineCordon)
+            .values(url=url, cordoned_at=transaction.now(), cordoned_by=actor, reason=reason)
+            .on_conflict_do_nothing(index_elements=["url"])
+        )
+
+
+def uncordon(database: Database, url: str) -> bool:
+    """Remove the cordon of an engine; return False without one."""
+    with database.transaction() as transaction:
+        removed = sa.delete(EngineCordon).where(EngineCordon.url == url)
+        return transaction.execute(removed.returning(EngineCordon.url)).first() is not None
+
+
+def request_drain(database: Database, worker_id: str, *, actor: str) -> bool:
+    """Let a worker take no more jobs, from its next heartbeat on; return False when it does not exist."""
+    with database.transaction() as transaction:
+        requested = (
+            sa.update(Worker)
+            .where(Worker.id == worker_id)
+            .values(
+                drain_requested_at=sa.func.coalesce(Worker.drain_requested_at, transaction.now()),
+                drain_requested_by=sa.func.coalesce(Worker.drain_requested_by, actor),
+            )
+        )
+        return transaction.execute(requested.returning(Worker.id)).first() is not None
 
 
 def retire(database: Database, worker_id: str) -> None:

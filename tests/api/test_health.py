@@ -39,6 +39,7 @@ def test_without_workers_and_redis_the_service_is_degraded_but_ready(
             "vault": "ok",
         },
         "reasons": {"redis": "It does not respond."},
+        "notes": [],
     }
 
 

@@ -39,7 +39,7 @@ def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
             "status": "queued",
             "model": "tiny-qvq",
             "question": "How many circles are there?",
-            "queue": {"position": 1, "at_least": False, "eta_seconds": None},
+            "queue": {"position": 1, "at_least": False, "eta_seconds": None, "paused": False},
             "progress": None,
             "answer": None,
             "usage": None,

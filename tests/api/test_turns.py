@@ -137,7 +137,12 @@ def test_a_submission_that_would_begin_after_its_deadline_says_so(
 
     job = caller.job(deadline_seconds=deadline)
 
-    assert job["queue"] == {"position": 101, "at_least": True, "eta_seconds": 1510}
+    assert job["queue"] == {
+        "position": 101,
+        "at_least": True,
+        "eta_seconds": 1510,
+        "paused": False,
+    }
     codes = [warning["code"] for warning in job["warnings"]]
     assert codes == (["deadline_before_eta"] if late else [])
     if late:

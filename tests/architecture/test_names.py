@@ -21,8 +21,11 @@ ROWS_AND_VIEWS = {
     "Image",
     "Job",
     "JobImage",
+    "Operation",
+    "OperationJob",
     "Progress",
     "QuarantinedImage",
+    "QueuePause",
     "TimelineEntry",
 }
 #: Folders whose modules are called by the noun that they serve.

@@ -36,6 +36,7 @@ def _change_anyway(
     *,
     actor: str,
     bound: Mapping[str, Any] = MappingProxyType({}),
+    noted: Mapping[str, str] = MappingProxyType({}),
 ) -> list[timeline.Changed]:
     """Change a job in any state."""
     if what.source is Status.RUNNING and actor.startswith("worker:"):
@@ -49,7 +50,7 @@ def _change_anyway(
                 finished_at=None,
             )
         )
-    return _change(transaction, what, actor=actor, bound=bound)
+    return _change(transaction, what, actor=actor, bound=bound, noted=noted)
 
 
 def _hold_all(

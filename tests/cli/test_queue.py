@@ -18,6 +18,7 @@ QUEUE: dict[str, Any] = {
     "submitted_per_minute": 0.4,
     "finished_per_minute": 2.0,
     "deliveries": {"depth": 2, "oldest_age_seconds": 70.2},
+    "pauses": [],
     "workers": [
         {"id": "w", "state": "live", "slots": 4, "heartbeat_age_seconds": 2.1, "version": "1.0"}
     ],

@@ -80,6 +80,16 @@ QUEUE = {
     "submitted_per_minute": 0.0,
     "finished_per_minute": 0.0,
     "deliveries": {"depth": 0, "oldest_age_seconds": None},
+    "pauses": [
+        {
+            "account": HOSTILE,
+            "priority": "low",
+            "paused_at": "2026-11-23T10:00:00.000Z",
+            "paused_by": HOSTILE,
+            "paused_by_name": HOSTILE,
+            "reason": HOSTILE,
+        }
+    ],
     "workers": [
         {"id": "w", "state": "live", "slots": 1, "heartbeat_age_seconds": 1.0, "version": HOSTILE}
     ],
@@ -154,8 +164,8 @@ def environment(api: FakeApi) -> dict[str, str]:
     }
 
 
-def on_a_terminal(api: FakeApi, *arguments: str) -> str:
-    """Run a command whose stdout and stderr are a terminal; return what the terminal received."""
+def on_a_terminal(api: FakeApi, *arguments: str, typed: str = "") -> str:
+    """Run a command on a terminal, on which ``typed`` is typed; return what the terminal received."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
     command = [sys.executable, "-c", PROGRAM, *arguments]
@@ -163,6 +173,8 @@ def on_a_terminal(api: FakeApi, *arguments: str) -> str:
         command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(api)
     ) as running:
         os.close(theirs)
+        if typed:
+            os.write(ours, typed.encode() + b"\n")
         received = b""
         with contextlib.suppress(OSError):  # EIO: the other end is closed.
             while piece := os.read(ours, 65536):
@@ -244,3 +256,32 @@ def values(tree: object) -> Iterator[str]:
         tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
     ):
         yield from values(branch)
+
+
+MATCHED = {"object": "operation.preview", "action": "cancel", "query": "x", "matched": 250}
+STARTED: dict[str, Any] = {
+    "id": "op_1",
+    "object": "operation",
+    "status": "queued",
+    "total": None,
+    "done": 0,
+    "skipped": 0,
+    "failed": 0,
+    "reasons": {},
+    "waiting_for": None,
+    "error": None,
+}
+
+
+@pytest.mark.parametrize(("typed", "sent"), [("250", 2), ("25", 1), ("y", 1)])
+def test_many_jobs_are_confirmed_by_typing_their_number(typed: str, sent: int) -> None:
+    answers = {"POST /v1/operations": [Canned(200, MATCHED), Canned(202, STARTED)]}
+    with serving(answers) as fake:
+        shown = on_a_terminal(fake, "jobs", "cancel", "status:queued", typed=typed)
+        bodies = [json.loads(seen.body) for seen in fake.seen]
+
+    assert "250 jobs match" in shown
+    assert len(bodies) == sent
+    assert bodies[0]["dry_run"] is True
+    assert [body["confirm"] for body in bodies[1:]] == [250] * (sent - 1)
+    assert ("nothing was changed" in shown) == (sent == 1)

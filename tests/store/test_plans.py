@@ -24,6 +24,7 @@ from jobs.store import (
     expiry,
     history,
     idempotency,
+    pauses,
     purge,
     retention,
     statistics,
@@ -191,6 +192,28 @@ def test_a_claim_walks_the_turns_and_the_queue_of_one_account(crowd: Crowd) -> N
     assert_no_scan(plan)
 
 
+def test_a_claim_walks_the_same_indexes_while_a_part_is_paused(crowd: Crowd) -> None:
+    pauses.pause(
+        crowd.database,
+        account_id=crowd.account_id,
+        priority=None,
+        actor="operator:test",
+        reason=None,
+    )
+    for act in (
+        lambda: claims.claim(crowd.database, owner="paused", lease=factories.LEASE),
+        lambda: expiry.due(crowd.database, limit=64),
+    ):
+        plan = plans(crowd, act)
+
+        assert "ix_jobs_turn" in plan, plan
+        assert "ix_jobs_claim" not in plan, plan
+        assert "TEMP B-TREE" not in plan, plan
+        assert "Sort" not in plan, plan
+        assert_no_scan(plan)
+    pauses.resume(crowd.database, account_id=crowd.account_id, priority=None, actor="operator:test")
+
+
 def test_a_claim_without_a_turn_walks_the_claim_index(crowd: Crowd) -> None:
     def claim() -> None:
         with crowd.database.transaction() as transaction:
@@ -260,6 +283,21 @@ def test_a_place_in_the_queue_counts_only_what_is_ahead(crowd: Crowd, place: int
     assert "ix_jobs_deadline" not in plan, plan
     assert "ix_jobs_status_id" not in plan, plan
     assert_no_scan(plan)
+
+
+def test_an_operation_finds_its_jobs_by_indexes(crowd: Crowd) -> None:
+    wanted = history.Filter(account_id=crowd.account_id, rerun="none")
+    created = history.Filter(account_id=None, operation_id=ids.new())
+    for act in (
+        lambda: history.matching(
+            crowd.database, wanted, after=crowd.queued[0], before=ids.new(), limit=500
+        ),
+        lambda: history.page(crowd.database, created, limit=20),
+    ):
+        plan = plans(crowd, act)
+
+        assert "operation_jobs" in plan or "ix_jobs_rerun_of" in plan, plan
+        assert_no_scan(plan)
 
 
 def test_the_due_jobs_are_counted_by_an_index(crowd: Crowd) -> None:

@@ -38,6 +38,8 @@ supported = st.builds(
     image_id=st.none() | st.uuids(),
     image_sha256=st.none() | st.from_regex(r"[0-9a-f]{64}", fullmatch=True),
     group_id=st.none() | st.uuids(),
+    rerun=st.none() | st.sampled_from(["none", "any"]),
+    operation_id=st.none() | st.uuids(),
     phrases=st.lists(text.map(lambda words: f'{words[:90]} "six\\'), unique=True, max_size=3).map(
         tuple
     ),
@@ -72,6 +74,10 @@ def render(supported: Filter) -> str:
         terms.append(f"image:{supported.image_sha256}")
     if supported.group_id is not None:
         terms.append(f"group:{ids.show('grp', supported.group_id)}")
+    if supported.rerun is not None:
+        terms.append(f"rerun:{supported.rerun}")
+    if supported.operation_id is not None:
+        terms.append(f"operation:{ids.show('op', supported.operation_id)}")
     terms += map(_quoted, supported.phrases)
     return " ".join(terms)
 
@@ -177,6 +183,8 @@ def test_times_are_compared_with_the_creation_and_durations_with_the_age(
         ("image:123", 1, "an image ID, or the SHA-256"),
         (f"image:{SHA256} image:{'0' * 64}", 72, "only once"),
         ("group:job_01a2185b49b87394b739cee260c5543d", 1, "a group ID"),
+        ("rerun:yes", 1, "none, any"),
+        ("operation:grp_1", 1, "an operation ID"),
         ("meta.case:1 meta.case:2", 13, "only once"),
         ("meta:1", 1, "Unknown qualifier"),
         ("status.x:failed", 1, "Unknown qualifier"),

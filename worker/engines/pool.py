@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -113,6 +114,7 @@ class EnginePool:
             for engine in engines
         ]
         self._live_workers = max(live_workers, 1)
+        self._cordoned: frozenset[str] = frozenset()
         self._margin = margin
         self._now = now
         self._jitter = jitter
@@ -126,6 +128,14 @@ class EnginePool:
         """Divide each window among this number of worker processes from now on."""
         with self._lock:
             self._live_workers = max(live_workers, 1)
+
+    def cordon(self, urls: frozenset[str]) -> None:
+        """Give out no slots of the engines at ``urls``, and of no others, from now on. Slots that are held stay."""
+        with self._lock:
+            changed = urls != self._cordoned
+            self._cordoned = urls
+        if changed:
+            log.info("engines_cordoned", urls=sorted(urls))
 
     def listen(self, on_room: Callable[[], None]) -> None:
         """Call ``on_room`` when there is a slot for a claim that found none; it must return at once."""
@@ -268,7 +278,7 @@ class EnginePool:
 
     def _share(self, entry: _EngineEntry) -> int:
         """Return this process's part of an engine's window; at least 1, so that no worker starves."""
-        if entry.facts is None:
+        if entry.facts is None or entry.engine.url in self._cordoned:
             return 0
         window = entry.facts.window
         margin = min(max(self._margin, window // 8), _MOST_WAITING)
@@ -276,14 +286,26 @@ class EnginePool:
 
     def _state(self, entry: _EngineEntry) -> EngineState:
         if entry.facts is None:
-            return EngineState(url=entry.engine.url, state="away", reason=entry.reason or None)
+            return EngineState(
+                url=entry.engine.url,
+                state="away",
+                reason=entry.reason or None,
+                **self._use(entry),
+            )
         return EngineState(
             url=entry.engine.url,
             state="resting" if entry.faults and self._now() < entry.rests_until else "ok",
             model=entry.facts.model,
             version=entry.facts.version,
             window=entry.facts.window,
+            **self._use(entry),
         )
+
+    def _use(self, entry: _EngineEntry) -> dict[str, Any]:
+        return {
+            "cordoned": entry.engine.url in self._cordoned,
+            "running": len(entry.slots),
+        }
 
     def _has_room(self, entry: _EngineEntry) -> bool:
         if entry.faults and (entry.trial is not None or self._now() < entry.rests_until):

@@ -1,0 +1,213 @@
+"""``/v1/operations``: one action on all jobs that a query matches."""
+
+import dataclasses
+import hashlib
+import uuid
+from http import HTTPStatus
+
+import flask
+import orjson
+import structlog
+from flask import Response
+
+from api import cursors, framework
+from api import errors as problems
+from api.auth import Caller, Gate, Right
+from api.framework import RequestBodySpec, ResponseSpec, links, reply, route
+from api.schemas import operations as schemas
+from api.schemas.paths import OperationId
+from api.serving import current
+from core import errors, ids
+from core.database import Database
+from jobs import filters, records
+from jobs.lifecycle import OperationAction
+from jobs.store import history, operations
+
+_log = structlog.get_logger(__name__)
+
+_ONE = "/v1/operations/<operation_id>"
+
+
+class OperationRoutes:
+    """The routes of operations.
+
+    Args:
+        database: stores operations; the delivery process works on them.
+        gate: resolves accounts.
+    """
+
+    TAG = "operations"
+
+    def __init__(self, *, database: Database, gate: Gate) -> None:
+        self._database = database
+        self._gate = gate
+
+    @route.post(
+        "/v1/operations",
+        operation_id="createOperation",
+        guard=Right.COMMAND,
+        answers={
+            200: ResponseSpec(schemas.OperationPreview, "The number of jobs, for a dry run."),
+            202: ResponseSpec(
+                schemas.Operation, "The operation.", ("Location", "Idempotent-Replayed")
+            ),
+        },
+        faults=(400, 404, 409, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.OperationRequest}),
+    )
+    def create(self, caller: Caller, header: schemas.OperationHeaders) -> Response:
+        """Rerun, cancel, delete or run now all jobs that a query matches.
+
+        The jobs are those that exist now. The operation continues in the background, job by job, and each job's
+        timeline names it. Operators act on all accounts, or on one with `account`; others on their own. With `dry_run`
+        the jobs are only counted. An operation on more than 100 jobs needs their number in `confirm`.
+        """
+        requested = framework.read_model(flask.request, schemas.OperationRequest)
+        scope = self._gate.account(caller, requested.account)
+        wanted = operations.NewOperation(
+            account_id=caller.account_id,
+            key_id=caller.key_id,
+            action=OperationAction(requested.action),
+            query=requested.query,
+            scope_id=scope,
+            max_jobs=schemas.UNCONFIRMED if requested.confirm is None else requested.confirm,
+            request_id=problems.request_id(),
+            idempotency_key=header.idempotency_key,
+            fingerprint=_fingerprint(requested, scope),
+        )
+        replayed = None if requested.dry_run else operations.replay(self._database, wanted)
+        if replayed is not None:
+            return _accepted(replayed, replayed=True)
+        matched = self._count(requested.query, scope)
+        if requested.dry_run:
+            return reply(
+                schemas.OperationPreview(
+                    action=requested.action, query=requested.query, matched=matched
+                )
+            )
+        _check(matched, requested.confirm)
+        operation, new = operations.create(self._database, wanted)
+        _log.info(
+            "operation_created",
+            operation=ids.show("op", operation.id),
+            action=requested.action,
+            jobs=matched,
+        )
+        return _accepted(operation, replayed=not new)
+
+    @route.get(
+        "/v1/operations",
+        operation_id="listOperations",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.OperationList, "A page of operations.")},
+        faults=(422,),
+    )
+    def list_all(self, caller: Caller, query: schemas.OperationsQuery) -> Response:
+        """List operations, newest first. Operators see those of all accounts."""
+        listed, more = operations.page(
+            self._database,
+            account_id=caller.scope,
+            limit=query.limit,
+            after=cursors.parse("op", query.after),
+        )
+        data = [schemas.Operation.of(operation) for operation in listed]
+        return reply(schemas.OperationList.of(data, has_more=more))
+
+    @route.get(
+        _ONE,
+        operation_id="getOperation",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.Operation, "The operation.")},
+        faults=(404,),
+    )
+    def get(self, caller: Caller, operation_id: OperationId) -> Response:
+        """Get an operation and its progress."""
+        return reply(schemas.Operation.of(self._find(caller, operation_id)))
+
+    @route.get(
+        f"{_ONE}/jobs",
+        operation_id="listOperationJobs",
+        guard=Right.READ,
+        answers={200: ResponseSpec(schemas.OperationJobList, "A page of its jobs.")},
+        faults=(404, 422),
+    )
+    def jobs(
+        self, caller: Caller, operation_id: OperationId, query: schemas.OperationJobsQuery
+    ) -> Response:
+        """List the jobs of an operation and their results, oldest first."""
+        self._find(caller, operation_id)
+        listed, more = operations.jobs(
+            self._database,
+            operation_id,
+            left=query.left,
+            limit=query.limit,
+            after=cursors.parse("job", query.after),
+        )
+        data = [schemas.OperationJob.of(job) for job in listed]
+        return reply(schemas.OperationJobList.of(data, has_more=more, id_field="job_id"))
+
+    @route.post(
+        f"{_ONE}/cancel",
+        operation_id="cancelOperation",
+        guard=Right.COMMAND,
+        answers={200: ResponseSpec(schemas.Operation, "The operation.")},
+        faults=(404, 409),
+    )
+    def cancel(self, caller: Caller, operation_id: OperationId) -> Response:
+        """Cancel an operation: it changes no further job. What it has done stays.
+
+        Cancelling a cancelled operation changes nothing; one that has ended otherwise is a conflict.
+        """
+        self._find(caller, operation_id)
+        operations.cancel(self._database, operation_id)
+        operation = self._find(caller, operation_id)
+        if operation.status.value != "cancelled":
+            raise errors.Conflict(f"The operation has ended; it has {operation.status}.")
+        return reply(schemas.Operation.of(operation))
+
+    def _count(self, query: str, scope: uuid.UUID | None) -> int:
+        parsed = filters.parse(query, now=self._database.clock())
+        if not parsed.given:
+            fault = errors.Fault("#/query", "The query must have at least one term.")
+            raise problems.refused([fault])
+        wanted = dataclasses.replace(parsed, account_id=scope)
+        with current.waiting():
+            matched = history.count(self._database, wanted, limit=operations.MAX_JOBS + 1)
+        if matched > operations.MAX_JOBS:
+            sentence = (
+                f"An operation may have at most {operations.MAX_JOBS:,} jobs; narrow the query."
+            )
+            raise problems.refused([errors.Fault("#/query", sentence)])
+        return matched
+
+    def _find(self, caller: Caller, operation_id: uuid.UUID) -> records.Operation:
+        known = operations.get(self._database, operation_id, account_id=caller.scope)
+        return problems.existing(known, "operation")
+
+
+def _check(matched: int, confirmed: int | None) -> None:
+    """Raise :class:`core.errors.Conflict` if more jobs match than the caller has confirmed."""
+    if confirmed is None and matched > schemas.UNCONFIRMED:
+        raise errors.Conflict(
+            f"The query matches {matched} jobs; to act on more than {schemas.UNCONFIRMED}, set `confirm` to "
+            "their number.",
+            code="confirmation_required",
+        )
+    if confirmed is not None and matched > confirmed:
+        raise errors.Conflict(
+            f"The query matches {matched} jobs, more than the {confirmed} in `confirm`.",
+            code="confirmation_required",
+        )
+
+
+def _fingerprint(requested: schemas.OperationRequest, scope: uuid.UUID | None) -> str:
+    """Return the SHA-256 of what an operation does, which identifies a repeated request."""
+    what = [requested.action, requested.query, None if scope is None else scope.hex]
+    return hashlib.sha256(orjson.dumps(what)).hexdigest()
+
+
+def _accepted(operation: records.Operation, *, replayed: bool) -> Response:
+    headers = {"Location": links.to(f"/v1/operations/{ids.show('op', operation.id)}")}
+    if replayed:
+        headers["Idempotent-Replayed"] = "true"
+    return reply(schemas.Operation.of(operation), HTTPStatus.ACCEPTED, headers=headers)

@@ -1,0 +1,92 @@
+"""``longlook operations``: list, show and cancel operations on many jobs."""
+
+import urllib.parse
+from typing import Annotated
+
+import typer
+
+from cli import bulk, client, output
+from core.settings import Settings
+
+app = typer.Typer(
+    help="List, show and cancel operations on many jobs; `longlook jobs rerun QUERY` starts one.",
+    no_args_is_help=True,
+)
+
+OperationId = Annotated[str, typer.Argument(metavar="ID", help="op_…", show_default=False)]
+
+
+@app.command("ls")
+def ls(
+    *,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Operations per page.")] = 20,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Only operations older than this one.", show_default=False),
+    ] = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """List operations, newest first."""
+    page = client.connect(Settings.read()).look("/v1/operations", limit=limit, after=after)
+    if not output.for_people(as_json=as_json):
+        output.as_json(page)
+        return
+    output.table(
+        ("operation", "action", "status", "done", "skipped", "failed", "total", "key", "query"),
+        map(row, page["data"]),
+    )
+    if page["has_more"]:
+        output.note(f"More: longlook operations ls --limit {limit} --after {page['last_id']}")
+
+
+@app.command("show")
+def show(
+    operation_id: OperationId,
+    *,
+    left: Annotated[
+        bool, typer.Option("--left", help="List the jobs that were skipped or failed.")
+    ] = False,
+    after: Annotated[
+        str | None, typer.Option(help="With --left: only jobs after this one.", show_default=False)
+    ] = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Show an operation and its progress."""
+    service = client.connect(Settings.read())
+    path = _path(operation_id)
+    operation = service.look(path)
+    jobs = (
+        service.look(f"{path}/jobs", left="true", limit=100, after=after) if left else {"data": []}
+    )
+    if not output.for_people(as_json=as_json):
+        output.as_json({**operation, "left": jobs["data"]} if left else operation)
+        return
+    for name in ("action", "query", "key_name", "created_at", "finished_at"):
+        if operation[name]:
+            output.field(f"{name:<12} ", str(operation[name]))
+    output.line(bulk.progress(operation))
+    for job in jobs["data"]:
+        output.line(f"{job['job_id']}  {job['result']}  {job['reason']}")
+    if jobs.get("has_more"):
+        last = jobs["last_id"]
+        output.note(f"More: longlook operations show {operation_id} --left --after {last}")
+
+
+@app.command("cancel")
+def cancel(operation_id: OperationId, *, as_json: output.AsJson = False) -> None:
+    """Cancel an operation: it changes no further job."""
+    operation = client.connect(Settings.read()).act(f"{_path(operation_id)}/cancel")
+    if output.for_people(as_json=as_json):
+        output.line(bulk.progress(operation))
+    else:
+        output.as_json(operation)
+
+
+def row(operation: output.Json) -> tuple[str, ...]:
+    """Return the table row of an operation."""
+    names = ("id", "action", "status", "done", "skipped", "failed", "total", "key_name", "query")
+    return tuple("" if operation[name] is None else str(operation[name]) for name in names)
+
+
+def _path(operation_id: str) -> str:
+    return f"/v1/operations/{urllib.parse.quote(operation_id, safe='')}"

@@ -1,0 +1,269 @@
+"""Operations on many jobs, from the command line and the API to the database, on both databases."""
+
+from __future__ import annotations
+
+import itertools
+import uuid
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from core import errors, ids
+from core.database import Database
+from jobs.lifecycle import Priority, Status
+from jobs.operation_runner import OperationRunner
+from jobs.records import Job, Operation, TimelineEntry
+from jobs.store import accounts
+from tests import factories, operating
+from tests.fakes import RecordingWakeup
+from tests.operating import House, house_in
+
+
+@pytest.fixture
+def house(database: Database, tmp_path: Path) -> Iterator[House]:
+    """Return a service with an operator and a tenant."""
+    with house_in(database, tmp_path) as served:
+        yield served
+
+
+def test_jobs_are_rerun_by_a_query_once(house: House) -> None:
+    made = house.ended(3)
+    house.ended(1, metadata={"keep": "yes"})
+    query = ("status:cancelled", "rerun:none", "image:" + "0" * 64)
+    assert house.run("jobs", "rerun", *query)["matched"] == 0
+
+    preview = house.run("jobs", "rerun", "status:cancelled", "rerun:none", "--dry-run")
+    assert preview["matched"] == 4
+    assert house.reruns() == []
+
+    operation = house.run("jobs", "rerun", "status:cancelled", "rerun:none")
+    assert (operation["status"], operation["total"]) == ("queued", None)
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["total"], shown["done"]) == ("succeeded", 4, 4)
+    assert set(made) < set(house.reruns())
+    assert len(house.reruns()) == 4
+    again = house.run("jobs", "rerun", "status:cancelled", "rerun:none")
+    assert again["matched"] == 0
+    listed = house.run("jobs", "ls", f"operation:{operation['id']}")["data"]
+    assert {job["status"] for job in listed} == {"queued"}
+    assert len(listed) == 4
+    [entry] = house.run("operations", "ls")["data"]
+    assert entry["id"] == operation["id"]
+
+
+def test_each_timeline_names_the_operation_and_the_key(house: House) -> None:
+    queued = factories.make_job(house.database, house.account_id)
+
+    operation = house.run("jobs", "cancel", "status:queued")
+    house.work()
+
+    with house.database.reading() as transaction:
+        entry = transaction.session.scalars(
+            sa.select(TimelineEntry).where(
+                TimelineEntry.job_id == queued, TimelineEntry.action == "cancelled"
+            )
+        ).one()
+    assert entry.actor.startswith("key:key_")
+    assert entry.changes["operation"] == operation["id"]
+    assert entry.changes["key_name"] == "test"
+
+
+def test_jobs_are_deleted_and_the_others_are_counted(house: House) -> None:
+    ended = house.ended(2)
+    waiting = factories.make_job(house.database, house.account_id)
+
+    operation = house.run("jobs", "rm", "created:<1h")
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"], "--left")
+    assert (shown["total"], shown["done"], shown["skipped"]) == (3, 2, 1)
+    assert shown["reasons"] == {"not_finished": 1}
+    assert [job["job_id"] for job in shown["left"]] == [ids.show("job", waiting)]
+    with house.database.reading() as transaction:
+        texts = transaction.session.scalars(sa.select(Job.question).where(Job.id.in_(ended))).all()
+    assert texts == [None, None]
+
+
+def test_waits_end_by_a_query(house: House) -> None:
+    waiting = [factories.make_job(house.database, house.account_id) for _ in range(2)]
+    with house.database.transaction() as transaction:
+        transaction.update(
+            Job, Job.id == waiting[0], not_before=transaction.now(timedelta(hours=1))
+        )
+
+    operation = house.run("jobs", "run-now", "status:queued", key=house.tenant)
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"], key=house.tenant)
+    assert (shown["done"], shown["skipped"], shown["reasons"]) == (1, 1, {"already_due": 1})
+
+
+def test_an_id_still_names_one_job(house: House) -> None:
+    [job_id] = house.ended(1)
+    shown = ids.show("job", job_id)
+
+    again = house.run("jobs", "rerun", shown)
+    assert again["rerun_of"] == shown
+    assert house.run("jobs", "run-now", str(again["id"]))["status"] == "queued"
+    assert house.run("jobs", "cancel", str(again["id"]))["status"] == "cancelled"
+    assert house.run("jobs", "rm", shown)["id"] == shown
+
+
+def test_many_jobs_need_their_number(house: House) -> None:
+    factories.insert_jobs(house.database, house.account_id, [{} for _ in range(101)])
+
+    with pytest.raises(errors.InvalidRequest, match="101 jobs match"):
+        house.run("jobs", "cancel", "status:queued")
+    with pytest.raises(errors.Conflict, match="more than the 100"):
+        house.run("jobs", "cancel", "status:queued", "--confirm", "100")
+    operation = house.run("jobs", "cancel", "status:queued", "--yes")
+    house.work()
+    assert house.run("operations", "show", operation["id"])["done"] == 101
+
+
+def test_more_jobs_than_confirmed_at_the_start_change_nothing(house: House) -> None:
+    factories.insert_jobs(house.database, house.account_id, [{} for _ in range(3)])
+    operation = house.run("jobs", "cancel", "status:queued", "--confirm", "3")
+    # A job that an API on another host submitted before, and that becomes visible now.
+    early = uuid.UUID(int=ids.new().int - (60_000 << 80))
+    factories.insert_jobs(house.database, house.account_id, [{"id": early}])
+
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["done"]) == ("failed", 0)
+    assert shown["error"]["code"] == "too_many_jobs"
+
+
+def test_a_repeated_request_returns_the_same_operation(house: House) -> None:
+    house.ended(1)
+    words = ("jobs", "rerun", "status:cancelled", "--idempotency-key", "monday")
+
+    first = house.run(*words)
+    house.work()
+    second = house.run(*words)
+
+    assert second["id"] == first["id"]
+    assert len(house.reruns()) == 1
+    with pytest.raises(errors.IdempotencyKeyReused):
+        house.run("jobs", "rm", "status:cancelled", "--idempotency-key", "monday")
+
+
+def test_a_tenant_acts_on_its_own_jobs_only(house: House) -> None:
+    other = factories.make_account(house.database)
+    foreign = factories.make_job(house.database, other)
+    own = factories.make_job(house.database, house.account_id)
+
+    operation = house.run("jobs", "cancel", "status:queued", key=house.tenant)
+    house.work()
+
+    with house.database.reading() as transaction:
+        rows = transaction.execute(sa.select(Job.id, Job.status))
+        statuses = {row.id: row.status for row in rows}
+    assert statuses == {foreign: Status.QUEUED, own: Status.CANCELLED}
+    with pytest.raises(errors.InsufficientScope):
+        house.run("jobs", "cancel", "status:queued", "--account", "operations", key=house.tenant)
+    stranger = factories.make_key(house.database, account="stranger")
+    with pytest.raises(errors.NotFound):
+        house.run("operations", "show", operation["id"], key=stranger)
+
+
+def test_an_operator_may_choose_an_account(house: House) -> None:
+    other = factories.make_account(house.database)
+    factories.make_job(house.database, other)
+    factories.make_job(house.database, house.account_id)
+
+    operation = house.run("jobs", "cancel", "status:queued", "--account", "tenant")
+    house.work()
+
+    assert house.run("operations", "show", operation["id"])["total"] == 1
+
+
+def test_a_read_key_cannot_act(house: House) -> None:
+    house.ended(1)
+    for verb in ("rerun", "cancel", "rm", "run-now"):
+        with pytest.raises(errors.InsufficientScope):
+            house.run("jobs", verb, "created:<1h", key=house.reader)
+    operation = house.run("jobs", "rerun", "created:<1h", key=house.tenant)
+    with pytest.raises(errors.InsufficientScope):
+        house.run("operations", "cancel", operation["id"], key=house.reader)
+    assert house.run("operations", "show", operation["id"], key=house.reader)["status"] == "queued"
+
+
+def test_a_cancelled_operation_changes_no_further_job(house: House) -> None:
+    factories.insert_jobs(house.database, house.account_id, [{} for _ in range(60)])
+    operation = house.run("jobs", "cancel", "status:queued", "--yes")
+    assert house.runner.run_slice()
+    assert house.runner.run_slice()
+
+    house.run("operations", "cancel", operation["id"])
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["done"], shown["total"]) == ("cancelled", 50, 60)
+
+
+def test_a_revoked_key_stops_its_operations(house: House) -> None:
+    house.ended(1)
+    operation = house.run("jobs", "rerun", "created:<1h", key=house.tenant)
+    with house.database.reading() as transaction:
+        row = transaction.session.get_one(Operation, ids.parse("op", operation["id"]))
+    accounts.revoke_key(house.database, row.key_id)
+
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["error"]["code"]) == ("cancelled", "key_revoked")
+    assert house.reruns() == []
+
+
+def test_reruns_wait_for_room_in_the_queue_and_leave_half_of_it(
+    house: House, tmp_path: Path
+) -> None:
+    house.ended(3)
+    settings = operating.settings_in(tmp_path, queued_jobs_per_account=2)
+    narrow = OperationRunner(house.database, settings, owner="narrow", wakeup=RecordingWakeup())
+    factories.make_job(house.database, house.account_id)
+    factories.make_job(house.database, house.account_id)
+    operation = house.run("jobs", "rerun", "status:cancelled")
+
+    while narrow.run_slice():
+        pass
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["waiting_for"], shown["done"]) == ("running", "queue_full", 0)
+
+
+def test_a_rerun_has_the_highest_priority_of_the_key(house: House) -> None:
+    house.ended(1, priority=Priority.HIGH)
+    house.run("jobs", "rerun", "status:cancelled", key=house.tenant)
+    house.work()
+    with house.database.reading() as transaction:
+        priorities = transaction.session.scalars(
+            sa.select(Job.priority).where(Job.rerun_of.is_not(None))
+        ).all()
+    assert priorities == [Priority.NORMAL]
+
+
+def test_a_query_without_terms_is_refused(house: House) -> None:
+    with pytest.raises(errors.InvalidRequest, match="at least one term"):
+        house.run("jobs", "rm", " ", " ")
+
+
+def test_two_processes_share_an_operation_without_doing_a_job_twice(house: House) -> None:
+    made = house.ended(8)
+    other = OperationRunner(house.database, house.settings, owner="other", wakeup=RecordingWakeup())
+    house.run("jobs", "rerun", "status:cancelled")
+    house.run("jobs", "rerun", "status:cancelled", "rerun:none")
+
+    for runner in itertools.cycle((house.runner, other)):
+        if not runner.run_slice():
+            break
+
+    # The first operation reruns each job; the second one, of the same jobs, finds them rerun.
+    assert sorted(map(str, house.reruns())) == sorted(map(str, made))
