@@ -213,6 +213,21 @@ def test_workers_are_scaled_by_metrics_that_exist() -> None:
     assert int(trigger["metadata"]["threshold"]) == Settings.read({}).worker_slots
 
 
+def test_the_schemas_of_kubernetes_accept_it() -> None:
+    program = ROOT / ".venv-kubernetes" / "bin" / "kubernetes-validate"
+    if not program.exists():
+        pytest.skip("kubernetes-validate is not installed in .venv-kubernetes; .ci/run does it")
+    files = [path for path in FOLDER.glob("*/*.yaml") if path.name != "kustomization.yaml"]
+
+    validated = subprocess.run(
+        [program, "--strict", *files], capture_output=True, text=True, check=False
+    )
+
+    output = validated.stdout + validated.stderr
+    assert validated.returncode == 0, output
+    assert output.count(" passed for resource ") == len(resources("gpu")) - 1, output
+
+
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_kubectl_renders_it(overlay: str) -> None:
     if shutil.which("kubectl") is None:
