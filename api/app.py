@@ -184,6 +184,7 @@ def create_app(
         settings,
         database=database,
         open_now={"stream": lambda: streams.open, "wait": lambda: waits.open},
+        wakeup=wakeup,
     )
     downloads = Downloads(settings, client=fetching, count=measures.fetched)
     submissions = SubmissionService(

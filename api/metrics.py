@@ -27,9 +27,10 @@ from core.database import Database, DatabaseUnavailable
 from core.metrics import ShareMetrics, new_registry
 from core.settings import Settings
 from core.shares import Shares
+from core.wakeup import Wakeup
 from jobs.lifecycle import Priority
 from jobs.metrics import JobMetrics
-from jobs.store import pauses, quarantine, statistics, workers
+from jobs.store import pauses, quarantine, statistics, storage, workers
 from webhooks import claims
 
 METRICS: Final = "/metrics"
@@ -37,6 +38,14 @@ _TEXT: Final[dict[str, Any]] = {"text/plain": {"schema": {"type": "string"}}}
 #: The last bucket is a request that waits for a minute (``Prefer: wait``).
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 _FETCH_SECONDS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+#: Settings that are shown as metrics, next to what they limit.
+_LIMITS: Final = (
+    "queued_jobs_total",
+    "queued_jobs_per_account",
+    "max_streams",
+    "max_connections",
+    "requests_per_minute",
+)
 #: How long a silent worker is reported: long enough for an alert at any scrape interval, which then resolves.
 _MISSED: Final = timedelta(minutes=15)
 
@@ -48,6 +57,7 @@ class MetricsRoutes:
         settings: the maximum age of a live worker's heartbeat.
         database: queried at each scrape; its commits in this process are counted.
         open_now: return the number of open requests, by their kind.
+        wakeup: checks Redis at each scrape.
     """
 
     TAG = "operations"
@@ -58,6 +68,7 @@ class MetricsRoutes:
         *,
         database: Database,
         open_now: Mapping[str, Callable[[], int]],
+        wakeup: Wakeup,
     ) -> None:
         self._registry = new_registry(revision=settings.revision)
         JobMetrics(database, registry=self._registry, model=settings.model)
@@ -79,8 +90,18 @@ class MetricsRoutes:
         )
         for kind, count in open_now.items():
             held_open.labels(kind).set_function(count)
-        alive = timedelta(seconds=settings.lease_seconds)
-        self._registry.register(_Service(database, alive=alive))
+        redis = Gauge(
+            "longlook_redis_up",
+            "Whether Redis was available to this process at this scrape.",
+            registry=self._registry,
+        )
+        redis.set_function(wakeup.answers)
+        limits = Gauge(
+            "longlook_limit", "Limits in the settings.", ["limit"], registry=self._registry
+        )
+        for name in _LIMITS:
+            limits.labels(name).set(getattr(settings, name))
+        self._registry.register(_Service(database, settings))
 
     def install(self, app: flask.Flask) -> None:
         """Count all requests of ``app``."""
@@ -144,9 +165,10 @@ class _Service(Collector):
     they take too long, only ``longlook_database_up 1``.
     """
 
-    def __init__(self, database: Database, *, alive: timedelta) -> None:
+    def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._alive = alive
+        self._alive = timedelta(seconds=settings.lease_seconds)
+        self._default_mb = settings.storage_mb_per_account
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """Return nothing: registering must not query the database."""
@@ -161,6 +183,7 @@ class _Service(Collector):
             backlog = claims.backlog(self._database)
             refused = quarantine.count(self._database)
             paused = pauses.active(self._database)
+            stored = storage.accounts(self._database, default_mb=self._default_mb)
         except errors.Unavailable as error:
             up = not isinstance(error, DatabaseUnavailable)
             yield _gauge("database_up", "Whether the database was available at this scrape.", up)
@@ -178,6 +201,7 @@ class _Service(Collector):
         missed = [worker for worker in seen if worker.age < self._alive + _MISSED]
         yield from _of_workers(missed, held)
         yield from _of_deliveries(backlog)
+        yield from _of_storage([account.usage for account in stored])
         yield _gauge(
             "images_quarantined", "Images that are refused because they crash engines.", refused
         )
@@ -207,6 +231,17 @@ def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator
             priority: jobs.oldest.total_seconds() if jobs.oldest else 0
             for priority, jobs in queue.items()
         },
+    )
+
+
+def _of_storage(accounts: Sequence[storage.AccountStorage]) -> Iterator[GaugeMetricFamily]:
+    yield _gauge("storage_bytes", "What all accounts store.", sum(one.total for one in accounts))
+    states = [one.state for one in accounts]
+    yield _by(
+        "storage_accounts",
+        "Accounts by the use of their storage quotas.",
+        "state",
+        {state: states.count(state) for state in storage.QuotaState},
     )
 
 

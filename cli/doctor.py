@@ -3,6 +3,7 @@
 import contextlib
 import os
 import platform
+import resource
 import shutil
 import socket
 import sys
@@ -14,6 +15,7 @@ from typing import Final, Literal
 
 import typer
 
+from api.serving.limits import OTHER_FILES
 from cli import client, output
 from cli.engine_plan import devices, plan
 from cli.environments import build
@@ -26,7 +28,7 @@ from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
 from jobs.engine import EngineFacts
 from jobs.images import ImageReader
-from jobs.store import pauses, storage, workers
+from jobs.store import pauses, statistics, storage, workers
 from migrations import schema
 from webhooks import claims, secrets
 from worker.engines import pool
@@ -36,9 +38,11 @@ Verdict = Literal["ok", "warning", "missing"]
 _OK: Final = 200
 _SECONDS: Final = 3.0
 _SCRIPTED: Final = "scripted:"
-#: Accounts that store this share of their quota are reported, and the first few by name.
-_NEAR_QUOTA: Final = 0.9
+#: Of the accounts that are near their quota, the first few are reported by name.
 _NAMED_ACCOUNTS: Final = 5
+_NEAR_QUOTA: Final = (storage.QuotaState.NEAR, storage.QuotaState.FULL)
+#: From this share of its limit on, a full queue is announced.
+_NEARLY_FULL: Final = 0.8
 #: A delivery attempt that is overdue by more is reported.
 _OVERDUE: Final = timedelta(minutes=1)
 
@@ -89,6 +93,8 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
         yield from _vault(settings)
         yield from _pauses(settings)
         yield _storage(settings)
+        yield _queue_limit(settings)
+    yield _open_files(settings)
     yield _decoder(settings)
     yield _engine_environment(settings)
     yield _gpus()
@@ -148,9 +154,7 @@ def _storage(settings: Settings) -> Diagnosis:
     except database.DatabaseUnavailable:
         return Diagnosis(check, "warning", "unknown: no response from the database")
     detail = f"{output.size(sum(row.usage.total for row in rows))}, accounts: {len(rows)}"
-    near = [
-        row for row in rows if row.usage.limit and row.usage.total >= _NEAR_QUOTA * row.usage.limit
-    ]
+    near = [row for row in rows if row.usage.state in _NEAR_QUOTA]
     if near:
         names = output.printable(", ".join(row.name for row in near[:_NAMED_ACCOUNTS]))
         remedy = "they must delete jobs or images, or `longlook accounts limit` raises their quota"
@@ -167,6 +171,36 @@ def _storage(settings: Settings) -> Diagnosis:
         detail += f"; the quotas allow {output.size(left)} more, the disk has less"
         return Diagnosis(check, "warning", detail, remedy)
     return Diagnosis(check, "ok", detail)
+
+
+def _queue_limit(settings: Settings) -> Diagnosis:
+    """Check whether the queue is near its limit."""
+    check, limit = "queue limit", settings.queued_jobs_total
+    try:
+        with _opened(settings) as opened:
+            waiting = statistics.waiting(opened).values()
+    except errors.Unavailable:
+        return Diagnosis(check, "warning", "unknown: no response from the database")
+    queued = sum(jobs.due + jobs.later for jobs in waiting)
+    detail = f"{queued} of {limit} jobs; {settings.queued_jobs_per_account} for one account"
+    if queued < _NEARLY_FULL * limit:
+        return Diagnosis(check, "ok", detail)
+    remedy = "add workers or engines: submissions get 429 at LONGLOOK_QUEUED_JOBS_TOTAL"
+    return Diagnosis(check, "warning", detail, remedy)
+
+
+def _open_files(settings: Settings) -> Diagnosis:
+    """Check whether the limit of open files allows as many connections as the settings."""
+    check, wanted = "open files", settings.max_connections + OTHER_FILES
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= wanted:
+        return Diagnosis(check, "ok", f"enough for {settings.max_connections} connections")
+    return Diagnosis(
+        check,
+        "warning",
+        f"at most {hard}, and LONGLOOK_MAX_CONNECTIONS needs {wanted}",
+        "raise the limit (`ulimit -Hn`, LimitNOFILE=), or the API accepts fewer connections",
+    )
 
 
 def _redis(settings: Settings, *, knows_prefix: bool) -> Diagnosis:

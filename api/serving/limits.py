@@ -12,7 +12,7 @@ from api.serving.heads import Network
 from core.settings import Settings
 
 #: File descriptors for everything else: databases, Redis, decoders, downloads.
-_OTHER_FILES: Final = 512
+OTHER_FILES: Final = 512
 _FEWEST_CONNECTIONS: Final = 64
 #: The maximum wait of a request for a thread.
 _QUEUE_SECONDS: Final = 30.0
@@ -98,7 +98,7 @@ class ServerLimits:
 def connections(wanted: int) -> int:
     """Raise the limit of open files for ``wanted`` connections; return the number of connections it allows."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + _OTHER_FILES
+    needed = wanted + OTHER_FILES
     if soft != resource.RLIM_INFINITY and soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(hard, needed)
         with contextlib.suppress(ValueError, OSError):
@@ -106,4 +106,4 @@ def connections(wanted: int) -> int:
         soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return wanted
-    return min(wanted, max(_FEWEST_CONNECTIONS, soft - _OTHER_FILES))
+    return min(wanted, max(_FEWEST_CONNECTIONS, soft - OTHER_FILES))

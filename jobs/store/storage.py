@@ -82,6 +82,18 @@ class StorageCounter:
     count: Callable[[Transaction, uuid.UUID, Sequence[uuid.UUID] | None], Mapping[StorageKind, int]]
 
 
+class QuotaState(enum.StrEnum):
+    """How much of its storage quota an account uses: ``near`` is 90 % or more, ``full`` all of it."""
+
+    OK = "ok"
+    NEAR = "near"
+    FULL = "full"
+    UNLIMITED = "unlimited"
+
+
+_NEAR_QUOTA = 0.9
+
+
 @dataclass(frozen=True)
 class AccountStorage:
     """The bytes that an account stores, and its quota in bytes (None: no quota)."""
@@ -93,6 +105,15 @@ class AccountStorage:
     def total(self) -> int:
         """The bytes of all kinds."""
         return sum(self.by_kind.values())
+
+    @property
+    def state(self) -> QuotaState:
+        """How much of the quota is used."""
+        if self.limit is None:
+            return QuotaState.UNLIMITED
+        if self.total >= self.limit:
+            return QuotaState.FULL
+        return QuotaState.NEAR if self.total >= _NEAR_QUOTA * self.limit else QuotaState.OK
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from jobs import metrics
 from jobs.answers import votes
 from jobs.findings import Action, Finding, FindingKind
 from jobs.images import ImageReader
-from jobs.store import workers
+from jobs.store import storage, submission, workers
+from tests import factories
 from tests.api import worker
 from tests.api.conftest import Caller
 from tests.databases import Age
@@ -127,6 +128,44 @@ def test_the_gauges_show_queue_and_workers(
     age = shown("longlook_worker_heartbeat_age_seconds", worker="w")
     assert age is not None
     assert age >= 0
+
+
+def test_limits_quotas_and_redis_are_shown(
+    settings: Settings, database: Database, decoder: ImageReader
+) -> None:
+    few = settings.model_copy(update={"metrics_public": True, "queued_jobs_total": 7})
+    client = create_app(
+        few, database=database, wakeup=RecordingWakeup(), images=decoder
+    ).test_client()
+    account_id = factories.make_account(database, "stores")
+    before = Scrape(client.get("/metrics").text)
+    image = factories.make_image(data=bytes(2**20))
+    submission.store_image(database, account_id=account_id, image=image)
+
+    def states(storage_mb: int) -> dict[str, float | None]:
+        storage.limit_account(database, "stores", storage_mb=storage_mb)
+        shown = Scrape(client.get("/metrics").text)
+        return {
+            state: shown("longlook_storage_accounts", state=state) for state in storage.QuotaState
+        }
+
+    assert before("longlook_limit", limit="queued_jobs_total") == 7
+    assert before("longlook_redis_up") == 1
+    assert before("longlook_storage_bytes") == 0
+    assert (Scrape(client.get("/metrics").text)("longlook_storage_bytes") or 0) >= 2**20
+    others = database_accounts(database) - 1
+    assert states(100) == {"ok": others + 1, "near": 0, "full": 0, "unlimited": 0}
+    assert states(1) == {"ok": others, "near": 0, "full": 1, "unlimited": 0}
+    assert states(0) == {"ok": others, "near": 0, "full": 0, "unlimited": 1}
+    submission.store_image(
+        database, account_id=account_id, image=factories.make_image(data=bytes(900 * 2**10))
+    )
+    assert states(2) == {"ok": others, "near": 1, "full": 0, "unlimited": 0}
+
+
+def database_accounts(database: Database) -> int:
+    """Return the number of accounts."""
+    return len(storage.accounts(database, default_mb=1))
 
 
 def test_a_worker_that_fell_silent_is_missed_for_a_while_and_then_no_more(

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 from markdown_it import MarkdownIt
 
 from api.submission import downloads
@@ -62,13 +65,42 @@ def test_the_readme_is_short() -> None:
     assert len(readme.splitlines()) <= 120
 
 
+def alert_rules() -> list[Any]:
+    """Return the rules for Prometheus."""
+    text = (source.ROOT / "deploy" / "alerts.yaml").read_text(encoding="utf-8")
+    rules: list[Any] = yaml.safe_load(text)["groups"][0]["rules"]
+    return rules
+
+
 def test_the_runbook_has_a_section_for_each_alert_and_no_other() -> None:
     metrics = (source.ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
     runbook = (source.ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 
-    alerts = set(re.findall(r"alert: (\w+)", metrics))
+    alerts = {rule["alert"]: rule for rule in alert_rules()}
     assert alerts
-    assert set(re.findall(r"^## (\w+)$", runbook, re.MULTILINE)) == alerts
+    assert set(re.findall(r"^## (\w+)$", runbook, re.MULTILINE)) == set(alerts)
+    rows = re.findall(r"^\| \[(\w+)\]\(\.\./runbook\.md#(\w+)\)", metrics, re.MULTILINE)
+    assert rows == [(name, name.lower()) for name in alerts]
+    for name, rule in alerts.items():
+        assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+
+
+def test_alerts_and_dashboard_use_metrics_that_exist() -> None:
+    page = (source.ROOT / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(longlook_\w+)` \| (\w+) \| ([^|]*)\|", page, re.MULTILINE)
+    known = {name: {*re.findall(r"`(\w+)`", labels), "le"} for name, _, labels in rows}
+    board = json.loads((source.ROOT / "deploy" / "grafana-dashboard.json").read_text())
+    queries = [rule["expr"] for rule in alert_rules()]
+    queries += [target["expr"] for panel in board["panels"] for target in panel.get("targets", ())]
+
+    assert len(queries) > 30
+    for query in queries:
+        for name, selector in re.findall(r"(longlook_\w+)(?:\{([^}]*)\})?", query):
+            metric = re.sub(r"_(bucket|sum|count)$", "", name)
+            assert metric in known, query
+            assert set(re.findall(r"(\w+)=", selector)) <= known[metric], query
+    shown = {name for query in queries for name in re.findall(r"longlook_\w+", query)}
+    assert {"longlook_share_places", "longlook_limit", "longlook_storage_accounts"} <= shown
 
 
 def error_codes() -> Iterator[str]:

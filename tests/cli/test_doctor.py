@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import resource
 from datetime import timedelta
 from pathlib import Path
 
@@ -119,6 +120,29 @@ def test_the_doctor_names_accounts_near_their_storage_quota(tmp_path: Path) -> N
     assert diagnosis(0) == ("warning", "1.0 MiB, accounts: 1; without a quota: 1")
     verdict, detail = diagnosis(2**30)
     assert (verdict, "the disk has less" in detail) == ("warning", True)
+
+
+def test_the_doctor_shows_limits_and_warns_before_they_are_reached(tmp_path: Path) -> None:
+    local(tmp_path, "db", "upgrade")
+    with contextlib.closing(Database(f"sqlite:///{tmp_path / 'longlook.db'}")) as database:
+        account_id = factories.make_account(database)
+        for _ in range(4):
+            factories.make_job(database, account_id)
+
+    def verdicts(**settings: str) -> dict[str, tuple[str, str]]:
+        _, printed = local(tmp_path, "doctor", **ENGINELESS, **settings)
+        return {
+            entry["check"]: (entry["verdict"], entry["detail"]) for entry in json.loads(printed)
+        }
+
+    ample = verdicts(LONGLOOK_QUEUED_JOBS_TOTAL="6", LONGLOOK_MAX_CONNECTIONS="128")
+    assert ample["queue limit"] == ("ok", "4 of 6 jobs; 50000 for one account")
+    assert ample["open files"] == ("ok", "enough for 128 connections")
+    scarce = verdicts(LONGLOOK_QUEUED_JOBS_TOTAL="5", LONGLOOK_MAX_CONNECTIONS="1000000")
+    assert scarce["queue limit"][0] == "warning"
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    enough = hard == resource.RLIM_INFINITY or hard >= 1_000_512
+    assert scarce["open files"][0] == ("ok" if enough else "warning")
 
 
 def test_the_doctor_fails_with_a_remedy_if_something_is_missing(tmp_path: Path) -> None:
