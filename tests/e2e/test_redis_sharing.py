@@ -172,7 +172,10 @@ def test_a_wakeup_of_one_installation_waits_for_its_own_worker(
     client, other_client = one.start_api(), other.start_api()
     other.start_worker()
     with redis.Redis.from_url(server.url) as admin:
-        waiting = lambda: admin.llen(f"{prefix(one)}{queue.REASON}")  # noqa: E731
+
+        def waiting() -> int:
+            return int(str(admin.llen(f"{prefix(one)}{queue.REASON}")))
+
         jobs = [client.submit([IMAGE], f"How many {number}?") for number in range(3)]
         assert eventually(lambda: waiting() == len(jobs))
         # The other worker has received as many of its own meanwhile.
