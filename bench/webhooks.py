@@ -140,7 +140,7 @@ def delivering(ground: service.Ground, url: str) -> Iterator[Post]:
         process = ground.start(programs.delivery(running.wiring, environ=running.environ))
         service.wait(lambda: b" ready." in process.log.read_bytes(), process)
         wakeup = queue.RedisWakeup(
-            Settings.read({}, redis_url=ground.redis_url), task=queue.DELIVER
+            Settings.read({}, redis_url=ground.redis_url, database_url=url), task=queue.DELIVER
         )
         hook = f"http://127.0.0.1:{port}/hook"
         try:

@@ -79,8 +79,11 @@ def fail_to_save(do: Command, folder: Path) -> None:
     (folder / "dump.rdb" / "x").mkdir(parents=True)
     do("CONFIG", "SET", "save", "3600 1000000")
     do("BGSAVE")
-    info = lambda: do("INFO", "persistence")  # noqa: E731
-    assert eventually(lambda: info()["rdb_last_bgsave_status"] == "err")
+
+    def saved() -> str:
+        return str(do("INFO", "persistence")["rdb_last_bgsave_status"])
+
+    assert eventually(lambda: saved() == "err")
 
 
 def lock(do: Command, folder: Path) -> None:
@@ -147,7 +150,10 @@ def cluster(short_folder: Path) -> Iterator[RedisServer]:
     server.start()
     with redis.Redis.from_url(server.url) as admin:
         admin.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
-        state = lambda: str(admin.execute_command("CLUSTER", "INFO"))  # noqa: E731
+
+        def state() -> str:
+            return str(admin.execute_command("CLUSTER", "INFO"))
+
         assert eventually(lambda: "ok" in state())
     yield server
     server.stop()
@@ -208,7 +214,10 @@ def test_a_redis_that_refuses_writes_for_a_while_is_logged_once_and_used_again(
         admin.execute_command("REPLICAOF", "127.0.0.1", "1")
         assert eventually(lambda: bool(events(stack, "worker", "redis_lost")))
         # Several attempts of the gate, whose pauses grow.
-        checked = lambda: admin.info("commandstats")["cmdstat_watch"]["calls"]  # noqa: E731
+
+        def checked() -> int:
+            return int(str(admin.info("commandstats")["cmdstat_watch"]["calls"]))
+
         first = checked()
         assert eventually(lambda: checked() >= first + 3)
         admin.execute_command("REPLICAOF", "NO", "ONE")

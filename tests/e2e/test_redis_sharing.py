@@ -1,4 +1,4 @@
-"""Two installations and another Celery app in one Redis database: each has its own keys, and none touches the others'."""
+"""Two installations and another Celery app in one Redis database: none touches the keys of the others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import redis
 from kombu import Connection
+from redis.utils import str_if_bytes
 
 from core.database import Database
 from core.redis_prefix import RedisPrefix
@@ -101,34 +102,41 @@ def names(admin: redis.Redis, command: list[str]) -> list[str]:
     if command[0] == "PUBLISH":
         return command[1:2]
     try:
-        found = admin.execute_command("COMMAND", "GETKEYS", *command)
+        found = admin.command_getkeys(*command)
     except redis.ResponseError as error:
-        assert "no key arguments" in str(error), command
-        return []
-    return [key.decode() for key in found]
+        return [] if "no key arguments" in str(error) else [f"{error}: {command}"]
+    return [str_if_bytes(key) for key in found]
 
 
-def reserve_a_foreign_message(server: RedisServer) -> Connection:
-    """Let another app hold a message for longer than our visibility timeout; return its open connection."""
-    foreign = Connection(f"redis+socket://{server.socket}")
-    messages = foreign.SimpleQueue(FOREIGN)
-    messages.put({"eta": "in three hours"})
-    messages.get(timeout=20)
-    with redis.Redis.from_url(server.url) as admin:
-        [tag] = admin.zrange("unacked_index", 0, -1)
-        admin.zadd("unacked_index", {tag: 1})
-    return foreign
+@contextlib.contextmanager
+def foreign_message(server: RedisServer) -> Iterator[None]:
+    """Let another app hold a message during the block, for longer than our visibility timeout."""
+    with (
+        Connection(f"redis+socket://{server.socket}") as foreign,
+        contextlib.closing(foreign.SimpleQueue(FOREIGN)) as messages,
+    ):
+        messages.put({"eta": "in three hours"})
+        message = messages.get(timeout=20)
+        with redis.Redis.from_url(server.url) as admin:
+            [tag] = admin.zrange("unacked_index", 0, -1)
+            admin.zadd("unacked_index", {tag: 1})
+        yield
+        message.ack()
 
 
 @pytest.mark.parametrize("flags", ["", "--without-gossip --without-mingle --without-heartbeat"])
 def test_every_key_and_channel_has_the_prefix_and_a_foreign_app_keeps_its_messages(
     server: RedisServer, start: Callable[..., Stack], flags: str
 ) -> None:
-    foreign = reserve_a_foreign_message(server)
-    stack = start(server.url)
+    with foreign_message(server):
+        check_names(server, start(server.url), flags)
+
+
+def check_names(server: RedisServer, stack: Stack, flags: str) -> None:
+    """Run a job, and compare every name in Redis with the prefix."""
     own = prefix(stack)
     with redis.Redis.from_url(server.url) as admin:
-        before = {key: admin.dump(key) for key in admin.keys()}
+        before = {key: admin.dump(key) for key in admin.scan_iter()}
     with monitoring(server) as commands, receiving() as receiver:
         client = stack.start_api()
         stack.spawn("worker", f"celery -A worker.app worker {flags}".split())
@@ -145,14 +153,15 @@ def test_every_key_and_channel_has_the_prefix_and_a_foreign_app_keeps_its_messag
         )
     with redis.Redis.from_url(server.url) as admin:
         used = {name for command in commands if command for name in names(admin, command)}
-        after = {key: admin.dump(key) for key in admin.keys() if not key.startswith(own.encode())}
+        after = {
+            key: admin.dump(key) for key in admin.scan_iter() if not key.startswith(own.encode())
+        }
 
     parts = {f"{own}{part}" for part in (queue.REASON, queue.DELIVER, "unacked", "unacked_index")}
     assert parts <= used
     assert [name for name in used if not name.startswith(own)] == []
     assert {"rate", "live", "check"} <= {name.removeprefix(own).split(":")[0] for name in used}
     assert after == before
-    foreign.release()
 
 
 def test_a_wakeup_of_one_installation_waits_for_its_own_worker(
@@ -163,7 +172,10 @@ def test_a_wakeup_of_one_installation_waits_for_its_own_worker(
     client, other_client = one.start_api(), other.start_api()
     other.start_worker()
     with redis.Redis.from_url(server.url) as admin:
-        waiting = lambda: admin.llen(f"{prefix(one)}{queue.REASON}")  # noqa: E731
+
+        def waiting() -> int:
+            return int(str(admin.llen(f"{prefix(one)}{queue.REASON}")))
+
         jobs = [client.submit([IMAGE], f"How many {number}?") for number in range(3)]
         assert eventually(lambda: waiting() == len(jobs))
         # The other worker has received as many of its own meanwhile.
@@ -207,7 +219,7 @@ def test_the_documented_acl_suffices_over_tls(
             # Without wakeups no job would run within this test: a sweep is an hour away.
             for number in range(5):
                 job = client.submit([IMAGE], f"How many {number}?")
-                assert list(client.follow(job["id"]))[-1]["type"] == "job.succeeded"
+                assert list(client.follow(job["id"]))[-1]["type"] == "job.finished"
             assert eventually(lambda: len(receiver.took) == 5)
             # Celery looks for messages that nobody acknowledged, too.
             assert eventually(lambda: admin.info("commandstats").get("cmdstat_evalsha") is not None)
