@@ -211,8 +211,8 @@ def _statements(dialect: str) -> list[str]:
             f" 'http://engine-' || (n / :every) % 3 FROM {sql.rows} WHERE {attempted}"
         ),
         (
-            "INSERT INTO generations (job_id, attempt, number, rid, output_tokens, started_at, first_token_at, ended_at,"
-            f" output) SELECT {sql.id}, 1, 0, 'rid', 100, {at}, {sql.time('at + 1')}, {ended},"
+            "INSERT INTO generations (job_id, attempt, number, rid, output_tokens, started_at, first_token_at,"
+            f" ended_at, output) SELECT {sql.id}, 1, 0, 'rid', 100, {at}, {sql.time('at + 1')}, {ended},"
             f" CASE WHEN n < :runs THEN 'Six.' END FROM {sql.rows} WHERE {attempted}"
         ),
         (

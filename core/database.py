@@ -32,6 +32,8 @@ _log = structlog.get_logger(__name__)
 #: Between two calls of :func:`until_available`.
 _RETRY_SECONDS = 1.0
 _SQLITE_BUSY_MS = 10_000
+#: SQLite truncates its log to this size when it starts the log over: see :mod:`core.write_ahead_log`.
+SQLITE_LOG_BYTES = 64 * 2**20
 #: The function of :class:`Now` on SQLite.
 _SQLITE_NOW = "longlook_now"
 #: A full disk takes a while to clear.
@@ -326,6 +328,7 @@ class Database:
             "journal_mode=WAL",
             "synchronous=FULL",
             "foreign_keys=ON",
+            f"journal_size_limit={SQLITE_LOG_BYTES}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import structlog
 
+from core import write_ahead_log
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from core.wakeup import Wakeup
@@ -158,6 +159,7 @@ class Sweeper(BackgroundLoop):
         try:
             self.sweep()
             self.purge()
+            write_ahead_log.truncate(self._database)
         except DatabaseUnavailable:
             self._swept_at = None
             _log.warning("sweep_failed")
