@@ -1,9 +1,8 @@
 """``longlook db``: upgrade, back up, restore, copy and check the database, rebuild the search index and byte counts."""
 
-import contextlib
+import math
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -12,15 +11,16 @@ import typer
 
 from cli import archives, erasing, output
 from core import ids
-from core.database import Database
 from core.settings import TEST_PREFIX, Settings
-from jobs.store import search, storage
+from jobs.store import history, search, storage
 from migrations import copying, schema
 from webhooks.storage import COUNTER
 
 app = typer.Typer(help="Upgrade, back up, copy and check the database.", no_args_is_help=True)
 
 _PAUSE_SECONDS = 0.02
+#: Between two lines about the progress.
+_PROGRESS_SECONDS = 5.0
 _TEST_POSTGRES = f"{TEST_PREFIX}POSTGRES_URL"
 
 
@@ -129,15 +129,65 @@ def check() -> None:
 
 
 @app.command("reindex")
-def reindex() -> None:
-    """Rebuild the search index of all jobs. Jobs keep running meanwhile."""
-    last: uuid.UUID | None = None
-    with contextlib.closing(Database(Settings.read().database)) as database:
-        while (reached := search.rebuild(database, after=last)) is not None:
-            last = reached
+def reindex(
+    *,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start with the first job, not where the last run stopped.")
+    ] = False,
+) -> None:
+    """Rebuild the search index of all jobs. Jobs keep running meanwhile.
+
+    An interrupted run continues where it stopped.
+    """
+    with schema.opened(Settings.read()) as database:
+        done = None if restart else search.reindexed(database)
+        progress = _Progress(history.count(database), done.jobs if done else 0)
+        if done is not None:
+            output.event("continues", f"after {done.jobs:,} jobs, at {ids.show('job', done.reached)}")
+        last = done
+        while (done := search.rebuild(database, after=last)) is not None:
+            last = done
+            progress.show(done.jobs)
             # Let other writers in.
             time.sleep(_PAUSE_SECONDS)
-    output.event("ok", f"indexed up to {ids.show('job', last)}" if last else "no jobs to index")
+    output.event(
+        "ok",
+        f"indexed {last.jobs:,} jobs up to {ids.show('job', last.reached)}"
+        if last
+        else "no jobs to index",
+    )
+
+
+class _Progress:
+    """Prints how far a long command is, every few seconds.
+
+    Args:
+        total: the number of jobs.
+        done: how many of them are done at the start.
+        timer: returns seconds, by a clock that never goes back.
+    """
+
+    def __init__(
+        self, total: int, done: int, *, timer: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._total = total
+        self._first = done
+        self._timer = timer
+        self._began = self._shown = timer()
+
+    def show(self, done: int) -> None:
+        """Print the number of jobs that are ``done``, if the last line is old enough."""
+        now = self._timer()
+        if now - self._shown < _PROGRESS_SECONDS:
+            return
+        self._shown = now
+        per_second = (done - self._first) / (now - self._began)
+        # Jobs come in meanwhile.
+        total = max(self._total, done)
+        minutes = math.ceil((total - done) / per_second / 60) if per_second else 0
+        output.event(
+            "indexing", f"{done:,} of {total:,} jobs, {done * 100 // total} %, {minutes} min left"
+        )
 
 
 @app.command("recount")

@@ -33,6 +33,8 @@ _log = structlog.get_logger(__name__)
 #: Between two calls of :func:`until_available`.
 _RETRY_SECONDS = 1.0
 _SQLITE_BUSY_MS = 10_000
+#: SQLite truncates its log to this size when it starts the log over: see :mod:`core.write_ahead_log`.
+SQLITE_LOG_BYTES = 64 * 2**20
 #: The function of :class:`Now` on SQLite.
 _SQLITE_NOW = "longlook_now"
 #: A full disk takes a while to clear.
@@ -339,6 +341,7 @@ class Database:
             "foreign_keys=ON",
             # Whatever the library's default is: what is deleted is overwritten.
             "secure_delete=ON",
+            f"journal_size_limit={SQLITE_LOG_BYTES}",
         ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()

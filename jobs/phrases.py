@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
+#: The version of these rules: texts that are normalized by another one have to be normalized again.
+PIPELINE = "1"
 #: Maximum length of a folded phrase, in characters.
 MAX_CHARS = 200
 #: A longer text is split into parts that overlap by the length of a phrase: PostgreSQL indexes at most 1 MB at once.

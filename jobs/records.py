@@ -242,6 +242,10 @@ class Job(Record):
         ),
         partial_index("ix_jobs_lease", "lease_expires_at", where="status = 'running'"),
         partial_index("ix_jobs_deadline", "deadline_at", where="status = 'queued'"),
+        # What statistics of the queue count, so that they read no rows.
+        partial_index(
+            "ix_jobs_queued", "account_id", "priority", "not_before", where="status = 'queued'"
+        ),
         partial_index("ix_jobs_finished", "finished_at", where="status = 'succeeded'"),
         partial_index("ix_jobs_ended", "finished_at", where="finished_at IS NOT NULL"),
         # The jobs that retention has yet to process, per class of data: a processed job leaves the index.
@@ -257,6 +261,10 @@ class Job(Record):
         # Not on SQLite: without statistics, which are not gathered there, it would prefer this index to all those
         # above, and sort the queue for each claim.
         sa.Index("ix_jobs_status_id", "status", "id").ddl_if(dialect="postgresql"),
+        # What SQLite has instead; a query has to say that the jobs have ended.
+        partial_index(
+            "ix_jobs_ended_status", "status", "id", where="finished_at IS NOT NULL"
+        ).ddl_if(dialect="sqlite"),
         sa.Index(
             "ix_jobs_metadata",
             "metadata",
@@ -414,6 +422,8 @@ class Attempt(Record):
     """One claim of a job and how it ended."""
 
     __tablename__ = "attempts"
+    # For reports about a time.
+    __table_args__ = (sa.Index(None, "claimed_at"),)
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -538,6 +548,21 @@ class SearchText(Record):
     part: Mapped[Part]
     #: A long text is split into several rows that overlap.
     text: Mapped[str]
+
+
+class ReindexProgress(Record):
+    """How far ``longlook db reindex`` is: one row while it runs or after it was interrupted."""
+
+    __tablename__ = "reindex_progress"
+
+    #: Always 1.
+    id: Mapped[int] = mapped_column(primary_key=True)
+    #: The rules by which it normalizes texts; a reindex by other rules starts from the beginning.
+    pipeline: Mapped[str]
+    #: The last job whose texts are rebuilt, and how many are.
+    reached: Mapped[uuid.UUID]
+    jobs: Mapped[int] = mapped_column(sa.BigInteger())
+    at: Mapped[datetime]
 
 
 class OutboxEntry(Record):

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 import structlog
 
+from core import write_ahead_log
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from core.wakeup import Wakeup
@@ -205,6 +206,7 @@ class Sweeper(BackgroundLoop):
             self.sweep()
             self.purge()
             self.clean()
+            write_ahead_log.truncate(self._database)
         except DatabaseUnavailable:
             self._swept_at = None
             _log.warning("sweep_failed")

@@ -36,11 +36,12 @@ def eligible(
 
     ``queued`` is the condition of being queued; by default it tests the status.
     """
-    # With the bare column SQLite may read its index and sort the whole queue for one job.
+    # With a bare column SQLite may read its index and sort the whole queue for one job.
     deadline = sa.func.coalesce(_JOB.deadline_at, _JOB.deadline_at)
+    due = sa.func.coalesce(_JOB.not_before, _JOB.not_before)
     return (
         timeline.standing(Status.QUEUED) if queued is None else queued,
-        _JOB.not_before <= Now(),
+        due <= Now(),
         deadline > Now(),
         groups.free(),
     )

@@ -131,6 +131,12 @@ def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | Non
         return owner is not None and account_id in (None, owner)
 
 
+def count(database: Database) -> int:
+    """Return the number of all jobs. It reads an index from one end to the other."""
+    with database.reading() as transaction:
+        return transaction.scalar(sa.select(sa.func.count()).select_from(table(Job)))
+
+
 def job(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) -> Job | None:
     """Return a job's row alone, or None if it does not exist (in this account; None: in any)."""
     with database.reading() as transaction:
@@ -293,15 +299,29 @@ def _fitting(sizes: Sequence[int]) -> int:
     return max(fitting, min(1, len(sizes)))
 
 
+#: At most this many alternatives are read one by one.
+_MOST_ALTERNATIVES = 12
 #: One of them holds for a job that is wanted, and the jobs it holds for are few or can be read in order.
 _Alternatives = Sequence[tuple[sa.ColumnElement[bool], ...]]
 
 
 def _alternatives(requested: Filter) -> _Alternatives:
-    """Return the combinations of the statuses and error codes that are wanted."""
-    statuses = list(map(timeline.standing, requested.statuses)) or [sa.true()]
+    """Return the combinations of the statuses and error codes that are wanted.
+
+    Their number is limited, and phrases are searched for once, not once per combination.
+    """
+    statuses = list(map(_standing, requested.statuses)) or [sa.true()]
     codes = [Job.error_code == code for code in requested.error_codes] or [sa.true()]
+    if len(statuses) * len(codes) > _MOST_ALTERNATIVES or requested.phrases:
+        return [(sa.or_(*statuses), sa.or_(*codes))]
     return list(itertools.product(statuses, codes))
+
+
+def _standing(status: Status) -> sa.ColumnElement[bool]:
+    """Return the condition of having ``status``, in the form of SQLite's index of ended jobs."""
+    if status.terminal:
+        return sa.and_(timeline.standing(status), Job.finished_at.is_not(None))
+    return timeline.standing(status)
 
 
 def _in_order(
@@ -460,14 +480,20 @@ def matching(
 
 
 def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:
-    """Return the condition of a job to have this pair of metadata.
-
-    On SQLite it does not use a JSON path, which cannot express a key with a quote or a backslash.
-    """
+    """Return the condition of a job to have this pair of metadata; SQLite has a table of them as an index."""
     if dialect == "postgresql":
         return Job.metadata_.op("@>", is_comparison=True)({key: value})
-    pairs = sa.func.json_each(Job.metadata_).table_valued("key", "value")
-    return sa.exists(sa.select(1).where(pairs.c.key == key, pairs.c.value == value))
+    holding = sa.select(_PAIRS.c.job_id).where(_PAIRS.c.key == key, _PAIRS.c.value == value)
+    return Job.id.in_(holding)
+
+
+#: The pairs of metadata on SQLite; revision 0105 has the triggers that write them.
+_PAIRS = sa.table(
+    "search_index_metadata",
+    sa.column("key", sa.Text()),
+    sa.column("value", sa.Text()),
+    sa.column("job_id", sa.Uuid()),
+)
 
 
 def attempts(database: Database, job_id: uuid.UUID) -> list[AttemptView]:

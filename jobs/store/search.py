@@ -7,14 +7,15 @@ and delete these rows.
 """
 
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.phrases import Part, Phrase, spellings
-from jobs.records import Account, Generation, Job, SearchText, table
+from jobs.phrases import PIPELINE, Part, Phrase, spellings
+from jobs.records import Account, Generation, Job, ReindexProgress, SearchText, table
 
 #: Up to this many texts with a phrase's words are compared with the phrase at once. With more, it is faster to test one
 #: job after the other, in the order of the page.
@@ -30,6 +31,8 @@ _WORDS: sa.ColumnElement[Any] = sa.literal_column("search_texts.words")
 _INDEX = sa.table("search_index", sa.column("search_index"), sa.column("rowid", sa.Integer()))
 
 
+#: The key of the only row of :class:`jobs.records.ReindexProgress`.
+_ONLY = 1
 _ACCOUNTS = sa.select(table(Account).c.id)
 _TEXT = sa.insert(table(SearchText)).from_select(
     ["job_id", "account_id", "part", "text"],
@@ -158,30 +161,74 @@ def holds(
     return Job.id.in_(holding)
 
 
-def rebuild(database: Database, *, after: uuid.UUID | None, limit: int = 50) -> uuid.UUID | None:
-    """Rebuild the texts of up to ``limit`` jobs beyond ``after``; return the last of these jobs, if any.
+@dataclass(frozen=True)
+class Reindexed:
+    """How far a reindex is.
 
-    This is needed when phrases are normalized in a new way, or when texts were lost. Each call is one transaction;
-    concurrent changes of the jobs come before it or wait for it.
+    Attributes:
+        reached: the last job whose texts are rebuilt.
+        jobs: how many jobs are.
     """
-    with database.transaction() as transaction:
+
+    reached: uuid.UUID
+    jobs: int
+
+
+def reindexed(database: Database) -> Reindexed | None:
+    """Return how far an interrupted reindex by today's rules came; None: there is none."""
+    with database.reading() as transaction:
+        row = transaction.session.get(ReindexProgress, _ONLY)
+        if row is None or row.pipeline != PIPELINE:
+            return None
+        return Reindexed(row.reached, row.jobs)
+
+
+def rebuild(
+    database: Database, *, after: Reindexed | None = None, limit: int = 50
+) -> Reindexed | None:
+    """Rebuild the texts of up to ``limit`` jobs beyond ``after``; return how far it is, None at the end.
+
+    This is needed when phrases are normalized in a new way, or when texts were lost. Each call is one transaction, which
+    also stores how far the reindex is, for :func:`reindexed`; concurrent changes of the jobs come before it or wait for
+    it.
+    """
+    with database.transaction("reindex") as transaction:
         wanted = sa.select(Job).order_by(Job.id).limit(limit).with_for_update()
         if after is not None:
-            wanted = wanted.where(Job.id > after)
+            wanted = wanted.where(Job.id > after.reached)
         jobs = list(transaction.session.scalars(wanted))
-        job_ids = [job.id for job in jobs]
-        remove(transaction, job_ids, parts=tuple(Part))
-        for job in jobs:
-            add(transaction, job.id, Part.QUESTION, job.question)
-            add(transaction, job.id, Part.ANSWER, job.answer_text)
-        outputs = transaction.execute(
-            sa.select(Generation.job_id, Generation.output)
-            .where(Generation.job_id.in_(job_ids), Generation.output.is_not(None))
-            .order_by(Generation.job_id, Generation.attempt, Generation.number)
+        if not jobs:
+            transaction.delete(ReindexProgress)
+            return None
+        _rebuild(transaction, jobs)
+        done = Reindexed(jobs[-1].id, len(jobs) + (after.jobs if after else 0))
+        progress = {
+            "pipeline": PIPELINE,
+            "reached": done.reached,
+            "jobs": done.jobs,
+            "at": transaction.now(),
+        }
+        transaction.execute(
+            transaction.insert(ReindexProgress)
+            .values(id=_ONLY, **progress)
+            .on_conflict_do_update(index_elements=["id"], set_=progress)
         )
-        for row in outputs:
-            add(transaction, row.job_id, Part.TRACE, row.output)
-        return job_ids[-1] if job_ids else None
+        return done
+
+
+def _rebuild(transaction: Transaction, jobs: Sequence[Job]) -> None:
+    job_ids = [job.id for job in jobs]
+    remove(transaction, job_ids, parts=tuple(Part))
+    for job in jobs:
+        add(transaction, job.id, Part.QUESTION, job.question)
+        add(transaction, job.id, Part.ANSWER, job.answer_text)
+    outputs = transaction.execute(
+        sa.select(Generation.job_id, Generation.output)
+        .where(Generation.job_id.in_(job_ids), Generation.output.is_not(None))
+        .order_by(Generation.job_id, Generation.attempt, Generation.number)
+    )
+    for row in outputs:
+        add(transaction, row.job_id, Part.TRACE, row.output)
 
 
 def _tags(transaction: Transaction, account_id: uuid.UUID | None) -> list[str]:

@@ -62,6 +62,8 @@ def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueStatistic
         by_account = sa.func.coalesce(Job.account_id, Job.account_id)
         recent = () if account_id is None else (by_account == account_id,)
         waiting = transaction.execute(_waiting(transaction.now()).where(*mine)).one()
+        # As a value: of an expression PostgreSQL expects a third of all jobs, and starts processes for them.
+        since = waiting.now - RECENT
         oldest = waiting.now - waiting.first if waiting.first else None
         return QueueStatistics(
             depth=waiting.depth,
@@ -71,10 +73,10 @@ def queue(database: Database, *, account_id: uuid.UUID | None) -> QueueStatistic
             submitted=_count(
                 transaction,
                 Job.id >= ids.earliest(utcnow() - RECENT - _SKEW),
-                Job.created_at >= transaction.now(-RECENT),
+                Job.created_at >= since,
                 *mine,
             ),
-            finished=_count(transaction, Job.finished_at >= transaction.now(-RECENT), *recent),
+            finished=_count(transaction, Job.finished_at >= since, *recent),
         )
 
 

@@ -322,7 +322,7 @@ def test_a_job_that_ends_after_its_texts_were_written_anew_is_found_by_all_of_th
     job_id = factories.make_job(database, account_id)
     claimed = factories.claim(database)
     factories.begin(database, claimed)
-    search.rebuild(database, after=None)
+    search.rebuild(database)
 
     assert settle.succeed(
         database, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended("A zebra")

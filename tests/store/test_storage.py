@@ -213,7 +213,7 @@ def test_through_any_life_the_count_is_the_sum(database: Database, account_id: u
 
     for _ in range(60):
         life.go_on()
-    search.rebuild(database, after=None)
+    search.rebuild(database)
 
     counted = [used(database, owner) for owner in accounts]
     assert counted == [held(database, owner) for owner in accounts]
