@@ -399,3 +399,24 @@ def test_the_demo_answers_correctly_and_shows_the_use_of_the_cache(tmp_path: Pat
     assert answers[0] == demo.sample().truth
     assert shares[1] > 80
     assert nothing_left(children, sessions, seconds=1)
+
+
+def test_a_copy_sends_no_webhooks_and_says_when_its_schema_is_upgraded(tmp_path: Path) -> None:
+    home = {"LONGLOOK_HOME": str(tmp_path / "home")}
+    for words in (("upgrade",), ("downgrade", "0100", "--confirm", "0100")):
+        subprocess.run(
+            [LONGLOOK, "db", *words], env=plain_environment(**home), check=True, capture_output=True
+        )
+    up = Up(tmp_path, "--engine", "scripted", "--no-worker", "--no-delivery")
+    try:
+        assert up.says("ready"), up.output
+        assert "schema upgraded from 0100 to" in up.output
+        assert "no webhook is sent" in up.output
+        commands = [
+            Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ") for pid in up.children()
+        ]
+        assert any("gunicorn" in command for command in commands)
+        assert not any("webhooks.app" in command for command in commands)
+    finally:
+        up.process.send_signal(signal.SIGTERM)
+        up.ends()

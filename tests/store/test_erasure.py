@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from core import errors
 from core.database import Database
 from jobs import filters
 from jobs.answers.extraction import Answer
@@ -22,7 +23,7 @@ from jobs.store import accounts, erasure, history, retention, search, settle, tr
 from jobs.store import purge as retention_purge
 from tests import factories, webhooks
 from tests.databases import ROOT, Age
-from webhooks import attempts, purge
+from webhooks import attempts, purge, redelivery
 from webhooks.policy import AttemptOutcome, Webhook
 
 ACTOR = "operator:test"
@@ -35,6 +36,7 @@ PLACES = (
 _ERASE = """
 import sys
 from core import ids
+from core import errors
 from core.database import Database
 from jobs.filters import Filter
 from jobs.store import accounts, erasure
@@ -282,3 +284,21 @@ def test_an_erasure_that_is_killed_continues_and_its_counts_add_up(
     assert name.startswith("erased-acct_")
     with contextlib.suppress(LookupError):
         assert accounts.account_id(database, "other") == other
+
+
+def test_a_delivery_whose_url_was_removed_is_not_sent_again(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    job_id = run_job(database, account_id)
+    [delivery] = webhooks.all_deliveries(database)
+    assert redelivery.redeliver(database, delivery.id, account_id=None) is not None
+    [again] = webhooks.claim(database)
+    assert attempts.settle(database, again, webhooks.OK, rng=webhooks.RNG) is not None
+    assert retention.remove_job(
+        database, job_id, account_id=None, actor=ACTOR, remove_copies=purge.reduce_jobs
+    )
+
+    with pytest.raises(errors.Conflict, match="URL of this delivery was removed"):
+        redelivery.redeliver(database, delivery.id, account_id=None)
+
+    assert [one.url for one in webhooks.all_deliveries(database)] == ["https://a.example"]
