@@ -4,7 +4,6 @@ import sys
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
 
 from cli import client, output
 from core import escapes
@@ -51,7 +50,7 @@ class LiveText:
     """
 
     def __init__(self) -> None:
-        self._width = max(Console().width, output.NARROWEST)
+        self._width = max(output.width() or sys.maxsize, output.NARROWEST)
         #: Width of the current line in cells; None before its first character.
         self._column: int | None = None
         #: Text whose display depends on the next character.

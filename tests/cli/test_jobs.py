@@ -13,7 +13,7 @@ from tests.cli.fake_api import FakeApi
 
 
 def test_watch_prints_all_events_of_a_job(api: FakeApi) -> None:
-    code, printed = longlook(api, "jobs", "watch", JOB_ID)
+    code, printed = longlook(api, "jobs", "watch", JOB_ID, "--json")
     lines = [json.loads(line) for line in printed.splitlines()]
     assert code == 0
     assert [line.get("delta") for line in lines] == ["One, ", "two.", None]
@@ -22,7 +22,7 @@ def test_watch_prints_all_events_of_a_job(api: FakeApi) -> None:
 
 def test_jobs_are_listed_with_the_filters_that_were_given(api: FakeApi) -> None:
     filters = ("--status", "failed", "--status", "queued", "--metadata", "case=4 2")
-    _, printed = longlook(api, "jobs", "ls", *filters, "--limit", "5")
+    _, printed = longlook(api, "jobs", "ls", *filters, "--limit", "5", "--json")
     assert json.loads(printed)["data"][0]["status"] == "succeeded"
     assert urllib.parse.parse_qsl(api.seen[0].path.partition("?")[2]) == [
         ("metadata[case]", "4 2"),
@@ -40,14 +40,14 @@ def test_a_query_may_be_one_argument_or_several(api: FakeApi) -> None:
 
 
 def test_a_job_is_shown_with_its_trace_on_request(api: FakeApi) -> None:
-    _, alone = longlook(api, "jobs", "show", JOB_ID)
-    _, whole = longlook(api, "jobs", "show", JOB_ID, "--trace")
+    _, alone = longlook(api, "jobs", "show", JOB_ID, "--json")
+    _, whole = longlook(api, "jobs", "show", JOB_ID, "--trace", "--json")
     assert "trace" not in json.loads(alone)
     assert json.loads(whole)["trace"]["generations"][0]["text"] == "One, "
 
 
 def test_a_job_is_cancelled(api: FakeApi) -> None:
-    _, printed = longlook(api, "jobs", "cancel", JOB_ID)
+    _, printed = longlook(api, "jobs", "cancel", JOB_ID, "--json")
     assert json.loads(printed)["status"] == "cancelled"
 
 
