@@ -17,11 +17,12 @@ from rich.console import Console
 from rich.text import Text
 
 from cli import formats, tables
-from cli.formats import AsJson as AsJson
 from cli.formats import Format
 from core import errors, escapes
 
 Json = dict[str, Any]
+
+AsJson = formats.AsJson
 
 _STYLES: Final = {
     "ready": typer.colors.GREEN,

@@ -2,16 +2,18 @@
 
 import itertools
 import uuid
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
+from core import ids
 from core.database import Database, Transaction
 from jobs import filters
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
 from jobs.records import (
+    Account,
     Attempt,
     FindingEntry,
     Generation,
@@ -80,7 +82,7 @@ def get(
             queue=positions.of(transaction, job) if job.status is Status.QUEUED else None,
             progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
             findings=findings.of(transaction, [job.id]).get(job.id, ()),
-            reruns=_reruns(transaction, job.id),
+            reruns=_reruns(transaction, [job.id]).get(job.id, ()),
         )
 
 
@@ -94,7 +96,11 @@ def group(
         if account_id is not None and any(job.account_id != account_id for job in jobs):
             return []
         images = _images(transaction, [job.id for job in jobs])
-        return [JobView(job=job, images=images.get(job.id, ())) for job in jobs]
+        reruns = _reruns(transaction, [job.id for job in jobs])
+        return [
+            JobView(job=job, images=images.get(job.id, ()), reruns=reruns.get(job.id, ()))
+            for job in jobs
+        ]
 
 
 def accepted(
@@ -147,7 +153,7 @@ def page(
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; five queries, and one per phrase.
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; six queries, and one per phrase.
 
     The page has fewer jobs if they would exceed :data:`MAX_PAGE_CHARS` together, but always one if there is one. With
     any filter besides the account the call is a search and takes a share of the searches.
@@ -171,8 +177,14 @@ def page(
         jobs = list(transaction.session.scalars(sa.select(Job).where(shown).order_by(order)))
         images = _images(transaction, [job.id for job in jobs])
         by_job = findings.of(transaction, [job.id for job in jobs])
+        reruns = _reruns(transaction, [job.id for job in jobs])
         views = [
-            JobView(job=job, images=images.get(job.id, ()), findings=by_job.get(job.id, ()))
+            JobView(
+                job=job,
+                images=images.get(job.id, ()),
+                findings=by_job.get(job.id, ()),
+                reruns=reruns.get(job.id, ()),
+            )
             for job in jobs
         ]
         return views, more
@@ -202,29 +214,29 @@ def _fitting(sizes: Sequence[int]) -> int:
     return max(fitting, min(1, len(sizes)))
 
 
-def _reruns(transaction: Transaction, job_id: uuid.UUID) -> tuple[uuid.UUID, ...]:
-    newest = (
-        sa.select(Job.id).where(Job.rerun_of == job_id).order_by(Job.id.desc()).limit(MAX_RERUNS)
+def _reruns(
+    transaction: Transaction, job_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, tuple[uuid.UUID, ...]]:
+    """Return the newest reruns of each job that has some, oldest first."""
+    place = sa.func.row_number().over(partition_by=Job.rerun_of, order_by=Job.id.desc())
+    ranked = (
+        sa.select(Job.rerun_of, Job.id, place.label("place"))
+        .where(Job.rerun_of.in_(job_ids))
+        .subquery()
     )
-    return tuple(reversed(transaction.session.scalars(newest).all()))
+    newest = (
+        sa.select(ranked.c.rerun_of, ranked.c.id)
+        .where(ranked.c.place <= MAX_RERUNS)
+        .order_by(ranked.c.id)
+    )
+    reruns: dict[uuid.UUID, tuple[uuid.UUID, ...]] = {}
+    for row in transaction.execute(newest):
+        reruns[row.rerun_of] = (*reruns.get(row.rerun_of, ()), row.id)
+    return reruns
 
 
 def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = []
-    if requested.account_id is not None:
-        conditions.append(Job.account_id == requested.account_id)
-    if requested.statuses:
-        conditions.append(sa.or_(*map(timeline.standing, requested.statuses)))
-    if requested.error_codes:
-        conditions.append(Job.error_code.in_(requested.error_codes))
-    if requested.findings:
-        conditions.append(findings.among(requested.findings))
-    if requested.group_id is not None:
-        conditions.append(Job.group_id == requested.group_id)
-    if requested.created_after is not None:
-        conditions.append(Job.created_at >= requested.created_after)
-    if requested.created_before is not None:
-        conditions.append(Job.created_at < requested.created_before)
+    conditions = [*_facts(requested), *_neighbors(requested)]
     conditions += [
         _metadata_holds(key, value, transaction.dialect)
         for key, value in requested.metadata.items()
@@ -233,12 +245,57 @@ def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnEl
         search.holds(transaction, Phrase.of(text), account_id=requested.account_id)
         for text in requested.phrases
     ]
+    return conditions
+
+
+def _facts(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions on a job's own columns."""
+    if requested.account_id is not None:
+        yield Job.account_id == requested.account_id
+    if requested.account is not None:
+        yield Job.account_id == _account_id(requested.account)
+    if requested.statuses:
+        yield sa.or_(*map(timeline.standing, requested.statuses))
+    if requested.error_codes:
+        yield Job.error_code.in_(requested.error_codes)
+    if requested.crashes_above is not None:
+        yield Job.crashes > requested.crashes_above
+    if requested.group_id is not None:
+        yield Job.group_id == requested.group_id
+    if requested.id_range is not None:
+        yield Job.id.between(*requested.id_range)
+    if requested.created_after is not None:
+        yield Job.created_at >= requested.created_after
+    if requested.created_before is not None:
+        yield Job.created_at < requested.created_before
+
+
+def _neighbors(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the conditions on rows of other tables that belong to the job."""
+    if requested.findings:
+        yield findings.among(requested.findings)
+    if requested.engine is not None:
+        yield _ran(Attempt.engine == requested.engine)
+    if requested.worker is not None:
+        yield _ran(Attempt.worker == requested.worker)
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
     if requested.image_id is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.id == requested.image_id)))
+        yield Job.id.in_(wanted.where(Image.id == requested.image_id))
     if requested.image_sha256 is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.original_sha256 == requested.image_sha256)))
-    return conditions
+        yield Job.id.in_(wanted.where(Image.original_sha256 == requested.image_sha256))
+
+
+def _account_id(account: str) -> sa.ColumnElement[uuid.UUID] | sa.ScalarSelect[uuid.UUID]:
+    """Return the id of the account with this name or id; SQL's NULL, which matches no job, if there is none."""
+    given = ids.parse("acct", account)
+    if given is not None:
+        return sa.literal(given)
+    return sa.select(Account.id).where(Account.name == account).scalar_subquery()
+
+
+def _ran(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
+    """Return the condition of a job to have an attempt like this; the key of the attempts finds them by job."""
+    return sa.exists(sa.select(1).where(Attempt.job_id == Job.id, condition))
 
 
 def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:
