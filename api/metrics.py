@@ -95,7 +95,7 @@ class MetricsRoutes:
             "Whether Redis was available to this process at this scrape.",
             registry=self._registry,
         )
-        redis.set_function(wakeup.answers)
+        redis.set_function(lambda: wakeup.problem() is None)
         limits = Gauge(
             "longlook_limit", "Limits in the settings.", ["limit"], registry=self._registry
         )

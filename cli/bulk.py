@@ -56,7 +56,7 @@ def rerun(
 ) -> None:
     """Run a job again, or all jobs that a query matches; each becomes a new job."""
     service = client.connect(Settings.read())
-    if (job := _job(query)) is not None:
+    if (job := _job(service, query)) is not None:
         key = idempotency_key or uuid.uuid4().hex
         new = service.act(f"/v1/jobs/{job}/rerun", key=key)
         _say(new, f"{job} runs again as {new['id']}", as_json=as_json)
@@ -86,7 +86,7 @@ def cancel(
     """Cancel a job, or all jobs that a query matches. Queued jobs end at once, running ones within a few seconds."""
     service = client.connect(Settings.read())
     if len(query) == 1 and ":" not in query[0]:
-        job = service.cancel(query[0])
+        job = service.cancel(service.job_id(query[0]))
         word = job["status"] if client.finished(job) else "being cancelled"
         _say(job, f"{job['id']} is {word}", as_json=as_json)
         return
@@ -114,7 +114,7 @@ def remove(
 ) -> None:
     """Delete the data of a finished job, or of all that a query matches: question, answer, traces, images."""
     service = client.connect(Settings.read())
-    if (job := _job(query)) is not None:
+    if (job := _job(service, query)) is not None:
         _say(service.remove(f"/v1/jobs/{job}"), f"the data of {job} is deleted", as_json=as_json)
         return
     selected = _Selection(
@@ -141,7 +141,7 @@ def run_now(
 ) -> None:
     """End a queued job's wait for its next attempt, or that of all jobs that a query matches."""
     service = client.connect(Settings.read())
-    if (job := _job(query)) is not None:
+    if (job := _job(service, query)) is not None:
         _say(service.act(f"/v1/jobs/{job}/run_now"), f"{job} can run now", as_json=as_json)
         return
     selected = _Selection(
@@ -242,9 +242,12 @@ def _confirmed(selected: _Selection, matched: int) -> int | None:
     return matched
 
 
-def _job(words: Sequence[str]) -> str | None:
-    """Return the id of a job if that is all that was given."""
-    return words[0] if len(words) == 1 and ids.parse("job", words[0]) else None
+def _job(service: client.Client, words: Sequence[str]) -> str | None:
+    """Return the id of a job if that is all that was given: its id, its first characters, or @last."""
+    if len(words) != 1:
+        return None
+    job = service.job_id(words[0])
+    return job if ids.parse("job", job) else None
 
 
 def _say(response: output.Json, text: str, *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import urllib3
 
-from core import errors
+from core import errors, ids
 from core.settings import Settings
 from jobs.lifecycle import Status
 
@@ -23,6 +23,10 @@ Json = dict[str, Any]
 Pause = Callable[[float], None]
 
 KEY_FILE: Final = "admin.key"
+#: Stands for the id of the newest job of the key's account.
+LAST: Final = "@last"
+#: Most ids that an error about an ambiguous prefix names.
+_CANDIDATES: Final = 5
 
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 90.0
@@ -195,11 +199,52 @@ class Client:
 
     def job(self, job_id: str) -> Json:
         """Return a job."""
-        return self.look(_path(job_id))
+        return self.look(job_path(job_id))
+
+    def job_id(self, text: str) -> str:
+        """Return the id of a job by its id, by the first characters of it, or by ``@last``: the newest own job.
+
+        A text that is none of these is returned as it is.
+
+        Raises:
+            core.errors.NotFound: there is no such job.
+            core.errors.InvalidRequest: several jobs begin like this; the error names some.
+        """
+        if text == LAST:
+            own = self.look("/v1/usage")["account"]
+            newest = self.look("/v1/jobs", q=f"account:{own}", limit=1)["data"]
+            if not newest:
+                raise errors.NotFound("This account has no job.")
+            return str(newest[0]["id"])
+        if ids.parse("job", text) is not None or ids.prefix("job", text) is None:
+            return text
+        page = self.look("/v1/jobs", q=f"id:{text}", limit=_CANDIDATES)
+        found = [str(job["id"]) for job in page["data"]]
+        if not found:
+            raise errors.NotFound(f"There is no job {text}….")
+        if len(found) > 1:
+            more = " and others" if page.get("has_more") else ""
+            raise errors.InvalidRequest(
+                f"{text} is the beginning of several ids: {', '.join(found)}{more}.", param="id"
+            )
+        return found[0]
+
+    def pages(self, path: str, **query: str | int | Sequence[str] | None) -> Iterator[Json]:
+        """Yield the pages of a list from ``after`` on, one request per page."""
+        while True:
+            page = self.look(path, **query)
+            yield page
+            if not page.get("has_more"):
+                return
+            query["after"] = page["last_id"]
+
+    def content(self, path: str) -> bytes:
+        """Return the bytes of the resource at ``path``."""
+        return self._open("GET", path, headers={"Accept": "*/*"}).data
 
     def trace(self, job_id: str) -> Json:
         """Return a job's trace, which is partial while the job runs."""
-        return self.look(f"{_path(job_id)}/trace")
+        return self.look(f"{job_path(job_id)}/trace")
 
     def look(self, path: str, **query: str | int | Sequence[str] | None) -> Json:
         """Return the resource at ``path``; a parameter of the query that is None is left out."""
@@ -220,7 +265,7 @@ class Client:
 
     def cancel(self, job_id: str) -> Json:
         """Cancel a job; return it."""
-        return self._call("POST", f"{_path(job_id)}/cancel").json
+        return self._call("POST", f"{job_path(job_id)}/cancel").json
 
     def wait(self, job_id: str, *, pause: Pause = time.sleep) -> Json:
         """Return a job once it has finished, by requests that the API holds open.
@@ -231,7 +276,7 @@ class Client:
         """
         headers = {"Prefer": f"wait={_HOLD_SECONDS}"}
         while True:
-            response = self._call("GET", _path(job_id), headers=headers)
+            response = self._call("GET", job_path(job_id), headers=headers)
             if finished(response.json):
                 return response.json
             pause(response.retry_after)
@@ -264,7 +309,7 @@ class Client:
         """Yield the events of one stream, and None for each comment line, until it breaks or ends."""
         response = self._open(
             "GET",
-            f"{_path(job_id)}/events",
+            f"{job_path(job_id)}/events",
             headers={"Last-Event-ID": str(after)},
             stream=True,
         )
@@ -393,7 +438,8 @@ def _part(path: Path) -> tuple[str, bytes, str]:
     return path.name, content, mimetypes.guess_type(path.name)[0] or "application/octet-stream"
 
 
-def _path(job_id: str) -> str:
+def job_path(job_id: str) -> str:
+    """Return the path of a job."""
     return f"/v1/jobs/{urllib.parse.quote(job_id, safe='')}"
 
 

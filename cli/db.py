@@ -1,5 +1,6 @@
 """``longlook db``: upgrade, back up, restore, copy and check the database, rebuild the search index and byte counts."""
 
+import contextlib
 import math
 import os
 import time
@@ -11,6 +12,7 @@ import typer
 
 from cli import archives, erasing, output
 from core import ids
+from core.database import Database
 from core.settings import TEST_PREFIX, Settings
 from jobs.store import history, search, storage
 from migrations import copying, schema
@@ -132,7 +134,8 @@ def check() -> None:
 def reindex(
     *,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Start with the first job, not where the last run stopped.")
+        bool,
+        typer.Option("--restart", help="Start with the first job, not where the last run stopped."),
     ] = False,
 ) -> None:
     """Rebuild the search index of all jobs. Jobs keep running meanwhile.
@@ -141,9 +144,11 @@ def reindex(
     """
     with schema.opened(Settings.read()) as database:
         done = None if restart else search.reindexed(database)
-        progress = _Progress(history.count(database), done.jobs if done else 0)
+        progress = _Progress(history.total(database), done.jobs if done else 0)
         if done is not None:
-            output.event("continues", f"after {done.jobs:,} jobs, at {ids.show('job', done.reached)}")
+            output.event(
+                "continues", f"after {done.jobs:,} jobs, at {ids.show('job', done.reached)}"
+            )
         last = done
         while (done := search.rebuild(database, after=last)) is not None:
             last = done

@@ -1,20 +1,26 @@
 """How the terminal shows a job: its text as it grows, its result, its votes and its usage."""
 
+from __future__ import annotations
+
 import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
 
-from cli import client, output
+from cli import client, formats, output
 from core import escapes
 from jobs.lifecycle import Status
 
 
 def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
     """Show a job's trace as it grows, or its events as JSON lines; return the finished job."""
-    live = LiveText()
-    job: output.Json = {}
+    job = service.job(job_id)
+    live = LiveText(output.width(), samples=(job.get("options") or {}).get("samples") or 1)
+    if people and not client.finished(job):
+        waiting(service, job)
     for event in service.follow(job_id):
         if event["type"] == "job.finished":
             job = event["job"]
@@ -27,6 +33,23 @@ def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
     return job
 
 
+def waiting(service: client.Client, job: output.Json) -> None:
+    """Print, before a wait, where a job stands, what is missing for it to run, and how to come back after Ctrl-C."""
+    queue = job.get("queue") or {}
+    where = f", {place(queue)}" if queue.get("position") else ""
+    output.note(f"{job['id']} is {job['status']}{where}")
+    output.note(f"Ctrl-C does not stop it; to come back: longlook jobs watch {job['id']}")
+    for lack in lacks(service):
+        output.note(lack)
+
+
+def lacks(service: client.Client) -> list[str]:
+    """Return what is missing for jobs to run, as sentences with the remedy."""
+    _, ready = client.probe(f"{service.url}/readyz", seconds=_PROBE_SECONDS)
+    checks = ready.get("checks") or {}
+    return [text for name, text in LACKS.items() if checks.get(name, "ok") != "ok"]
+
+
 def show(job: output.Json, *, people: bool) -> None:
     """Print a job; exit with code 1 if it finished without success."""
     if not people:
@@ -35,78 +58,387 @@ def show(job: output.Json, *, people: bool) -> None:
         result(job)
     else:
         queue = job.get("queue") or {}
-        more = " or later" if queue.get("at_least") else ""
-        place = f", position {queue['position']}{more}" if queue.get("position") else ""
-        output.line(f"{job['id']} is {job['status']}{place}")
+        where = f", {place(queue)}" if queue.get("position") else ""
+        output.line(f"{job['id']} is {job['status']}{where}")
         warnings(job)
         output.line(f"longlook jobs show {job['id']}")
     if client.finished(job) and job["status"] != Status.SUCCEEDED:
         raise typer.Exit(output.Exit.FAILED)
 
 
-class LiveText:
-    """Prints the text of a job's first sample as it grows, and findings. A new attempt starts over.
+_PROBE_SECONDS: Final = 3.0
+#: A check of ``/readyz`` -> what it means for jobs when it is not ok.
+LACKS: Final = {
+    "workers": "no worker is alive: jobs wait; start `longlook up`, or `celery -A worker.app worker`",
+    "engines": "no engine answers: jobs wait; start one, or check LONGLOOK_ENGINE_URLS",
+}
+_COLUMNS: Final = (
+    "id",
+    "status",
+    "age",
+    "took",
+    "tries",
+    "account",
+    "priority",
+    "created",
+    "reruns",
+    "answer",
+    "question",
+)
+_WIDE: Final = ("account", "priority", "created", "reruns")
+ATTEMPTS: Final = (
+    "attempt",
+    "outcome",
+    "error",
+    "worker",
+    "engine",
+    "took",
+    "tokens",
+    "claimed",
+)
+#: Digits of an id that a narrow terminal shows; every command takes them instead of the id.
+_DIGITS: Final = 20
+_ROOMY: Final = 120
+_MAX_CELL: Final = 60
+_MINUTE: Final = 60
+_REMEDIES: Final = {
+    "deadline_exceeded": "submit with a later deadline, or add workers: `longlook queue`",
+    "worker_lost": "run it again; `longlook jobs attempts ID` names the workers",
+    "engine_fault": "see `longlook queue` and the engine's log, then run it again",
+}
 
-    Every line of the text, also a wrapped one, starts with a bar: none can imitate a line of this command.
+
+def table(jobs: Sequence[output.Json]) -> None:
+    """Print jobs as a table; operators, who see several accounts, see the account of each."""
+    several = len({job.get("account") for job in jobs}) > 1
+    limit = output.width()
+    short = limit is not None and limit < _ROOMY and formats.chosen() is formats.Format.TABLE
+    wide = _WIDE[1:] if several and not short else _WIDE
+    output.table(_COLUMNS, [_row(job, short=short) for job in jobs], whole=5, wide=wide)
+
+
+def _row(job: output.Json, *, short: bool) -> tuple[str, ...]:
+    timings = job.get("timings") or {}
+    name = str(job["id"])
+    return (
+        name[:_DIGITS] if short else name,
+        str(job["status"]),
+        age(job["created_at"]),
+        duration(timings.get("run_seconds")),
+        str(job["attempt"]),
+        str(job.get("account") or ""),
+        str(job.get("priority") or ""),
+        str(job["created_at"]),
+        str(len(job.get("reruns") or ())),
+        _short(_outcome(job)),
+        _short(str(job["question"] or "")),
+    )
+
+
+def age(created_at: str) -> str:
+    """Return how long ago a time was, for example ``3m``."""
+    return duration((datetime.now(UTC) - datetime.fromisoformat(created_at)).total_seconds())
+
+
+def duration(seconds: float | None) -> str:
+    """Return a duration in its largest unit, for example ``41s``, ``3m``, ``5h`` or ``12d``."""
+    if seconds is None:
+        return ""
+    for unit, length, most in (("s", 1, 100), ("m", _MINUTE, 100), ("h", _MINUTE**2, 48)):
+        if seconds < length * most:
+            return f"{max(0, seconds) / length:.0f}{unit}"
+    return f"{seconds / (24 * _MINUTE**2):.0f}d"
+
+
+def attempt_row(attempt: output.Json) -> tuple[str, ...]:
+    """Return the table row of an attempt."""
+    usages = [one["usage"] for one in attempt["generations"] if one.get("usage")]
+    tokens = sum(one["output_tokens"] for one in usages)
+    end = attempt["ended_at"]
+    seconds = (
+        (
+            datetime.fromisoformat(end) - datetime.fromisoformat(attempt["claimed_at"])
+        ).total_seconds()
+        if end
+        else None
+    )
+    return (
+        str(attempt["number"]),
+        str(attempt["outcome"] or "running"),
+        str((attempt["error"] or {}).get("code") or ""),
+        str(attempt["worker"]),
+        str(attempt["engine"] or ""),
+        duration(seconds),
+        str(tokens or ""),
+        str(attempt["claimed_at"]),
+    )
+
+
+def facts(job: output.Json, attempts: Sequence[output.Json]) -> None:
+    """Print what is known of a job besides its result."""
+    error, queue, timings = job.get("error") or {}, job.get("queue"), job.get("timings") or {}
+    named = {name: job.get(name) for name in _FACTS}
+    named["place"] = place(queue) if queue else None
+    named["progress"] = (
+        f"{job['progress']['output_tokens']} tokens so far" if job.get("progress") else None
+    )
+    if error:
+        named["retryable"] = "yes" if error.get("retryable") else "no"
+    named["timings"] = ", ".join(
+        f"{name.removesuffix('_seconds').replace('_', ' ')} {value:.1f}"
+        for name, value in timings.items()
+        if value is not None
+    )
+    named["metadata"] = output.json_text(job["metadata"]) if job.get("metadata") else None
+    named["format"] = (
+        output.json_text(form)
+        if (form := (job.get("options") or {}).get("answer_format"))
+        else None
+    )
+    for number, image in enumerate(job.get("images") or (), 1):
+        named[f"image {number}"] = f"{image['id']} {image['width']}x{image['height']}"
+    for attempt in attempts:
+        order, outcome, code, worker, engine, *_ = attempt_row(attempt)
+        named[f"attempt {order}"] = " ".join(
+            part
+            for part in (outcome, code, f"by {worker}", f"on {engine}" if engine else "")
+            if part
+        )
+    for name, value in named.items():
+        if value:
+            output.field(f"{name:<12} ", str(value))
+
+
+_FACTS: Final = (
+    "id",
+    "status",
+    "question",
+    "account",
+    "model",
+    "priority",
+    "attempt",
+    "crashes",
+    "failures",
+    "group",
+    "rerun_of",
+    "created_at",
+    "started_at",
+    "finished_at",
+)
+
+
+def place(queue: output.Json) -> str:
+    """Return the place in the queue as text, for example ``position 3, starts in about 40s``."""
+    more = " or later" if queue.get("at_least") else ""
+    eta = queue.get("eta_seconds")
+    starts = "" if eta is None else f", starts in about {duration(eta)}"
+    return f"position {queue['position']}{more}{starts}"
+
+
+def remedy(job: output.Json) -> str:
+    """Return what to do about a failed job, or nothing."""
+    error = job.get("error")
+    if not error:
+        return ""
+    again = (
+        "run it again" if error.get("retryable") else "change the job: the same input fails again"
+    )
+    return _REMEDIES.get(str(error["code"]), again).replace("ID", str(job["id"]))
+
+
+def _outcome(job: output.Json) -> str:
+    """Return the answer, or the error code."""
+    if job.get("answer"):
+        return str(job["answer"]["text"])
+    return str(job["error"]["code"]) if job.get("error") else ""
+
+
+def _short(text: str) -> str:
+    """Return ``text`` on one line; in the default format, cut to the width of a table cell."""
+    flat = output.inline(" ".join(text.split()))
+    if formats.chosen() is not formats.Format.TABLE:
+        return flat
+    return flat if len(flat) <= _MAX_CELL else f"{flat[: _MAX_CELL - 1]}…"
+
+
+#: The columns of an exported job; a value that is a list or an object is JSON.
+FIELDS: Final = (
+    "id",
+    "account",
+    "status",
+    "model",
+    "question",
+    "images",
+    "answer",
+    "votes",
+    "findings",
+    "finish_reason",
+    "error",
+    "usage",
+    "attempt",
+    "crashes",
+    "failures",
+    "priority",
+    "options",
+    "metadata",
+    "group",
+    "rerun_of",
+    "reruns",
+    "data_removed",
+    "removed",
+    "created_at",
+    "deadline_at",
+    "started_at",
+    "first_token_at",
+    "cancel_requested_at",
+    "finished_at",
+    "timings",
+)
+#: A spreadsheet evaluates a cell that begins like this.
+_FORMULA: Final = ("=", "+", "-", "@")
+
+
+def cells(job: output.Json) -> list[str]:
+    """Return the values of :data:`FIELDS`, with control characters escaped; none is a formula to a spreadsheet."""
+    texts = []
+    for name in FIELDS:
+        value = job.get(name)
+        shown = (
+            "" if value is None else value if isinstance(value, str) else output.json_text(value)
+        )
+        texts.append(output.inline(f"'{shown}" if shown.startswith(_FORMULA) else shown))
+    return texts
+
+
+class LiveText:
+    """Prints the text of a job's samples as it grows, and findings. A new attempt starts over.
+
+    Every line of the text, also a wrapped one, starts with a bar: none can imitate a line of this command. The text
+    of one sample grows word by word; of several, each line starts with the number of its sample and is printed once
+    it is complete.
+
+    Args:
+        width: of the terminal; None: lines are not wrapped.
+        samples: of the job.
     """
 
-    def __init__(self) -> None:
-        self._width = max(Console().width, output.NARROWEST)
-        #: Width of the current line in cells; None before its first character.
-        self._column: int | None = None
-        #: Text whose display depends on the next character.
-        self._held = ""
-        self._last = ""
-        self._shown = False
+    def __init__(self, width: int | None = None, *, samples: int = 1) -> None:
+        self._width = max(width or sys.maxsize, output.NARROWEST)
+        self._several = samples > 1
+        self._samples: dict[int, _SampleText] = {}
+        self.shown = False
 
     def show(self, event: output.Json) -> None:
         """Print the text or the finding of an event."""
-        if event["type"] == "attempt.restarted" and self._shown:
-            self._break()
+        if event["type"] == "attempt.restarted" and self.shown:
+            self.end()
             output.note(f"(attempt {event['attempt']} starts over)")
         elif event["type"] == "finding":
-            self._break()
+            self.end()
             output.note(f"({finding(event['finding'])})")
-        elif event["type"] == "trace.delta" and event["generation"] == 0:
-            self._grow(str(event["delta"]))
-            self._shown = True
+        elif event["type"] == "trace.delta" and (self._several or event["generation"] == 0):
+            sample = self._sample(int(event["generation"]))
+            sample.add(str(event["delta"]))
+            self._print(sample.take(whole_lines=self._several))
+            self.shown = True
 
     def end(self) -> None:
-        """End the last line."""
-        self._break()
+        """End the last line of each sample."""
+        for number in sorted(self._samples):
+            sample = self._samples[number]
+            sample.end()
+            self._print(sample.take())
+        self._samples = {}
 
-    def _break(self) -> None:
-        if self._held:
-            self._write(escapes.visible(self._held, before=self._last))
-        if self._column is not None:
-            typer.echo()
-        self._column, self._held, self._last = None, "", ""
+    def _sample(self, number: int) -> _SampleText:
+        if number not in self._samples:
+            bar = f"{output.BAR.rstrip()}{number}{output.BAR}" if self._several else output.BAR
+            self._samples[number] = _SampleText(bar, self._width)
+        return self._samples[number]
 
-    def _grow(self, delta: str) -> None:
+    def _print(self, text: str) -> None:
+        if text:
+            typer.secho(text, nl=False, dim=True)
+            sys.stdout.flush()
+
+
+class _SampleText:
+    """The lines of a sample's text, wrapped at spaces, each after ``bar``."""
+
+    def __init__(self, bar: str, width: int) -> None:
+        self._bar, self._width = bar, max(width, cell_len(bar) + output.NARROWEST // 2)
+        #: Width of the current line in cells; None before its first character.
+        self._column: int | None = None
+        self._word = ""
+        #: Text whose display depends on the next character.
+        self._held = ""
+        self._last = ""
+        self._ready = ""
+
+    def add(self, delta: str) -> None:
+        """Add text; the last word is not ready before the next one begins."""
         text = self._held + delta
         ready = text.rstrip("".join(escapes.UNDECIDED))
         self._held = text[len(ready) :]
-        self._write(escapes.visible(ready, before=self._last))
+        self._layout(escapes.visible(ready, before=self._last))
         self._last = ready[-1:] or self._last
-        sys.stdout.flush()
 
-    def _write(self, text: str) -> None:
-        pieces: list[str] = []
+    def end(self) -> None:
+        """End the last line."""
+        self._layout(escapes.visible(self._held, before=self._last))
+        self._end_word()
+        if self._column is not None:
+            self._break()
+        self._held = self._last = ""
+
+    def take(self, *, whole_lines: bool = False) -> str:
+        """Return what is ready to be printed and was not returned before."""
+        end = self._ready.rfind("\n") + 1 if whole_lines else len(self._ready)
+        taken, self._ready = self._ready[:end], self._ready[end:]
+        return taken
+
+    def _layout(self, text: str) -> None:
         for char in text.replace("\t", output.TAB):
             if char == "\n":
-                pieces.append(output.BAR.rstrip() + "\n" if self._column is None else "\n")
-                self._column = None
-                continue
-            width = cell_len(char)
-            if self._column is not None and self._column + width > self._width:
-                pieces.append("\n")
-                self._column = None
-            if self._column is None:
-                pieces.append(output.BAR)
-                self._column = cell_len(output.BAR)
-            pieces.append(char)
-            self._column += width
-        typer.secho("".join(pieces), nl=False, dim=True)
+                self._end_word()
+                if self._column is None:
+                    self._ready += self._bar.rstrip()
+                self._break()
+            elif char == " ":
+                self._end_word()
+                self._space()
+            elif cell_len(char) > 1:
+                # Scripts with wide characters have no spaces: each character may end a line.
+                self._end_word()
+                self._put(char)
+            else:
+                self._word += char
+
+    def _end_word(self) -> None:
+        word, self._word = self._word, ""
+        if self._column is not None and self._column + cell_len(word) > self._width:
+            self._break()
+        for char in word:
+            self._put(char)
+
+    def _space(self) -> None:
+        if self._column is not None and self._column + 1 > self._width:
+            self._break()
+        else:
+            self._put(" ")
+
+    def _put(self, char: str) -> None:
+        if self._column is not None and self._column + cell_len(char) > self._width:
+            self._break()
+        if self._column is None:
+            self._ready += self._bar
+            self._column = cell_len(self._bar)
+        self._ready += char
+        self._column += cell_len(char)
+
+    def _break(self) -> None:
+        self._ready += "\n"
+        self._column = None
 
 
 def result(job: output.Json) -> None:

@@ -1,11 +1,16 @@
-"""``longlook jobs``: list, show, watch, rerun, cancel, delete and erase jobs."""
+"""``longlook jobs``: list, show, watch, rerun, cancel, delete and erase jobs; their timelines, attempts and images."""
 
+import csv
+import enum
 import shlex
-from typing import Annotated
+import sys
+from pathlib import Path
+from typing import Annotated, Final
 
 import typer
 
 from cli import bulk, client, job_output, output
+from core import errors
 from core.settings import Settings
 from jobs.lifecycle import Status
 
@@ -13,20 +18,33 @@ app = typer.Typer(
     help="List, show, watch, rerun, cancel, delete and erase jobs.", no_args_is_help=True
 )
 
-JobId = Annotated[str, typer.Argument(metavar="ID", help="job_…", show_default=False)]
+JobId = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="job_…, its first characters, or @last.", show_default=False),
+]
 
-_MAX_CELL = 60
+_EXPORT_PAGE: Final = 100
+
+
+class ExportFormat(enum.StrEnum):
+    """The format of an export."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+
+Query = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="Query, such as: status:failed error:timeout crashes:>0 'created:<2h' meta.case:42 '\"six of them\"'.",
+        show_default=False,
+    ),
+]
 
 
 @app.command("ls")
 def ls(
-    query: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Query, such as: status:failed error:timeout 'created:<2h' meta.case:42 '\"six of them\"'.",
-            show_default=False,
-        ),
-    ] = None,
+    query: Query = None,
     *,
     status: Annotated[
         list[Status] | None,
@@ -45,46 +63,52 @@ def ls(
             show_default=False,
         ),
     ] = None,
+    account: Annotated[
+        str | None,
+        typer.Option(help="Only jobs of this account; for operators.", show_default=False),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs per page.")] = 20,
     after: Annotated[
         str | None, typer.Option(help="Only jobs older than this job.", show_default=False)
     ] = None,
+    every: Annotated[bool, typer.Option("--all", help="All pages.")] = False,
     as_json: output.AsJson = False,
 ) -> None:
     """List jobs, newest first."""
-    filters = {
-        f"metadata[{name}]": value for name, value in client.metadata(metadata or []).items()
-    }
-    page = client.connect(Settings.read()).look(
+    pairs = client.metadata(metadata or [])
+    service = client.connect(Settings.read())
+    pages = service.pages(
         "/v1/jobs",
-        **filters,
+        **{f"metadata[{name}]": value for name, value in pairs.items()},
         q=" ".join(query) if query else None,
         status=status,
         image=image,
+        account=account,
         limit=limit,
-        after=after,
+        after=service.job_id(after) if after else None,
     )
+    page = next(pages)
+    if every:
+        further = [job for other in pages for job in other["data"]]
+        page = page | {"data": page["data"] + further, "has_more": False}
     if not output.for_people(as_json=as_json):
         output.as_json(page)
         return
-    output.table(
-        ("id", "status", "created", "question", "answer"),
-        [
-            (
-                str(job["id"]),
-                str(job["status"]),
-                str(job["created_at"])[5:16].replace("T", " "),
-                _short(str(job["question"])),
-                _short(_outcome(job)),
-            )
-            for job in page["data"]
-        ],
-        whole=3,
-    )
+    job_output.table(page["data"])
     if page.get("has_more"):
-        repeated = shlex.join(query or [])
-        output.line(
-            f"more: longlook jobs ls {repeated}{' ' if repeated else ''}--after {page['last_id']}"
+        options = {
+            "--status": [str(entry) for entry in status or []],
+            "--metadata": metadata or [],
+            "--image": [image] if image else [],
+            "--account": [account] if account else [],
+            "--limit": [str(limit)],
+            "--after": [str(page["last_id"])],
+        }
+        words = [
+            word for name, values in options.items() for value in values for word in (name, value)
+        ]
+        output.note(
+            f"more: longlook jobs ls {shlex.join([*words, *(['--', *query] if query else [])])}"
         )
 
 
@@ -95,18 +119,16 @@ def show(
     trace: Annotated[bool, typer.Option("--trace", help="Include the whole trace.")] = False,
     as_json: output.AsJson = False,
 ) -> None:
-    """Show one job."""
+    """Show one job: its state, its attempts, its images and its result."""
     service = client.connect(Settings.read())
+    job_id = service.job_id(job_id)
     job = service.job(job_id)
     full_trace = service.trace(job_id) if trace else None
     if not output.for_people(as_json=as_json):
         output.as_json(job if full_trace is None else job | {"trace": full_trace})
         return
-    for name in ("id", "status", "attempt", "created_at", "started_at", "finished_at", "question"):
-        if job.get(name):
-            output.field(f"{name:<12} ", str(job[name]))
-    if answer_format := (job.get("options") or {}).get("answer_format"):
-        output.field(f"{'format':<12} ", output.json_text(answer_format))
+    attempts = service.look(f"{client.job_path(job_id)}/attempts")["data"] if job["attempt"] else []
+    job_output.facts(job, attempts)
     for generation in full_trace["generations"] if full_trace else []:
         output.line()
         output.line(f"attempt {generation['attempt']}, sample {generation['index']}:")
@@ -114,33 +136,134 @@ def show(
     if client.finished(job):
         output.line()
         job_output.result(job)
+        if remedy := job_output.remedy(job):
+            output.line(f"-> {remedy}")
+
+
+@app.command("timeline")
+def timeline(job_id: JobId, *, as_json: output.AsJson = False) -> None:
+    """Show a job's changes, oldest first: who made each one, and when."""
+    service = client.connect(Settings.read())
+    path = f"{client.job_path(service.job_id(job_id))}/timeline"
+    entries = [entry for page in service.pages(path) for entry in page["data"]]
+    if not output.for_people(as_json=as_json):
+        output.as_json({"object": "list", "data": entries})
+        return
+    output.table(
+        ("at", "action", "status", "actor", "changes"),
+        [
+            (
+                entry["at"],
+                entry["action"],
+                str(entry["changes"].get("status") or ""),
+                entry["actor"],
+                output.json_text(entry["changes"]),
+            )
+            for entry in entries
+        ],
+        whole=3,
+    )
+
+
+@app.command("attempts")
+def attempts(job_id: JobId, *, as_json: output.AsJson = False) -> None:
+    """Show a job's attempts: worker, engine and outcome of each."""
+    service = client.connect(Settings.read())
+    page = service.look(f"{client.job_path(service.job_id(job_id))}/attempts")
+    if output.for_people(as_json=as_json):
+        output.table(job_output.ATTEMPTS, map(job_output.attempt_row, page["data"]), whole=3)
+    else:
+        output.as_json(page)
+
+
+@app.command("image")
+def image(
+    job_id: JobId,
+    *,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Which of its images.")] = 1,
+    target: Annotated[
+        Path, typer.Option("-o", "--to", metavar="FILE", help="File to write; - is stdout.")
+    ],
+) -> None:
+    """Save an image of a job, as the model sees it."""
+    service = client.connect(Settings.read())
+    job = service.job(service.job_id(job_id))
+    if number > len(job["images"]):
+        raise errors.NotFound(f"{job['id']} has {len(job['images'])} images.")
+    chosen = job["images"][number - 1]["id"]
+    data = service.content(f"/v1/images/{chosen}/content")
+    if str(target) == "-":
+        sys.stdout.buffer.write(data)
+        return
+    try:
+        target.write_bytes(data)
+    except OSError as error:
+        raise errors.InvalidRequest(
+            f"{target} cannot be written: {error.strerror}.", param="to"
+        ) from error
+    output.note(f"{chosen}: {output.size(len(data))} in {target}")
+
+
+@app.command("export")
+def export(
+    query: Query = None,
+    *,
+    form: Annotated[
+        ExportFormat, typer.Option("--format", help="One job per line, or per row.")
+    ] = ExportFormat.JSONL,
+    account: Annotated[
+        str | None,
+        typer.Option(help="Only jobs of this account; for operators.", show_default=False),
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option(help="Continue an export: its last job.", show_default=False),
+    ] = None,
+) -> None:
+    """Print all fields of all jobs of a query, newest first, page by page.
+
+    If it is interrupted, a line on stderr names the `--after` that continues it; a continued CSV has no header.
+    """
+    service = client.connect(Settings.read())
+    last = service.job_id(after) if after else None
+    pages = service.pages(
+        "/v1/jobs",
+        q=" ".join(query) if query else None,
+        account=account,
+        limit=_EXPORT_PAGE,
+        after=last,
+    )
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    if form is ExportFormat.CSV and not after:
+        rows.writerow(job_output.FIELDS)
+    try:
+        for page in pages:
+            for job in page["data"]:
+                if form is ExportFormat.CSV:
+                    rows.writerow(job_output.cells(job))
+                else:
+                    output.json_line(job)
+                last = str(job["id"])
+            sys.stdout.flush()
+    except (errors.LonglookError, KeyboardInterrupt):
+        if last is not None:
+            output.note(f"interrupted; continue with: --after {last}")
+        raise
 
 
 @app.command("watch")
 def watch(job_id: JobId, *, as_json: output.AsJson = False) -> None:
-    """Show a job's trace from the beginning as it grows, then the result. In a pipe: the job's events as JSON lines."""
+    """Show a job's trace from the beginning as it grows, then the result. With --json: its events as JSON lines."""
     service = client.connect(Settings.read())
     people = output.for_people(as_json=as_json)
-    job_output.show(job_output.follow(service, job_id, people=people), people=people)
+    job = job_output.follow(service, service.job_id(job_id), people=people)
+    job_output.show(job, people=people)
 
 
 app.command("rerun")(bulk.rerun)
 app.command("cancel")(bulk.cancel)
 app.command("rm")(bulk.remove)
 app.command("run-now")(bulk.run_now)
-
-
-def _outcome(job: output.Json) -> str:
-    """Return the answer, or the error code."""
-    if job.get("answer"):
-        return str(job["answer"]["text"])
-    return str(job["error"]["code"]) if job.get("error") else ""
-
-
-def _short(text: str) -> str:
-    """Return ``text`` on one line, cut to the width of a table cell."""
-    flat = output.inline(" ".join(text.split()))
-    return flat if len(flat) <= _MAX_CELL else f"{flat[: _MAX_CELL - 1]}…"
 
 
 @app.command("erase")

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import output
+from cli import formats, output
 from core import errors
 
 #: Each command's module and its function or ``app``. Only the requested command is imported: SQLAlchemy alone
@@ -66,7 +66,7 @@ def make_app(names: Iterable[str]) -> typer.Typer:
             app.add_typer(command, name=name)
         else:
             app.command(name)(command)
-    return app
+    return formats.with_formats(app)
 
 
 def fault_text(error: errors.LonglookError) -> str:

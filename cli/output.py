@@ -1,23 +1,28 @@
-"""Output of the command line: lines, tables, JSON, and the exit codes."""
+"""Output of the command line: lines, tables, JSON, tab-separated values, and the exit codes.
+
+A command prints data in the format that ``-o`` names (:mod:`cli.formats`); its functions :func:`table`, :func:`field`
+and :func:`as_json` print in that format.
+"""
 
 import enum
+import itertools
 import json
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Annotated, Any, Final
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from cli import formats, tables
+from cli.formats import Format
 from core import errors, escapes
 
 Json = dict[str, Any]
 
-#: The option ``--json`` of a command.
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON (the default in a pipe).")]
+AsJson = formats.AsJson
 
 _STYLES: Final = {
     "ready": typer.colors.GREEN,
@@ -28,9 +33,7 @@ _STYLES: Final = {
     "missing": typer.colors.RED,
     "failed": typer.colors.RED,
 }
-#: Cells between two columns of a table, and the least width of its last column.
-_GAP: Final = 2
-NARROWEST: Final = 10
+NARROWEST: Final = tables.NARROWEST
 _KIB = 1024
 _INDENT: Final = "  "
 TAB: Final = " " * 4
@@ -61,8 +64,18 @@ def exit_code(error: errors.LonglookError) -> Exit:
 
 
 def for_people(*, as_json: bool = False) -> bool:
-    """Whether a person reads the output: stdout is a terminal and ``as_json`` is off."""
-    return not as_json and sys.stdout.isatty()
+    """Whether the command prints rows and lines, also in a pipe, and not JSON."""
+    return not as_json and formats.chosen() not in (Format.JSON, Format.JSONL)
+
+
+def on_terminal() -> bool:
+    """Whether stdout is a terminal."""
+    return sys.stdout.isatty()
+
+
+def width() -> int | None:
+    """Return the width of the terminal, or None if stdout is not one: then nothing is cut or wrapped."""
+    return Console().width if on_terminal() else None
 
 
 def printable(text: str) -> str:
@@ -76,7 +89,13 @@ def inline(text: str) -> str:
 
 
 def line(text: str = "") -> None:
-    """Print one line; if it is wider than the terminal, its continuation is indented."""
+    """Print one line; if it is wider than the terminal, its continuation is indented.
+
+    With tab-separated values, it goes to stderr: only rows are on stdout.
+    """
+    if formats.chosen() is Format.TSV:
+        note(text)
+        return
     typer.echo(_hanging(inline(text), terminal=sys.stdout.isatty()))
 
 
@@ -108,8 +127,12 @@ def field(label: str, text: str, *, style: str | None = None) -> None:
         text: a text from any source.
         style: color of the label.
     """
+    if formats.chosen() is Format.TSV:
+        typer.echo(f"{inline(label).strip().removesuffix(':')}\t{inline(text)}")
+        return
     indent = cell_len(label)
-    if indent > Console().width // 2:
+    limit = width()
+    if limit is not None and indent > limit // 2:
         indent = len(_INDENT)
         label = f"{label.rstrip()}\n{_INDENT}"
     first, *others = _wrapped(text, indent=indent)
@@ -142,8 +165,16 @@ def json_text(value: Any, *, indent: int | None = None) -> str:  # noqa: ANN401 
 
 
 def as_json(value: Any) -> None:  # noqa: ANN401 - any JSON value
-    """Print ``value`` as JSON: indented on a terminal, one line in a pipe."""
-    typer.echo(json_text(value, indent=2 if sys.stdout.isatty() else None))
+    """Print ``value`` as JSON: indented on a terminal, one line in a pipe.
+
+    As JSON lines, each entry of a list, or of a page of the API, is a line.
+    """
+    if formats.chosen() is not Format.JSONL:
+        typer.echo(json_text(value, indent=2 if on_terminal() else None))
+        return
+    listed = value.get("data") if isinstance(value, dict) else value
+    for entry in listed if isinstance(listed, list) else [value]:
+        json_line(entry)
 
 
 def json_line(value: Any) -> None:  # noqa: ANN401 - any JSON value
@@ -153,25 +184,27 @@ def json_line(value: Any) -> None:  # noqa: ANN401 - any JSON value
 
 def _hanging(text: str, *, terminal: bool) -> str:
     """Return one line; on a narrower terminal it is wrapped, and all lines but the first are indented."""
-    width = Console().width
-    if not terminal or cell_len(text) <= width:
+    limit = Console().width
+    if not terminal or cell_len(text) <= limit:
         return text
-    first = Text(text).wrap(Console(), width)[0].plain.rstrip()
+    first = _folded(text, limit)[0]
     rest = text[len(first) :].lstrip()
-    others = (part for part in _wrapped(rest, indent=len(_INDENT)) if rest)
+    others = _folded(rest, max(limit - len(_INDENT), NARROWEST)) if rest else []
     return "\n".join([first, *(_INDENT + other for other in others)])
 
 
 def _wrapped(text: str, *, indent: int) -> list[str]:
     """Return the lines of a text, wrapped here because the terminal would continue at its left edge."""
-    console = Console()
-    width = max(console.width - indent, NARROWEST)
-    shown = [
-        part.plain.rstrip()
-        for row in printable(text).split("\n")
-        for part in Text(row.replace("\t", TAB)).wrap(console, width) or [Text()]
-    ]
-    return shown or [""]
+    limit = width()
+    rows = [row.replace("\t", TAB) for row in printable(text).split("\n")]
+    if limit is None:
+        return [row.rstrip() for row in rows]
+    return [part for row in rows for part in _folded(row, max(limit - indent, NARROWEST))]
+
+
+def _folded(row: str, limit: int) -> list[str]:
+    """Return the lines of one line of text that is wrapped at spaces, or within a word that is longer than a line."""
+    return [part.plain.rstrip() for part in Text(row).wrap(Console(), limit)] or [""]
 
 
 def table(
@@ -180,52 +213,77 @@ def table(
     *,
     whole: int = 0,
     multiline: bool = False,
+    wide: Collection[str] = (),
 ) -> None:
-    """Print a table. The first column is never wrapped, however narrow the terminal is, so that it can be copied.
+    """Print a table, one row per line. If a terminal is too narrow for it, each row becomes a block of fields.
 
     Args:
         columns: names of the columns.
         rows: cells of each row.
-        whole: number of columns that are shown in full; the others are cut to the rest of the line or, if that is too
-            short, printed below. With 0, all columns but the first are wrapped.
-        multiline: whether line feeds in cells start new lines; the cells must not contain text from other sources.
+        whole: number of columns that are shown in full; the others are cut to the rest of the line. With 0, only the
+            last column may be wrapped.
+        multiline: whether line feeds in cells start new lines on a terminal; the cells must not contain text from
+            other sources.
+        wide: names of columns that only the formats ``wide`` and ``tsv`` show.
     """
-    safe = printable if multiline else inline
-    cells = [[safe(cell) for cell in row] for row in rows]
-    full = whole or 1
-    widths = [
-        max([cell_len(name), *(cell_len(row[position]) for row in cells)])
-        for position, name in enumerate(columns)
-    ]
-    taken = sum(widths[:full]) + full * _GAP
-    console = Console(soft_wrap=False)
-    cut = len(columns) - full if whole else 0
-    left = console.width - taken - max(0, cut - 1) * _GAP
-    shown = Table(box=None, pad_edge=False, header_style="bold", padding=(0, _GAP, 0, 0))
-    if cut and left < cut * NARROWEST:
-        _stacked(columns, cells, full=full)
+    chosen = formats.chosen()
+    every = chosen in (Format.WIDE, Format.TSV)
+    shown = [number for number, name in enumerate(columns) if every or name not in wide]
+    names = [columns[number] for number in shown]
+    keeps_lines = multiline and on_terminal() and chosen is not Format.TSV
+    safe = printable if keeps_lines else _one_line if multiline else inline
+    cells = [[safe(row[number]) for number in shown] for row in rows]
+    if chosen is Format.TSV:
+        for row in (names, *cells):
+            typer.echo("\t".join(row))
         return
-    for position, column in enumerate(columns):
-        if position < full:
-            shown.add_column(column, no_wrap=True, min_width=widths[position])
-        elif whole:
-            share = max(left // cut, left - sum(widths[full:]) + widths[position])
-            shown.add_column(column, no_wrap=True, overflow="ellipsis", max_width=share)
-        else:
-            shown.add_column(column, overflow="fold")
+    full = sum(number < whole for number in shown)
+    limit = width()
+    sizes = tables.widths(
+        names, cells, width=limit, whole=len(names) if chosen is Format.WIDE else full
+    )
+    if sizes is None or (limit is not None and sum(sizes) + tables.GAP * (len(sizes) - 1) > limit):
+        _stacked(names, cells, full=full or 1)
+        return
+    _row(names, sizes, heading=True)
     for row in cells:
-        shown.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
-    console.width = max(console.width, taken + (0 if whole else NARROWEST))
-    console.print(shown)
+        for part in _parts(row, sizes, folded=keeps_lines or not full):
+            _row(part, sizes)
+
+
+def _one_line(cell: str) -> str:
+    return inline(cell.replace("\n", " "))
+
+
+def _parts(row: Sequence[str], sizes: Sequence[int], *, folded: bool) -> Iterable[Sequence[str]]:
+    """Return the lines of a row: one, or several if cells have several lines or are wrapped."""
+    if not folded:
+        return [[tables.cut(cell, size) for cell, size in zip(row, sizes, strict=True)]]
+    columns = [
+        [part for line in cell.split("\n") for part in _folded(line, size)]
+        for cell, size in zip(row, sizes, strict=True)
+    ]
+    return itertools.zip_longest(*columns, fillvalue="")
+
+
+def _row(cells: Sequence[str], sizes: Sequence[int], *, heading: bool = False) -> None:
+    """Print one line of a table. Uses colors only on a terminal."""
+    parts = []
+    for cell, size in zip(cells, sizes, strict=True):
+        style = None if heading else _STYLES.get(cell)
+        styled = typer.style(cell, fg=style, bold=heading) if style or heading else cell
+        parts.append(styled + " " * (size - cell_len(cell)))
+    typer.echo((" " * tables.GAP).join(parts).rstrip())
 
 
 def _stacked(columns: Sequence[str], rows: Sequence[Sequence[str]], *, full: int) -> None:
     """Print rows for a narrow terminal: the full columns on one line, each other column below it."""
     label = max(len(column) for column in columns)
     for row in rows:
-        typer.echo((" " * _GAP).join(row[:full]))
+        line((" " * tables.GAP).join(row[:full]))
         for column, cell in zip(columns[full:], row[full:], strict=True):
-            field(f"{_INDENT}{column:<{label}} ", cell)
+            if cell:
+                field(f"{_INDENT}{column:<{label}} ", cell)
 
 
 def size(count: int) -> str:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output
+from cli import client, job_output, output
 from core.settings import Settings
 from jobs.lifecycle import Priority
 
@@ -41,6 +41,8 @@ def queue(
         return
     for line in summary(state):
         output.line(line)
+    for lack in missing(state):
+        output.line(f"warning  {lack}")
     if state["workers"]:
         output.line()
         output.table(
@@ -112,6 +114,16 @@ def summary(state: output.Json) -> list[str]:
         f"webhooks {deliveries['depth']} pending{delivery_age}",
         *map(pause_line, state["pauses"]),
     ]
+
+
+def missing(state: output.Json) -> list[str]:
+    """Return what is missing for jobs to run, as operators see it."""
+    workers, engines = state["workers"], state["engines"]
+    if workers is not None and not any(worker["state"] == "live" for worker in workers):
+        return [job_output.LACKS["workers"]]
+    if engines is not None and not any(engine["state"] == "ok" for engine in engines):
+        return [job_output.LACKS["engines"]]
+    return []
 
 
 def worker_row(worker: output.Json) -> tuple[str, ...]:

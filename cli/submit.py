@@ -116,8 +116,9 @@ def submit(
         return
     job = service.submit(images, questions[0], options=requested, idempotency_key=idempotency_key)
     if (wait or stream) and people:
-        output.note(f"{job['id']} is {job['status']}; it continues after Ctrl-C")
         job_output.warnings(job)
+    if wait and not stream and people:
+        job_output.waiting(service, job)
     if stream:
         job = job_output.follow(service, str(job["id"]), people=people)
     elif wait:

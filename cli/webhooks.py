@@ -19,7 +19,6 @@ from webhooks import signature
 
 app = typer.Typer(help="List webhooks, send them again, receive them.", no_args_is_help=True)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, as in a pipe.")]
 EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="we_…")]
 
 _ENDPOINTS: Final = "/v1/webhook_endpoints"
@@ -37,7 +36,7 @@ def ls(
     limit: Annotated[
         int, typer.Option(min=1, max=100, help="Number of entries, newest first.")
     ] = 20,
-    as_json: AsJson = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """List webhook endpoints and their health, or failed deliveries."""
     service = client.connect(Settings.read())
@@ -62,7 +61,7 @@ def show(
     thing: Annotated[
         str, typer.Argument(metavar="ID", help="The id of an endpoint, a delivery or a job.")
     ],
-    as_json: AsJson = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Show an endpoint with its last deliveries, a delivery with all attempts, or the deliveries of a job."""
     service = client.connect(Settings.read())
@@ -96,7 +95,7 @@ def show(
 def redeliver(
     *,
     delivery: Annotated[str, typer.Argument(metavar="DELIVERY", help="dlv_…")],
-    as_json: AsJson = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Send a delivery once more, now. Its schedule does not change."""
     service = client.connect(Settings.read())
@@ -112,7 +111,7 @@ def recover(
     *,
     endpoint: EndpointId,
     since: Annotated[str, typer.Option(help="The start: 2h or 3d ago, or a time with its zone.")],
-    as_json: AsJson = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Send again, in the background, all that an endpoint missed since a time."""
     service = client.connect(Settings.read())
@@ -128,7 +127,7 @@ def send_test(
     *,
     endpoint: EndpointId,
     event: Annotated[str, typer.Option(help="The type of the event.")] = "job.succeeded",
-    as_json: AsJson = False,
+    as_json: output.AsJson = False,
 ) -> None:
     """Send a test event, and print the receiver's response."""
     service = client.connect(Settings.read())

@@ -6,12 +6,15 @@ Source: RFC 9562, section 5.7.
 import re
 import uuid
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import uuid_utils.compat
 
 Kind = Literal["job", "grp", "img", "key", "acct", "req", "we", "evt", "dlv", "rcv", "op", "qp"]
 
+#: Fewest hexadecimal digits of the beginning of an id that :func:`prefix` takes.
+MIN_PREFIX: Final = 6
+_DIGITS = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},32}}")
 _SHAPE = re.compile(r"([a-z]+)_([0-9a-f]{32})")
 
 
@@ -23,6 +26,17 @@ def new() -> uuid.UUID:
 def earliest(moment: datetime) -> uuid.UUID:
     """Return a UUID that sorts before all ids that are made at ``moment`` or later; the first one for early times."""
     return uuid.UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
+
+
+def prefix(kind: Kind, text: str) -> tuple[uuid.UUID, uuid.UUID] | None:
+    """Return the first and the last id of this kind that begins with ``text`` (``job_0190ab``), or None.
+
+    ``text`` has at least :data:`MIN_PREFIX` hexadecimal digits; ``job_`` may be missing.
+    """
+    digits = text.removeprefix(f"{kind}_")
+    if not _DIGITS.fullmatch(digits):
+        return None
+    return uuid.UUID(hex=f"{digits:0<32}"), uuid.UUID(hex=f"{digits:f<32}")
 
 
 def show(kind: Kind, value: uuid.UUID) -> str:

@@ -11,6 +11,8 @@ backslash.
 
 ``rerun:none`` matches jobs without a rerun, and ``rerun:any`` the others. ``operation:op_…`` matches the jobs
 that an operation has changed or, as reruns, submitted.
+``id:`` is an id or its first characters (``id:job_0190ab``). ``account:`` is a name or an id. ``crashes:>0`` is the
+number of attempts that were lost with their worker. ``engine:`` and ``worker:`` match jobs with an attempt there.
 
 ``created:`` compares a time (``2026-11-23``, ``2026-11-23T10:00:00Z``) with the job's creation, and a duration
 (``90s``, ``10m``, ``2h``, ``7d``) with its age: ``created:<2h`` means created within the last two hours,
@@ -44,6 +46,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _ERROR = re.compile(r"[a-z][a-z_]{0,63}")
 _COMPARISON = re.compile(r"(?P<sign>[<>]=?)?(?P<value>.+)", re.DOTALL)
 _AGE = re.compile(r"(?P<number>[0-9]{1,6})(?P<unit>[smhd])", re.ASCII)
+_ABOVE = re.compile(r"(?P<sign>>=?)(?P<number>[0-9]{1,6})", re.ASCII)
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _UNITS = {
     "s": timedelta(seconds=1),
@@ -82,6 +85,16 @@ class Filter:
     rerun: str | None = None
     #: Jobs that this operation has changed or submitted.
     operation_id: uuid.UUID | None = None
+    #: The first and the last possible id.
+    id_range: tuple[uuid.UUID, uuid.UUID] | None = None
+    #: Name or id of an account. It narrows ``account_id`` and never widens it.
+    account: str | None = None
+    #: More crashes than this.
+    crashes_above: int | None = None
+    #: Address of an engine that ran an attempt.
+    engine: str | None = None
+    #: ID of a worker that ran an attempt.
+    worker: str | None = None
     #: Texts in question, answer or trace; input of :meth:`jobs.phrases.Phrase.of`.
     phrases: Sequence[str] = ()
 
@@ -89,7 +102,11 @@ class Filter:
     def given(self) -> dict[str, Any]:
         """The conditions by name, without the account."""
         values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
-        return {name: value for name, value in values.items() if name != "account_id" and value}
+        return {
+            name: value
+            for name, value in values.items()
+            if name != "account_id" and (value or isinstance(value, int))
+        }
 
 
 class _InvalidTerm(Exception):
@@ -245,6 +262,40 @@ def _operation(term: _Term, _now: datetime) -> dict[str, Any]:
     return {"operation_id": operation_id}
 
 
+def _id(term: _Term, _now: datetime) -> dict[str, Any]:
+    found = ids.prefix("job", term.value)
+    if found is None:
+        raise _InvalidTerm(
+            f"The ID must be that of a job, or at least {ids.MIN_PREFIX} of its first characters after job_."
+        )
+    return {"id_range": found}
+
+
+def _account(term: _Term, _now: datetime) -> dict[str, Any]:
+    return {"account": _text(term)}
+
+
+def _engine(term: _Term, _now: datetime) -> dict[str, Any]:
+    return {"engine": _text(term)}
+
+
+def _worker(term: _Term, _now: datetime) -> dict[str, Any]:
+    return {"worker": _text(term)}
+
+
+def _text(term: _Term) -> str:
+    if not term.value or "\x00" in term.value:
+        raise _InvalidTerm(f"The {term.name} must not be empty.")
+    return term.value
+
+
+def _crashes(term: _Term, _now: datetime) -> dict[str, Any]:
+    match = _ABOVE.fullmatch(term.value)
+    if match is None:
+        raise _InvalidTerm("The crashes must be a minimum, such as crashes:>0.")
+    return {"crashes_above": int(match["number"]) - (match["sign"] == ">=")}
+
+
 def _created(term: _Term, now: datetime) -> dict[str, Any]:
     match = _COMPARISON.fullmatch(term.value)
     sign, value = (match["sign"] or "", match["value"]) if match else ("", "")
@@ -294,6 +345,11 @@ _QUALIFIERS: dict[str, Callable[[_Term, datetime], dict[str, Any]]] = {
     "group": _group,
     "rerun": _rerun,
     "operation": _operation,
+    "id": _id,
+    "account": _account,
+    "crashes": _crashes,
+    "engine": _engine,
+    "worker": _worker,
 }
 
 

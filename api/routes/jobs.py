@@ -128,7 +128,7 @@ class JobRoutes:
                 after=after,
                 newest_first=query.order == "desc",
             )
-        data = [Job.of(view, listed=True) for view in views]
+        data = [Job.of(view) for view in views]
         return reply(JobList.of(data, has_more=more))
 
     @route.get(

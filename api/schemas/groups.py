@@ -69,7 +69,7 @@ class Group(ResponseModel):
             finished=all(status.terminal for status in states),
             counts=GroupCounts(**{status.value: states[status] for status in Status}),
             usage=_usage([view.job for view in views]),
-            jobs=[Job.of(view, listed=True) for view in views],
+            jobs=[Job.of(view) for view in views],
             warnings=Notice.late(last, leader),
             created_at=leader.created_at,
             urls=GroupUrls(

@@ -294,9 +294,7 @@ class Job(ResponseModel):
         description="The job's group; absent without one.",
     )
     rerun_of: str | None
-    reruns: list[str] | None = Field(
-        description=f"The newest {history.MAX_RERUNS} reruns of this job; null in lists."
-    )
+    reruns: list[str] = Field(description=f"The newest {history.MAX_RERUNS} reruns of this job.")
     data_removed: bool = Field(
         description="Whether the question and the answer were removed, by request or by retention."
     )
@@ -313,8 +311,8 @@ class Job(ResponseModel):
     urls: JobUrls
 
     @classmethod
-    def of(cls, view: history.JobView, *, listed: bool = False) -> Self:
-        """Return the response for ``view``; a ``listed`` job lacks what costs a query per job."""
+    def of(cls, view: history.JobView) -> Self:
+        """Return the response for ``view``."""
         job = view.job
         job_id = ids.show("job", job.id)
         removed = _removed(view)
@@ -338,7 +336,7 @@ class Job(ResponseModel):
             metadata=job.metadata_,
             group=job.group_id and ids.show("grp", job.group_id),
             rerun_of=job.rerun_of and ids.show("job", job.rerun_of),
-            reruns=None if listed else [ids.show("job", rerun) for rerun in view.reruns],
+            reruns=[ids.show("job", rerun) for rerun in view.reruns],
             data_removed="answer" in removed,
             removed=removed,
             timings=Timings.of(job),

@@ -24,8 +24,9 @@ class JobsQuery(ParameterModel):
     q: Annotated[fields.Text, Field(max_length=1000)] = Field(
         default="",
         description="Qualifiers and phrases, all of which must match: `status:failed error:timeout created:<2h "
-        'meta.case:42 image:<sha256> group:<id> rerun:none operation:<id> "six of them"`. Write an age as `2h`, a time '
-        "as `2026-11-23T10:00:00Z`, and a value with spaces or colons in double quotes. A phrase matches text in the "
+        "meta.case:42 image:<sha256> group:<id> rerun:none operation:<id> id:<prefix> account:<name> crashes:>0 "
+        'engine:<url> worker:<id> "six of them"`. Write an age as `2h`, a time as '
+        "`2026-11-23T10:00:00Z`, and a value with spaces or colons in double quotes. A phrase matches text in the "
         "question, the answer or the trace from the start of a word on, regardless of case and line breaks.",
     )
     after: str | None = Field(default=None, description="The `last_id` of the previous page.")

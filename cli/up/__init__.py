@@ -199,7 +199,7 @@ def _show_key(first: database.FirstKey | None, settings: Settings) -> None:
     if first is None:
         return
     path = settings.home / client.KEY_FILE
-    if first.generated and output.for_people():
+    if first.generated and output.on_terminal():
         output.event("admin key", f"{first.key}  (shown once; stored in {path})")
     else:
         output.event("admin key", f"stored in {path}")

@@ -4,16 +4,13 @@ import itertools
 import uuid
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 
-from core import errors, ids, ordered_ids
+from core import errors, ordered_ids
 from core.database import Database, Transaction
 from jobs import filters
-from jobs.lifecycle import OperationResult, Status
-from jobs.phrases import Phrase
+from jobs.lifecycle import Status
 from jobs.records import (
     Attempt,
     FindingEntry,
@@ -23,16 +20,13 @@ from jobs.records import (
     ImageCrashes,
     Job,
     JobImage,
-    OperationJob,
     table,
 )
-from jobs.store import findings, positions, search, timeline
+from jobs.store import findings, positions, selection
 from jobs.store.images import FACTS, ImageFacts, ImageView
 
 #: Most characters of questions, answers and votes on a page of jobs; a page ends before the job that would exceed it.
 MAX_PAGE_CHARS = 4 * 2**20
-#: Ids begin with the time of the host that made them, which is at most this far from the database's.
-_CLOCK_SKEW = timedelta(hours=1)
 #: At most this many reruns are shown with a job, the newest.
 MAX_RERUNS = 100
 
@@ -86,7 +80,7 @@ def get(
             queue=positions.of(transaction, job) if job.status is Status.QUEUED else None,
             progress=_progress(transaction, job) if job.status is Status.RUNNING else None,
             findings=findings.of(transaction, [job.id]).get(job.id, ()),
-            reruns=_reruns(transaction, job.id),
+            reruns=_reruns(transaction, [job.id]).get(job.id, ()),
         )
 
 
@@ -100,7 +94,11 @@ def group(
         if account_id is not None and any(job.account_id != account_id for job in jobs):
             return []
         images = _images(transaction, [job.id for job in jobs])
-        return [JobView(job=job, images=images.get(job.id, ())) for job in jobs]
+        reruns = _reruns(transaction, [job.id for job in jobs])
+        return [
+            JobView(job=job, images=images.get(job.id, ()), reruns=reruns.get(job.id, ()))
+            for job in jobs
+        ]
 
 
 def accepted(
@@ -131,7 +129,7 @@ def exists(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | Non
         return owner is not None and account_id in (None, owner)
 
 
-def count(database: Database) -> int:
+def total(database: Database) -> int:
     """Return the number of all jobs. It reads an index from one end to the other."""
     with database.reading() as transaction:
         return transaction.scalar(sa.select(sa.func.count()).select_from(table(Job)))
@@ -159,7 +157,7 @@ def page(
     after: uuid.UUID | None = None,
     newest_first: bool = True,
 ) -> tuple[list[JobView], bool]:
-    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; five queries, and one per phrase.
+    """Return up to ``limit`` jobs beyond ``after`` and whether there are more; six queries, and one per phrase.
 
     From the oldest to the newest, the page ends before a job whose submission is under way, so that no job appears
     before ``after`` later. The page has fewer jobs if they would exceed :data:`MAX_PAGE_CHARS` together, but always one
@@ -208,14 +206,18 @@ def _page(
     *,
     newest_first: bool,
 ) -> tuple[list[JobView], bool]:
-    conditions = _conditions(requested, transaction)
+    conditions = selection.common_conditions(requested, transaction)
     end = None if newest_first else ordered_ids.bound(transaction)
     if end is not None:
         conditions.append(Job.id < end)
     if after is not None:
         conditions.append(Job.id < after if newest_first else Job.id > after)
-    page_ids = _in_order(
-        transaction, conditions, _alternatives(requested), limit + 1, newest_first=newest_first
+    page_ids = selection.in_order(
+        transaction,
+        conditions,
+        selection.alternatives(requested),
+        limit + 1,
+        newest_first=newest_first,
     )
     order = Job.id.desc() if newest_first else Job.id.asc()
     sizes = transaction.execute(
@@ -227,8 +229,14 @@ def _page(
     jobs = list(transaction.session.scalars(sa.select(Job).where(shown).order_by(order)))
     images = _images(transaction, [job.id for job in jobs])
     by_job = findings.of(transaction, [job.id for job in jobs])
+    reruns = _reruns(transaction, [job.id for job in jobs])
     views = [
-        JobView(job=job, images=images.get(job.id, ()), findings=by_job.get(job.id, ()))
+        JobView(
+            job=job,
+            images=images.get(job.id, ()),
+            findings=by_job.get(job.id, ()),
+            reruns=reruns.get(job.id, ()),
+        )
         for job in jobs
     ]
     return views, more
@@ -247,7 +255,7 @@ def erasable(
         wanted = (
             sa.select(Job.id)
             .where(
-                *_conditions(requested, transaction),
+                *selection.conditions(requested, transaction),
                 Job.data_removed_at.is_(None),
                 Job.finished_at.is_not(None),
             )
@@ -266,7 +274,7 @@ def unfinished(
     with database.searching(requested.account_id) as transaction:
         wanted = (
             sa.select(Job.id)
-            .where(*_conditions(requested, transaction), Job.finished_at.is_(None))
+            .where(*selection.conditions(requested, transaction), Job.finished_at.is_(None))
             .order_by(Job.id)
             .limit(limit)
         )
@@ -299,73 +307,25 @@ def _fitting(sizes: Sequence[int]) -> int:
     return max(fitting, min(1, len(sizes)))
 
 
-#: At most this many alternatives are read one by one.
-_MOST_ALTERNATIVES = 12
-#: One of them holds for a job that is wanted, and the jobs it holds for are few or can be read in order.
-_Alternatives = Sequence[tuple[sa.ColumnElement[bool], ...]]
-
-
-def _alternatives(requested: Filter) -> _Alternatives:
-    """Return the combinations of the statuses and error codes that are wanted.
-
-    Their number is limited, and phrases are searched for once, not once per combination.
-    """
-    statuses = list(map(_standing, requested.statuses)) or [sa.true()]
-    codes = [Job.error_code == code for code in requested.error_codes] or [sa.true()]
-    if len(statuses) * len(codes) > _MOST_ALTERNATIVES or requested.phrases:
-        return [(sa.or_(*statuses), sa.or_(*codes))]
-    return list(itertools.product(statuses, codes))
-
-
-def _standing(status: Status) -> sa.ColumnElement[bool]:
-    """Return the condition of having ``status``, in the form of SQLite's index of ended jobs."""
-    if status.terminal:
-        return sa.and_(timeline.standing(status), Job.finished_at.is_not(None))
-    return timeline.standing(status)
-
-
-def _in_order(
-    transaction: Transaction,
-    conditions: Sequence[sa.ColumnElement[bool]],
-    alternatives: _Alternatives,
-    limit: int,
-    *,
-    newest_first: bool,
-) -> Sequence[uuid.UUID]:
-    """Return the first ``limit`` ids of the jobs that meet all conditions and one of the alternatives.
-
-    Each alternative is read in the order of its index. With a condition for several values, the databases read all
-    jobs in the order of their ids, until enough of them have one of the values.
-    """
-    order = sa.desc if newest_first else sa.asc
-    parts = []
-    for number, alternative in enumerate(alternatives):
-        wanted = sa.select(Job.id).where(*conditions, *alternative)
-        key = _key(alternative, transaction.dialect)
-        part = wanted.order_by(order(key)).limit(limit).subquery(f"part_{number}")
-        parts.append(sa.select(part.c.id))
-    united = sa.union_all(*parts).subquery("united") if len(parts) > 1 else None
-    statement = parts[0] if united is None else sa.select(united.c.id)
-    id_ = statement.selected_columns[0]
-    return transaction.execute(statement.order_by(order(id_)).limit(limit)).scalars().all()
-
-
-def _key(alternative: Sequence[sa.ColumnElement[bool]], dialect: str) -> sa.ColumnElement[Any]:
-    """Return what to order an alternative by: the id.
-
-    SQLite would walk all jobs by the bare column, rather than sort the few of a partial index.
-    """
-    few = [str(timeline.standing(status)) for status in (Status.QUEUED, Status.RUNNING)]
-    if dialect == "sqlite" and any(str(condition) in few for condition in alternative):
-        return sa.func.coalesce(Job.id, Job.id)
-    return table(Job).c.id
-
-
-def _reruns(transaction: Transaction, job_id: uuid.UUID) -> tuple[uuid.UUID, ...]:
-    newest = (
-        sa.select(Job.id).where(Job.rerun_of == job_id).order_by(Job.id.desc()).limit(MAX_RERUNS)
+def _reruns(
+    transaction: Transaction, job_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, tuple[uuid.UUID, ...]]:
+    """Return the newest reruns of each job that has some, oldest first."""
+    place = sa.func.row_number().over(partition_by=Job.rerun_of, order_by=Job.id.desc())
+    ranked = (
+        sa.select(Job.rerun_of, Job.id, place.label("place"))
+        .where(Job.rerun_of.in_(job_ids))
+        .subquery()
     )
-    return tuple(reversed(transaction.session.scalars(newest).all()))
+    newest = (
+        sa.select(ranked.c.rerun_of, ranked.c.id)
+        .where(ranked.c.place <= MAX_RERUNS)
+        .order_by(ranked.c.id)
+    )
+    reruns: dict[uuid.UUID, tuple[uuid.UUID, ...]] = {}
+    for row in transaction.execute(newest):
+        reruns[row.rerun_of] = (*reruns.get(row.rerun_of, ()), row.id)
+    return reruns
 
 
 def is_rerun(transaction: Transaction, job_id: uuid.UUID) -> bool:
@@ -376,87 +336,12 @@ def is_rerun(transaction: Transaction, job_id: uuid.UUID) -> bool:
     )
 
 
-def _all_conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions, with those that :func:`_in_order` has as alternatives."""
-    alternatives = (sa.and_(*alternative) for alternative in _alternatives(requested))
-    return [*_conditions(requested, transaction), sa.or_(*alternatives)]
-
-
-def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
-    conditions: list[sa.ColumnElement[bool]] = []
-    if requested.account_id is not None:
-        conditions.append(Job.account_id == requested.account_id)
-    if requested.findings:
-        conditions.append(findings.among(requested.findings))
-    if requested.group_id is not None:
-        conditions.append(Job.group_id == requested.group_id)
-    conditions += _acted_on(requested)
-    if requested.created_after is not None:
-        conditions += _created_after(requested.created_after)
-    if requested.created_before is not None:
-        conditions += _created_before(requested.created_before)
-    conditions += [
-        _metadata_holds(key, value, transaction.dialect)
-        for key, value in requested.metadata.items()
-    ]
-    conditions += [
-        search.holds(transaction, Phrase.of(text), account_id=requested.account_id)
-        for text in requested.phrases
-    ]
-    wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
-    if requested.image_id is not None:
-        conditions.append(Job.id.in_(wanted.where(Image.id == requested.image_id)))
-    if requested.image_sha256 is not None:
-        conditions.append(Job.id.in_(_of_file(transaction, requested)))
-    return conditions
-
-
-def _of_file(transaction: Transaction, requested: Filter) -> sa.Select[uuid.UUID]:
-    """Return the jobs of an original file, by the ids of its images.
-
-    A join instead makes PostgreSQL expect a few jobs, and sort all of a file that thousands share.
-    """
-    images = sa.select(Image.id).where(Image.original_sha256 == requested.image_sha256)
-    if requested.account_id is not None:
-        images = images.where(Image.account_id == requested.account_id)
-    image_ids = transaction.session.scalars(images).all()
-    return sa.select(JobImage.job_id).where(JobImage.image_id.in_(image_ids))
-
-
-# The bound of the ids finds the jobs; the column decides.
-
-
-def _created_after(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    return Job.created_at >= moment, Job.id >= ids.earliest(moment - _CLOCK_SKEW)
-
-
-def _created_before(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    return Job.created_at < moment, Job.id < ids.earliest(moment + _CLOCK_SKEW)
-
-
-def _acted_on(requested: Filter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of a job to have been rerun or not, and to belong to an operation."""
-    conditions: list[sa.ColumnElement[bool]] = []
-    if requested.rerun is not None:
-        again = table(Job).alias("again")
-        rerun = sa.exists(sa.select(1).where(again.c.rerun_of == Job.id))
-        conditions.append(~rerun if requested.rerun == "none" else rerun)
-    if requested.operation_id is not None:
-        conditions.append(Job.id.in_(_changed_by(requested.operation_id)))
-    return conditions
-
-
-def _changed_by(operation_id: uuid.UUID) -> sa.Select[uuid.UUID]:
-    """Return the jobs that an operation has changed or submitted."""
-    return sa.select(sa.func.coalesce(OperationJob.new_job_id, OperationJob.job_id)).where(
-        OperationJob.operation_id == operation_id, OperationJob.result == OperationResult.DONE
-    )
-
-
 def count(database: Database, requested: Filter, *, limit: int) -> int:
     """Return how many jobs match, counted up to ``limit``. It is a search, with the errors of :func:`page`."""
     with database.searching(requested.account_id) as transaction:
-        matching = sa.select(Job.id).where(*_all_conditions(requested, transaction)).limit(limit)
+        matching = (
+            sa.select(Job.id).where(*selection.conditions(requested, transaction)).limit(limit)
+        )
         return transaction.scalar(sa.select(sa.func.count()).select_from(matching.subquery()))
 
 
@@ -470,30 +355,13 @@ def matching(
 ) -> list[uuid.UUID]:
     """Return up to ``limit`` ids of the jobs that match, between ``after`` and ``before``, the lowest ids first."""
     with database.reading() as transaction:
-        conditions = [*_conditions(requested, transaction), Job.id < before]
+        conditions = [*selection.common_conditions(requested, transaction), Job.id < before]
         if after is not None:
             conditions.append(Job.id > after)
-        page_ids = _in_order(
-            transaction, conditions, _alternatives(requested), limit, newest_first=False
+        page_ids = selection.in_order(
+            transaction, conditions, selection.alternatives(requested), limit, newest_first=False
         )
         return list(page_ids)
-
-
-def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:
-    """Return the condition of a job to have this pair of metadata; SQLite has a table of them as an index."""
-    if dialect == "postgresql":
-        return Job.metadata_.op("@>", is_comparison=True)({key: value})
-    holding = sa.select(_PAIRS.c.job_id).where(_PAIRS.c.key == key, _PAIRS.c.value == value)
-    return Job.id.in_(holding)
-
-
-#: The pairs of metadata on SQLite; revision 0105 has the triggers that write them.
-_PAIRS = sa.table(
-    "search_index_metadata",
-    sa.column("key", sa.Text()),
-    sa.column("value", sa.Text()),
-    sa.column("job_id", sa.Uuid()),
-)
 
 
 def attempts(database: Database, job_id: uuid.UUID) -> list[AttemptView]:

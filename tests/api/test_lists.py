@@ -134,7 +134,7 @@ class TestLists:
     def test_a_listed_job_is_the_job_without_what_costs_a_query_each(self, caller: Caller) -> None:
         job = caller.job()
         listed = caller("GET", "/v1/jobs").get_json()["data"][0]
-        assert listed == job | {"queue": None, "reruns": None}
+        assert listed == job | {"queue": None}
 
 
 def test_the_queue_position_counts_who_is_claimed_first(caller: Caller) -> None:

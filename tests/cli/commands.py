@@ -50,6 +50,12 @@ def longlook(api: FakeApi, *arguments: str | Path) -> tuple[int, str]:
     return result.exit_code, result.stdout
 
 
+def everything(api: FakeApi, *words: str) -> str:
+    """Run a command; return stdout and stderr together."""
+    environment = {"LONGLOOK_URL": api.url, "LONGLOOK_API_KEY": "ll_key"}
+    return CliRunner().invoke(main.make_app(words[:1]), words, env=environment).output
+
+
 def local(home: Path, *words: str, **more: str) -> tuple[int, str]:
     """Run a command on the home directory ``home``; return exit code and stdout."""
     environment = {"LONGLOOK_HOME": str(home), "LONGLOOK_PEPPER": "pepper", **more}

@@ -26,7 +26,7 @@ def test_accounts_are_listed_with_their_storage_limited_and_recounted(tmp_path: 
 
     def listed() -> dict[str, Any]:
         [row] = json.loads(
-            local(tmp_path, "accounts", "ls", LONGLOOK_STORAGE_MB_PER_ACCOUNT="9")[1]
+            local(tmp_path, "accounts", "ls", "--json", LONGLOOK_STORAGE_MB_PER_ACCOUNT="9")[1]
         )
         entry: dict[str, Any] = row
         return entry

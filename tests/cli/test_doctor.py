@@ -21,7 +21,7 @@ ENGINELESS = {"LONGLOOK_ENGINE_URLS": "scripted:"}
 
 
 def test_the_doctor_reports_a_working_installation(upgraded: Path) -> None:
-    code, printed = local(upgraded, "doctor", **ENGINELESS)
+    code, printed = local(upgraded, "doctor", "--json", **ENGINELESS)
     verdicts = {entry["check"]: entry["verdict"] for entry in json.loads(printed)}
     assert code == 0
     assert {verdicts[check] for check in ("Python", "disk", "database", "Redis")} == {"ok"}
@@ -51,7 +51,7 @@ def test_without_configured_engines_the_doctor_shows_those_of_the_workers(
     )
     heartbeat = workers.WorkerHeartbeat("w", "h", 1, "1", slots=4, engines=engines)
     workers.beat(database, heartbeat, alive=timedelta(minutes=1))
-    _, printed = local(upgraded, "doctor")
+    _, printed = local(upgraded, "doctor", "--json")
     workers.retire(database, "w")
     database.close()
 
@@ -97,7 +97,7 @@ def test_the_doctor_warns_of_notifications_that_no_process_sends(tmp_path: Path)
 
 def webhook_diagnosis(home: Path) -> dict[str, str]:
     """Return the doctor's diagnosis of webhooks."""
-    _, printed = local(home, "doctor", **ENGINELESS)
+    _, printed = local(home, "doctor", "--json", **ENGINELESS)
     [diagnosis] = [entry for entry in json.loads(printed) if entry["check"] == "webhooks"]
     return dict(diagnosis)
 
@@ -111,7 +111,7 @@ def test_the_doctor_names_accounts_near_their_storage_quota(tmp_path: Path) -> N
 
     def diagnosis(quota_mb: int) -> tuple[str, str]:
         quota = {"LONGLOOK_STORAGE_MB_PER_ACCOUNT": str(quota_mb)}
-        _, printed = local(tmp_path, "doctor", **ENGINELESS, **quota)
+        _, printed = local(tmp_path, "doctor", "--json", **ENGINELESS, **quota)
         [entry] = [entry for entry in json.loads(printed) if entry["check"] == "storage"]
         return entry["verdict"], entry["detail"]
 
@@ -148,7 +148,7 @@ def test_the_doctor_shows_limits_and_warns_before_they_are_reached(tmp_path: Pat
 def test_the_doctor_fails_with_a_remedy_if_something_is_missing(tmp_path: Path) -> None:
     (tmp_path / "longlook.db").touch()
     code, printed = local(
-        tmp_path, "doctor", **ENGINELESS, LONGLOOK_REDIS_URL="redis://127.0.0.1:1/0"
+        tmp_path, "doctor", "--json", **ENGINELESS, LONGLOOK_REDIS_URL="redis://127.0.0.1:1/0"
     )
     diagnoses = {entry["check"]: entry for entry in json.loads(printed)}
     assert code == 1

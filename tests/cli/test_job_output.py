@@ -31,10 +31,9 @@ def test_a_live_trace_starts_over_with_a_new_attempt(
 
 
 def test_every_wrapped_line_of_a_live_trace_starts_with_a_bar(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "16")
-    live = job_output.LiveText()
+    live = job_output.LiveText(16)
     for piece in ("x" * 10, " " * 20, "answer: 7\nansw", "er: 8\n\n圆圆圆圆圆圆圆圆"):
         live.show(delta(piece))
     live.end()
@@ -42,6 +41,33 @@ def test_every_wrapped_line_of_a_live_trace_starts_with_a_bar(
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if not line.startswith("│")] == []
     assert max(cell_len(line) for line in lines) <= 16
+
+
+def test_a_live_trace_is_wrapped_between_words(capsys: pytest.CaptureFixture[str]) -> None:
+    live = job_output.LiveText(16)
+    for piece in ("Let me co", "unt the pel", "icans again"):
+        live.show(delta(piece))
+    live.end()
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "│ Let me count",
+        "│ the pelicans",
+        "│ again",
+    ]
+
+
+def test_each_line_of_several_samples_starts_with_its_number(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    live = job_output.LiveText(samples=2)
+    for sample, piece in ((0, "One, "), (1, "Six.\n"), (0, "two.\nThr"), (1, "End"), (0, "ee")):
+        live.show(delta(piece, sample=sample))
+    live.end()
+    assert capsys.readouterr().out.splitlines() == [
+        "│1│ Six.",
+        "│0│ One, two.",
+        "│0│ Three",
+        "│1│ End",
+    ]
 
 
 @pytest.mark.parametrize(

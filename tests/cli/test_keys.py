@@ -12,10 +12,10 @@ from tests.cli.commands import local
 
 
 def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(upgraded: Path) -> None:
-    _, printed = local(upgraded, "keys", "create", "--role", "operate", "--name", "mine")
+    _, printed = local(upgraded, "keys", "create", "--role", "operate", "--name", "mine", "--json")
     created = json.loads(printed)
     assert created["key"].startswith("ll_")
-    _, listing = local(upgraded, "keys", "ls")
+    _, listing = local(upgraded, "keys", "ls", "--json")
     assert created["key"] not in listing
     row = next(row for row in json.loads(listing) if row["id"] == created["id"])
     assert (row["account"], row["role"], row["name"]) == ("default", "operate", "mine")
@@ -26,10 +26,10 @@ def test_a_key_is_printed_once_listed_without_its_secret_and_revoked(upgraded: P
 
 def test_limits_of_a_key_are_set_and_reset(upgraded: Path) -> None:
     limits = ("--requests-per-minute", "60", "--max-body-mb", "2")
-    key_id = json.loads(local(upgraded, "keys", "create", *limits)[1])["id"]
+    key_id = json.loads(local(upgraded, "keys", "create", "--json", *limits)[1])["id"]
 
     def listed() -> tuple[int | None, int | None]:
-        rows = json.loads(local(upgraded, "keys", "ls")[1])
+        rows = json.loads(local(upgraded, "keys", "ls", "--json")[1])
         row = next(row for row in rows if row["id"] == key_id)
         return row["requests_per_minute"], row["max_body_mb"]
 
@@ -44,10 +44,10 @@ def test_limits_of_a_key_are_set_and_reset(upgraded: Path) -> None:
 
 def test_the_highest_priority_of_a_key_depends_on_its_role_or_is_set(upgraded: Path) -> None:
     def create(*options: str) -> str:
-        return str(json.loads(local(upgraded, "keys", "create", *options)[1])["id"])
+        return str(json.loads(local(upgraded, "keys", "create", "--json", *options)[1])["id"])
 
     def listed(key_id: str) -> str:
-        rows = json.loads(local(upgraded, "keys", "ls")[1])
+        rows = json.loads(local(upgraded, "keys", "ls", "--json")[1])
         return str(next(row["max_priority"] for row in rows if row["id"] == key_id))
 
     submitter, admin = create(), create("--role", "admin")

@@ -10,9 +10,9 @@ from tests.cli.fake_api import FakeApi
 
 
 def test_images_in_quarantine_are_listed_and_released(api: FakeApi) -> None:
-    code, printed = longlook(api, "quarantine", "ls")
+    code, printed = longlook(api, "quarantine", "ls", "--json")
     assert (code, json.loads(printed)["data"]) == (0, [QUARANTINED])
     assert quarantine.row(QUARANTINED)[:3] == ("img_1", "acct_1", "3")
 
-    code, printed = longlook(api, "quarantine", "release", "img_1")
+    code, printed = longlook(api, "quarantine", "release", "img_1", "--json")
     assert (code, json.loads(printed)) == (0, {"image_id": "img_1"})

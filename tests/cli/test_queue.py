@@ -30,7 +30,7 @@ QUEUE: dict[str, Any] = {
 
 def test_the_queue_of_one_account_is_requested() -> None:
     with serving({"GET /v1/queue": [Canned(200, QUEUE)]}) as api:
-        _, printed = longlook(api, "queue", "--account", "web & co")
+        _, printed = longlook(api, "queue", "--account", "web & co", "--json")
     assert json.loads(printed) == QUEUE
     assert api.seen[0].path == "/v1/queue?account=web+%26+co"
 

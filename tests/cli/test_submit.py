@@ -15,7 +15,7 @@ from tests.cli.fake_api import Canned, FakeApi, job, serving
 
 
 def test_submit_prints_the_job_as_it_was_accepted(api: FakeApi, image: Path) -> None:
-    code, printed = longlook(api, "submit", image, "How many?")
+    code, printed = longlook(api, "submit", image, "How many?", "--json")
     assert code == 0
     assert json.loads(printed)["status"] == "queued"
     assert len(api.seen) == 1
@@ -42,7 +42,7 @@ def test_submit_takes_several_images_before_the_question(api: FakeApi, image: Pa
 def test_submit_sends_several_questions_about_the_same_images_as_a_group(
     api: FakeApi, image: Path
 ) -> None:
-    code, printed = longlook(api, "submit", image, image, "How many?", "Which colours?")
+    code, printed = longlook(api, "submit", image, image, "How many?", "Which colours?", "--json")
     assert (code, json.loads(printed)["id"]) == (0, GROUP_ID)
     (sent,) = api.seen
     assert (sent.path, sent.body.count(b'name="image"')) == ("/v1/groups", 2)
@@ -50,7 +50,7 @@ def test_submit_sends_several_questions_about_the_same_images_as_a_group(
 
 
 def test_submit_waits_for_all_jobs_of_a_group(api: FakeApi, image: Path) -> None:
-    code, printed = longlook(api, "submit", image, "How many?", "Which?", "--wait")
+    code, printed = longlook(api, "submit", image, "How many?", "Which?", "--wait", "--json")
     assert code == 0
     assert {entry["status"] for entry in json.loads(printed)["jobs"]} == {"succeeded"}
 
@@ -152,7 +152,7 @@ def test_an_invalid_answer_format_is_invalid_usage(
 
 
 def test_submit_with_wait_prints_the_finished_job(api: FakeApi, image: Path) -> None:
-    code, printed = longlook(api, "submit", image, "How many?", "--wait")
+    code, printed = longlook(api, "submit", image, "How many?", "--wait", "--json")
     assert code == 0
     assert json.loads(printed)["answer"] == {"text": "6"}
 
@@ -160,7 +160,7 @@ def test_submit_with_wait_prints_the_finished_job(api: FakeApi, image: Path) -> 
 def test_submit_with_stream_prints_a_line_for_each_event_and_then_the_job(
     api: FakeApi, image: Path
 ) -> None:
-    code, printed = longlook(api, "submit", image, "How many?", "--stream")
+    code, printed = longlook(api, "submit", image, "How many?", "--stream", "--json")
     lines = [json.loads(line) for line in printed.splitlines()]
     assert code == 0
     assert [line["delta"] for line in lines[:-1]] == ["One, ", "two."]
@@ -173,7 +173,7 @@ def test_a_failed_job_sets_the_exit_code(image: Path) -> None:
         f"GET {JOB}": [Canned(200, job("failed"))],
     }
     with serving(answers) as api:
-        code, printed = longlook(api, "submit", image, "How many?", "--wait")
+        code, printed = longlook(api, "submit", image, "How many?", "--wait", "--json")
     assert code == output.Exit.FAILED
     assert json.loads(printed)["error"]["code"] == "engine_fault"
 

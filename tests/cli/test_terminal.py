@@ -95,10 +95,29 @@ QUEUE = {
     ],
     "engines": [{"url": "e", "state": "ok", "window": 1, "model": HOSTILE, "version": HOSTILE}],
 }
+RUN = {
+    "number": 1,
+    "worker": HOSTILE,
+    "outcome": "failed",
+    "error": {"code": HOSTILE},
+    "engine": HOSTILE,
+    "claimed_at": "2026-11-23T10:00:00.000Z",
+    "ended_at": "2026-11-23T10:00:02.000Z",
+    "generations": [{"usage": {"output_tokens": 3}}],
+}
+CHANGE = {
+    "id": 1,
+    "at": "2026-11-23T10:00:00.000Z",
+    "actor": HOSTILE,
+    "action": "failed",
+    "changes": {"status": "failed", "error_message": HOSTILE},
+}
 GROUP = {"id": "grp_1", "object": "group", "jobs": [DONE]}
 COMMANDS = {
     "show": ["jobs", "show", JOB, "--trace"],
     "ls": ["jobs", "ls"],
+    "attempts": ["jobs", "attempts", JOB],
+    "timeline": ["jobs", "timeline", JOB],
     "watch": ["jobs", "watch", JOB],
     "cancel": ["jobs", "cancel", JOB],
     "submit": ["submit", "IMAGE", "How many?", "--wait"],
@@ -126,6 +145,9 @@ def api() -> Iterator[FakeApi]:
         "POST /v1/jobs": [Canned(202, job("queued"))],
         f"GET /v1/jobs/{JOB}": [Canned(200, DONE)],
         "GET /v1/jobs/job_failed": [Canned(200, FAILED)],
+        f"GET /v1/jobs/{JOB}/attempts": [Canned(200, {"data": [RUN]})],
+        "GET /v1/jobs/job_failed/attempts": [Canned(200, {"data": [RUN]})],
+        f"GET /v1/jobs/{JOB}/timeline": [Canned(200, {"data": [CHANGE], "has_more": False})],
         "GET /v1/jobs/job_refused": [Canned(422, refusal)],
         f"GET /v1/jobs/{JOB}/trace": [Canned(200, trace(HOSTILE))],
         f"POST /v1/jobs/{JOB}/cancel": [Canned(200, DONE)],

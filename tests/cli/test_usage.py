@@ -28,7 +28,7 @@ USAGE: dict[str, Any] = {
 
 def test_usage_of_the_keys_account_or_of_another_is_requested() -> None:
     with serving({"GET /v1/usage": [Canned(200, USAGE)]}) as api:
-        _, own = longlook(api, "usage")
+        _, own = longlook(api, "usage", "--json")
         longlook(api, "usage", "--account", "web & co")
     assert json.loads(own) == USAGE
     assert [seen.path for seen in api.seen] == ["/v1/usage", "/v1/usage?account=web+%26+co"]

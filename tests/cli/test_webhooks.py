@@ -78,7 +78,7 @@ def api() -> Iterator[FakeApi]:
 def longlook(api: FakeApi, *words: str) -> tuple[int, Any]:
     result = CliRunner().invoke(
         main.make_app(["webhooks"]),
-        ["webhooks", *words],
+        ["webhooks", *words, "--json"],
         env={"LONGLOOK_URL": api.url, "LONGLOOK_API_KEY": "ll_key"},
     )
     if isinstance(result.exception, errors.LonglookError):

@@ -180,12 +180,12 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
 
 
 def test_a_job_is_answered(up: Up) -> None:
-    done = up.longlook("submit", str(IMAGE), QUESTION, "--wait")
+    done = up.longlook("submit", str(IMAGE), QUESTION, "--wait", "--json")
     job = json.loads(done.stdout)
     assert done.returncode == 0, done.stderr
     assert job["status"] == "succeeded"
     assert job["answer"]["text"]
-    trace = json.loads(up.longlook("jobs", "show", job["id"], "--trace").stdout)["trace"]
+    trace = json.loads(up.longlook("jobs", "show", job["id"], "--trace", "--json").stdout)["trace"]
     assert trace["complete"]
     assert trace["generations"][0]["text"]
 
@@ -193,7 +193,7 @@ def test_a_job_is_answered(up: Up) -> None:
 def test_a_job_is_listed_and_cancelled_while_it_runs(up: Up) -> None:
     job_id = up.submit()
     assert up.comes_to(job_id, "running")
-    listed = json.loads(up.longlook("jobs", "ls", "--limit", "1").stdout)
+    listed = json.loads(up.longlook("jobs", "ls", "--limit", "1", "--json").stdout)
     assert [job["id"] for job in listed["data"]] == [job_id]
     assert up.longlook("jobs", "cancel", job_id).returncode == 0
     assert up.comes_to(job_id, "cancelled")
@@ -253,7 +253,7 @@ def test_a_busy_port_is_reported_before_anything_starts(up: Up, tmp_path: Path) 
 
 
 def test_the_doctor_reports_success(up: Up) -> None:
-    result = up.longlook("doctor")
+    result = up.longlook("doctor", "--json")
     verdicts = {entry["check"]: entry["verdict"] for entry in json.loads(result.stdout)}
     assert result.returncode == 0
     assert verdicts["API"] == verdicts["database"] == "ok"

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import uuid
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from core import ids
 from core.database import Database, utcnow
+from jobs import filters
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority, Status
+from jobs.records import Attempt, Job
 from jobs.store import claims, commands, history, positions, settle, submission, traces
 from tests import factories, races
 from tests.databases import Age
@@ -189,6 +193,53 @@ def test_a_rerun_is_linked_both_ways(database: Database, account_id: uuid.UUID) 
 
     assert factories.get_job(database, original).reruns == reruns
     assert factories.get_job(database, reruns[0]).job.rerun_of == original
+    listed, _ = history.page(database, history.Filter(account_id), limit=10)
+    assert {view.job.id: view.reruns for view in listed} == {
+        original: reruns,
+        **dict.fromkeys(reruns, ()),
+    }
+
+
+def test_jobs_are_found_by_what_ran_them_and_by_their_crashes(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    first, second = (factories.make_job(database, account_id) for _ in range(2))
+    factories.begin(database, factories.claim(database, "worker-1"))
+    factories.claim(database, "worker-2")
+    with database.transaction("test") as transaction:
+        lost = sa.update(Job).where(Job.id == second).values(crashes=2)
+        transaction.execute(lost)
+        engine = sa.update(Attempt).where(Attempt.job_id == first).values(engine="http://e:1")
+        transaction.execute(engine)
+
+    def listed(query: str) -> list[uuid.UUID]:
+        parsed = filters.parse(query, now=utcnow())
+        return found(database, dataclasses.replace(parsed, account_id=account_id))
+
+    assert listed("worker:worker-1") == [first]
+    assert listed("worker:worker-2") == [second]
+    assert listed('engine:"http://e:1"') == [first]
+    assert listed("engine:other") == []
+    assert listed("crashes:>0") == listed("crashes:>=2") == [second]
+    assert listed("crashes:>2") == []
+    assert listed(f"id:{ids.show('job', first)}") == [first]
+    assert set(listed(f"id:{ids.show('job', first)[:10]}")) >= {first}
+
+
+def test_an_account_in_the_query_never_widens_the_scope(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    own = factories.make_job(database, account_id)
+    other = factories.make_account(database, "other one")
+    factories.make_job(database, other)
+    named = filters.parse('account:"other one"', now=utcnow())
+    unknown = filters.parse("account:nobody", now=utcnow())
+    by_id = filters.parse(f"account:{ids.show('acct', account_id)}", now=utcnow())
+
+    assert len(found(database, named)) == 1
+    assert found(database, dataclasses.replace(named, account_id=account_id)) == []
+    assert found(database, unknown) == []
+    assert found(database, by_id) == [own]
 
 
 def test_a_running_job_shows_how_far_it_is(database: Database, account_id: uuid.UUID) -> None:
