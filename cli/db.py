@@ -53,7 +53,8 @@ def check() -> None:
 def reindex(
     *,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Start with the first job, not where the last run stopped.")
+        bool,
+        typer.Option("--restart", help="Start with the first job, not where the last run stopped."),
     ] = False,
 ) -> None:
     """Rebuild the search index of all jobs. Jobs keep running meanwhile.
@@ -64,7 +65,9 @@ def reindex(
         done = None if restart else search.reindexed(database)
         progress = _Progress(history.count(database), done.jobs if done else 0)
         if done is not None:
-            output.event("continues", f"after {done.jobs:,} jobs, at {ids.show('job', done.reached)}")
+            output.event(
+                "continues", f"after {done.jobs:,} jobs, at {ids.show('job', done.reached)}"
+            )
         last = done
         while (done := search.rebuild(database, after=last)) is not None:
             last = done
