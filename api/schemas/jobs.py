@@ -154,7 +154,7 @@ class Queue(ResponseModel):
         description="1 is next. Accounts take turns, so this is not the number of older jobs."
     )
     at_least: bool = Field(
-        description="Whether counting stopped at `position`, so that more jobs may be ahead: after about 10,000, or "
+        description="Whether counting stopped at `position`, so that more jobs may be ahead: after about 2,000, or "
         "after about 100 in the response to a submission."
     )
     eta_seconds: int | None = Field(

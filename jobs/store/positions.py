@@ -23,7 +23,7 @@ from jobs.records import Job, QueueTurn, table
 from jobs.store import pauses, timeline, turns
 
 #: At most this many jobs are counted for a position, and about as many for all other accounts together.
-LIMIT = 10_000
+LIMIT = 2_000
 #: The same for the response to a submission.
 _LIMIT_AT_ONCE = 100
 #: An estimate needs this many finished jobs.

@@ -188,9 +188,9 @@ def rebuild(
 ) -> Reindexed | None:
     """Rebuild the texts of up to ``limit`` jobs beyond ``after``; return how far it is, None at the end.
 
-    This is needed when phrases are normalized in a new way, or when texts were lost. Each call is one transaction,
-    which also stores how far the reindex is, for :func:`reindexed`; concurrent changes of the jobs come before it or
-    wait for it.
+    This is needed when phrases are normalized in a new way, or when texts were lost. Each call is one transaction;
+    concurrent changes of the jobs come before it or wait for it. It also stores how far the reindex is, for
+    :func:`reindexed`.
     """
     with database.transaction("reindex") as transaction:
         wanted = sa.select(Job).order_by(Job.id).limit(limit).with_for_update()

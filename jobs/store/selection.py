@@ -90,8 +90,7 @@ def common_conditions(requested: Filter, transaction: Transaction) -> list[sa.Co
     """Return the conditions, without those that :func:`in_order` has as alternatives: status and error code."""
     conditions = [*_facts(requested), *_neighbors(requested, transaction)]
     conditions += [
-        _metadata_holds(key, value, transaction.dialect)
-        for key, value in requested.metadata.items()
+        _metadata_holds(transaction, key, value) for key, value in requested.metadata.items()
     ]
     conditions += [
         search.holds(transaction, Phrase.of(text), account_id=requested.account_id)
@@ -189,14 +188,20 @@ def _changed_by(operation_id: uuid.UUID) -> sa.Select[uuid.UUID]:
     )
 
 
-def _metadata_holds(key: str, value: str, dialect: str) -> sa.ColumnElement[bool]:
+def _metadata_holds(transaction: Transaction, key: str, value: str) -> sa.ColumnElement[bool]:
     """Return the condition of a job to have this pair of metadata; SQLite has a table of them as an index."""
-    if dialect == "postgresql":
+    if transaction.dialect == "postgresql":
         return Job.metadata_.op("@>", is_comparison=True)({key: value})
     holding = sa.select(_PAIRS.c.job_id).where(_PAIRS.c.key == key, _PAIRS.c.value == value)
-    return Job.id.in_(holding)
+    few = holding.limit(_FEW_PAIRS + 1).subquery()
+    if transaction.scalar(sa.select(sa.func.count()).select_from(few)) <= _FEW_PAIRS:
+        return Job.id.in_(holding)
+    # SQLite would collect all of them for a page. One job after the other, a page is soon full.
+    return holding.where(_PAIRS.c.job_id == Job.id).correlate(table(Job)).exists()
 
 
+#: On SQLite, the jobs of a pair of metadata are collected if there are at most this many.
+_FEW_PAIRS = 20_000
 #: The pairs of metadata on SQLite; revision 0105 has the triggers that write them.
 _PAIRS = sa.table(
     "search_index_metadata",

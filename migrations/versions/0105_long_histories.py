@@ -13,17 +13,13 @@ depends_on = None
 _TIME = sa.DateTime(timezone=True)
 #: The pairs of metadata on SQLite, which has no index for JSON. The name puts it among the indexes of a search.
 _PAIRS = "search_index_metadata"
-_INSERT_PAIRS = (
-    f"INSERT INTO {_PAIRS} (key, value, job_id, account_id)"
-    " SELECT pair.key, pair.value, {job}.id, {job}.account_id"
-)
+_INSERT_PAIRS = f"INSERT INTO {_PAIRS} (key, value, job_id) SELECT pair.key, pair.value, {{job}}.id"
 _SQLITE_PAIRS = (
     f"""
     CREATE TABLE {_PAIRS} (
         key TEXT NOT NULL,
         value TEXT NOT NULL,
         job_id CHAR(32) NOT NULL,
-        account_id CHAR(32) NOT NULL,
         PRIMARY KEY (key, value, job_id)
     ) WITHOUT ROWID
     """,
@@ -48,6 +44,22 @@ _SQLITE_PAIRS = (
     """,
 )
 
+#: Like the view of revision 0100, but an attempt's generations are found by its key: with a join of all generations by
+#: attempt, each query of the view summed up the whole history.
+_TOTALS = {
+    "input_tokens": "sum(input_tokens)",
+    "cached_tokens": "sum(cached_tokens)",
+    "image_tokens": "sum(image_tokens)",
+    "output_tokens": "sum(output_tokens)",
+    "started_at": "min(started_at)",
+    "first_token_at": "min(first_token_at)",
+    "ended_at": "max(ended_at)",
+}
+_OF_ATTEMPT = (
+    "FROM generations WHERE generations.job_id = attempts.job_id"
+    " AND generations.attempt = attempts.number"
+)
+
 
 def upgrade() -> None:
     """Create the indexes and the table."""
@@ -61,7 +73,10 @@ def upgrade() -> None:
     )
     _partial_index("ix_jobs_queued", ["account_id", "priority", "not_before"], "status = 'queued'")
     op.create_index("ix_attempts_claimed_at", "attempts", ["claimed_at"], if_not_exists=True)
-    if op.get_bind().dialect.name == "sqlite":
+    if _on_sqlite():
+        op.execute("DROP VIEW history_attempts")
+    op.execute(_attempts(by_key=True))
+    if _on_sqlite():
         _partial_index("ix_jobs_ended_status", ["status", "id"], "finished_at IS NOT NULL")
         for statement in _SQLITE_PAIRS:
             op.execute(statement)
@@ -69,7 +84,10 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop them."""
-    if op.get_bind().dialect.name == "sqlite":
+    if _on_sqlite():
+        op.execute("DROP VIEW history_attempts")
+    op.execute(_attempts(by_key=False))
+    if _on_sqlite():
         for name in ("inserted", "updated", "deleted"):
             op.execute(f"DROP TRIGGER jobs_metadata_{name}")
         op.execute(f"DROP TABLE {_PAIRS}")
@@ -89,3 +107,65 @@ def _partial_index(name: str, columns: list[str], where: str) -> None:
         sqlite_where=condition,
         if_not_exists=True,
     )
+
+
+def _on_sqlite() -> bool:
+    return op.get_bind().dialect.name == "sqlite"
+
+
+def _attempts(*, by_key: bool) -> str:
+    """Return the statement that creates the view of attempts; PostgreSQL replaces it, so that grants stay."""
+    sums = ", ".join(f"{value} AS {name}" for name, value in _TOTALS.items())
+    total = {name: f"totals.{name}" for name in _TOTALS}
+    if not by_key:
+        joined = (
+            f"LEFT JOIN (SELECT job_id, attempt, {sums} FROM generations GROUP BY job_id, attempt) AS totals"
+            " ON totals.job_id = attempts.job_id AND totals.attempt = attempts.number"
+        )
+    elif _on_sqlite():
+        # Without LATERAL, each column has a query of its own, which runs if the column is read.
+        joined = ""
+        total = {name: f"(SELECT {value} {_OF_ATTEMPT})" for name, value in _TOTALS.items()}
+    else:
+        joined = f"LEFT JOIN LATERAL (SELECT {sums} {_OF_ATTEMPT}) AS totals ON true"
+    shown = (
+        "'job_' || attempts.job_id"
+        if _on_sqlite()
+        else "'job_' || replace(CAST(attempts.job_id AS text), '-', '')"
+    )
+    return f"""
+    CREATE {"" if _on_sqlite() else "OR REPLACE"} VIEW history_attempts AS
+    SELECT
+        {shown} AS job,
+        accounts.name AS account,
+        attempts.number AS attempt,
+        attempts.worker,
+        attempts.outcome,
+        attempts.error_code,
+        attempts.error_message,
+        attempts.engine,
+        attempts.engine_version,
+        attempts.model,
+        {total["input_tokens"]} AS input_tokens,
+        {total["cached_tokens"]} AS cached_tokens,
+        {total["image_tokens"]} AS image_tokens,
+        {total["output_tokens"]} AS output_tokens,
+        {_seconds(total["started_at"], total["first_token_at"])} AS first_token_seconds,
+        {_seconds(total["started_at"], total["ended_at"])} AS engine_seconds,
+        {_seconds("attempts.claimed_at", "attempts.ended_at")} AS run_seconds,
+        attempts.claimed_at,
+        {total["started_at"]} AS started_at,
+        {total["first_token_at"]} AS first_token_at,
+        attempts.ended_at,
+        attempts.job_id
+    FROM attempts
+    JOIN jobs ON jobs.id = attempts.job_id
+    JOIN accounts ON accounts.id = jobs.account_id
+    {joined}
+    """
+
+
+def _seconds(start: str, end: str) -> str:
+    if _on_sqlite():
+        return f"round((julianday({end}) - julianday({start})) * 86400.0, 3)"
+    return f"CAST(round(extract(epoch FROM {end} - {start}), 3) AS double precision)"

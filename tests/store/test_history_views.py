@@ -185,7 +185,7 @@ def test_the_page_has_each_query_for_both_databases() -> None:
     kinds = [kind for kind, _ in QUERIES]
 
     assert set(kinds) == {"PostgreSQL", "SQLite", "both"}
-    assert kinds.count("PostgreSQL") == kinds.count("SQLite") == 7
+    assert kinds.count("PostgreSQL") == kinds.count("SQLite") == 8
 
 
 @pytest.mark.parametrize(("kind", "query"), QUERIES, ids=[f"{n}" for n, _ in enumerate(QUERIES)])
