@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 import redis as redis_client
 import typer
 
-from cli import client, output
+from cli import client, job_output, output
 from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
@@ -77,7 +77,7 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     database_ = _database(settings)
     yield database_
     yield _redis(settings)
-    yield _api(settings)
+    yield from _api(settings)
     if database_.verdict == "ok":
         yield from _deliveries(settings)
         yield _storage(settings)
@@ -178,18 +178,34 @@ def _redis(settings: Settings) -> Diagnosis:
     return Diagnosis("Redis", "ok", "responds at LONGLOOK_REDIS_URL")
 
 
-def _api(settings: Settings) -> Diagnosis:
-    status, _ = client.probe(f"{settings.url}/readyz", seconds=_SECONDS)
-    if status == _OK:
-        return Diagnosis("API", "ok", f"accepts jobs at {settings.url}")
+def _api(settings: Settings) -> Iterator[Diagnosis]:
+    """Check whether the API accepts jobs, and whether it sees what jobs need to run."""
+    status, ready = client.probe(f"{settings.url}/readyz", seconds=_SECONDS)
     if status:
-        return Diagnosis("API", "missing", f"{settings.url}/readyz returns {status}", "see its log")
-    return Diagnosis(
+        yield (
+            Diagnosis("API", "ok", f"accepts jobs at {settings.url}")
+            if status == _OK
+            else Diagnosis("API", "missing", f"{settings.url}/readyz returns {status}", _why(ready))
+        )
+        for name, state in (ready.get("checks") or {}).items():
+            if name in job_output.LACKS and state != "ok":
+                detail, _, remedy = job_output.LACKS[name].partition("; ")
+                yield Diagnosis(str(name), "warning", detail, remedy)
+        return
+    yield Diagnosis(
         "API",
         "warning",
         f"no response from {settings.url}",
         "run `longlook up`, or check LONGLOOK_URL",
     )
+
+
+def _why(ready: dict[str, Any]) -> str:
+    """Return the failed checks of ``/readyz`` as a remedy."""
+    failed = [
+        f"{name} is {state}" for name, state in (ready.get("checks") or {}).items() if state != "ok"
+    ]
+    return f"{', '.join(failed)}; see its log" if failed else "see its log"
 
 
 def _decoder(settings: Settings) -> Diagnosis:
