@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import typer
 
 from api.serving.limits import OTHER_FILES
-from cli import client, output
+from cli import client, job_output, output
 from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
@@ -85,7 +85,7 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     database_ = _database(settings)
     yield database_
     yield _redis(settings, knows_prefix=bool(settings.redis_prefix) or database_.verdict == "ok")
-    yield _api(settings)
+    yield from _api(settings)
     if settings.proxy is not None:
         yield _proxy(settings.proxy)
     if database_.verdict == "ok":
@@ -224,13 +224,21 @@ def _redis(settings: Settings, *, knows_prefix: bool) -> Diagnosis:
     return Diagnosis("Redis", "ok", f"takes wakeups at LONGLOOK_REDIS_URL, under `{prefix()}`")
 
 
-def _api(settings: Settings) -> Diagnosis:
-    status, _ = client.probe(f"{settings.url}/readyz", seconds=_SECONDS)
-    if status == _OK:
-        return Diagnosis("API", "ok", f"accepts jobs at {settings.url}")
+def _api(settings: Settings) -> Iterator[Diagnosis]:
+    """Check whether the API accepts jobs, and whether it sees what jobs need to run."""
+    status, ready = client.probe(f"{settings.url}/readyz", seconds=_SECONDS)
     if status:
-        return Diagnosis("API", "missing", f"{settings.url}/readyz returns {status}", "see its log")
-    return Diagnosis(
+        yield (
+            Diagnosis("API", "ok", f"accepts jobs at {settings.url}")
+            if status == _OK
+            else Diagnosis("API", "missing", f"{settings.url}/readyz returns {status}", _why(ready))
+        )
+        for name, state in (ready.get("checks") or {}).items():
+            if name in job_output.LACKS and state != "ok":
+                detail, _, remedy = job_output.LACKS[name].partition("; ")
+                yield Diagnosis(str(name), "warning", detail, remedy)
+        return
+    yield Diagnosis(
         "API",
         "warning",
         f"no response from {settings.url}",
@@ -247,6 +255,14 @@ def _proxy(proxy: OutboundProxy) -> Diagnosis:
         remedy = "webhooks wait until it works: check LONGLOOK_OUTBOUND_PROXY"
         return Diagnosis(check, "warning", f"no connection to {place}: {error}", remedy)
     return Diagnosis(check, "ok", f"takes connections at {place}")
+
+
+def _why(ready: dict[str, Any]) -> str:
+    """Return the failed checks of ``/readyz`` as a remedy."""
+    failed = [
+        f"{name} is {state}" for name, state in (ready.get("checks") or {}).items() if state != "ok"
+    ]
+    return f"{', '.join(failed)}; see its log" if failed else "see its log"
 
 
 def _decoder(settings: Settings) -> Diagnosis:
