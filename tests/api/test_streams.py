@@ -336,7 +336,7 @@ class TestTheHotPath:
 
     @pytest.fixture
     def settings(self, settings: Settings, redis_url: str) -> Settings:
-        return settings.model_copy(update={"redis_url": redis_url})
+        return settings.model_copy(update={"redis_url": redis_url, "redis_prefix": redis_prefix()})
 
     @pytest.fixture
     def publisher(self, redis_url: str) -> Iterator[Publisher]:
