@@ -243,6 +243,48 @@ class TestSearchesWithoutAPlace:
         assert 'longlook_share_places{resource="searches",state="held"} 2.0' in shown.text
 
 
+class TestSearchesThatHoldAllTheyCan:
+    """With few connections, of which searches may have half."""
+
+    @pytest.fixture
+    def database(self, database_url: str, clock: databases.Clock) -> Iterator[Database]:
+        """Return a database with six connections."""
+        with contextlib.closing(
+            Database(
+                database_url,
+                clock=clock,
+                pool_size=3,
+                pool_seconds=0,
+                searches=3,
+                search_seconds=60,
+            )
+        ) as opened:
+            yield opened
+
+    def test_while_searches_hold_all_they_can_jobs_are_accepted_and_the_service_is_ready(
+        self, client: FlaskClient, caller: Caller, database: Database
+    ) -> None:
+        account_id = account_of(database, caller.job()["id"])
+        reader = Caller(client, factories.make_key(database, role=Role.READ))
+        with contextlib.ExitStack() as held, ThreadPoolExecutor(24) as threads:
+            for one in (account_id, account_id, uuid.uuid4()):
+                transaction = held.enter_context(database.searching(one))
+                transaction.execute(sa.text("SELECT count(*) FROM jobs"))
+            searches = [
+                threads.submit(reader, "GET", '/v1/jobs?q="are there many how"') for _ in range(24)
+            ]
+            accepted = [caller.submit().status_code for _ in range(3)]
+            ready = client.get("/readyz")
+            done = [search.done() for search in searches]
+            held.close()
+            found = [search.result(60).status_code for search in searches]
+
+        assert accepted == [202] * 3
+        assert (ready.status_code, ready.get_json()["checks"]["database"]) == (200, "ok")
+        assert not any(done)
+        assert found == [200] * 24
+
+
 class TestASearchPastItsDeadline:
     """With a deadline that is over at once."""
 
