@@ -35,6 +35,8 @@ _ROWS: Final = 500
 _LARGE: Final = {"image_bytes": 4, "generations": 50, "search_texts": 50, "attempts": 100}
 #: Triggers write these rows too, so they are copied last.
 _COUNTED: Final = ("storage_totals", "storage_changes")
+#: What is not copied: the target has an id of its own, so that both may use one Redis.
+_OWN: Final = ("installation",)
 #: References to rows of the same table that may come later.
 _LATER: Final = ("rerun_of", "group_id")
 _SHA256_VALUES: Final = 2**256
@@ -79,7 +81,7 @@ def copy(
             )
     _require_head(source)
     _prepare(target, name or source.url.render_as_string(hide_password=True))
-    ordered = [each for each in Record.metadata.sorted_tables if each.name not in _COUNTED]
+    ordered = [each for each in _tables() if each.name not in _COUNTED]
     ordered += [Record.metadata.tables[name] for name in _COUNTED]
     for each in ordered:
         _copy_table(reading, target, each, progress)
@@ -87,6 +89,11 @@ def copy(
     rows = _compare(reading, target, ordered)
     _finish(target)
     return rows
+
+
+def _tables() -> list[sa.Table]:
+    """Return the tables that are copied, those that others refer to first."""
+    return [each for each in Record.metadata.sorted_tables if each.name not in _OWN]
 
 
 def _require_head(source: Database) -> None:
@@ -112,7 +119,7 @@ def _prepare(target: Database, name: str) -> None:
         return
     schema.upgrade(target.url.render_as_string(hide_password=False))
     with target.transaction() as transaction:
-        for each in Record.metadata.sorted_tables:
+        for each in _tables():
             if transaction.execute(sa.select(sa.literal(1)).select_from(each).limit(1)).first():
                 raise errors.LaunchError(
                     f"The target is not empty: {each.name} has rows. Use an empty database."

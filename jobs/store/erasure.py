@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database
 from jobs.filters import Filter
-from jobs.records import Account, ApiKey, Image
+from jobs.records import Account, ApiKey, Image, Operation, QueuePause
 from jobs.store import commands, history, retention
 from jobs.store.retention import DataRemoved, RemoveCopies
 
@@ -128,6 +128,9 @@ def erase_account(
     while remove_account(database, account_id):
         pass
     with database.transaction() as transaction:
+        for column in (Operation.account_id, Operation.scope_id):
+            transaction.update(Operation, column == account_id, query="", key_name="")
+        transaction.update(QueuePause, QueuePause.account_id == account_id, reason=None)
         transaction.update(ApiKey, ApiKey.account_id == account_id, name="")
         transaction.update(
             Account, Account.id == account_id, name=f"erased-{ids.show('acct', account_id)}"
