@@ -261,9 +261,13 @@ class Job(Record):
         # Not on SQLite: without statistics, which are not gathered there, it would prefer this index to all those
         # above, and sort the queue for each claim.
         sa.Index("ix_jobs_status_id", "status", "id").ddl_if(dialect="postgresql"),
-        # What SQLite has instead; a query has to say that the jobs have ended.
+        # What SQLite has instead. A query has to have both conditions, so reports about a status and a time, which
+        # find the end by ix_jobs_ended, do not use it.
         partial_index(
-            "ix_jobs_ended_status", "status", "id", where="finished_at IS NOT NULL"
+            "ix_jobs_ended_status",
+            "status",
+            "id",
+            where="finished_at IS NOT NULL AND lease_owner IS NULL",
         ).ddl_if(dialect="sqlite"),
         sa.Index(
             "ix_jobs_metadata",

@@ -39,7 +39,9 @@ def alternatives(requested: Filter) -> Alternatives:
 def _standing(status: Status) -> sa.ColumnElement[bool]:
     """Return the condition of having ``status``, in the form of SQLite's index of ended jobs."""
     if status.terminal:
-        return sa.and_(timeline.standing(status), Job.finished_at.is_not(None))
+        return sa.and_(
+            timeline.standing(status), Job.finished_at.is_not(None), Job.lease_owner.is_(None)
+        )
     return timeline.standing(status)
 
 
