@@ -242,12 +242,12 @@ def _group(term: _Term, _now: datetime) -> dict[str, Any]:
 
 
 def _id(term: _Term, _now: datetime) -> dict[str, Any]:
-    found = ids.prefix("job", term.value)
-    if found is None:
+    bounds = ids.prefix("job", term.value)
+    if bounds is None:
         raise _InvalidTerm(
             f"The ID must be that of a job, or at least {ids.MIN_PREFIX} of its first characters after job_."
         )
-    return {"id_range": found}
+    return {"id_range": bounds}
 
 
 def _account(term: _Term, _now: datetime) -> dict[str, Any]:
