@@ -262,8 +262,10 @@ def _facts(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
         yield Job.crashes > requested.crashes_above
     if requested.group_id is not None:
         yield Job.group_id == requested.group_id
-    if requested.id_range is not None:
-        yield Job.id.between(*requested.id_range)
+    if requested.first_id is not None:
+        yield Job.id >= requested.first_id
+    if requested.last_id is not None:
+        yield Job.id <= requested.last_id
     if requested.created_after is not None:
         yield Job.created_at >= requested.created_after
     if requested.created_before is not None:
