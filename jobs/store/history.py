@@ -236,7 +236,7 @@ def _reruns(
 
 
 def _conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
-    conditions = [*_facts(requested), *_neighbors(requested)]
+    conditions = [*_facts(requested), *_bounds(requested), *_neighbors(requested)]
     conditions += [
         _metadata_holds(key, value, transaction.dialect)
         for key, value in requested.metadata.items()
@@ -262,6 +262,10 @@ def _facts(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
         yield Job.crashes > requested.crashes_above
     if requested.group_id is not None:
         yield Job.group_id == requested.group_id
+
+
+def _bounds(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the bounds of a job's id and of its creation."""
     if requested.first_id is not None:
         yield Job.id >= requested.first_id
     if requested.last_id is not None:
