@@ -204,7 +204,7 @@ class Client:
     def job_id(self, text: str) -> str:
         """Return the id of a job by its id, by the first characters of it, or by ``@last``: the newest own job.
 
-        A text that is none of these is returned as it is.
+        Any other text is returned as it is.
 
         Raises:
             core.errors.NotFound: there is no such job.
@@ -219,15 +219,16 @@ class Client:
         if ids.parse("job", text) is not None or ids.prefix("job", text) is None:
             return text
         page = self.look("/v1/jobs", q=f"id:{text}", limit=_CANDIDATES)
-        found = [str(job["id"]) for job in page["data"]]
-        if not found:
+        candidates = [str(job["id"]) for job in page["data"]]
+        if not candidates:
             raise errors.NotFound(f"There is no job {text}….")
-        if len(found) > 1:
+        if len(candidates) > 1:
             more = " and others" if page.get("has_more") else ""
             raise errors.InvalidRequest(
-                f"{text} is the beginning of several ids: {', '.join(found)}{more}.", param="id"
+                f"{text} is the beginning of several ids: {', '.join(candidates)}{more}.",
+                param="id",
             )
-        return found[0]
+        return candidates[0]
 
     def pages(self, path: str, **query: str | int | Sequence[str] | None) -> Iterator[Json]:
         """Yield the pages of a list from ``after`` on, one request per page."""

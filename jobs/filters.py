@@ -86,7 +86,8 @@ class Filter:
     #: Jobs that this operation has changed or submitted.
     operation_id: uuid.UUID | None = None
     #: The first and the last possible id.
-    id_range: tuple[uuid.UUID, uuid.UUID] | None = None
+    first_id: uuid.UUID | None = None
+    last_id: uuid.UUID | None = None
     #: Name or id of an account. It narrows ``account_id`` and never widens it.
     account: str | None = None
     #: More crashes than this.
@@ -263,12 +264,12 @@ def _operation(term: _Term, _now: datetime) -> dict[str, Any]:
 
 
 def _id(term: _Term, _now: datetime) -> dict[str, Any]:
-    found = ids.prefix("job", term.value)
-    if found is None:
+    bounds = ids.prefix("job", term.value)
+    if bounds is None:
         raise _InvalidTerm(
             f"The ID must be that of a job, or at least {ids.MIN_PREFIX} of its first characters after job_."
         )
-    return {"id_range": found}
+    return {"first_id": bounds[0], "last_id": bounds[1]}
 
 
 def _account(term: _Term, _now: datetime) -> dict[str, Any]:

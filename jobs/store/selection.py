@@ -90,7 +90,11 @@ def conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnEle
 
 def common_conditions(requested: Filter, transaction: Transaction) -> list[sa.ColumnElement[bool]]:
     """Return the conditions, without those that :func:`in_order` has as alternatives: status and error code."""
-    conditions = [*_facts(requested), *_neighbors(requested, transaction)]
+    conditions = [
+        *_facts(requested),
+        *_bounds(requested),
+        *_neighbors(requested, transaction),
+    ]
     conditions += [
         _metadata_holds(transaction, key, value) for key, value in requested.metadata.items()
     ]
@@ -111,8 +115,14 @@ def _facts(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
         yield Job.crashes > requested.crashes_above
     if requested.group_id is not None:
         yield Job.group_id == requested.group_id
-    if requested.id_range is not None:
-        yield Job.id.between(*requested.id_range)
+
+
+def _bounds(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield the bounds of a job's id and of its creation."""
+    if requested.first_id is not None:
+        yield Job.id >= requested.first_id
+    if requested.last_id is not None:
+        yield Job.id <= requested.last_id
     if requested.created_after is not None:
         yield from _created_after(requested.created_after)
     if requested.created_before is not None:

@@ -121,6 +121,9 @@ def _sweep(database: Database, facts: crowd.Crowd) -> None:
     with database.transaction() as transaction:
         transaction.update(Job, Job.id == claimed.job_id, lease_expires_at=late)
         transaction.update(Job, Job.id == facts.last, deadline_at=late)
+    expiry.end_leases(
+        database, owner="gone", actor="sweeper:test", crash_limit=3, rng=random.Random(1)
+    )
     swept = expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
     assert (swept.requeued, swept.overdue) == (1, 1)
 
