@@ -21,7 +21,7 @@ _WAIT_MS = 200
 
 
 def size(database: Database) -> int:
-    """Return the bytes of the log's file; 0 on PostgreSQL, and where there is none."""
+    """Return the bytes of the log's file; 0 on PostgreSQL, and without a file."""
     path = database.url.database
     if database.dialect != "sqlite" or not path:
         return 0
@@ -35,7 +35,7 @@ def truncate(database: Database, *, above: int = SQLITE_LOG_BYTES) -> bool:
     """Copy the log into the database and truncate its file, if it has more bytes than ``above``.
 
     Returns:
-        Whether the file is empty now; False also when readers kept it, until the next call.
+        Whether the file is empty now; False also when readers hold it back, until the next call.
     """
     before = size(database)
     if before <= above:
@@ -49,13 +49,13 @@ def truncate(database: Database, *, above: int = SQLITE_LOG_BYTES) -> bool:
             busy_ms = driver.execute("PRAGMA busy_timeout").fetchone()[0]
             driver.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
             try:
-                kept = bool(driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+                held_back = bool(driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
             finally:
                 driver.execute(f"PRAGMA busy_timeout = {busy_ms}")
     except sa.exc.DBAPIError:
-        kept = True
-    if kept:
+        held_back = True
+    if held_back:
         _log.warning("database_log_kept", bytes=before)
     else:
         _log.info("database_log_truncated", bytes=before)
-    return not kept
+    return not held_back

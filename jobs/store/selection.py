@@ -146,7 +146,7 @@ def _neighbors(requested: Filter, transaction: Transaction) -> Iterator[sa.Colum
 
 
 def _account_id(account: str) -> sa.ColumnElement[uuid.UUID] | sa.ScalarSelect[uuid.UUID]:
-    """Return the id of the account with this name or id; SQL's NULL, which matches no job, if there is none."""
+    """Return the id of the account with this name or id; SQL's NULL, which matches no job, if it does not exist."""
     given = ids.parse("acct", account)
     if given is not None:
         return sa.literal(given)

@@ -155,9 +155,19 @@ def test_a_submission_behind_a_long_queue_says_that_it_was_not_counted(
     long_ago = utcnow() - timedelta(days=1)
     factories.insert_jobs(database, account, [{"ordering_at": long_ago} for _ in range(150)])
     job = caller.job()
-    assert job["queue"] == {"position": 101, "at_least": True, "eta_seconds": None}
+    assert job["queue"] == {
+        "position": 101,
+        "at_least": True,
+        "eta_seconds": None,
+        "paused": False,
+    }
     shown = caller("GET", job["urls"]["self"]).get_json()
-    assert shown["queue"] == {"position": 151, "at_least": False, "eta_seconds": None}
+    assert shown["queue"] == {
+        "position": 151,
+        "at_least": False,
+        "eta_seconds": None,
+        "paused": False,
+    }
 
 
 def test_a_long_wait_in_the_queue_is_polled_less_often(
@@ -174,6 +184,7 @@ def test_a_long_wait_in_the_queue_is_polled_less_often(
         "position": 1,
         "at_least": False,
         "eta_seconds": 40,
+        "paused": False,
     }
     assert answer.headers["Retry-After"] == "10"
 

@@ -66,8 +66,8 @@ def test_an_erasure_asks_for_the_name_and_removes_the_account_and_its_keys(tmp_p
         local(tmp_path, "accounts", "erase", "customer", "--confirm", "web")
     code, printed = local(tmp_path, "accounts", "erase", "customer", "--confirm", "customer")
 
-    [row] = json.loads(local(tmp_path, "accounts", "ls")[1])
-    [key] = json.loads(local(tmp_path, "keys", "ls")[1])
+    [row] = json.loads(local(tmp_path, "accounts", "ls", "--json")[1])
+    [key] = json.loads(local(tmp_path, "keys", "ls", "--json")[1])
     database.close()
     assert (code, printed) == (0, "erased       1 jobs, 1 images\n")
     assert row["account"] == f"erased-{row['id']}"

@@ -34,7 +34,7 @@ def test_the_doctor_names_a_vault_that_does_not_open_the_secrets(tmp_path: Path)
         other = Vault(["another key"])
         secrets.signing_key(database, make=lambda: secrets.new_pair(other))
 
-    code, printed = local(tmp_path, "doctor", **ENGINELESS)
+    code, printed = local(tmp_path, "doctor", "--json", **ENGINELESS)
 
     [vault] = [entry for entry in json.loads(printed) if entry["check"] == "vault"]
     assert (code, vault["verdict"]) == (1, "missing")
@@ -65,7 +65,7 @@ def test_without_configured_engines_the_doctor_shows_those_of_the_workers(
 def test_the_doctor_checks_the_outbound_proxy(tmp_path: Path) -> None:
     def diagnosis(port: int) -> dict[str, str]:
         url = f"http://user:geheim@127.0.0.1:{port}"
-        _, printed = local(tmp_path, "doctor", **ENGINELESS, LONGLOOK_OUTBOUND_PROXY=url)
+        _, printed = local(tmp_path, "doctor", "--json", **ENGINELESS, LONGLOOK_OUTBOUND_PROXY=url)
         assert "geheim" not in printed
         [entry] = [one for one in json.loads(printed) if one["check"] == "outbound proxy"]
         return dict(entry)
@@ -130,7 +130,7 @@ def test_the_doctor_shows_limits_and_warns_before_they_are_reached(tmp_path: Pat
             factories.make_job(database, account_id)
 
     def verdicts(**settings: str) -> dict[str, tuple[str, str]]:
-        _, printed = local(tmp_path, "doctor", **ENGINELESS, **settings)
+        _, printed = local(tmp_path, "doctor", "--json", **ENGINELESS, **settings)
         return {
             entry["check"]: (entry["verdict"], entry["detail"]) for entry in json.loads(printed)
         }

@@ -122,7 +122,7 @@ def test_an_engine_is_ready_only_if_the_workers_use_it_and_all_say_why_not(
         workers_pool.refresh()
         [state] = workers_pool.states() or ()
         workers_pool.close()
-        _, printed = local(tmp_path, "doctor", LONGLOOK_ENGINE_URLS=engine.url)
+        _, printed = local(tmp_path, "doctor", "--json", LONGLOOK_ENGINE_URLS=engine.url)
 
     assert not readiness.any_ready
     assert (state.state, state.reason) == (
