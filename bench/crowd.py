@@ -144,7 +144,7 @@ def _account(database: Database, name: str) -> uuid.UUID:
 
 
 def _image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
-    """Insert the row of an image; nobody reads its bytes."""
+    """Insert the row of an image without its bytes, which are never read."""
     image_id = ids.new()
     facts = {
         "id": image_id, "account_id": account_id, "image_key": "key", "detail": "standard", "pipeline": "1",

@@ -101,7 +101,7 @@ class Reindexed:
 
 
 def reindexed(database: Database) -> Reindexed | None:
-    """Return how far an interrupted reindex by today's rules came; None: there is none."""
+    """Return how far an interrupted reindex by today's rules came; None: no reindex was interrupted."""
     with database.reading() as transaction:
         row = transaction.session.get(ReindexProgress, _ONLY)
         if row is None or row.pipeline != PIPELINE:
