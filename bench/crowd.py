@@ -23,6 +23,8 @@ IMAGE_SHA256 = "a" * 64
 #: The worker that holds the running jobs.
 OWNER = "crowd"
 _MOST_AT_ONCE = 50_000
+#: The age of the first job that has not ended.
+_RECENT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -59,15 +61,17 @@ class _Sql:
         return f"to_timestamp({seconds})"
 
 
+#: The ended jobs are spread over the days, the others over the last minutes.
+_AT = "(CASE WHEN n < :runs THEN :start + n * :step ELSE :recent + (n - :runs) * :short END)"
 _SQL = {
     "sqlite": _Sql(
         rows="(WITH RECURSIVE s(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM s WHERE n < :last)"
-        " SELECT n, :start + n * :step AS at FROM s) AS generated",
+        f" SELECT n, {_AT} AS at FROM s) AS generated",
         id="printf('%012x7%03x8%015x', CAST(at * 1000 AS INTEGER), n % 4096, n)",
         case="('{\"fleet\": \"' || CASE WHEN n % 100 = 0 THEN 'b' ELSE 'a' END || '\", \"case\": \"' || n || '\"}')",
     ),
     "postgresql": _Sql(
-        rows="(SELECT n, CAST(:start AS double precision) + n * CAST(:step AS double precision) AS at"
+        rows=f"(SELECT n, CAST({_AT} AS double precision) AS at"
         " FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n) AS generated",
         id="CAST(lpad(to_hex(CAST(floor(at * 1000) AS bigint)), 12, '0') || '7' || lpad(to_hex(n % 4096), 3, '0')"
         " || '8' || lpad(to_hex(n), 15, '0') AS uuid)",
@@ -101,10 +105,13 @@ def fill(
     image_id = _image(database, owners[0])
     waits, runs = jobs - queued, jobs - queued - running
     now = utcnow()
-    step = timedelta(days=DAYS) / jobs
+    start = now - timedelta(days=DAYS)
+    recent = now - _RECENT
     bound = {
-        "start": (now - timedelta(days=DAYS)).timestamp(),
-        "step": step.total_seconds(),
+        "start": start.timestamp(),
+        "step": (recent - start).total_seconds() / runs,
+        "recent": recent.timestamp(),
+        "short": _RECENT.total_seconds() / (jobs - runs),
         "waits": waits,
         "runs": runs,
         "now": now.timestamp(),
