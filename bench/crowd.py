@@ -20,6 +20,8 @@ from jobs.store import accounts
 DAYS = 180
 #: Of the image that a twentieth of the jobs have.
 IMAGE_SHA256 = "a" * 64
+#: A word in the traces of the first jobs, and how many they are.
+OLD_WORD, OLD_WORDS = "zebrafish", 3_000
 #: The worker that holds the running jobs.
 OWNER = "crowd"
 _MOST_AT_ONCE = 50_000
@@ -225,6 +227,11 @@ def _statements(dialect: str) -> list[str]:
         (
             f"INSERT INTO job_images (job_id, position, image_id, tokens) SELECT {sql.id}, 0, "
             f"{_parameter(dialect, 'image')}, 4 FROM {sql.rows} WHERE n % 20 = 0"
+        ),
+        (
+            "INSERT INTO search_texts (job_id, account_id, part, text)"
+            f" SELECT {sql.id}, {account}, 'trace', '{OLD_WORD} at night' FROM {sql.rows}"
+            f" WHERE n < {OLD_WORDS}"
         ),
         (
             "INSERT INTO queue_turns (account_id, priority, step, next_turn, served_turn)"

@@ -69,6 +69,9 @@ _QUERIES = (
     "meta.fleet:b",
     f"image:{crowd.IMAGE_SHA256}",
     "image:IMAGE",
+    crowd.OLD_WORD,
+    f"{crowd.OLD_WORD} created:>90d status:failed",
+    f"{crowd.OLD_WORD} unknown",
 )
 _READS: dict[str, Callable[[Database, crowd.Crowd], object]] = {
     "the queue": lambda database, _: statistics.queue(database, account_id=None),
