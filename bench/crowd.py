@@ -20,9 +20,13 @@ from jobs.store import accounts
 DAYS = 180
 #: Of the image that a twentieth of the jobs have.
 IMAGE_SHA256 = "a" * 64
+#: A word in the traces of the first jobs, and how many they are.
+OLD_WORD, OLD_WORDS = "zebrafish", 3_000
 #: The worker that holds the running jobs.
 OWNER = "crowd"
 _MOST_AT_ONCE = 50_000
+#: The age of the first job that has not ended.
+_RECENT = timedelta(minutes=30)
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,17 @@ class _Sql:
         return f"to_timestamp({seconds})"
 
 
+#: The ended jobs are spread over the days, the others over the last minutes.
+_AT = "(CASE WHEN n < :runs THEN :start + n * :step ELSE :recent + (n - :runs) * :short END)"
 _SQL = {
     "sqlite": _Sql(
         rows="(WITH RECURSIVE s(n) AS (SELECT :first UNION ALL SELECT n + 1 FROM s WHERE n < :last)"
-        " SELECT n, :start + n * :step AS at FROM s) AS generated",
+        f" SELECT n, {_AT} AS at FROM s) AS generated",
         id="printf('%012x7%03x8%015x', CAST(at * 1000 AS INTEGER), n % 4096, n)",
         case="('{\"fleet\": \"' || CASE WHEN n % 100 = 0 THEN 'b' ELSE 'a' END || '\", \"case\": \"' || n || '\"}')",
     ),
     "postgresql": _Sql(
-        rows="(SELECT n, CAST(:start AS double precision) + n * CAST(:step AS double precision) AS at"
+        rows=f"(SELECT n, CAST({_AT} AS double precision) AS at"
         " FROM generate_series(CAST(:first AS bigint), CAST(:last AS bigint)) AS n) AS generated",
         id="CAST(lpad(to_hex(CAST(floor(at * 1000) AS bigint)), 12, '0') || '7' || lpad(to_hex(n % 4096), 3, '0')"
         " || '8' || lpad(to_hex(n), 15, '0') AS uuid)",
@@ -101,10 +107,13 @@ def fill(
     image_id = _image(database, owners[0])
     waits, runs = jobs - queued, jobs - queued - running
     now = utcnow()
-    step = timedelta(days=DAYS) / jobs
+    start = now - timedelta(days=DAYS)
+    recent = now - _RECENT
     bound = {
-        "start": (now - timedelta(days=DAYS)).timestamp(),
-        "step": step.total_seconds(),
+        "start": start.timestamp(),
+        "step": (recent - start).total_seconds() / runs,
+        "recent": recent.timestamp(),
+        "short": _RECENT.total_seconds() / (jobs - runs),
         "waits": waits,
         "runs": runs,
         "now": now.timestamp(),
@@ -144,7 +153,7 @@ def _account(database: Database, name: str) -> uuid.UUID:
 
 
 def _image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
-    """Insert the row of an image; its bytes are never read."""
+    """Insert the row of an image without its bytes, which are never read."""
     image_id = ids.new()
     facts = {
         "id": image_id, "account_id": account_id, "image_key": "key", "detail": "standard", "pipeline": "1",
@@ -218,6 +227,11 @@ def _statements(dialect: str) -> list[str]:
         (
             f"INSERT INTO job_images (job_id, position, image_id, tokens) SELECT {sql.id}, 0, "
             f"{_parameter(dialect, 'image')}, 4 FROM {sql.rows} WHERE n % 20 = 0"
+        ),
+        (
+            "INSERT INTO search_texts (job_id, account_id, part, text)"
+            f" SELECT {sql.id}, {account}, 'trace', '{OLD_WORD} at night' FROM {sql.rows}"
+            f" WHERE n < {OLD_WORDS}"
         ),
         (
             "INSERT INTO queue_turns (account_id, priority, step, next_turn, served_turn)"

@@ -48,6 +48,7 @@ _QUERIES = (
     "meta.fleet:a",
     "meta.fleet:b",
     f"image:{crowd.IMAGE_SHA256}",
+    crowd.OLD_WORD,
 )
 Read = Callable[[], object]
 

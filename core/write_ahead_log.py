@@ -7,6 +7,7 @@ overlap without an end, that never happens; :func:`truncate` then finds or makes
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ _WAIT_MS = 200
 
 
 def size(database: Database) -> int:
-    """Return the bytes of the log's file; 0 on PostgreSQL, and without a file."""
+    """Return the bytes of the log's file; 0 on PostgreSQL, and if the file does not exist."""
     path = database.url.database
     if database.dialect != "sqlite" or not path:
         return 0
@@ -35,27 +36,25 @@ def truncate(database: Database, *, above: int = SQLITE_LOG_BYTES) -> bool:
     """Copy the log into the database and truncate its file, if it has more bytes than ``above``.
 
     Returns:
-        Whether the file is empty now; False also when readers hold it back, until the next call.
+        Whether the file is empty now; False also if readers need it; a later call may succeed.
     """
     before = size(database)
     if before <= above:
         return False
     try:
-        with database.engine.connect().execution_options(
-            isolation_level="AUTOCOMMIT"
-        ) as connection:
+        with database.engine.connect() as connection:
             driver = connection.connection.driver_connection
             assert driver is not None  # noqa: S101 - a connection that is open has one
             busy_ms = driver.execute("PRAGMA busy_timeout").fetchone()[0]
             driver.execute(f"PRAGMA busy_timeout = {_WAIT_MS}")
             try:
-                held_back = bool(driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
+                blocked = bool(driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0])
             finally:
                 driver.execute(f"PRAGMA busy_timeout = {busy_ms}")
-    except sa.exc.DBAPIError:
-        held_back = True
-    if held_back:
-        _log.warning("database_log_kept", bytes=before)
+    except (sa.exc.SQLAlchemyError, sqlite3.Error):
+        blocked = True
+    if blocked:
+        _log.warning("database_log_not_truncated", bytes=before)
     else:
         _log.info("database_log_truncated", bytes=before)
-    return not held_back
+    return not blocked

@@ -66,7 +66,7 @@ def make_celery(
     transport = (
         _TRANSPORT
         | ({"socket_timeout": 1, "socket_connect_timeout": 1} if publisher else {})
-        | ({"client_name": address.client_name} if address.client_name else {})
+        | address.transport(seconds=1 if publisher else 3)
         | ({} if prefix is None else {"global_keyprefix": prefix})
     )
     app.conf.update(

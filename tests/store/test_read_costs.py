@@ -54,7 +54,8 @@ _QUERIES = (
     "status:running",
     "error:engine_fault",
     "error:engine_fault error:worker_lost",
-    "error:engine_rejected error:worker_lost",
+    "error:engine_rejected error:unknown",
+    "status:running status:queued",
     "error:unknown",
     "created:<2h",
     "created:>7d",
@@ -69,6 +70,9 @@ _QUERIES = (
     "meta.fleet:b",
     f"image:{crowd.IMAGE_SHA256}",
     "image:IMAGE",
+    crowd.OLD_WORD,
+    f"{crowd.OLD_WORD} created:>90d status:failed",
+    f"{crowd.OLD_WORD} unknown",
 )
 _READS: dict[str, Callable[[Database, crowd.Crowd], object]] = {
     "the queue": lambda database, _: statistics.queue(database, account_id=None),

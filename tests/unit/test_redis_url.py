@@ -55,6 +55,29 @@ URLS: dict[str, tuple[dict[str, Any], str]] = {
         {"host": "h", "tls": {"ssl_cert_reqs": "none", "ssl_check_hostname": False}},
         "redis://h:6379/0",
     ),
+    "redis+sentinel://u:p@a:1,[::1]/main/2?sentinel_password=s": (
+        {
+            "host": "a",
+            "port": 1,
+            "db": 2,
+            "username": "u",
+            "password": "p",
+            "sentinels": (("a", 1), ("::1", 26379)),
+            "primary": "main",
+            "sentinel_password": "s",
+        },
+        "sentinel://u:p@a:1/2;sentinel://u:p@[::1]:26379/2",
+    ),
+    "rediss+sentinel://a/main": (
+        {
+            "host": "a",
+            "port": 26379,
+            "sentinels": (("a", 26379),),
+            "primary": "main",
+            "tls": {"ssl_cert_reqs": "required", "ssl_check_hostname": True},
+        },
+        "sentinel://a:26379/0",
+    ),
 }
 REFUSED = {
     "http://h": ["must be `redis://…`"],
@@ -69,6 +92,9 @@ REFUSED = {
         "`ssl_check_hostname`",
     ],
     "unix://": ["no path"],
+    "redis+sentinel://a:1,b:x/?ssl_cert_reqs=none": ["port", "no name", "`ssl_cert_reqs`"],
+    "redis+sentinel://a/main/two": ["`two`"],
+    "redis://h?sentinel_password=x": ["`sentinel_password`"],
 }
 DEFAULTS = {
     "path": None,
