@@ -123,7 +123,9 @@ def test_health_names_what_redis_refuses(
         return answer
 
     def diagnosis() -> dict[str, str]:
-        _, printed = local(tmp_path, "doctor", LONGLOOK_ENGINE_URLS="scripted:", **variables)
+        _, printed = local(
+            tmp_path, "doctor", "--json", LONGLOOK_ENGINE_URLS="scripted:", **variables
+        )
         [one] = [entry for entry in json.loads(printed) if entry["check"] == "Redis"]
         return dict(one)
 

@@ -136,7 +136,7 @@ def test_a_vault_without_its_keys_fails_and_opens_again_when_they_are_back(
     with pytest.raises(errors.SettingsError, match="no key exists"):
         running.open(sealed)
     file.unlink()
-    with pytest.raises(errors.SettingsError, match="cannot be read"):
+    with pytest.raises(errors.SettingsError, match="is missing"):
         running.open(sealed)
     file.write_text(stored)
 
