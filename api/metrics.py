@@ -225,7 +225,7 @@ def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator
     yield depth
     yield _by(
         "queue_oldest_age_seconds",
-        "How long the first due job has been due; 0 without one.",
+        "How long the first due job that no pause covers has been due; 0 without one.",
         "priority",
         {
             priority: jobs.oldest.total_seconds() if jobs.oldest else 0

@@ -63,6 +63,10 @@ def with_formats(app: typer.Typer) -> typer.Typer:
     for group in app.registered_groups:
         if group.typer_instance is not None:
             with_formats(group.typer_instance)
+    # A group can be a command, too, such as `longlook queue`.
+    own = app.registered_callback
+    if own is not None and own.callback is not None:
+        own.callback = _formatted(own.callback)
     for command in app.registered_commands:
         if command.callback is not None:
             command.callback = _formatted(command.callback)

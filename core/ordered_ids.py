@@ -16,7 +16,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from core.database import Transaction
+from core.database import DatabaseUnavailable, Transaction
 
 #: The upper 20 bits of the lock's key; the rest is a time in milliseconds, which fits until the year 2527.
 _LOCKS: Final = 0x4C4F2
@@ -36,7 +36,8 @@ _BEGIN: Final = sa.text(
 _BOUND: Final = sa.text(
     "WITH clock AS MATERIALIZED ("
     "SELECT floor(extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) "
-    "SELECT clock.now, (SELECT min(((classid::bigint << 32) | objid::bigint) - :locks) FROM pg_locks "
+    "SELECT clock.now, pg_is_in_recovery() AS standby, "
+    "(SELECT min(((classid::bigint << 32) | objid::bigint) - :locks) FROM pg_locks "
     "WHERE clock.now IS NOT NULL AND locktype = 'advisory' AND objsubid = 1 AND mode = 'ShareLock' "
     "AND database = (SELECT oid FROM pg_database WHERE datname = current_database()) "
     "AND classid::bigint >> :shift = :kind) AS began FROM clock"
@@ -58,10 +59,15 @@ def bound(transaction: Transaction) -> uuid.UUID | None:
     """Return the id before which a list must end; None: there is no limit.
 
     Read it before the list, which may have a later snapshot.
+
+    Raises:
+        DatabaseUnavailable: the server is a standby, which lags behind and does not know these locks.
     """
     if transaction.dialect == "sqlite":
         return None
     row = transaction.execute(_BOUND, _BOUND_KEY).one()
+    if row.standby:
+        raise DatabaseUnavailable("The database is read-only.")
     began = row.now if row.began is None else min(row.now, row.began * 1000)
     return _id(_place_of(began), 0)
 

@@ -28,6 +28,8 @@ TEST_PREFIX = "LONGLOOK_TEST_"
 #: After the name of a setting: the name of the file that holds its value.
 FILE_SUFFIX = "_file"
 _LONGEST_SECRET = 64 * 1024
+#: Secrets whose files may be empty: the deployment does without them.
+_OPTIONAL_SECRETS = frozenset({"outbound_proxy"})
 
 #: A body, its images, and the third that one account leaves to others.
 _SPOOLED_BODIES = 3
@@ -650,14 +652,17 @@ def _from_files(
             faults.append(f"{variable}_FILE: {variable} is set, too; set one of them")
             continue
         try:
-            values[name] = _content(Path(place))
+            values[name] = _content(Path(place), optional=name in _OPTIONAL_SECRETS)
         except ValueError as error:
             faults.append(f"{variable}_FILE: {place} {error}")
     return values, faults
 
 
-def _content(path: Path) -> str:
-    """Return the secret in a file, without surrounding space. Raises :class:`ValueError` with the problem."""
+def _content(path: Path, *, optional: bool) -> str:
+    """Return the secret in a file, without surrounding space. Raises :class:`ValueError` with the problem.
+
+    An ``optional`` one may be empty, so that a deployment can mount the same files with it and without it.
+    """
     try:
         with path.open("rb") as file:
             content = file.read(_LONGEST_SECRET + 1)
@@ -669,7 +674,7 @@ def _content(path: Path) -> str:
         text = content.decode().strip()
     except UnicodeDecodeError:
         raise ValueError("must be text in UTF-8") from None
-    if not text:
+    if not text and not optional:
         raise ValueError("must not be empty")
     return text
 

@@ -24,6 +24,8 @@ def main(folder: Path) -> None:
         make(folder / name, secrets.token_hex(32))
     # For models that are not public: put a token of the hub into this file.
     make(folder / "hf_token", "")
+    # For a network that only a proxy leaves: put its URL, with its password, into this file.
+    make(folder / "outbound_proxy", "")
     password, broker = read(folder / "postgres_password"), read(folder / "redis_password")
     make(folder / "database_url", f"postgresql://longlook:{password}@postgres/longlook")
     make(folder / "redis_url", f"redis://:{broker}@redis:6379/0")

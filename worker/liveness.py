@@ -24,11 +24,15 @@ class LivenessLock:
     Args:
         folder: where the files are. All workers with files in it that name this host must run on this host.
         owner: the worker's id, which begins with the name of its host and a colon.
+        lock: does what ``fcntl.flock`` does.
     """
 
-    def __init__(self, folder: Path, *, owner: str) -> None:
+    def __init__(
+        self, folder: Path, *, owner: str, lock: Callable[[int, int], object] = fcntl.flock
+    ) -> None:
         self._folder = folder
         self._owner = owner
+        self._lock = lock
         self._held: int | None = None
 
     @property
@@ -37,19 +41,32 @@ class LivenessLock:
         return self._held is not None
 
     def acquire(self) -> None:
-        """Take the lock of this worker, if the folder exists and can be written to."""
-        while self._held is None and self._folder.is_dir():
-            try:
-                file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            except OSError as error:
-                _log.warning("liveness_lock_failed", error=error.strerror)
-                return
+        """Take the lock of this worker, if the folder exists, can be written to, and has locks.
+
+        Without the lock the worker runs, too; its jobs then wait for the end of their leases when it dies.
+        """
+        try:
+            while self._held is None and self._folder.is_dir():
+                self._held = self._taken()
+        except OSError as error:
+            # Some network file systems have no locks. A file without a lock would say that this worker is dead.
+            _log.warning("liveness_lock_failed", error=error.strerror)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
+
+    def _taken(self) -> int | None:
+        """Return this worker's file, locked; None if another worker has removed it meanwhile."""
+        file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        try:
             # Another worker may have found the new file before its lock. That one removes the file and goes on.
-            fcntl.flock(file, fcntl.LOCK_EX)
+            self._lock(file, fcntl.LOCK_EX)
             if _is_same(file, self._path):
-                self._held = file
-            else:
-                os.close(file)
+                return file
+        except OSError:
+            os.close(file)
+            raise
+        os.close(file)
+        return None
 
     def for_each_dead(self, end: Callable[[str], bool]) -> None:
         """Call ``end`` with the id of each dead worker of this host; its file is removed when ``end`` returns True.
@@ -60,7 +77,7 @@ class LivenessLock:
             with contextlib.suppress(OSError):
                 file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
                 try:
-                    if _locked(file) and _is_same(file, path) and end(path.name):
+                    if self._is_free(file) and _is_same(file, path) and end(path.name):
                         path.unlink()
                 finally:
                     os.close(file)
@@ -68,7 +85,8 @@ class LivenessLock:
     def release(self) -> None:
         """Remove the file and release the lock: this worker holds no job any more."""
         if self._held is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
             os.close(self._held)
             self._held = None
 
@@ -81,18 +99,17 @@ class LivenessLock:
             return []
         return [path for path in paths if path.name.startswith(f"{host}:") and path != self._path]
 
+    def _is_free(self, file: int) -> bool:
+        """Take the lock of an open file, unless another process holds it; return whether it is taken."""
+        try:
+            self._lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     @property
     def _path(self) -> Path:
         return self._folder / self._owner
-
-
-def _locked(file: int) -> bool:
-    """Take the lock of an open file, unless another process holds it; return whether it is taken."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_same(file: int, path: Path) -> bool:

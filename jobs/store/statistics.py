@@ -10,7 +10,7 @@ from core import ids
 from core.database import Database, Transaction, utcnow
 from jobs.lifecycle import Priority, Status
 from jobs.records import Job
-from jobs.store import timeline
+from jobs.store import pauses, timeline
 
 #: The period of rates.
 RECENT = timedelta(minutes=5)
@@ -44,9 +44,9 @@ class QueuedByPriority:
     """The queued jobs of one priority.
 
     Attributes:
-        due: jobs that could be claimed.
+        due: jobs that could be claimed, paused ones included.
         later: jobs that wait for another attempt.
-        oldest: how long the first due job has been due; None without such a job.
+        oldest: how long the first due job that no pause covers has been due; None without such a job.
     """
 
     due: int = 0
@@ -89,14 +89,16 @@ def queued(database: Database, account_id: uuid.UUID) -> int:
 def waiting(database: Database) -> dict[Priority, QueuedByPriority]:
     """Return the queued jobs of each priority, of all accounts. It takes a share of the searches."""
     with database.searching(None) as transaction:
+        paused = pauses.active_in(transaction)
+        free = sa.and_(sa.true(), *(sa.not_(_covered(pause)) for pause in paused))
         rows = transaction.execute(
-            _waiting(transaction.now()).add_columns(Job.priority).group_by(Job.priority)
+            _waiting(transaction.now(), free).add_columns(Job.priority).group_by(Job.priority)
         )
         queued = {
             row.priority: QueuedByPriority(
                 due=row.due,
                 later=row.depth - row.due,
-                oldest=row.now - row.first if row.due else None,
+                oldest=row.now - row.first if row.first and row.first <= row.now else None,
             )
             for row in rows
         }
@@ -114,11 +116,22 @@ def held(database: Database) -> dict[str, int]:
         return {row.lease_owner: row.jobs for row in rows}
 
 
-def _waiting(now: sa.ColumnElement[datetime]) -> sa.Select[int, int, datetime, datetime]:
+def _covered(pause: pauses.PauseView) -> sa.ColumnElement[bool]:
+    """Return the condition that a pause covers a job."""
+    account = sa.true() if pause.account_id is None else Job.account_id == pause.account_id
+    priority = sa.true() if pause.priority is None else Job.priority == pause.priority
+    return sa.and_(account, priority)
+
+
+def _waiting(
+    now: sa.ColumnElement[datetime], free: sa.ColumnElement[bool] | None = None
+) -> sa.Select[int, int, datetime, datetime]:
+    """Count queued jobs; ``first`` is only of those that are ``free``."""
+    first = sa.func.min(Job.not_before)
     return sa.select(
         sa.func.count().label("depth"),
         sa.func.count().filter(Job.not_before <= now).label("due"),
-        sa.func.min(Job.not_before).label("first"),
+        (first if free is None else first.filter(free)).label("first"),
         now.label("now"),
     ).where(timeline.standing(Status.QUEUED))
 

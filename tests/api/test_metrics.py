@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from api.app import create_app
+from core import ids
 from core.database import Database
 from core.metrics import ShareMetrics, new_registry
 from core.settings import Settings
@@ -20,7 +22,8 @@ from jobs import metrics
 from jobs.answers import votes
 from jobs.findings import Action, Finding, FindingKind
 from jobs.images import ImageReader
-from jobs.store import storage, submission, workers
+from jobs.lifecycle import Priority
+from jobs.store import pauses, storage, submission, workers
 from tests import factories
 from tests.api import worker
 from tests.api.conftest import Caller
@@ -101,6 +104,34 @@ def test_without_a_database_the_processs_own_metrics_are_shown(
     assert shown("longlook_http_requests_total", **live) == 1
     assert shown("longlook_database_up") == 0
     assert shown("longlook_jobs_running") is None
+
+
+def test_a_paused_job_is_not_old_but_another_one_is(
+    caller: Caller, operator: Caller, database: Database
+) -> None:
+    caller.job()
+    account_id = ids.parse("acct", str(caller.job(priority="low")["account"]))
+
+    def ages() -> dict[str, bool]:
+        shown = scrape(operator)
+        return {
+            priority: shown("longlook_queue_oldest_age_seconds", priority=priority) != 0
+            for priority in ("normal", "low")
+        }
+
+    def pause(account_id: uuid.UUID | None, priority: Priority | None) -> None:
+        pauses.pause(
+            database, account_id=account_id, priority=priority, actor="operator", reason=None
+        )
+
+    assert ages() == {"normal": True, "low": True}
+    pause(None, Priority.LOW)
+    assert ages() == {"normal": True, "low": False}
+    pause(account_id, None)
+    assert ages() == {"normal": False, "low": False}
+    assert scrape(operator)("longlook_queue_depth", priority="normal", state="due") == 1
+    pauses.resume(database, account_id=account_id, priority=None, actor="operator")
+    assert ages() == {"normal": True, "low": False}
 
 
 def test_the_gauges_show_queue_and_workers(

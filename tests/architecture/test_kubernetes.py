@@ -23,9 +23,9 @@ MOUNTED = "/run/secrets/longlook/"
 #: What each process needs, and what no other one is given.
 SECRETS = {
     "migrate": {"database_url"},
-    "api": {"database_url", "redis_url", "pepper", "vault_key"},
+    "api": {"database_url", "redis_url", "pepper", "vault_key", "outbound_proxy"},
     "worker": {"database_url", "redis_url", "engine_api_key"},
-    "delivery": {"database_url", "redis_url", "vault_key"},
+    "delivery": {"database_url", "redis_url", "vault_key", "outbound_proxy"},
     "engine": {"engine_api_key"},
 }
 
@@ -78,7 +78,12 @@ def literals(overlay: str) -> dict[str, str]:
 
 @pytest.fixture
 def secrets(tmp_path: Path) -> Path:
-    values = {"database_url": "postgresql://db/longlook", "redis_url": "redis://redis:6379/0"}
+    values = {
+        "database_url": "postgresql://db/longlook",
+        "redis_url": "redis://redis:6379/0",
+        # As `make secrets` makes it.
+        "outbound_proxy": "\n",
+    }
     for name in set().union(*SECRETS.values()):
         (tmp_path / name).write_text(values.get(name, f"the {name}"))
     return tmp_path

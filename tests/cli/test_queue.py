@@ -35,6 +35,12 @@ def test_the_queue_of_one_account_is_requested() -> None:
     assert api.seen[0].path == "/v1/queue?account=web+%26+co"
 
 
+def test_the_queue_is_shown_in_the_format_that_is_chosen() -> None:
+    with serving({"GET /v1/queue": [Canned(200, QUEUE)]}) as api:
+        _, document = longlook(api, "queue", "-o", "json")
+    assert json.loads(document) == QUEUE
+
+
 def test_the_queue_is_shown_as_four_lines_and_two_tables() -> None:
     assert queue.summary(QUEUE) == [
         "queued   3 (2 due, the oldest for 12 s)",

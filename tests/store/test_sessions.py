@@ -11,12 +11,13 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 
+from core import ordered_ids
 from core.database import Database, DatabaseUnavailable
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.store import settle
 from migrations import schema
-from tests import factories, pgbouncer, postgres
+from tests import factories, pgbouncer, postgres, standby
 from tests.databases import PostgresSource
 
 SETTINGS = {
@@ -203,3 +204,17 @@ def test_the_tables_are_created_in_the_schema_that_the_url_names(
             schemas = sa.text("SELECT DISTINCT schemaname FROM pg_tables WHERE tablename = 'jobs'")
             assert transaction.execute(schemas).scalars().all() == ["app"]
     postgres_server.drop(name)
+
+
+def test_a_page_that_continues_is_not_read_from_a_standby(url: sa.URL) -> None:
+    with standby.following(url) as other:
+        anywhere = other.update_query_dict({"target_session_attrs": "any"})
+        # It may lack what has been committed, and the client would never see that.
+        with (
+            opened(anywhere) as database,
+            database.reading() as transaction,
+            pytest.raises(DatabaseUnavailable, match="read-only"),
+        ):
+            ordered_ids.bound(transaction)
+        with opened(url) as database, database.reading() as transaction:
+            assert ordered_ids.bound(transaction) is not None

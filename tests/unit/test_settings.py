@@ -162,6 +162,18 @@ def test_faults_of_secret_files_are_reported_together_without_secrets(
     ]
 
 
+def test_the_file_of_an_optional_secret_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "none").write_text("\n")
+    (tmp_path / "one").write_text("http://user:geheim@proxy.example:3128\n")
+
+    without = Settings.read({"LONGLOOK_OUTBOUND_PROXY_FILE": f"{tmp_path}/none"})
+    with_one = Settings.read({"LONGLOOK_OUTBOUND_PROXY_FILE": f"{tmp_path}/one"})
+
+    assert without.proxy is None
+    assert with_one.proxy is not None
+    assert with_one.proxy.host == "proxy.example"
+
+
 def test_an_empty_file_name_counts_as_unset() -> None:
     assert Settings.read({"LONGLOOK_PEPPER_FILE": ""}).pepper is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -75,6 +76,20 @@ def test_a_worker_is_dead_once_its_process_is_killed(
     survivor.communicate()
     assert dead(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_runs_without_a_lock_where_the_file_system_has_none(tmp_path: Path) -> None:
+    def none(_file: int, _operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    lock = LivenessLock(tmp_path, owner="host:2:x", lock=none)
+    lock.acquire()
+
+    assert not lock.held
+    # Another worker must not take it for dead.
+    assert list(tmp_path.iterdir()) == []
+    lock.for_each_dead(lambda _name: pytest.fail("a lock that cannot be taken proves nothing"))
+    lock.release()
 
 
 def test_an_error_while_it_ends_leases_keeps_the_file(tmp_path: Path) -> None:
