@@ -62,7 +62,7 @@ def served(database: Database, settings: Settings, wakeup: RecordingWakeup) -> I
 def longlook(url: str, key: str, *words: str, code: int = 0) -> Json:
     """Run a command as a pipe sees it, expect ``code``, and return the JSON that it prints."""
     environment = {"LONGLOOK_URL": url, "LONGLOOK_API_KEY": key}
-    result = CliRunner().invoke(main.make_app(words[:1]), words, env=environment)
+    result = CliRunner().invoke(main.make_app(words[:1]), [*words, "--json"], env=environment)
     if isinstance(result.exception, errors.LonglookError):
         raise result.exception
     assert result.exit_code == code, result.output

@@ -13,13 +13,14 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database
-from jobs.lifecycle import Priority, Status
+from jobs.lifecycle import Priority, Role, Status
 from jobs.operation_runner import OperationRunner
 from jobs.records import Job, Operation, TimelineEntry
-from jobs.store import accounts
+from jobs.store import accounts, erasure
 from tests import factories, operating
 from tests.fakes import RecordingWakeup
 from tests.operating import House, house_in
+from webhooks import purge as webhook_purge
 
 
 @pytest.fixture
@@ -267,3 +268,56 @@ def test_two_processes_share_an_operation_without_doing_a_job_twice(house: House
 
     # The first operation reruns each job; the second one, of the same jobs, finds them rerun.
     assert sorted(map(str, house.reruns())) == sorted(map(str, made))
+
+
+def erase(house: House) -> erasure.AccountErased:
+    """Erase the tenant."""
+    return erasure.erase_account(
+        house.database,
+        house.account_id,
+        actor="operator:test",
+        remove_copies=webhook_purge.reduce_jobs,
+        remove_account=webhook_purge.remove_account,
+    )
+
+
+def test_an_erasure_ends_the_operations_on_an_account(house: House) -> None:
+    house.ended(2, metadata={"case": "1"})
+    factories.make_job(house.database, house.account_id)
+    operation = house.run("jobs", "rerun", "meta.case:1", "--account", "tenant")
+    everywhere = house.run("jobs", "cancel", "status:queued")
+
+    assert erase(house).running == 0
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["total"], shown["query"]) == ("cancelled", None, "")
+    assert house.run("operations", "show", everywhere["id"])["status"] == "succeeded"
+    assert house.reruns() == []
+
+
+def test_an_erasure_leaves_no_text_of_the_account_in_operations(house: House) -> None:
+    accounts.create_key(
+        house.database,
+        key := accounts.new_key(),
+        pepper=factories.PEPPER,
+        account="tenant",
+        role=Role.SUBMIT,
+        name="zanzibar",
+    )
+    house.ended(1)
+    words = ("--idempotency-key", "zanzibar")
+    house.run("jobs", "rerun", "status:cancelled", *words, key=key)
+    house.work()
+    house.run("jobs", "cancel", "status:queued", key=key)
+    house.work()
+
+    assert erase(house).running == 0
+
+    with house.database.reading() as transaction:
+        kept = transaction.session.scalars(sa.select(Operation)).all()
+        entries = transaction.session.scalars(sa.select(TimelineEntry)).all()
+    texts = {(row.query, row.key_name, row.idempotency_key, row.fingerprint) for row in kept}
+    assert texts == {("", "", None, None)}
+    assert not [entry for entry in entries if "zanzibar" in str(entry.changes)]
+    assert len([entry for entry in entries if "operation" in entry.changes]) == 2
