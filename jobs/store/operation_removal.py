@@ -81,10 +81,10 @@ def _forget_key_name(database: Database, operation_id: uuid.UUID) -> None:
         after = rows[-1].job_id
 
 
-def purge(database: Database, period: timedelta, *, limit: int) -> int:
-    """Remove operations that ended more than ``period`` ago; return for how many of them something was removed.
+def purge(database: Database, period: timedelta, *, limit: int) -> tuple[int, bool]:
+    """Remove operations that ended more than ``period`` ago; return how many, and whether there may be more to do.
 
-    A long list of jobs goes in several calls, the operation itself with the last one.
+    Long lists of jobs take several calls, the last of which removes the operations themselves.
     """
     with database.transaction() as transaction:
         due = (
@@ -99,7 +99,7 @@ def purge(database: Database, period: timedelta, *, limit: int) -> int:
             .all()
         )
         if not due:
-            return 0
+            return 0, False
         chosen = transaction.execute(
             sa.select(_ITEM.operation_id, _ITEM.job_id)
             .where(_ITEM.operation_id.in_(due))
@@ -114,6 +114,7 @@ def purge(database: Database, period: timedelta, *, limit: int) -> int:
                 OperationJob.operation_id == operation_id,
                 OperationJob.job_id.in_(job_ids),
             )
-        if len(chosen) < _ROWS:
-            transaction.delete(Operation, Operation.id.in_(due))
-        return len(due)
+        if len(chosen) == _ROWS:
+            return 0, True
+        transaction.delete(Operation, Operation.id.in_(due))
+        return len(due), len(due) == limit
