@@ -105,7 +105,7 @@ class OperationRunner(BackgroundLoop):
                 code="key_revoked",
                 message="The key that requested the operation was revoked.",
             )
-        except (errors.QueueFull, DiskFull) as error:
+        except (errors.QueueFull, errors.Overloaded, DiskFull) as error:
             operations.release(self._database, held, waiting_for=error.code, pause=_WAIT)
         return True
 
@@ -121,17 +121,7 @@ class OperationRunner(BackgroundLoop):
         if principal is None:
             raise _KeyRevoked
         if not held.collected:
-            held = operations.collect(self._database, held, limit=_BATCH)
-            if held.total > held.max_jobs:
-                operations.finish(
-                    self._database,
-                    held,
-                    Status.FAILED,
-                    code="too_many_jobs",
-                    message=f"More than {held.max_jobs} jobs match; no job was changed.",
-                )
-                return
-            operations.release(self._database, held, pause=timedelta(0))
+            self._collect(held)
             return
         jobs = operations.pending(self._database, held, limit=_SLICE)
         for job in jobs:
@@ -146,6 +136,29 @@ class OperationRunner(BackgroundLoop):
                 _log.info("operation_finished", operation=ids.show("op", held.id), jobs=held.total)
                 return
         operations.release(self._database, held, pause=timedelta(0))
+
+    def _collect(self, held: OperationClaim) -> None:
+        """Add a batch to the operation's jobs, or end it: nothing has changed yet, so the caller may try again."""
+        try:
+            held = operations.collect(self._database, held, limit=_BATCH)
+        except errors.SearchTooSlow:
+            self._refuse(held, "search_too_broad", "The search for the jobs took too long.")
+        except errors.InvalidRequest as invalid:
+            self._refuse(held, invalid.specific_code, invalid.message)
+        else:
+            if held.total > held.max_jobs:
+                self._refuse(held, "too_many_jobs", f"More than {held.max_jobs} jobs match.")
+                return
+            operations.release(self._database, held, pause=timedelta(0))
+
+    def _refuse(self, held: OperationClaim, code: str, cause: str) -> None:
+        operations.finish(
+            self._database,
+            held,
+            Status.FAILED,
+            code=code,
+            message=f"{cause.removesuffix('.')}; no job was changed.",
+        )
 
     def _step(
         self, held: OperationClaim, job: PendingJob, principal: accounts.Principal

@@ -152,6 +152,7 @@ class Sweeper(BackgroundLoop):
                     traces=purged.traces,
                     answers=purged.answers,
                     timelines=purged.timelines,
+                    operations=purged.operations,
                 )
             if not purged.more:
                 self._purge_due = now + _PURGE_EVERY

@@ -14,8 +14,8 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database
 from jobs.filters import Filter
-from jobs.records import Account, ApiKey, Image, Operation, QueuePause
-from jobs.store import commands, history, retention
+from jobs.records import Account, ApiKey, Image, QueuePause
+from jobs.store import commands, history, operation_removal, retention
 from jobs.store.retention import DataRemoved, RemoveCopies
 
 #: Jobs, or images, of one transaction.
@@ -92,8 +92,9 @@ def erase_account(
 ) -> AccountErased:
     """Erase all content of an account: jobs, images, receivers, and the names of the account and of its keys.
 
-    Keys are revoked first, so nothing new arrives, and unfinished jobs are cancelled. While some still run, the rest
-    of the account stays: another call continues once they have ended. The account's name is removed last.
+    Keys are revoked and operations cancelled first, so nothing new arrives, and unfinished jobs are cancelled. While
+    some still run, the rest of the account stays: another call continues once they have ended. The account's name is
+    removed last.
 
     Args:
         database: where it is stored.
@@ -113,6 +114,8 @@ def erase_account(
             ApiKey.revoked_at.is_(None),
             revoked_at=transaction.now(),
         )
+        # Those of operators, too: a rerun would submit new jobs, and the query is removed below.
+        operation_removal.cancel_of(transaction, account_id)
     everything = Filter(account_id=account_id)
     cancelled = _cancel(database, everything, actor=actor)
     # Before the pass: a job that ends during it may be behind it.
@@ -122,14 +125,15 @@ def erase_account(
         jobs += removed.jobs
         images += removed.images
         progress(jobs)
+    # Again: an operation on all accounts may have submitted a rerun meanwhile.
+    running = max(running, len(history.unfinished(database, everything, limit=BATCH)))
     if running:
         return AccountErased(jobs, images, cancelled, running)
     images += _remove_images(database, account_id)
     while remove_account(database, account_id):
         pass
+    operation_removal.forget_account(database, account_id)
     with database.transaction() as transaction:
-        for column in (Operation.account_id, Operation.scope_id):
-            transaction.update(Operation, column == account_id, query="", key_name="")
         transaction.update(QueuePause, QueuePause.account_id == account_id, reason=None)
         transaction.update(ApiKey, ApiKey.account_id == account_id, name="")
         transaction.update(

@@ -353,8 +353,13 @@ def matching(
     before: uuid.UUID,
     limit: int,
 ) -> list[uuid.UUID]:
-    """Return up to ``limit`` ids of the jobs that match, between ``after`` and ``before``, the lowest ids first."""
-    with database.reading() as transaction:
+    """Return up to ``limit`` ids of the jobs that match, between ``after`` and ``before``, the lowest ids first.
+
+    Raises:
+        core.errors.Overloaded: as :func:`page`.
+        core.errors.SearchTooSlow: as :func:`page`.
+    """
+    with database.searching(requested.account_id) as transaction:
         conditions = [*selection.common_conditions(requested, transaction), Job.id < before]
         if after is not None:
             conditions.append(Job.id > after)

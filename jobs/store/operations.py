@@ -230,16 +230,17 @@ _UNFINISHED = (Status.QUEUED, Status.RUNNING)
 def cancel(database: Database, operation_id: uuid.UUID) -> bool:
     """End an operation: it changes no further job. Return False if it had ended before."""
     with database.transaction() as transaction:
-        return _ended(transaction, Status.CANCELLED, _OP.id == operation_id)
+        return end(transaction, Status.CANCELLED, _OP.id == operation_id)
 
 
-def _ended(
+def end(
     transaction: Transaction,
     status: Status,
     *where: sa.ColumnElement[bool],
     code: str | None = None,
     message: str | None = None,
 ) -> bool:
+    """End the unfinished operations that meet all of ``where``; return whether there were any."""
     ended = transaction.execute(
         sa.update(table(Operation))
         .where(_OP.status.in_(_UNFINISHED), *where)
@@ -353,7 +354,7 @@ def finish(
     """End an operation of this owner; with ``code`` and ``message`` if it cannot go on."""
     with database.transaction("conclude") as transaction:
         mine = (_OP.id == held.id, _OP.lease_owner == held.owner)
-        _ended(transaction, status, *mine, code=code, message=message)
+        end(transaction, status, *mine, code=code, message=message)
 
 
 def _fence(

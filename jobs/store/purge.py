@@ -7,7 +7,8 @@ Retention has four classes of data, each with its own period from the end of a j
 * trace: the raw output of all attempts, and the prompts.
 * answer: question and answer with what else the caller wrote, such as metadata, and the prompts, which contain the
   question. (A trace that is stored longer still ends with the answer.)
-* timeline: the timeline, except one entry with the state of the job.
+* timeline: the timeline, except one entry with the state of the job. Operations and their lists of jobs have the same
+  period, from the end of the operation.
 
 :mod:`webhooks.purge` applies the same periods to webhooks.
 
@@ -27,7 +28,7 @@ from core.database import Database, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records import Image, Job, TimelineEntry, table
-from jobs.store import contents, retention, timeline
+from jobs.store import contents, operation_removal, retention, timeline
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,13 @@ NO_RETENTION = Periods()
 
 @dataclass(frozen=True)
 class Purged:
-    """What one batch of each class removed: images, and jobs by the data that they lost."""
+    """What one batch of each class removed: images, jobs by the data that they lost, and operations."""
 
     images: int = 0
     traces: int = 0
     answers: int = 0
     timelines: int = 0
+    operations: int = 0
     #: Whether there may be more to do.
     more: bool = False
 
@@ -71,7 +73,7 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
     Raises:
         core.database.DatabaseUnavailable: the database does not answer; committed removals remain.
     """
-    images = traces = answers = timelines = 0
+    images = traces = answers = timelines = operations = 0
     full = False
     if periods.image is not None:
         released, images = _purge_images(database, periods.image, actor=actor, limit=limit)
@@ -84,11 +86,14 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
         answers = _purge_answers(database, periods.answer, actor=actor, limit=limit)
     if periods.timeline is not None:
         timelines = _purge_timelines(database, periods.timeline, actor=actor, limit=limit)
+        operations, unfinished = operation_removal.purge(database, periods.timeline, limit=limit)
+        full |= unfinished
     return Purged(
         images=images,
         traces=traces,
         answers=answers,
         timelines=timelines,
+        operations=operations,
         more=full or limit in (traces, answers, timelines),
     )
 

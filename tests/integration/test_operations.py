@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,14 +13,15 @@ import pytest
 import sqlalchemy as sa
 
 from core import errors, ids
-from core.database import Database
-from jobs.lifecycle import Priority, Status
+from core.database import Database, Transaction
+from jobs.lifecycle import Priority, Role, Status
 from jobs.operation_runner import OperationRunner
-from jobs.records import Job, Operation, TimelineEntry
-from jobs.store import accounts
+from jobs.records import Job, Operation, OperationJob, TimelineEntry
+from jobs.store import accounts, erasure, purge
 from tests import factories, operating
 from tests.fakes import RecordingWakeup
 from tests.operating import House, house_in
+from webhooks import purge as webhook_purge
 
 
 @pytest.fixture
@@ -267,3 +269,151 @@ def test_two_processes_share_an_operation_without_doing_a_job_twice(house: House
 
     # The first operation reruns each job; the second one, of the same jobs, finds them rerun.
     assert sorted(map(str, house.reruns())) == sorted(map(str, made))
+
+
+def erase(house: House) -> erasure.AccountErased:
+    """Erase the tenant."""
+    return erasure.erase_account(
+        house.database,
+        house.account_id,
+        actor="operator:test",
+        remove_copies=webhook_purge.reduce_jobs,
+        remove_account=webhook_purge.remove_account,
+    )
+
+
+def test_an_erasure_ends_the_operations_on_an_account(house: House) -> None:
+    house.ended(2, metadata={"case": "1"})
+    factories.make_job(house.database, house.account_id)
+    operation = house.run("jobs", "rerun", "meta.case:1", "--account", "tenant")
+    everywhere = house.run("jobs", "cancel", "status:queued")
+
+    assert erase(house).running == 0
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["total"], shown["query"]) == ("cancelled", None, "")
+    assert house.run("operations", "show", everywhere["id"])["status"] == "succeeded"
+    assert house.reruns() == []
+
+
+def test_an_erasure_leaves_no_text_of_the_account_in_operations(house: House) -> None:
+    accounts.create_key(
+        house.database,
+        key := accounts.new_key(),
+        pepper=factories.PEPPER,
+        account="tenant",
+        role=Role.SUBMIT,
+        name="zanzibar",
+    )
+    house.ended(1)
+    words = ("--idempotency-key", "zanzibar")
+    house.run("jobs", "rerun", "status:cancelled", *words, key=key)
+    house.work()
+    house.run("jobs", "cancel", "status:queued", key=key)
+    house.work()
+
+    assert erase(house).running == 0
+
+    with house.database.reading() as transaction:
+        kept = transaction.session.scalars(sa.select(Operation)).all()
+        entries = transaction.session.scalars(sa.select(TimelineEntry)).all()
+    texts = {(row.query, row.key_name, row.idempotency_key, row.fingerprint) for row in kept}
+    assert texts == {("", "", None, None)}
+    assert not [entry for entry in entries if "zanzibar" in str(entry.changes)]
+    assert len([entry for entry in entries if "operation" in entry.changes]) == 2
+
+
+def test_old_operations_are_removed_with_their_jobs(house: House) -> None:
+    house.ended(2)
+    old = house.run("jobs", "rerun", "status:cancelled")
+    house.work()
+    new = house.run("jobs", "cancel", "status:queued")
+    house.work()
+    running = house.run("jobs", "rerun", "status:cancelled")
+    with house.database.transaction() as transaction:
+        transaction.update(
+            Operation,
+            Operation.id == ids.parse("op", old["id"]),
+            finished_at=transaction.now(timedelta(days=-31)),
+        )
+    periods = purge.Periods(timeline=timedelta(days=30))
+
+    purged = purge.batch(house.database, periods, actor="sweeper:test")
+
+    assert (purged.operations, purged.more) == (1, False)
+    assert purge.batch(house.database, periods, actor="sweeper:test") == purge.Purged()
+    left = {entry["id"] for entry in house.run("operations", "ls")["data"]}
+    assert left == {new["id"], running["id"]}
+    with house.database.reading() as transaction:
+        of = set(transaction.session.scalars(sa.select(OperationJob.operation_id)))
+    assert of == {ids.parse("op", new["id"])}
+
+
+def test_a_long_list_of_jobs_takes_several_steps(house: House) -> None:
+    factories.insert_jobs(house.database, house.account_id, [{} for _ in range(1_001)])
+    operation = house.run("jobs", "cancel", "status:queued", "--yes")
+    while house.run("operations", "show", operation["id"])["total"] is None:
+        assert house.runner.run_slice()
+    house.run("operations", "cancel", operation["id"])
+    with house.database.transaction() as transaction:
+        transaction.update(
+            Operation, Operation.id.is_not(None), finished_at=transaction.now(timedelta(days=-31))
+        )
+    periods = purge.Periods(timeline=timedelta(days=30))
+
+    first = purge.batch(house.database, periods, actor="sweeper:test")
+    second = purge.batch(house.database, periods, actor="sweeper:test")
+
+    assert (first.operations, first.more) == (0, True)
+    assert (second.operations, second.more) == (1, False)
+
+
+class Slow(Database):
+    """A database whose searches reach their deadline."""
+
+    @contextlib.contextmanager
+    def searching(self, account_id: Hashable) -> Iterator[Transaction]:
+        with super().searching(account_id):
+            raise errors.SearchTooSlow("The database took longer than 5 s and was stopped.")
+            yield
+
+
+def test_a_search_for_the_jobs_that_takes_too_long_ends_the_operation(
+    house: House, database_url: str
+) -> None:
+    house.ended(1)
+    operation = house.run("jobs", "rerun", "status:cancelled")
+    with contextlib.closing(Slow(database_url)) as slow:
+        runner = OperationRunner(slow, house.settings, owner="slow", wakeup=RecordingWakeup())
+        assert runner.run_slice()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "search_too_broad")
+    assert house.reruns() == []
+
+
+def test_the_search_for_the_jobs_waits_for_a_place_among_the_searches(
+    house: House, database_url: str
+) -> None:
+    house.ended(1)
+    operation = house.run("jobs", "rerun", "status:cancelled")
+    with contextlib.closing(Database(database_url, searches=1, search_seconds=0.1)) as full:
+        runner = OperationRunner(full, house.settings, owner="full", wakeup=RecordingWakeup())
+        with full.searching(None):
+            assert runner.run_slice()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["waiting_for"]) == ("running", "overloaded")
+
+
+def test_a_stored_query_that_is_not_valid_any_more_ends_the_operation(house: House) -> None:
+    house.ended(1)
+    operation = house.run("jobs", "rerun", "status:cancelled")
+    with house.database.transaction() as transaction:
+        transaction.update(Operation, Operation.id.is_not(None), query="retired:1")
+
+    house.work()
+
+    shown = house.run("operations", "show", operation["id"])
+    assert (shown["status"], shown["error"]["code"]) == ("failed", "invalid_request_error")
