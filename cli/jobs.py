@@ -189,7 +189,9 @@ def image(
     service = client.connect(Settings.read())
     job = service.job(service.job_id(job_id))
     if number > len(job["images"]):
-        raise errors.NotFound(f"{job['id']} has {len(job['images'])} images.")
+        raise errors.NotFound(
+            f"{job['id']} has no image {number}: its images are numbered from 1 to {len(job['images'])}."
+        )
     chosen = job["images"][number - 1]["id"]
     data = service.content(f"/v1/images/{chosen}/content")
     if str(target) == "-":

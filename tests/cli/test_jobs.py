@@ -138,5 +138,5 @@ def test_the_image_of_a_job_is_saved(tmp_path: Path) -> None:
     with serving(answers) as api:
         longlook(api, "jobs", "image", JOB_ID, "-o", tmp_path / "image")
         assert (tmp_path / "image").read_bytes() == b"bytes"
-        with pytest.raises(errors.NotFound, match="has 1 images"):
+        with pytest.raises(errors.NotFound, match="has no image 2"):
             longlook(api, "jobs", "image", JOB_ID, "-n", "2", "-o", tmp_path / "image")
