@@ -25,6 +25,8 @@ from migrations import copying, schema
 from webhooks import secrets
 
 _DATABASE: Final = "longlook.db"
+#: The first bytes of a SQLite file.
+_SQLITE: Final = b"SQLite format 3\0"
 
 
 def write(settings: Settings, file: Path) -> int:
@@ -69,10 +71,16 @@ def restore(settings: Settings, file: Path) -> None:
         _extract(file, folder)
         saved = folder / _DATABASE
         with saved.open("rb") as content:
+            if content.read(len(_SQLITE)) != _SQLITE:
+                raise errors.LaunchError(f"{file} has no database of Longlook.")
+            content.seek(0)
             name = (
                 f"an archive with the SHA-256 {hashlib.file_digest(content, 'sha256').hexdigest()}"
             )
         url = f"sqlite:///{saved}"
+        with contextlib.closing(Database(url)) as database:
+            if schema.current(database) is None:
+                raise errors.LaunchError(f"{file} has no database of Longlook.")
         schema.upgrade(url)
         _restore_secret(settings, folder, accounts.PEPPER_FILE)
         _restore_secret(settings, folder, VAULT_FILE)
@@ -151,9 +159,11 @@ def _extract(file: Path, folder: Path) -> None:
     """Write the known members of the archive to ``folder``; others are refused."""
     known = {_DATABASE, accounts.PEPPER_FILE, VAULT_FILE}
     try:
-        with tarfile.open(file) as archive:
+        # Without compression, as :func:`write` writes it.
+        with tarfile.open(file, "r:") as archive:
             members = {member.name: member for member in archive.getmembers()}
-            if _DATABASE not in members or members.keys() - known:
+            plain = all(member.isreg() for member in members.values())
+            if _DATABASE not in members or members.keys() - known or not plain:
                 raise errors.LaunchError(f"{file} is not an archive of `longlook db backup`.")
             for name, member in members.items():
                 content = archive.extractfile(member)
@@ -171,7 +181,10 @@ def _restore_secret(settings: Settings, folder: Path, name: str) -> None:
     archived, path = folder / name, settings.home / name
     if given is not None or not archived.exists():
         return
-    text = archived.read_text(encoding="utf-8")
+    try:
+        text = archived.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise errors.LaunchError(f"{name} of the archive is damaged.") from error
     if path.exists() and path.read_text(encoding="utf-8").split() != text.split():
         raise errors.LaunchError(
             f"{path} is another one than that of the archive. Move it away, and repeat the command."

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import io
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tarfile
@@ -155,3 +158,51 @@ def test_a_copy_and_a_downgrade_on_the_command_line(tmp_path: Path, database_url
         assert schema.current(database) == "0100"
         assert not schema.fits("0100")
     assert local(tmp_path, "db", "upgrade", **given)[0] == 0
+
+
+def tar(file: Path, *members: tuple[str, bytes, str, bytes]) -> Path:
+    """Write a tar file of members: name, type, target of a link, content."""
+    with tarfile.open(file, "w") as archive:
+        for name, kind, target, content in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.size = kind, target, len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["absent", "itself", "pepper", "empty", "no database", "no tables", "cut", "gzip", "outside"],
+)
+def test_a_file_that_is_no_archive_of_longlook_restores_nothing(tmp_path: Path, kind: str) -> None:
+    file, home = tmp_path / "bad.tar", tmp_path / "home"
+    link = tarfile.SYMTYPE
+    plain = ("longlook.db", tarfile.REGTYPE, "", b"")
+    tar(file, plain)
+    match kind:
+        case "absent":
+            tar(file, ("longlook.db", link, "/etc/hostname", b""))
+        case "itself":
+            tar(file, ("longlook.db", link, "longlook.db", b""))
+        case "pepper":
+            tar(file, plain, ("pepper", tarfile.DIRTYPE, "", b""))
+        case "no database":
+            tar(file, ("longlook.db", tarfile.REGTYPE, "", b"hello" * 500))
+        case "no tables":
+            with contextlib.closing(sqlite3.connect(tmp_path / "some.db")) as some:
+                some.execute("CREATE TABLE other (name TEXT)")
+            stored = (tmp_path / "some.db").read_bytes()
+            tar(file, ("longlook.db", tarfile.REGTYPE, "", stored))
+        case "cut":
+            file.write_bytes(file.read_bytes()[:600])
+        case "gzip":
+            file.write_bytes(gzip.compress(file.read_bytes())[:60])
+        case "outside":
+            tar(file, plain, ("../outside", tarfile.REGTYPE, "", b"x"))
+
+    with pytest.raises(errors.LaunchError):
+        local(home, "db", "restore", str(file), **NO_PEPPER)
+
+    assert not (home / "longlook.db").exists()
+    assert not (tmp_path / "outside").exists()
+    assert not list(home.glob(".longlook-*"))
