@@ -133,8 +133,11 @@ def pause(
                 paused_by=actor,
                 reason=reason,
             )
-            .on_conflict_do_nothing(
-                index_elements=["scope"], index_where=sa.text("resumed_at IS NULL")
+            # It changes nothing, but locks the pause that is there: a resume cannot end it before it is read.
+            .on_conflict_do_update(
+                index_elements=["scope"],
+                index_where=sa.text("resumed_at IS NULL"),
+                set_={"scope": scope},
             )
         )
         row = transaction.execute(_ACTIVE_VIEWS.where(_PAUSE.scope == scope)).mappings().one()
