@@ -99,7 +99,8 @@ class Gate:
     def admits(self, right: Right) -> Callable[[], Caller]:
         """Return a guard that returns the caller of the current request.
 
-        The guard raises :class:`core.errors.Unauthenticated` for a missing, malformed, unknown or revoked key;
+        The guard raises :class:`core.errors.Unauthenticated` for a missing, malformed, unknown, revoked or
+        expired key;
         :class:`core.errors.RateLimitExceeded` for a key that exceeds its rate limit, or for an invalid key from an
         address that has sent too many of them; and :class:`core.errors.InsufficientScope` for a role without
         ``right``.
@@ -155,7 +156,7 @@ class Gate:
         scheme, _, key = header.partition(" ")
         principal = self._principal(key.strip()) if scheme.lower() == "bearer" else None
         if principal is None:
-            raise self._refusal("This API key is unknown.")
+            raise self._refusal(self._reason(key.strip()))
         current.identify(principal.account_id)
         return self._admitted(principal)
 
@@ -167,6 +168,14 @@ class Gate:
         ):
             return None
         return accounts.authenticate(self._database, key, pepper=self._pepper)
+
+    def _reason(self, key: str) -> str:
+        """Return why ``key`` is refused. A flood of invalid keys gets the short answer, without a query for each."""
+        if not self._unknown_keys.is_exhausted(addresses.client_address(flask.request)):
+            expired = accounts.expired_at(self._database, key, pepper=self._pepper)
+            if expired is not None:
+                return f"This API key expired at {expired.isoformat(timespec='seconds')}."
+        return "This API key is unknown."
 
     def _refusal(self, message: str) -> errors.RequestError:
         """Return the error for a request without a valid key, and count the failure for its address."""

@@ -1,5 +1,6 @@
 """``longlook keys``: create, list, limit and revoke API keys, directly in the database."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -49,10 +50,18 @@ def create(
     requests_per_minute: Requests = None,
     max_body_mb: Body = None,
     max_priority: MaxPriority = None,
+    expires: Annotated[
+        str | None,
+        typer.Option(
+            help="When the key expires: 90d from now, or a date or time in the future (UTC without a zone).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: output.AsJson = False,
 ) -> None:
     """Create a key and print it. It cannot be shown again."""
     settings = Settings.read()
+    expires_at = None if expires is None else _expiry(expires)
     key = accounts.new_key()
     with schema.opened(settings) as database:
         key_id = accounts.create_key(
@@ -65,6 +74,7 @@ def create(
             requests_per_minute=requests_per_minute,
             max_body_mb=max_body_mb,
             max_priority=max_priority,
+            expires_at=expires_at,
         )
     shown = ids.show("key", key_id)
     if output.for_people(as_json=as_json):
@@ -81,7 +91,18 @@ def ls(*, as_json: output.AsJson = False) -> None:
         rows = accounts.keys(database)
     if output.for_people(as_json=as_json):
         output.table(
-            ("id", "account", "role", "name", "key", "priority", "limits", "created", "revoked"),
+            (
+                "id",
+                "account",
+                "role",
+                "name",
+                "key",
+                "priority",
+                "limits",
+                "created",
+                "expires",
+                "revoked",
+            ),
             [
                 (
                     ids.show("key", row.key_id),
@@ -92,6 +113,7 @@ def ls(*, as_json: output.AsJson = False) -> None:
                     row.highest_priority,
                     _limits(row),
                     f"{row.created_at:%Y-%m-%d %H:%M}",
+                    f"{row.expires_at:%Y-%m-%d %H:%M}" if row.expires_at else "",
                     f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "",
                 )
                 for row in rows
@@ -107,6 +129,7 @@ def ls(*, as_json: output.AsJson = False) -> None:
                 "name": row.name,
                 "redacted_key": row.redacted_key,
                 "created_at": row.created_at.isoformat(),
+                "expires_at": row.expires_at.isoformat() if row.expires_at else None,
                 "revoked_at": row.revoked_at.isoformat() if row.revoked_at else None,
                 "requests_per_minute": row.requests_per_minute,
                 "max_body_mb": row.max_body_mb,
@@ -149,6 +172,25 @@ def revoke(
         if parsed is None or not accounts.revoke_key(database, parsed):
             raise errors.NotFound(f"There is no active key {key_id}.")
     output.note(f"{key_id} is revoked")
+
+
+def _expiry(text: str) -> datetime:
+    """Return the time of ``90d`` (from now), or of a date or time. Raises :class:`typer.BadParameter`."""
+    now = datetime.now(UTC)
+    try:
+        if text[-1:] == "d" and text[:-1].isdigit():
+            moment = now + timedelta(days=int(text[:-1]))
+        else:
+            moment = datetime.fromisoformat(text)
+            moment = moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        moment = now
+    if moment <= now:
+        raise typer.BadParameter(
+            f"{text!r} is neither a number of days (90d) nor a time in the future (2030-01-31).",
+            param_hint="--expires",
+        )
+    return moment
 
 
 def _limits(row: accounts.KeyRow) -> str:

@@ -136,6 +136,8 @@ class ApiKey(Record):
     redacted_key: Mapped[str]
     created_at: Mapped[datetime]
     revoked_at: Mapped[datetime | None]
+    #: From this time on, the key is refused; None: it does not expire.
+    expires_at: Mapped[datetime | None]
     #: The key's own limits; None: the settings' limits.
     requests_per_minute: Mapped[int | None]
     max_body_mb: Mapped[int | None]

@@ -15,7 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from core import errors, ids, secret_files
-from core.database import Database, Transaction
+from core.database import Database, Now, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Priority, Role
 from jobs.records import Account, ApiKey, table
@@ -62,6 +62,7 @@ class KeyRow(Principal):
     redacted_key: str
     created_at: datetime
     revoked_at: datetime | None
+    expires_at: datetime | None
 
 
 def new_key() -> str:
@@ -116,7 +117,10 @@ _PRINCIPALS = sa.select(
     _KEY.max_body_mb,
     _KEY.max_priority,
 )
-_LIVE = _PRINCIPALS.where(_KEY.revoked_at.is_(None))
+_IS_LIVE = sa.and_(
+    _KEY.revoked_at.is_(None), sa.or_(_KEY.expires_at.is_(None), _KEY.expires_at > Now(None))
+)
+_LIVE = _PRINCIPALS.where(_IS_LIVE)
 _ACCOUNT = table(Account).c
 _LISTED = (
     _PRINCIPALS.add_columns(
@@ -125,21 +129,37 @@ _LISTED = (
         _KEY.redacted_key,
         _KEY.created_at,
         _KEY.revoked_at,
+        _KEY.expires_at,
     )
     .join(table(Account), _ACCOUNT.id == _KEY.account_id)
     .order_by(_KEY.id)
 )
-_LIVE_DIGESTS = sa.select(_KEY.digest).where(_KEY.revoked_at.is_(None))
+_LIVE_DIGESTS = sa.select(_KEY.digest).where(_IS_LIVE)
 _BY_DIGEST = _LIVE.where(_KEY.digest == sa.bindparam("digest"))
 _BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
 
 
 def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | None:
-    """Return the principal of ``key``, or None when the key is unknown or revoked."""
+    """Return the principal of ``key``, or None when the key is unknown, revoked or expired."""
     if not well_formed(key):
         return None
     with database.reading() as transaction:
         return _principal(transaction, _BY_DIGEST, digest=digest(key, pepper=pepper))
+
+
+def expired_at(database: Database, key: str, *, pepper: bytes) -> datetime | None:
+    """Return when ``key`` expired; None when it is unknown, revoked or live."""
+    if not well_formed(key):
+        return None
+    with database.reading() as transaction:
+        expired: datetime | None = transaction.execute(
+            sa.select(_KEY.expires_at).where(
+                _KEY.digest == digest(key, pepper=pepper),
+                _KEY.revoked_at.is_(None),
+                _KEY.expires_at <= Now(None),
+            )
+        ).scalar_one_or_none()
+        return expired
 
 
 class LiveKeys:
@@ -181,7 +201,7 @@ class LiveKeys:
 
 
 def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
-    """Return the principal of the key ``key_id``, or None when the key is unknown or revoked."""
+    """Return the principal of the key ``key_id``, or None when the key is unknown, revoked or expired."""
     with database.reading() as transaction:
         return _principal(transaction, _BY_ID, key_id=key_id)
 
@@ -194,11 +214,9 @@ def _principal(
 
 
 def live_keys(database: Database, key_ids: Collection[uuid.UUID]) -> set[uuid.UUID]:
-    """Return those of ``key_ids`` that are not revoked, in one query."""
+    """Return those of ``key_ids`` that are neither revoked nor expired, in one query."""
     with database.reading() as transaction:
-        rows = transaction.execute(
-            sa.select(_KEY.id).where(_KEY.id.in_(key_ids), _KEY.revoked_at.is_(None))
-        )
+        rows = transaction.execute(sa.select(_KEY.id).where(_KEY.id.in_(key_ids), _IS_LIVE))
         return set(rows.scalars())
 
 
@@ -213,6 +231,7 @@ def create_key(
     requests_per_minute: int | None = None,
     max_body_mb: int | None = None,
     max_priority: Priority | None = None,
+    expires_at: datetime | None = None,
 ) -> uuid.UUID:
     """Store ``key`` for ``account``, which is created if it is new; leave a key that is stored already unchanged.
 
@@ -226,6 +245,7 @@ def create_key(
         requests_per_minute: the key's own limit; None: the settings' limit.
         max_body_mb: the largest request body in MiB; the settings' limit applies as well.
         max_priority: the highest priority of its jobs; None: that of its role.
+        expires_at: the key is refused from this time on; None: it does not expire.
 
     Returns:
         The key's id.
@@ -244,6 +264,7 @@ def create_key(
                 requests_per_minute=requests_per_minute,
                 max_body_mb=max_body_mb,
                 max_priority=max_priority,
+                expires_at=expires_at,
             )
             .on_conflict_do_nothing(index_elements=["digest"])
         )

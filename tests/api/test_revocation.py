@@ -6,6 +6,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from api.framework import Router
 from api.revocation import Revocation
 from core.database import Database, DatabaseUnavailable
 from jobs.lifecycle import Role
+from jobs.records import ApiKey
 from jobs.store import accounts
 from tests import factories
 from tests import webhooks as reported
@@ -183,3 +185,24 @@ def _key_id(database: Database) -> uuid.UUID:
     found = accounts.authenticate(database, key, pepper=factories.PEPPER)
     assert found is not None
     return found.key_id
+
+
+def test_a_stream_ends_when_its_key_expires_and_the_refusal_says_so(
+    caller: Caller, reader: Caller, database: Database, follow: Callable[..., Follower]
+) -> None:
+    url = caller.job()["urls"]["events"]
+    headers = {"Authorization": f"Bearer {reader.key}"}
+    ends = follow(reader.client, url, **headers)
+    assert eventually(lambda: len(ends.events) == 1)
+
+    with database.transaction() as transaction:
+        transaction.execute(
+            sa.update(ApiKey)
+            .where(ApiKey.id == key_of(database, reader))
+            .values(expires_at=datetime(2020, 1, 31, tzinfo=UTC))
+        )
+    ends.join()
+
+    refused = reader.client.get(url, headers=headers)
+    assert refused.status_code == 401
+    assert "expired at 2020-01-31T00:00:00+00:00" in refused.text

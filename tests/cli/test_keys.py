@@ -68,3 +68,15 @@ def test_an_unknown_key_cannot_be_revoked(upgraded: Path, key_id: str) -> None:
 def test_keys_without_a_schema_name_the_command_that_creates_it(tmp_path: Path) -> None:
     with pytest.raises(errors.LaunchError, match="longlook db upgrade"):
         local(tmp_path, "keys", "create")
+
+
+def test_a_key_expires_at_a_time_in_the_future_only(upgraded: Path) -> None:
+    options = ("keys", "create", "--json", "--expires")
+    key_id = json.loads(local(upgraded, *options, "2999-01-31")[1])["id"]
+
+    rows = json.loads(local(upgraded, "keys", "ls", "--json")[1])
+    [expires] = [row["expires_at"] for row in rows if row["id"] == key_id]
+    assert expires.startswith("2999-01-31T00:00:00")
+    assert local(upgraded, *options, "90d")[0] == 0
+    for wrong in ("2001-01-31", "soon", "0d"):
+        assert local(upgraded, *options, wrong)[0] == 2

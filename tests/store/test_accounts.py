@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 import sqlalchemy as sa
 
@@ -121,3 +123,35 @@ def test_keys_are_listed_oldest_first(database: Database) -> None:
 def test_an_account_that_does_not_exist_has_no_id(database: Database) -> None:
     with pytest.raises(errors.NotFound):
         accounts.account_id(database, "nobody")
+
+
+def test_an_expired_key_is_refused_and_says_since_when(database: Database) -> None:
+    past = datetime(2020, 1, 31, tzinfo=UTC)
+    keys = {name: accounts.new_key() for name in ("expired", "current")}
+    made = {
+        name: accounts.create_key(
+            database,
+            key,
+            pepper=factories.PEPPER,
+            account="acme",
+            role=Role.READ,
+            name=name,
+            expires_at=past if name == "expired" else datetime(2999, 1, 1, tzinfo=UTC),
+        )
+        for name, key in keys.items()
+    }
+
+    def admitted(name: str) -> bool:
+        key = keys[name]
+        return accounts.authenticate(database, key, pepper=factories.PEPPER) is not None
+
+    assert (admitted("expired"), admitted("current")) == (False, True)
+    assert accounts.principal(database, made["expired"]) is None
+    assert accounts.live_keys(database, made.values()) == {made["current"]}
+    live = accounts.LiveKeys(database, pepper=factories.PEPPER)
+    assert (live.may_hold(keys["expired"]), live.may_hold(keys["current"])) == (False, True)
+    since = {
+        name: accounts.expired_at(database, key, pepper=factories.PEPPER)
+        for name, key in keys.items()
+    }
+    assert since == {"expired": past, "current": None}
