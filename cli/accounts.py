@@ -73,7 +73,7 @@ def erase(
     Usage and times remain under the account's ID. An interrupted command continues when you repeat it.
     """
     with schema.opened(Settings.read()) as database:
-        account_id = ids.parse("acct", account) or accounts.account_id(database, account)
+        account_id = accounts.account_id(database, account)
         erasing.confirm(
             f"All data of {account} will be erased, and its keys revoked.",
             word=account,

@@ -319,10 +319,12 @@ def _change_live(transaction: Transaction, key_id: uuid.UUID, **values: Any) -> 
 
 
 def account_id(database: Database, name: str) -> uuid.UUID:
-    """Return the id of the account ``name``. Raises :class:`core.errors.NotFound`."""
+    """Return the id of the account with this name or id (``acct_…``). Raises :class:`core.errors.NotFound`."""
+    given = ids.parse("acct", name)
+    named = Account.name == name if given is None else Account.id == given
     with database.reading() as transaction:
         stored: uuid.UUID | None = transaction.execute(
-            sa.select(Account.id).where(Account.name == name)
+            sa.select(Account.id).where(named)
         ).scalar_one_or_none()
         if stored is None:
             raise errors.NotFound("There is no such account.", param="account")

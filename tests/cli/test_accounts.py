@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from core import errors
+from core import errors, ids
 from core.database import Database
 from jobs.records import StorageChange
 from jobs.store import commands, submission
@@ -52,6 +52,14 @@ def test_accounts_are_listed_with_their_storage_limited_and_recounted(tmp_path: 
     assert listed() == first
     with pytest.raises(errors.NotFound):
         local(tmp_path, "accounts", "limit", "unknown", "--storage-mb", "1")
+
+
+def test_an_erasure_of_an_unknown_id_is_an_error(tmp_path: Path) -> None:
+    local(tmp_path, "db", "upgrade")
+    unknown = ids.show("acct", ids.new())
+
+    with pytest.raises(errors.NotFound, match="no such account"):
+        local(tmp_path, "accounts", "erase", unknown, "--confirm", unknown)
 
 
 def test_an_erasure_asks_for_the_name_and_removes_the_account_and_its_keys(tmp_path: Path) -> None:
