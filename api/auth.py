@@ -170,11 +170,10 @@ class Gate:
         return accounts.authenticate(self._database, key, pepper=self._pepper)
 
     def _reason(self, key: str) -> str:
-        """Return why ``key`` is refused. A flood of invalid keys gets the short answer, without a query for each."""
-        if not self._unknown_keys.is_exhausted(addresses.client_address(flask.request)):
-            expired = accounts.expired_at(self._database, key, pepper=self._pepper)
-            if expired is not None:
-                return f"This API key expired at {expired.isoformat(timespec='seconds')}."
+        """Return why ``key`` is refused. A flood of invalid keys does not cost a query for each of them."""
+        expired = self._live.expired_at(key) if accounts.well_formed(key) else None
+        if expired is not None:
+            return f"This API key expired at {expired.isoformat(timespec='seconds')}."
         return "This API key is unknown."
 
     def _refusal(self, message: str) -> errors.RequestError:

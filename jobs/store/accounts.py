@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -27,6 +27,9 @@ PEPPER_FILE = "pepper"
 #: The live keys are read again after this time at the earliest, and after this many times the duration of a read.
 _READ_SECONDS = 1.0
 _READ_SHARE = 20
+
+#: Neither None nor a time that a key has.
+_UNKNOWN = datetime.min.replace(tzinfo=UTC)
 
 _KEY_SHAPE = re.compile(r"ll_[A-Za-z0-9_-]{43}")
 
@@ -134,7 +137,9 @@ _LISTED = (
     .join(table(Account), _ACCOUNT.id == _KEY.account_id)
     .order_by(_KEY.id)
 )
-_LIVE_DIGESTS = sa.select(_KEY.digest).where(_IS_LIVE)
+_DIGESTS = sa.select(
+    _KEY.digest, sa.case((_KEY.expires_at <= Now(None), _KEY.expires_at)).label("expired_at")
+).where(_KEY.revoked_at.is_(None))
 _BY_DIGEST = _LIVE.where(_KEY.digest == sa.bindparam("digest"))
 _BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
 
@@ -147,23 +152,8 @@ def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | 
         return _principal(transaction, _BY_DIGEST, digest=digest(key, pepper=pepper))
 
 
-def expired_at(database: Database, key: str, *, pepper: bytes) -> datetime | None:
-    """Return when ``key`` expired; None when it is unknown, revoked or live."""
-    if not well_formed(key):
-        return None
-    with database.reading() as transaction:
-        expired: datetime | None = transaction.execute(
-            sa.select(_KEY.expires_at).where(
-                _KEY.digest == digest(key, pepper=pepper),
-                _KEY.revoked_at.is_(None),
-                _KEY.expires_at <= Now(None),
-            )
-        ).scalar_one_or_none()
-        return expired
-
-
 class LiveKeys:
-    """The digests of all live keys, read about once a second while requests come in: a filter, not a proof.
+    """The digests of live and expired keys, read about once a second while requests come in: a filter, not a proof.
 
     Args:
         database: where keys are stored.
@@ -182,20 +172,29 @@ class LiveKeys:
         self._pepper = pepper
         self._timer = timer
         self._lock = threading.Lock()
-        self._digests: frozenset[bytes] = frozenset()
+        #: Digest -> when the key expired, None while it is live.
+        self._expired_at: dict[bytes, datetime | None] = {}
         self._until: float | None = None
 
     def may_hold(self, key: str) -> bool:
         """Return whether ``key`` was live a moment ago. Raises :class:`core.database.DatabaseUnavailable`."""
+        return self._known().get(digest(key, pepper=self._pepper), _UNKNOWN) is None
+
+    def expired_at(self, key: str) -> datetime | None:
+        """Return when ``key`` expired; None if it was unknown, revoked or live a moment ago. Raises the same."""
+        return self._known().get(digest(key, pepper=self._pepper))
+
+    def _known(self) -> dict[bytes, datetime | None]:
         with self._lock:
             if self._until is None or self._timer() >= self._until:
                 self._read()
-        return digest(key, pepper=self._pepper) in self._digests
+            return self._expired_at
 
     def _read(self) -> None:
         started = self._timer()
         with self._database.reading() as transaction:
-            self._digests = frozenset(transaction.execute(_LIVE_DIGESTS).scalars())
+            rows = transaction.execute(_DIGESTS)
+            self._expired_at = {row.digest: row.expired_at for row in rows}
         ended = self._timer()
         self._until = ended + max(_READ_SECONDS, _READ_SHARE * (ended - started))
 

@@ -144,12 +144,13 @@ def test_a_flood_of_unknown_keys_asks_the_database_once_a_second(
 
     for _ in range(100):
         assert knock(client, accounts.new_key()).status_code == 429
-    assert len([one for one in statements if "api_keys" in one]) == 1
+    # The first refusal read the keys, a moment ago.
+    assert [one for one in statements if "api_keys" in one] == []
 
     timer.seconds += 1
     exhausted_again = [knock(client, accounts.new_key()).status_code for _ in range(100)]
     assert exhausted_again.count(429) == 100
-    assert len([one for one in statements if "api_keys" in one]) == 2
+    assert len([one for one in statements if "api_keys" in one]) == 1
 
 
 def test_a_flood_from_very_many_addresses_asks_the_database_no_oftener_than_from_twenty(
