@@ -382,3 +382,28 @@ def test_jobs_are_cancelled_while_workers_claim_them_and_each_ends_as_reported(
     answered = races.race(cancel, work, work)[0]
 
     assert history.status(database, jobs) == answered
+
+
+def test_every_reader_of_a_query_keeps_to_its_status_and_error(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    # Erasures and operations act on what these return.
+    ended = {"finished_at": utcnow()}
+    rows = factories.job_rows(
+        account_id,
+        [
+            {"status": Status.FAILED, "error_code": "engine_fault", **ended},
+            {"status": Status.FAILED, "error_code": "engine_rejected", **ended},
+            {"status": Status.SUCCEEDED, **ended},
+            {},
+        ],
+    )
+    with database.transaction() as transaction:
+        transaction.execute(sa.insert(Job), rows)
+    wanted = history.Filter(account_id, statuses=[Status.FAILED], error_codes=["engine_fault"])
+    last = uuid.UUID(int=2**128 - 1)
+
+    assert history.erasable(database, wanted, limit=9) == [rows[0]["id"]]
+    assert history.unfinished(database, wanted, limit=9) == []
+    assert history.count(database, wanted, limit=9) == 1
+    assert history.matching(database, wanted, after=None, before=last, limit=9) == [rows[0]["id"]]
