@@ -254,9 +254,10 @@ class TestSearchesThatHoldAllTheyCan:
                 database_url,
                 clock=clock,
                 pool_size=3,
-                pool_seconds=0,
+                # Keys are read on these connections too: calls of many threads wait for each other.
+                pool_seconds=30,
                 searches=3,
-                search_seconds=60,
+                search_seconds=120,
             )
         ) as opened:
             yield opened
@@ -277,7 +278,7 @@ class TestSearchesThatHoldAllTheyCan:
             ready = client.get("/readyz")
             done = [search.done() for search in searches]
             held.close()
-            found = [search.result(60).status_code for search in searches]
+            found = [search.result(180).status_code for search in searches]
 
         assert accepted == [202] * 3
         assert (ready.status_code, ready.get_json()["checks"]["database"]) == (200, "ok")
