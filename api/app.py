@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
+from api.key_uses import KeyUses
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
@@ -23,6 +24,7 @@ from api.routes.fleet import FleetRoutes
 from api.routes.groups import GroupRoutes
 from api.routes.images import ImageRoutes
 from api.routes.jobs import JobRoutes
+from api.routes.keys import KeyRoutes
 from api.routes.models import ModelRoutes
 from api.routes.operations import OperationRoutes
 from api.routes.quarantine import QuarantineRoutes
@@ -39,6 +41,7 @@ from api.submission import Downloads, SubmissionImages, SubmissionService, Webho
 from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
 from core.database import Clock, Database, utcnow
+from core.peppers import Peppers
 from core.rate_limits import RateLimits
 from core.redis_prefix import RedisPrefix
 from core.settings import Settings
@@ -78,6 +81,7 @@ class Service:
     waits: Waits
     streams: Streams
     revocation: Revocation
+    key_uses: KeyUses
     fetching: GuardedClient
     buckets: RateLimits
     spool: Spool
@@ -89,6 +93,7 @@ class Service:
         self.waits.close()
         self.streams.close()
         self.revocation.close()
+        self.key_uses.request_stop()
 
     def close(self) -> None:
         """Close everything; the application serves nothing afterwards."""
@@ -98,6 +103,7 @@ class Service:
         for wakeup in self.wakeups:
             wakeup.close()
         self.buckets.close()
+        self.key_uses.close()
         self.database.close()
 
 
@@ -145,21 +151,22 @@ def create_app(
     buckets = buckets or RateLimits(settings.redis_url, prefix, timer=timer)
     spool = Spool.of(settings, timer=timer)
     limiter = Limiter(per_minute=settings.requests_per_minute, shared=buckets, timer=timer)
-    pepper = accounts.pepper(settings)
-    tokens = StreamTokens(pepper=pepper, clock=clock)
+    peppers = Peppers.of(settings)
+    tokens = StreamTokens(peppers=peppers, clock=clock)
+    uses = KeyUses(database)
     gate = Gate(
         database,
-        pepper=pepper,
+        peppers=peppers,
         tokens=tokens,
         unknown_key_limits=UnknownKeys(per_minute=settings.failed_keys_per_minute, timer=timer),
-        live=accounts.LiveKeys(database, pepper=pepper, timer=timer),
+        live=accounts.LiveKeys(database, peppers=peppers, timer=timer),
+        uses=uses,
         count=limiter.count,
     )
     disk = Disk(database, floor_mb=settings.disk_floor_mb, timer=timer)
     quota = Quota(database, default_mb=settings.storage_mb_per_account, timer=timer)
     fetching = GuardedClient(settings.webhook_allow, ports=WEB, proxy=settings.proxy)
-    sending = GuardedClient(settings.webhook_allow)
-    webhook_targets = WebhookTargets(database, client=sending)
+    webhook_targets = WebhookTargets(database, client=GuardedClient(settings.webhook_allow))
     held_open = Shares(settings.max_streams, name="streams and waits")
     revocation = Revocation(database)
     waits = Waits(database, shares=held_open)
@@ -176,6 +183,7 @@ def create_app(
         waits=waits,
         streams=streams,
         revocation=revocation,
+        key_uses=uses,
         fetching=fetching,
         buckets=buckets,
         spool=spool,
@@ -237,6 +245,7 @@ def create_app(
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
         FleetRoutes(settings, database=database),
+        KeyRoutes(database=database, gate=gate, peppers=peppers),
     ):
         router.include(routes)
     router.include(UsageRoutes(settings, database=database, quota=quota, gate=gate))

@@ -9,11 +9,13 @@ from typing import Final
 import flask
 
 from api import addresses
+from api.key_uses import KeyUses
 from api.serving import current
 from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
 from core import errors, ids
 from core.database import Database
+from core.peppers import Peppers
 from jobs.lifecycle import Role
 from jobs.store import accounts
 
@@ -29,6 +31,8 @@ class Right(enum.Enum):
     COMMAND = enum.auto()
     #: Use these rights for every account.
     EVERYWHERE = enum.auto()
+    #: Create and revoke keys, and erase accounts.
+    ADMINISTER = enum.auto()
 
 
 class Access(enum.Enum):
@@ -68,10 +72,11 @@ class Gate:
 
     Args:
         database: stores keys.
-        pepper: the secret for hashing keys.
+        peppers: the secrets for hashing keys.
         tokens: checks the stream tokens of jobs.
         unknown_key_limits: limits requests without a valid key.
         live: recognizes unknown keys without a query for each.
+        uses: notes that a valid key was used.
         count: called for each request with a valid key; may refuse it.
     """
 
@@ -79,17 +84,19 @@ class Gate:
         self,
         database: Database,
         *,
-        pepper: bytes,
+        peppers: Peppers,
         tokens: StreamTokens,
         unknown_key_limits: UnknownKeys,
         live: accounts.LiveKeys,
+        uses: KeyUses,
         count: Callable[[accounts.Principal], None],
     ) -> None:
         self._database = database
-        self._pepper = pepper
+        self._peppers = peppers
         self._tokens = tokens
         self._unknown_keys = unknown_key_limits
         self._live = live
+        self._uses = uses
         self._count = count
 
     def guard(self, needed: Right | Access) -> Callable[[], Caller]:
@@ -133,6 +140,7 @@ class Gate:
             principal = accounts.principal(self._database, key_id) if key_id else None
             if principal is None:
                 raise self._refusal("This stream token is invalid or has expired for this job.")
+            self._uses.note(principal)
             return self._admitted(principal)
 
         return guard
@@ -167,7 +175,11 @@ class Gate:
             accounts.well_formed(key) and self._live.may_hold(key)
         ):
             return None
-        return accounts.authenticate(self._database, key, pepper=self._pepper)
+        peppers = self._peppers.current()
+        principal = accounts.authenticate(self._database, key, peppers=peppers)
+        if principal is not None:
+            self._uses.note(principal, key=key, pepper=peppers[0])
+        return principal
 
     def _reason(self, key: str) -> str:
         """Return why ``key`` is refused. A flood of invalid keys does not cost a query for each of them."""

@@ -16,7 +16,7 @@ from typing import Final
 
 from cli import output
 from cli.launch import home
-from core import errors, secret_files
+from core import errors, peppers, secret_files
 from core.database import Database
 from core.settings import Settings
 from core.vault import VAULT_FILE
@@ -82,7 +82,7 @@ def restore(settings: Settings, file: Path) -> None:
             if schema.current(database) is None:
                 raise errors.LaunchError(f"{file} has no database of Longlook.")
         schema.upgrade(url)
-        _restore_secret(settings, folder, accounts.PEPPER_FILE)
+        _restore_secret(settings, folder, peppers.PEPPER_FILE)
         _restore_secret(settings, folder, VAULT_FILE)
         with contextlib.closing(Database(url)) as database:
             _require_secrets(settings, database)
@@ -128,7 +128,9 @@ def _secrets(settings: Settings, database: Database) -> dict[str, str]:
     _require_secrets(settings, database)
     texts = {}
     if accounts.keys(database):
-        texts[accounts.PEPPER_FILE] = accounts.pepper(settings).decode() + "\n"
+        texts[peppers.PEPPER_FILE] = "".join(
+            f"{pepper.decode()}\n" for pepper in peppers.read(settings)
+        )
     vault = settings.home / VAULT_FILE
     if settings.vault_key is not None:
         texts[VAULT_FILE] = "\n".join(settings.vault_key.get_secret_value().split(",")) + "\n"
@@ -143,7 +145,7 @@ def _require_secrets(settings: Settings, database: Database) -> None:
             accounts.pepper(settings)
         except errors.SettingsError as error:
             raise errors.LaunchError(
-                f"The pepper of the keys is missing: put {accounts.PEPPER_FILE} in {settings.home}, or set "
+                f"The pepper of the keys is missing: put {peppers.PEPPER_FILE} in {settings.home}, or set "
                 "LONGLOOK_PEPPER."
             ) from error
     try:
@@ -157,7 +159,7 @@ def _require_secrets(settings: Settings, database: Database) -> None:
 
 def _extract(file: Path, folder: Path) -> None:
     """Write the known members of the archive to ``folder``; others are refused."""
-    known = {_DATABASE, accounts.PEPPER_FILE, VAULT_FILE}
+    known = {_DATABASE, peppers.PEPPER_FILE, VAULT_FILE}
     try:
         # Without compression, as :func:`write` writes it.
         with tarfile.open(file, "r:") as archive:
@@ -177,7 +179,7 @@ def _extract(file: Path, folder: Path) -> None:
 
 def _restore_secret(settings: Settings, folder: Path, name: str) -> None:
     """Write a secret of the archive to the home directory, unless the settings or an equal file have it."""
-    given = settings.pepper if name == accounts.PEPPER_FILE else settings.vault_key
+    given = settings.pepper if name == peppers.PEPPER_FILE else settings.vault_key
     archived, path = folder / name, settings.home / name
     if given is not None or not archived.exists():
         return

@@ -28,7 +28,7 @@ from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
 from jobs.engine import EngineFacts
 from jobs.images import ImageReader
-from jobs.store import pauses, statistics, storage, workers
+from jobs.store import accounts, pauses, statistics, storage, workers
 from migrations import schema
 from webhooks import claims, secrets
 from worker.engines import pool
@@ -326,7 +326,7 @@ def _pauses(settings: Settings) -> Iterator[Diagnosis]:
     try:
         with _opened(settings) as opened:
             active = pauses.active(opened)
-            names = pauses.key_names(opened, [pause.paused_by for pause in active])
+            names = accounts.key_names(opened, [pause.paused_by for pause in active])
     except database.DatabaseUnavailable:
         return
     for pause in active:

@@ -1,12 +1,15 @@
 """``longlook keys``: create, list, limit and revoke API keys, directly in the database."""
 
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from cli import output
+from api.schemas.keys import Key
+from cli import erasing, output
 from core import errors, ids
+from core.database import Database, utcnow
 from core.settings import Settings
 from jobs.lifecycle import Priority, Role
 from jobs.store import accounts
@@ -18,6 +21,7 @@ Requests = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=accounts.MAX_REQUESTS_PER_MINUTE,
         help="Requests per minute of this key. Default: LONGLOOK_REQUESTS_PER_MINUTE.",
         show_default=False,
     ),
@@ -26,6 +30,7 @@ Body = Annotated[
     int | None,
     typer.Option(
         min=1,
+        max=accounts.MAX_BODY_MB,
         help="Largest request body of this key, in MiB; LONGLOOK_MAX_BODY_MB remains the upper bound.",
         show_default=False,
     ),
@@ -37,13 +42,24 @@ MaxPriority = Annotated[
         show_default=False,
     ),
 ]
+#: The first three identify a key and its state; 80 columns have room for the first five.
+_COLUMNS: Final = (
+    *("id", "role", "last used", "account", "name"),
+    *("created", "created by", "expires"),
+    *("revoked", "revoked by", "priority", "limits", "key"),
+)
+_ROOMY_ONLY: Final = ("created", "created by", "expires")
+_WIDE: Final = ("revoked", "revoked by", "priority", "limits", "key")
+#: From this width on, a terminal has room for eight columns.
+_ROOMY: Final = 120
+_KeyId = Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)]
 
 
 @app.command("create")
 def create(
     *,
     account: Annotated[
-        str, typer.Option(help="Name of the account; created if it does not exist.")
+        str, typer.Option(help="Name or ID of the account; a new name creates an account.")
     ] = accounts.DEFAULT_ACCOUNT,
     role: Annotated[Role, typer.Option(help="Permissions of the key.")] = Role.SUBMIT,
     name: Annotated[str, typer.Option(help="Label of the key.")] = "",
@@ -75,74 +91,36 @@ def create(
             max_body_mb=max_body_mb,
             max_priority=max_priority,
             expires_at=expires_at,
+            actor=erasing.actor(),
         )
+        row = accounts.find_key(database, key_id)
     shown = ids.show("key", key_id)
-    if output.for_people(as_json=as_json):
-        output.line(key)
-        output.note(f"{shown}: role {role}, account {account}. The key cannot be shown again.")
-    else:
-        output.as_json({"id": shown, "key": key, "account": account, "role": role, "name": name})
+    if not output.for_people(as_json=as_json):
+        output.as_json({**({} if row is None else _document(row, {})), "id": shown, "key": key})
+        return
+    output.line(key)
+    ends = "never expires" if expires_at is None else f"expires {_moment(expires_at)} UTC"
+    output.note(f"{shown}: role {role}, account {account}, {ends}. The key cannot be shown again.")
 
 
 @app.command("ls")
 def ls(*, as_json: output.AsJson = False) -> None:
-    """List keys without their secrets."""
+    """List keys without their secrets, with who made and revoked them, and when they were last used."""
     with schema.opened(Settings.read()) as database:
         rows = accounts.keys(database)
-    if output.for_people(as_json=as_json):
-        output.table(
-            (
-                "id",
-                "account",
-                "role",
-                "name",
-                "key",
-                "priority",
-                "limits",
-                "created",
-                "expires",
-                "revoked",
-            ),
-            [
-                (
-                    ids.show("key", row.key_id),
-                    row.account,
-                    row.role,
-                    row.name,
-                    row.redacted_key,
-                    row.highest_priority,
-                    _limits(row),
-                    f"{row.created_at:%Y-%m-%d %H:%M}",
-                    f"{row.expires_at:%Y-%m-%d %H:%M}" if row.expires_at else "",
-                    f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "",
-                )
-                for row in rows
-            ],
-        )
+        names = _names(database, rows)
+    if not output.for_people(as_json=as_json):
+        output.as_json([_document(row, names) for row in rows])
         return
-    output.as_json(
-        [
-            {
-                "id": ids.show("key", row.key_id),
-                "account": row.account,
-                "role": row.role,
-                "name": row.name,
-                "redacted_key": row.redacted_key,
-                "created_at": row.created_at.isoformat(),
-                "expires_at": row.expires_at.isoformat() if row.expires_at else None,
-                "revoked_at": row.revoked_at.isoformat() if row.revoked_at else None,
-                "requests_per_minute": row.requests_per_minute,
-                "max_body_mb": row.max_body_mb,
-                "max_priority": row.highest_priority,
-            }
-            for row in rows
-        ]
-    )
+    limit = output.width()
+    hidden = _WIDE if limit is None or limit >= _ROOMY else (*_WIDE, *_ROOMY_ONLY)
+    now = utcnow()
+    output.table(_COLUMNS, [_row(row, names, now) for row in rows], whole=3, wide=hidden)
 
 
 @app.command("limit")
 def limit(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)],
+    key_id: _KeyId,
     *,
     requests_per_minute: Requests = None,
     max_body_mb: Body = None,
@@ -163,13 +141,11 @@ def limit(
 
 
 @app.command("revoke")
-def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)],
-) -> None:
+def revoke(key_id: _KeyId) -> None:
     """Revoke a key, effective immediately."""
     parsed = ids.parse("key", key_id)
     with schema.opened(Settings.read()) as database:
-        if parsed is None or not accounts.revoke_key(database, parsed):
+        if parsed is None or not accounts.revoke_key(database, parsed, actor=erasing.actor()):
             raise errors.NotFound(f"There is no active key {key_id}.")
     output.note(f"{key_id} is revoked")
 
@@ -191,6 +167,58 @@ def _expiry(text: str) -> datetime:
             param_hint="--expires",
         )
     return moment
+
+
+def _names(database: Database, rows: Sequence[accounts.KeyRow]) -> dict[str, str]:
+    """Return the names of the keys that made or revoked ``rows``, by actor."""
+    actors = [actor for row in rows for actor in (row.created_by, row.revoked_by)]
+    return accounts.key_names(database, actors)
+
+
+def _row(row: accounts.KeyRow, names: Mapping[str, str], now: datetime) -> tuple[str, ...]:
+    return (
+        ids.show("key", row.key_id),
+        row.role,
+        _last_used(row, now),
+        row.account,
+        row.name,
+        *(f"{row.created_at:%Y-%m-%d}", _who(row.created_by, names)),
+        f"{row.expires_at:%Y-%m-%d}" if row.expires_at else "",
+        f"{row.revoked_at:%Y-%m-%d}" if row.revoked_at else "",
+        _who(row.revoked_by, names),
+        row.highest_priority,
+        _limits(row),
+        row.redacted_key,
+    )
+
+
+def _last_used(row: accounts.KeyRow, now: datetime) -> str:
+    """Return when a live key was last used, or why another one cannot be used, in at most nine characters."""
+    if row.revoked_at is not None:
+        return "revoked"
+    if not row.is_live(now):
+        return "expired"
+    if row.last_used_at is None:
+        return "never"
+    age = max(now - row.last_used_at, timedelta(0))
+    if age.days:
+        return f"{age.days} d ago"
+    minutes = age.seconds // 60
+    return f"{minutes // 60} h ago" if minutes >= 60 else f"{minutes} min ago"  # noqa: PLR2004 - minutes of an hour
+
+
+def _who(actor: str | None, names: Mapping[str, str]) -> str:
+    name = names.get(actor or "")
+    return actor or "" if name is None else f"key:{name}"
+
+
+def _moment(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M}"
+
+
+def _document(row: accounts.KeyRow, names: Mapping[str, str]) -> output.Json:
+    """Return a key as the API shows it."""
+    return Key.of(row, names=dict(names)).model_dump(mode="json", exclude={"key"})
 
 
 def _limits(row: accounts.KeyRow) -> str:

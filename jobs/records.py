@@ -132,10 +132,17 @@ class ApiKey(Record):
     name: Mapped[str]
     #: HMAC-SHA256 of the key with the pepper, 32 bytes.
     digest: Mapped[bytes] = mapped_column(unique=True)
+    #: Which pepper: :func:`core.peppers.identify`. None: an earlier version hashed it.
+    pepper_id: Mapped[str | None]
     #: The first and the last characters of the key, to recognize it.
     redacted_key: Mapped[str]
     created_at: Mapped[datetime]
+    #: The actor: a key, or the user of the command line. None: an earlier version made it.
+    created_by: Mapped[str | None]
+    #: A use of the last minute may be missing.
+    last_used_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+    revoked_by: Mapped[str | None]
     #: From this time on, the key is refused; None: it does not expire.
     expires_at: Mapped[datetime | None]
     #: The key's own limits; None: the settings' limits.

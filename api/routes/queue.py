@@ -30,7 +30,7 @@ from core.database import Database
 from core.settings import Settings
 from core.wakeup import Wakeup
 from jobs.lifecycle import Priority, Status
-from jobs.store import commands, expiry, history, pauses, statistics, workers
+from jobs.store import accounts, commands, expiry, history, pauses, statistics, workers
 from webhooks import claims
 
 _log = structlog.get_logger(__name__)
@@ -152,7 +152,7 @@ class QueueRoutes:
     def _shown(self, listed: Sequence[pauses.PauseView], caller: Caller) -> list[QueuePause]:
         names = None
         if caller.everywhere:
-            names = pauses.key_names(self._database, [pause.paused_by for pause in listed])
+            names = accounts.key_names(self._database, [pause.paused_by for pause in listed])
         return [QueuePause.of(pause, names=names) for pause in listed]
 
     @route.post(

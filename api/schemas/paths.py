@@ -14,5 +14,6 @@ QuarantinedImageId = Annotated[
 EndpointId = Annotated[uuid.UUID, PathId("we", "webhook endpoint")]
 DeliveryId = Annotated[uuid.UUID, PathId("dlv", "delivery")]
 RecoveryId = Annotated[uuid.UUID, PathId("rcv", "recovery")]
+KeyId = Annotated[uuid.UUID, PathId("key", "key", "`key_` and 32 hex digits.")]
 OperationId = Annotated[uuid.UUID, PathId("op", "operation", "`op_` and 32 hex digits.")]
 ModelName = Annotated[str, PathText("The model's name.")]

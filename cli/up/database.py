@@ -3,8 +3,8 @@
 import contextlib
 from dataclasses import dataclass
 
-from cli import client, output
-from core import errors, secret_files
+from cli import client, erasing, output
+from core import errors, peppers, secret_files
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
@@ -51,7 +51,7 @@ def prepare(settings: Settings) -> FirstKey | None:
         if accounts.keys(database):
             _refuse_lost_pepper(settings)
             return None
-        pepper = accounts.ensure_pepper(settings)
+        pepper = peppers.ensure(settings)[0]
         key = bootstrap or accounts.new_key()
         # Write the file first: the database has only the key's hash, so a key that is nowhere else is lost.
         secret_files.write(settings.home / client.KEY_FILE, key + "\n", replace=True)
@@ -62,6 +62,7 @@ def prepare(settings: Settings) -> FirstKey | None:
             account=accounts.DEFAULT_ACCOUNT,
             role=Role.ADMIN,
             name="first",
+            actor=erasing.actor(),
         )
         return FirstKey(key, generated=bootstrap is None)
 
@@ -80,7 +81,7 @@ def _refuse_lost_pepper(settings: Settings) -> None:
         accounts.pepper(settings)
     except errors.SettingsError as error:
         raise errors.LaunchError(
-            f"The pepper of this database's keys is missing: restore {accounts.PEPPER_FILE} in "
+            f"The pepper of this database's keys is missing: restore {peppers.PEPPER_FILE} in "
             f"{settings.home}, or set LONGLOOK_PEPPER. With another pepper, none of the keys is valid."
         ) from error
 

@@ -7,22 +7,24 @@ import secrets
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
-from core import errors, ids, secret_files
-from core.database import Database, Now, Transaction
+from core import errors, ids, peppers
+from core.database import Database, Now, Seconds, Transaction
+from core.peppers import Peppers
 from core.settings import Settings
 from jobs.lifecycle import Priority, Role
 from jobs.records import Account, ApiKey, table
 
 DEFAULT_ACCOUNT = "default"
-#: The file in the home directory with the pepper that was generated there.
-PEPPER_FILE = "pepper"
+#: The highest limits that a key can have.
+MAX_REQUESTS_PER_MINUTE = 1_000_000
+MAX_BODY_MB = 1024
 
 #: The live keys are read again after this time at the earliest, and after this many times the duration of a read.
 _READ_SECONDS = 1.0
@@ -44,6 +46,8 @@ class Principal:
     requests_per_minute: int | None = None
     max_body_mb: int | None = None
     max_priority: Priority | None = None
+    #: The pepper of its hash; None: an earlier version hashed it.
+    pepper_id: str | None = None
 
     @property
     def highest_priority(self) -> Priority:
@@ -64,8 +68,25 @@ class KeyRow(Principal):
     name: str
     redacted_key: str
     created_at: datetime
+    created_by: str | None
+    last_used_at: datetime | None
     revoked_at: datetime | None
+    revoked_by: str | None
     expires_at: datetime | None
+
+    def is_live(self, now: datetime) -> bool:
+        """Return whether the key is neither revoked nor expired at ``now``."""
+        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+
+
+@dataclass(frozen=True)
+class KeyUse:
+    """A use of a key, and its hash with the newest pepper if it is stored with an older one."""
+
+    key_id: uuid.UUID
+    age: timedelta
+    digest: bytes | None = None
+    pepper_id: str | None = None
 
 
 def new_key() -> str:
@@ -84,31 +105,8 @@ def digest(key: str, *, pepper: bytes) -> bytes:
 
 
 def pepper(settings: Settings) -> bytes:
-    """Return the secret that keys are hashed with: from the settings, else from the home directory.
-
-    Raises:
-        core.errors.SettingsError: neither has one, or the file is empty.
-    """
-    if settings.pepper is not None:
-        return settings.pepper.get_secret_value().encode()
-    path = settings.home / PEPPER_FILE
-    try:
-        stored = path.read_bytes().strip()
-    except OSError as error:
-        raise errors.SettingsError(
-            f"LONGLOOK_PEPPER: not set, and {path} cannot be read; `longlook up` creates it"
-        ) from error
-    if not stored:
-        raise errors.SettingsError(f"LONGLOOK_PEPPER: not set, and {path} is empty")
-    return stored
-
-
-def ensure_pepper(settings: Settings) -> bytes:
-    """Return :func:`pepper`; if it is missing, first generate one in the home directory, readable by its owner only."""
-    path = settings.home / PEPPER_FILE
-    if settings.pepper is None and not path.exists():
-        secret_files.write(path, secrets.token_hex(32) + "\n", replace=False)
-    return pepper(settings)
+    """Return the newest pepper, with which new keys are hashed. Raises :class:`core.errors.SettingsError`."""
+    return peppers.read(settings)[0]
 
 
 _KEY = table(ApiKey).c
@@ -119,37 +117,44 @@ _PRINCIPALS = sa.select(
     _KEY.requests_per_minute,
     _KEY.max_body_mb,
     _KEY.max_priority,
+    _KEY.pepper_id,
 )
 _IS_LIVE = sa.and_(
     _KEY.revoked_at.is_(None), sa.or_(_KEY.expires_at.is_(None), _KEY.expires_at > Now(None))
 )
 _LIVE = _PRINCIPALS.where(_IS_LIVE)
 _ACCOUNT = table(Account).c
-_LISTED = (
-    _PRINCIPALS.add_columns(
-        _ACCOUNT.name.label("account"),
-        _KEY.name,
-        _KEY.redacted_key,
-        _KEY.created_at,
-        _KEY.revoked_at,
-        _KEY.expires_at,
-    )
-    .join(table(Account), _ACCOUNT.id == _KEY.account_id)
-    .order_by(_KEY.id)
-)
+_LISTED = _PRINCIPALS.add_columns(
+    _ACCOUNT.name.label("account"),
+    _KEY.name,
+    _KEY.redacted_key,
+    _KEY.created_at,
+    _KEY.created_by,
+    _KEY.last_used_at,
+    _KEY.revoked_at,
+    _KEY.revoked_by,
+    _KEY.expires_at,
+).join(table(Account), _ACCOUNT.id == _KEY.account_id)
 _DIGESTS = sa.select(
     _KEY.digest, sa.case((_KEY.expires_at <= Now(None), _KEY.expires_at)).label("expired_at")
 ).where(_KEY.revoked_at.is_(None))
-_BY_DIGEST = _LIVE.where(_KEY.digest == sa.bindparam("digest"))
+_BY_DIGEST = _LIVE.where(_KEY.digest.in_(sa.bindparam("digests", expanding=True)))
 _BY_ID = _LIVE.where(_KEY.id == sa.bindparam("key_id"))
 
 
-def authenticate(database: Database, key: str, *, pepper: bytes) -> Principal | None:
-    """Return the principal of ``key``, or None when the key is unknown, revoked or expired."""
+def authenticate(database: Database, key: str, *, peppers: Collection[bytes]) -> Principal | None:
+    """Return the principal of ``key``, or None when the key is unknown, revoked or expired.
+
+    Args:
+        database: where keys are stored.
+        key: as the caller sent it.
+        peppers: those with which it may be hashed.
+    """
     if not well_formed(key):
         return None
+    digests = [digest(key, pepper=pepper) for pepper in peppers]
     with database.reading() as transaction:
-        return _principal(transaction, _BY_DIGEST, digest=digest(key, pepper=pepper))
+        return _principal(transaction, _BY_DIGEST, digests=digests)
 
 
 class LiveKeys:
@@ -157,7 +162,7 @@ class LiveKeys:
 
     Args:
         database: where keys are stored.
-        pepper: the secret that they are hashed with.
+        peppers: the secrets that they are hashed with.
         timer: returns seconds, by a clock that never goes back.
     """
 
@@ -165,11 +170,11 @@ class LiveKeys:
         self,
         database: Database,
         *,
-        pepper: bytes,
+        peppers: Peppers,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
-        self._pepper = pepper
+        self._peppers = peppers
         self._timer = timer
         self._lock = threading.Lock()
         #: Digest -> when the key expired, None while it is live.
@@ -178,11 +183,18 @@ class LiveKeys:
 
     def may_hold(self, key: str) -> bool:
         """Return whether ``key`` was live a moment ago. Raises :class:`core.database.DatabaseUnavailable`."""
-        return self._known().get(digest(key, pepper=self._pepper), _UNKNOWN) is None
+        return self._found(key) is None
 
     def expired_at(self, key: str) -> datetime | None:
         """Return when ``key`` expired; None if it was unknown, revoked or live a moment ago. Raises the same."""
-        return self._known().get(digest(key, pepper=self._pepper))
+        found = self._found(key)
+        return None if found is _UNKNOWN else found
+
+    def _found(self, key: str) -> datetime | None:
+        """Return when ``key`` expired, None while it is live, or :data:`_UNKNOWN`."""
+        known = self._known()
+        digests = (digest(key, pepper=pepper) for pepper in self._peppers.current())
+        return next((known[each] for each in digests if each in known), _UNKNOWN)
 
     def _known(self) -> dict[bytes, datetime | None]:
         with self._lock:
@@ -206,7 +218,7 @@ def principal(database: Database, key_id: uuid.UUID) -> Principal | None:
 
 
 def _principal(
-    transaction: Transaction, statement: sa.Executable, **bound: bytes | uuid.UUID
+    transaction: Transaction, statement: sa.Executable, **bound: list[bytes] | uuid.UUID
 ) -> Principal | None:
     row = transaction.execute(statement, bound).mappings().one_or_none()
     return None if row is None else Principal(**row)
@@ -231,6 +243,7 @@ def create_key(
     max_body_mb: int | None = None,
     max_priority: Priority | None = None,
     expires_at: datetime | None = None,
+    actor: str | None = None,
 ) -> uuid.UUID:
     """Store ``key`` for ``account``, which is created if it is new; leave a key that is stored already unchanged.
 
@@ -238,16 +251,20 @@ def create_key(
         database: where keys are stored.
         key: as :func:`new_key` returns it.
         pepper: the secret that it is hashed with.
-        account: the account's name.
+        account: the account's name, or the id of one that exists.
         role: the key's role.
         name: a name to distinguish keys.
         requests_per_minute: the key's own limit; None: the settings' limit.
         max_body_mb: the largest request body in MiB; the settings' limit applies as well.
         max_priority: the highest priority of its jobs; None: that of its role.
         expires_at: the key is refused from this time on; None: it does not expire.
+        actor: who makes it, as a timeline names it.
 
     Returns:
         The key's id.
+
+    Raises:
+        core.errors.NotFound: there is no account with this id.
     """
     with database.transaction() as transaction:
         transaction.execute(
@@ -258,8 +275,10 @@ def create_key(
                 role=role,
                 name=name,
                 digest=digest(key, pepper=pepper),
+                pepper_id=peppers.identify(pepper),
                 redacted_key=f"{key[:5]}…{key[-4:]}",
                 created_at=transaction.now(),
+                created_by=actor,
                 requests_per_minute=requests_per_minute,
                 max_body_mb=max_body_mb,
                 max_priority=max_priority,
@@ -275,8 +294,104 @@ def create_key(
 def keys(database: Database) -> list[KeyRow]:
     """Return all keys, oldest first."""
     with database.reading() as transaction:
-        rows = transaction.execute(_LISTED).mappings()
+        rows = transaction.execute(_LISTED.order_by(_KEY.id)).mappings()
         return [KeyRow(**row) for row in rows]
+
+
+def key_page(
+    database: Database, *, account_id: uuid.UUID | None, limit: int, after: uuid.UUID | None
+) -> tuple[list[KeyRow], bool]:
+    """Return up to ``limit`` keys beyond ``after``, newest first, and whether there are more.
+
+    Revoked and expired keys are among them. ``account_id`` None: those of all accounts.
+    """
+    wanted = _LISTED.order_by(_KEY.id.desc()).limit(limit + 1)
+    if account_id is not None:
+        wanted = wanted.where(_KEY.account_id == account_id)
+    if after is not None:
+        wanted = wanted.where(_KEY.id < after)
+    with database.reading() as transaction:
+        rows = [KeyRow(**row) for row in transaction.execute(wanted).mappings()]
+        return rows[:limit], len(rows) > limit
+
+
+def find_key(database: Database, key_id: uuid.UUID) -> KeyRow | None:
+    """Return a key, or None when it does not exist."""
+    with database.reading() as transaction:
+        row = transaction.execute(_LISTED.where(_KEY.id == key_id)).mappings().one_or_none()
+        return None if row is None else KeyRow(**row)
+
+
+def key_names(
+    database: Database, actors: Iterable[str | None], *, account_id: uuid.UUID | None = None
+) -> dict[str, str]:
+    """Return the names of the keys among ``actors``, by actor; keys without a name are left out.
+
+    Args:
+        database: where keys are stored.
+        actors: as timelines name them, such as ``key:key_…``.
+        account_id: only keys of this account; None: of all.
+    """
+    parsed = {
+        actor: ids.parse("key", actor.removeprefix("key:"))
+        for actor in actors
+        if actor is not None and actor.startswith("key:")
+    }
+    if not parsed:
+        return {}
+    wanted = sa.select(_KEY.id, _KEY.name).where(
+        _KEY.id.in_({key for key in parsed.values() if key is not None}), _KEY.name != ""
+    )
+    if account_id is not None:
+        wanted = wanted.where(_KEY.account_id == account_id)
+    with database.reading() as transaction:
+        names = {row.id: row.name for row in transaction.execute(wanted)}
+    return {actor: names[key] for actor, key in parsed.items() if key in names}
+
+
+#: The least time between two writes of a key's last use.
+USE_EVERY = timedelta(minutes=1)
+_USED = (
+    sa.update(table(ApiKey))
+    .where(
+        _KEY.id == sa.bindparam("b_id"),
+        sa.or_(
+            _KEY.last_used_at.is_(None),
+            _KEY.last_used_at <= Now(sa.bindparam("b_before", type_=Seconds())),
+        ),
+    )
+    .values(last_used_at=Now(sa.bindparam("b_age", type_=Seconds())))
+)
+_HASHED_AGAIN = (
+    sa.update(table(ApiKey))
+    .where(_KEY.id == sa.bindparam("b_id"))
+    .values(digest=sa.bindparam("b_digest"), pepper_id=sa.bindparam("b_pepper"))
+)
+
+
+def note_uses(database: Database, uses: Collection[KeyUse]) -> None:
+    """Store when keys were last used, each at most once in :data:`USE_EVERY`, and hashes with a newer pepper.
+
+    Raises:
+        core.database.DatabaseUnavailable: the database does not answer; nothing is stored.
+    """
+    # In one order, so that processes that store the same keys wait for each other and do not block each other.
+    ordered = sorted(uses, key=lambda use: use.key_id)
+    with database.transaction() as transaction:
+        transaction.execute(
+            _USED,
+            [
+                {"b_id": use.key_id, "b_age": -use.age, "b_before": -use.age - USE_EVERY}
+                for use in ordered
+            ],
+        )
+        again = [
+            {"b_id": use.key_id, "b_digest": use.digest, "b_pepper": use.pepper_id}
+            for use in ordered
+            if use.digest is not None
+        ]
+        if again:
+            transaction.execute(_HASHED_AGAIN, again)
 
 
 def limit_key(
@@ -301,10 +416,16 @@ def limit_key(
         )
 
 
-def revoke_key(database: Database, key_id: uuid.UUID) -> bool:
-    """Revoke a key at once; return False when there is no such live key."""
+def revoke_key(database: Database, key_id: uuid.UUID, *, actor: str | None = None) -> bool:
+    """Revoke a key at once; return False when there is no such key, or it is revoked already.
+
+    Args:
+        database: where keys are stored.
+        key_id: the key.
+        actor: who revokes it, as a timeline names it.
+    """
     with database.transaction() as transaction:
-        return _change_live(transaction, key_id, revoked_at=transaction.now())
+        return _change_live(transaction, key_id, revoked_at=transaction.now(), revoked_by=actor)
 
 
 def _change_live(transaction: Transaction, key_id: uuid.UUID, **values: Any) -> bool:  # noqa: ANN401 - columns
@@ -331,6 +452,11 @@ def account_id(database: Database, name: str) -> uuid.UUID:
 
 
 def _account(transaction: Transaction, name: str) -> uuid.UUID:
+    given = ids.parse("acct", name)
+    if given is not None:
+        if transaction.execute(sa.select(Account.id).where(Account.id == given)).first() is None:
+            raise errors.NotFound("There is no such account.", param="account")
+        return given
     transaction.execute(
         transaction.insert(Account)
         .values(id=ids.new(), name=name, created_at=transaction.now())

@@ -113,6 +113,7 @@ def erase_account(
             ApiKey.account_id == account_id,
             ApiKey.revoked_at.is_(None),
             revoked_at=transaction.now(),
+            revoked_by=actor,
         )
         # Those of operators, too: a rerun would submit new jobs, and the query is removed below.
         operation_removal.cancel_of(transaction, account_id)

@@ -4,7 +4,6 @@ A paused job stays queued, and its deadline still counts. Ended pauses stay stor
 """
 
 import uuid
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -13,7 +12,7 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database, Now, Transaction
 from jobs.lifecycle import Priority
-from jobs.records import Account, ApiKey, QueuePause, table
+from jobs.records import Account, QueuePause, table
 
 _PAUSE = table(QueuePause).c
 _ACTIVE = _PAUSE.resumed_at.is_(None)
@@ -160,16 +159,3 @@ def resume(
             .returning(_PAUSE.id)
         )
         return ended.first() is not None
-
-
-def key_names(database: Database, actors: Sequence[str]) -> dict[str, str]:
-    """Return the names of the keys among ``actors``, by actor."""
-    parsed = {actor: ids.parse("key", actor.removeprefix("key:")) for actor in set(actors)}
-    with database.reading() as transaction:
-        rows = transaction.execute(
-            sa.select(ApiKey.id, ApiKey.name).where(
-                ApiKey.id.in_([key for key in parsed.values() if key is not None])
-            )
-        )
-        names = {row.id: row.name for row in rows}
-    return {actor: names[key] for actor, key in parsed.items() if key in names}

@@ -226,7 +226,7 @@ class TestRates:
         assert answers[0].headers["RateLimit-Policy"] == '"default";q=2;w=60'
         assert answers[2].headers["RateLimit"] == '"default";r=0;t=30'
         assert answers[2].get_json()["detail"] == "This key may send at most 2 requests a minute."
-        principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
+        principal = accounts.authenticate(database, key, peppers=[factories.PEPPER])
         assert principal is not None
         accounts.limit_key(database, principal.key_id, requests_per_minute=None, max_body_mb=None)
         assert own("GET", "/v1/models").headers["RateLimit-Policy"] == '"default";q=30;w=60'

@@ -141,7 +141,7 @@ def test_reads_of_a_streams_past_leave_room_to_another_account(
         revocation=revocation,
     )
     key = factories.make_key(database)
-    principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
+    principal = accounts.authenticate(database, key, peppers=[factories.PEPPER])
     assert principal is not None
     key_id = principal.key_id
     followed = [caller.job()["id"], stranger.job()["id"]]

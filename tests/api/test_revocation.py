@@ -31,7 +31,7 @@ ROOT = "/v1/webhook_endpoints"
 
 
 def key_of(database: Database, caller: Caller) -> uuid.UUID:
-    found = accounts.authenticate(database, caller.key, pepper=factories.PEPPER)
+    found = accounts.authenticate(database, caller.key, peppers=[factories.PEPPER])
     assert found is not None
     return found.key_id
 
@@ -182,7 +182,7 @@ def test_while_the_database_is_away_everything_stays_open(database: Database) ->
 
 def _key_id(database: Database) -> uuid.UUID:
     key = factories.make_key(database)
-    found = accounts.authenticate(database, key, pepper=factories.PEPPER)
+    found = accounts.authenticate(database, key, peppers=[factories.PEPPER])
     assert found is not None
     return found.key_id
 

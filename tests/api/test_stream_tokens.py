@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 from api.tokens import LIFE, StreamTokens
 from core import ids
 from core.database import Database, utcnow
+from core.peppers import Peppers
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories
@@ -18,7 +19,7 @@ from tests.api import worker
 from tests.api.conftest import Caller, Json
 from tests.databases import Clock
 
-TOKENS = StreamTokens(pepper=b"pepper", clock=utcnow)
+TOKENS = StreamTokens(peppers=Peppers([b"pepper"]), clock=utcnow)
 
 
 def token(caller: Caller, job: Json) -> Json:
@@ -78,7 +79,7 @@ def test_a_token_ends_with_the_key_that_made_it(
 ) -> None:
     reader = Caller(client, factories.make_key(database, role=Role.READ))
     url = token(reader, job)["url"]
-    key_id = accounts.authenticate(database, reader.key, pepper=factories.PEPPER)
+    key_id = accounts.authenticate(database, reader.key, peppers=[factories.PEPPER])
     assert key_id is not None
 
     accounts.revoke_key(database, key_id.key_id)
@@ -107,7 +108,7 @@ def test_no_changed_token_is_good() -> None:
         forged = "lls_" + base64.urlsafe_b64encode(changed).decode().rstrip("=")
         assert TOKENS.read(forged, job_id=job_id) is None
     assert TOKENS.read(made, job_id=uuid.uuid4()) is None
-    elsewhere = StreamTokens(pepper=b"another", clock=utcnow)
+    elsewhere = StreamTokens(peppers=Peppers([b"another"]), clock=utcnow)
     assert elsewhere.read(made, job_id=job_id) is None
 
 

@@ -259,7 +259,7 @@ def test_a_stream_ends_when_its_follower_hangs_up_though_nothing_is_written(
     account_id = factories.make_account(database)
     job_id = factories.make_job(database, account_id)
     principal = accounts.authenticate(
-        database, factories.make_key(database), pepper=factories.PEPPER
+        database, factories.make_key(database), peppers=[factories.PEPPER]
     )
     assert principal is not None
     shares = Shares(1, name="streams")

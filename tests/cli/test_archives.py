@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from core import errors
+from core import errors, peppers
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
@@ -38,7 +38,7 @@ def fill(home: Path, url: str) -> str:
         accounts.create_key(
             database,
             key,
-            pepper=accounts.ensure_pepper(settings),
+            pepper=peppers.ensure(settings)[0],
             account="web",
             role=Role.SUBMIT,
             name="first",
@@ -66,7 +66,7 @@ def test_an_archive_restores_an_installation_with_its_secrets(
     settings = Settings.read({}, home=new)
     with contextlib.closing(Database(settings.database)) as restored:
         pepper = accounts.pepper(settings)
-        assert accounts.authenticate(restored, key, pepper=pepper) is not None
+        assert accounts.authenticate(restored, key, peppers=[pepper]) is not None
         secrets.check_vault(secrets.installation_vault(settings, restored), restored)
         assert factories.claim(restored).question == "How many circles are there?"
     for path in (new / "longlook.db", new / "pepper", new / "vault"):
@@ -101,7 +101,7 @@ def test_an_archive_is_restored_to_postgresql_and_a_restore_that_is_killed_conti
     settings = Settings.read(given, home=new)
     with contextlib.closing(Database(settings.database)) as restored:
         pepper = accounts.pepper(settings)
-        principal = accounts.authenticate(restored, key, pepper=pepper)
+        principal = accounts.authenticate(restored, key, peppers=[pepper])
     server.disconnect(name)
     server.drop(name)
     assert (code, principal is not None) == (0, True)

@@ -13,7 +13,7 @@ import pytest
 from cli import client, main
 from cli.engine_plan.command import FlagReason, Plan
 from cli.up import database, demo, engines, programs
-from core import errors
+from core import errors, peppers
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
@@ -215,7 +215,7 @@ def test_a_first_start_creates_one_valid_admin_key(tmp_path: Path) -> None:
     assert first.generated
     assert client.key(settings) == first.key
     with contextlib.closing(Database(settings.database)) as opened:
-        principal = accounts.authenticate(opened, first.key, pepper=accounts.pepper(settings))
+        principal = accounts.authenticate(opened, first.key, peppers=peppers.read(settings))
     assert principal is not None
     assert principal.role is Role.ADMIN
     assert database.prepare(settings) is None
@@ -245,8 +245,8 @@ def test_a_pepper_is_created_once_and_a_configured_one_takes_precedence(tmp_path
     settings = Settings.read({}, home=tmp_path)
     with pytest.raises(errors.SettingsError, match="LONGLOOK_PEPPER"):
         accounts.pepper(settings)
-    made = accounts.ensure_pepper(settings)
-    assert accounts.ensure_pepper(settings) == accounts.pepper(settings) == made
+    made = peppers.ensure(settings)
+    assert peppers.ensure(settings) == peppers.read(settings) == made
     assert (tmp_path / "pepper").stat().st_mode & 0o777 == 0o600
     assert len(list(tmp_path.iterdir())) == 1
     assert accounts.pepper(Settings.read({}, home=tmp_path, pepper="given")) == b"given"

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database
+from core.peppers import Peppers
 from jobs.lifecycle import Role
 from jobs.records import ApiKey
 from jobs.store import accounts
@@ -35,7 +36,7 @@ def test_a_line_break_after_a_key_is_not_a_part_of_it() -> None:
 def test_a_key_says_whose_it_is_and_what_it_may_do(database: Database) -> None:
     key = factories.make_key(database, account="acme", role=Role.OPERATE)
 
-    principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
+    principal = accounts.authenticate(database, key, peppers=[factories.PEPPER])
 
     assert principal is not None
     assert principal.account_id == accounts.account_id(database, "acme")
@@ -46,9 +47,9 @@ def test_a_key_says_whose_it_is_and_what_it_may_do(database: Database) -> None:
 def test_an_unknown_key_another_pepper_or_nonsense_has_no_principal(database: Database) -> None:
     key = factories.make_key(database)
 
-    assert accounts.authenticate(database, accounts.new_key(), pepper=factories.PEPPER) is None
-    assert accounts.authenticate(database, key, pepper=b"another") is None
-    assert accounts.authenticate(database, "nonsense", pepper=factories.PEPPER) is None
+    assert accounts.authenticate(database, accounts.new_key(), peppers=[factories.PEPPER]) is None
+    assert accounts.authenticate(database, key, peppers=[b"another"]) is None
+    assert accounts.authenticate(database, "nonsense", peppers=[factories.PEPPER]) is None
 
 
 def test_the_key_itself_is_nowhere_in_the_database(database: Database) -> None:
@@ -66,12 +67,12 @@ def test_the_key_itself_is_nowhere_in_the_database(database: Database) -> None:
 
 def test_a_revoked_key_has_no_principal_at_once_and_stays_on_the_list(database: Database) -> None:
     key = factories.make_key(database)
-    principal = accounts.authenticate(database, key, pepper=factories.PEPPER)
+    principal = accounts.authenticate(database, key, peppers=[factories.PEPPER])
     assert principal is not None
 
     assert accounts.revoke_key(database, principal.key_id)
 
-    assert accounts.authenticate(database, key, pepper=factories.PEPPER) is None
+    assert accounts.authenticate(database, key, peppers=[factories.PEPPER]) is None
     assert not accounts.revoke_key(database, principal.key_id)
     assert not accounts.revoke_key(database, ids.new())
     assert [row.revoked_at is not None for row in accounts.keys(database)] == [True]
@@ -143,12 +144,12 @@ def test_an_expired_key_is_refused_and_says_since_when(database: Database) -> No
 
     def admitted(name: str) -> bool:
         key = keys[name]
-        return accounts.authenticate(database, key, pepper=factories.PEPPER) is not None
+        return accounts.authenticate(database, key, peppers=[factories.PEPPER]) is not None
 
     assert (admitted("expired"), admitted("current")) == (False, True)
     assert accounts.principal(database, made["expired"]) is None
     assert accounts.live_keys(database, made.values()) == {made["current"]}
-    live = accounts.LiveKeys(database, pepper=factories.PEPPER)
+    live = accounts.LiveKeys(database, peppers=Peppers([factories.PEPPER]))
     assert (live.may_hold(keys["expired"]), live.may_hold(keys["current"])) == (False, True)
     since = {name: live.expired_at(key) for name, key in keys.items()}
     assert since == {"expired": past, "current": None}

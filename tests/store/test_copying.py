@@ -99,7 +99,7 @@ def test_a_copy_has_everything_and_works(database: Database, empty: str) -> None
         assert count == sum(rows(database).values())
         assert schema.current(target) in schema.heads()
         assert schema.difference(empty) == ""
-        principal = accounts.authenticate(target, key, pepper=factories.PEPPER)
+        principal = accounts.authenticate(target, key, peppers=[factories.PEPPER])
         assert principal is not None
         account_id = principal.account_id
         for query, found in (("zebras", 5), ("meta.case:3", 1), ("boxed", 5)):
