@@ -17,7 +17,7 @@ from typing import Final
 from cli import output
 from cli.launch import home
 from core import errors, peppers, secret_files
-from core.database import Database
+from core.database import Database, utcnow
 from core.settings import Settings
 from core.vault import VAULT_FILE
 from jobs.store import accounts
@@ -140,14 +140,18 @@ def _secrets(settings: Settings, database: Database) -> dict[str, str]:
 
 
 def _require_secrets(settings: Settings, database: Database) -> None:
-    if accounts.keys(database):
+    rows = accounts.keys(database)
+    if rows:
+        remedy = f"put {peppers.PEPPER_FILE} in {settings.home}, or set LONGLOOK_PEPPER"
         try:
-            accounts.pepper(settings)
+            known = peppers.read(settings)
         except errors.SettingsError as error:
+            raise errors.LaunchError(f"The pepper of the keys is missing: {remedy}.") from error
+        live = [row for row in rows if row.is_live(utcnow())]
+        if lost := accounts.without_pepper(live, known):
             raise errors.LaunchError(
-                f"The pepper of the keys is missing: put {peppers.PEPPER_FILE} in {settings.home}, or set "
-                "LONGLOOK_PEPPER."
-            ) from error
+                f"The pepper is another one than that of {len(lost)} live keys: {remedy}."
+            )
     try:
         secrets.check_vault(secrets.installation_vault(settings, database), database)
     except errors.VaultError as error:

@@ -20,7 +20,7 @@ from cli import client, job_output, output
 from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
-from core import database, errors, redis_check
+from core import database, errors, ids, peppers, redis_check
 from core.outbound_proxy import OutboundProxy
 from core.redis_prefix import RedisPrefix
 from core.redis_url import RedisURL
@@ -43,6 +43,9 @@ _NAMED_ACCOUNTS: Final = 5
 _NEAR_QUOTA: Final = (storage.QuotaState.NEAR, storage.QuotaState.FULL)
 #: From this share of its limit on, a full queue is announced.
 _NEARLY_FULL: Final = 0.8
+#: A key that expires earlier is reported; the first few of them by name.
+_EXPIRES_SOON: Final = timedelta(days=14)
+_NAMED_KEYS: Final = 5
 #: A delivery attempt that is overdue by more is reported.
 _OVERDUE: Final = timedelta(minutes=1)
 
@@ -91,6 +94,7 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
     if database_.verdict == "ok":
         yield from _deliveries(settings)
         yield from _vault(settings)
+        yield from _keys(settings)
         yield from _pauses(settings)
         yield _storage(settings)
         yield _queue_limit(settings)
@@ -319,6 +323,56 @@ def _vault(settings: Settings) -> Iterator[Diagnosis]:
         return
     else:
         yield Diagnosis("vault", "ok", "opens the webhook secrets")
+
+
+def _keys(settings: Settings) -> Iterator[Diagnosis]:
+    """Report keys that expire soon, and check that the peppers fit the keys."""
+    try:
+        with _opened(settings) as opened:
+            rows = accounts.keys(opened)
+    except database.DatabaseUnavailable:
+        return
+    now = database.utcnow()
+    live = [row for row in rows if row.is_live(now)]
+    if not live:
+        return
+    ending = [row for row in live if row.expires_at and row.expires_at - now < _EXPIRES_SOON]
+    detail = f"{len(live)} live keys"
+    if ending:
+        named = ", ".join(
+            f"{row.name or ids.show('key', row.key_id)} on {row.expires_at:%Y-%m-%d}"
+            for row in sorted(ending, key=lambda row: row.expires_at or now)[:_NAMED_KEYS]
+        )
+        detail += f"; {len(ending)} of them expire within {_EXPIRES_SOON.days} days: {named}"
+        remedy = "create new keys with `longlook keys create`, and give them to the clients"
+        yield Diagnosis("keys", "warning", detail, remedy)
+    else:
+        yield Diagnosis("keys", "ok", detail)
+    yield _peppers(settings, live)
+
+
+def _peppers(settings: Settings, live: list[accounts.KeyRow]) -> Diagnosis:
+    """Check that there is a pepper for each live key, and whether a rotation has ended."""
+    try:
+        known = peppers.read(settings)
+    except errors.SettingsError as error:
+        return Diagnosis("pepper", "missing", str(error), "no key is valid without it")
+    lost = accounts.without_pepper(live, known)
+    if lost:
+        detail = f"{len(lost)} of {len(live)} live keys are hashed with another pepper"
+        return Diagnosis("pepper", "missing", detail, "restore the pepper of this database")
+    if len(known) == 1:
+        return Diagnosis("pepper", "ok", "fits the keys")
+    left = accounts.without_pepper(live, known[:1], or_unknown=True)
+    if not left:
+        remedy = "run `longlook keys rotate-pepper --finish`"
+        return Diagnosis("pepper", "warning", "all live keys use the newest of several", remedy)
+    detail = f"{len(left)} of {len(live)} live keys were not used since the pepper was rotated"
+    remedy = (
+        "`longlook keys ls` shows when each was last used; once they are used or revoked, "
+        "`longlook keys rotate-pepper --finish` ends the rotation"
+    )
+    return Diagnosis("pepper", "warning", detail, remedy)
 
 
 def _pauses(settings: Settings) -> Iterator[Diagnosis]:

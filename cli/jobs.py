@@ -150,18 +150,20 @@ def timeline(job_id: JobId, *, as_json: output.AsJson = False) -> None:
         output.as_json({"object": "list", "data": entries})
         return
     output.table(
-        ("at", "action", "status", "actor", "changes"),
+        ("at", "action", "status", "actor", "changes", "actor id"),
         [
             (
                 entry["at"],
                 entry["action"],
                 str(entry["changes"].get("status") or ""),
-                entry["actor"],
+                f"key:{entry['actor_name']}" if entry.get("actor_name") else entry["actor"],
                 output.json_text(entry["changes"]),
+                entry["actor"],
             )
             for entry in entries
         ],
         whole=3,
+        wide={"actor id"},
     )
 
 

@@ -8,7 +8,7 @@ import typer
 
 from api.schemas.keys import Key
 from cli import erasing, output
-from core import errors, ids
+from core import errors, ids, peppers
 from core.database import Database, utcnow
 from core.settings import Settings
 from jobs.lifecycle import Priority, Role
@@ -52,6 +52,8 @@ _ROOMY_ONLY: Final = ("created", "created by", "expires")
 _WIDE: Final = ("revoked", "revoked by", "priority", "limits", "key")
 #: From this width on, a terminal has room for eight columns.
 _ROOMY: Final = 120
+#: Keys that a message names.
+_NAMED_KEYS: Final = 5
 _KeyId = Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)]
 
 
@@ -148,6 +150,81 @@ def revoke(key_id: _KeyId) -> None:
         if parsed is None or not accounts.revoke_key(database, parsed, actor=erasing.actor()):
             raise errors.NotFound(f"There is no active key {key_id}.")
     output.note(f"{key_id} is revoked")
+
+
+@app.command("rotate-pepper")
+def rotate_pepper(
+    *,
+    finish: Annotated[
+        bool, typer.Option("--finish", help="Drop the old peppers; no live key may need them.")
+    ] = False,
+    revoke_unused: Annotated[
+        bool,
+        typer.Option(
+            "--revoke-unused", help="With --finish: revoke the keys that still need an old pepper."
+        ),
+    ] = False,
+) -> None:
+    """Change the secret that keys are hashed with; the keys do not change.
+
+    Without an option, a pepper in the home directory gets a newer one before it, which running processes read. Each
+    key is hashed again when it is used; until then the old pepper verifies it. Afterwards, --finish drops the old one.
+    Both steps can be repeated at any time.
+
+    If LONGLOOK_PEPPER is set, you change it instead: see the page about operation. --finish then checks that the old
+    pepper can be removed.
+    """
+    if revoke_unused and not finish:
+        raise typer.BadParameter("use it with --finish", param_hint="--revoke-unused")
+    settings = Settings.read()
+    with schema.opened(settings) as database:
+        if finish:
+            _finish_rotation(settings, database, revoke_unused=revoke_unused)
+            return
+        known = peppers.read(settings)
+        if len(known) == 1:
+            if lost := accounts.without_pepper(_live(database), known):
+                raise errors.LaunchError(
+                    f"{len(lost)} live keys are hashed with another pepper: restore it first."
+                )
+            peppers.add_pepper(settings)
+            known = peppers.read(settings)
+            output.event("ok", "new keys are hashed with a new pepper")
+        left = accounts.without_pepper(_live(database), known[:1], or_unknown=True)
+    if left:
+        output.note(f"{len(left)} live keys are hashed again when they are used next.")
+    output.note("When all have been used: longlook keys rotate-pepper --finish")
+
+
+def _finish_rotation(settings: Settings, database: Database, *, revoke_unused: bool) -> None:
+    """Drop all peppers but the newest, if no live key needs another one.
+
+    The keys are read before the file changes: a process that dies in between leaves a pepper too many.
+    """
+    newest = peppers.read(settings)[:1]
+    left = accounts.without_pepper(_live(database), newest, or_unknown=True)
+    if left and revoke_unused:
+        for row in left:
+            accounts.revoke_key(database, row.key_id, actor=erasing.actor())
+            output.note(f"{ids.show('key', row.key_id)} is revoked")
+    elif left:
+        named = ", ".join(
+            f"{ids.show('key', row.key_id)} ({row.name})" for row in left[:_NAMED_KEYS]
+        )
+        raise errors.LaunchError(
+            f"{len(left)} live keys have not been used since the rotation and need the old pepper: {named}. Use them, "
+            "revoke them, or pass --revoke-unused."
+        )
+    if settings.pepper is None:
+        peppers.drop_peppers(settings)
+        output.event("ok", "the newest pepper is the only one")
+    else:
+        output.event("ok", "no live key needs more than the first pepper of LONGLOOK_PEPPER")
+
+
+def _live(database: Database) -> list[accounts.KeyRow]:
+    now = utcnow()
+    return [row for row in accounts.keys(database) if row.is_live(now)]
 
 
 def _expiry(text: str) -> datetime:

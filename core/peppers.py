@@ -96,12 +96,17 @@ def identify(pepper: bytes) -> str:
 
 
 def add_pepper(settings: Settings) -> None:
-    """Add a new pepper before those in the home directory, which still verify the keys that they hashed.
+    """Add a new pepper before the one in the home directory, which still verifies the keys that it hashed.
+
+    During a rotation, nothing changes: each pepper may be in use.
 
     Raises:
         core.errors.SettingsError: the environment sets the peppers, or the file cannot be changed.
     """
-    _change(settings, lambda known: [secrets.token_hex(32).encode(), *known])
+    _change(
+        settings,
+        lambda known: known if len(known) > 1 else [secrets.token_hex(32).encode(), *known],
+    )
 
 
 def drop_peppers(settings: Settings) -> None:
@@ -116,8 +121,9 @@ def _change(settings: Settings, change: Callable[[list[bytes]], list[bytes]]) ->
         )
     path = settings.home / PEPPER_FILE
     try:
-        text = "".join(f"{pepper.decode()}\n" for pepper in change(list(read(settings))))
-        secret_files.write(path, text, replace=True)
+        with secret_files.locked(settings.home):
+            text = "".join(f"{pepper.decode()}\n" for pepper in change(list(read(settings))))
+            secret_files.write(path, text, replace=True)
     except (OSError, UnicodeDecodeError):
         # Without the cause: its message could have the contents of the file.
         raise errors.SettingsError(f"{path} cannot be changed") from None

@@ -1,8 +1,10 @@
 """Files that hold a secret: only their owner can read them, and a power failure leaves none of them empty."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -23,3 +25,14 @@ def write(path: Path, text: str, *, replace: bool) -> None:
                 path.hardlink_to(draft)
     finally:
         Path(draft).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock on the secrets in ``folder``: of two processes that read and replace one, the second waits."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

@@ -104,8 +104,9 @@ def _change(settings: Settings, change: Callable[[list[str]], list[str]]) -> Non
         )
     path = settings.home / VAULT_FILE
     try:
-        text = "".join(f"{key}\n" for key in change(_read(path)))
-        secret_files.write(path, text, replace=True)
+        with secret_files.locked(settings.home):
+            text = "".join(f"{key}\n" for key in change(_read(path)))
+            secret_files.write(path, text, replace=True)
     except OSError as error:
         raise errors.SettingsError(f"{path} cannot be changed") from error
 

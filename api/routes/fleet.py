@@ -14,7 +14,7 @@ from api.schemas import fleet as schemas
 from api.schemas.queue import QueueWorker
 from core.database import Database
 from core.settings import Settings
-from jobs.store import statistics, workers
+from jobs.store import accounts, statistics, workers
 
 _log = structlog.get_logger(__name__)
 
@@ -49,6 +49,9 @@ class FleetRoutes:
             *seen,
             *(workers.EngineState(url, "away", cordoned=True) for url in sorted(missing)),
         ]
+        names = accounts.key_names(
+            self._database, [cordon.cordoned_by for cordon in cordons.values()]
+        )
         data = []
         for engine in listed:
             cordon = cordons.get(engine.url)
@@ -57,6 +60,7 @@ class FleetRoutes:
                     engine,
                     cordoned_at=cordon and cordon.cordoned_at,
                     cordoned_by=cordon and cordon.cordoned_by,
+                    cordoned_by_name=cordon and names.get(cordon.cordoned_by),
                     reason=cordon and cordon.reason,
                 )
             )

@@ -152,7 +152,8 @@ class QueueRoutes:
     def _shown(self, listed: Sequence[pauses.PauseView], caller: Caller) -> list[QueuePause]:
         names = None
         if caller.everywhere:
-            names = accounts.key_names(self._database, [pause.paused_by for pause in listed])
+            actors = [actor for each in listed for actor in (each.paused_by, each.resumed_by)]
+            names = accounts.key_names(self._database, actors)
         return [QueuePause.of(pause, names=names) for pause in listed]
 
     @route.post(

@@ -12,7 +12,7 @@ from api.schemas.requests import TimelineQuery, TraceQuery
 from api.schemas.runs import Attempt, AttemptList, Timeline, TimelineEntry, Trace, TraceGeneration
 from core import ids
 from core.database import Database
-from jobs.store import history, timeline, traces
+from jobs.store import accounts, history, timeline, traces
 
 #: Maximum characters of text in a trace; older attempts beyond it are omitted.
 MAX_TRACE_CHARS = 2 * 2**20
@@ -81,7 +81,12 @@ class RunRoutes:
         """List a job's changes, oldest first: who made each one, and when."""
         self._check(job_id, caller)
         entries, more = timeline.read(self._database, job_id, limit=query.limit, after=query.after)
-        data = [TimelineEntry.from_record(entry) for entry in entries]
+        names = accounts.key_names(
+            self._database, [entry.actor for entry in entries], account_id=caller.scope
+        )
+        data = [
+            TimelineEntry.from_record(entry, actor_name=names.get(entry.actor)) for entry in entries
+        ]
         return reply(Timeline.of(data, has_more=more))
 
     def _check(self, job_id: uuid.UUID, caller: Caller) -> None:

@@ -17,8 +17,9 @@ class FleetEngine(QueueEngine):
     """An engine, and its cordon."""
 
     cordoned: bool = Field(description="Whether all live workers respect the cordon by now.")
-    cordoned_at: Time | None = Field(description="Null without a cordon, as the next two.")
+    cordoned_at: Time | None = Field(description="Null without a cordon, as the next three.")
     cordoned_by: str | None
+    cordoned_by_name: str | None = Field(description="The name of the key in `cordoned_by`.")
     reason: str | None
 
 

@@ -78,6 +78,7 @@ class QueuePause(ResponseModel):
     paused_by_name: str | None = Field(description="The name of its key; null as above.")
     resumed_at: Time | None
     resumed_by: str | None = Field(description="As `paused_by`.")
+    resumed_by_name: str | None = Field(description="As `paused_by_name`.")
 
     @classmethod
     def of(cls, pause: pauses.PauseView, *, names: Mapping[str, str] | None) -> Self:
@@ -92,6 +93,7 @@ class QueuePause(ResponseModel):
             paused_by=pause.paused_by if open_ else None,
             paused_by_name=names.get(pause.paused_by) if names is not None else None,
             resumed_by=pause.resumed_by if open_ else None,
+            resumed_by_name=names.get(pause.resumed_by or "") if names is not None else None,
         )
 
 

@@ -190,6 +190,9 @@ class TimelineEntry(ResponseModel):
     actor: str = Field(
         description="`key:…`, `worker:…`, `sweeper:…`, or the user of the command line."
     )
+    actor_name: str | None = Field(
+        description="The name of the key, if the actor is one; keys of other accounts have one for operators only."
+    )
     action: str
     changes: dict[str, Any] = Field(
         description="New values by column. If an operation made the change: also `operation` and `key_name`."

@@ -298,6 +298,22 @@ def keys(database: Database) -> list[KeyRow]:
         return [KeyRow(**row) for row in rows]
 
 
+def without_pepper(
+    rows: Iterable[KeyRow], known: Iterable[bytes], *, or_unknown: bool = False
+) -> list[KeyRow]:
+    """Return the keys that are hashed with none of the peppers ``known``.
+
+    Args:
+        rows: the keys.
+        known: peppers.
+        or_unknown: whether a key that an earlier version hashed, with a pepper that it did not note, is one of them.
+    """
+    fit = {peppers.identify(pepper) for pepper in known}
+    if not or_unknown:
+        fit |= {""}
+    return [row for row in rows if (row.pepper_id or "") not in fit]
+
+
 def key_page(
     database: Database, *, account_id: uuid.UUID | None, limit: int, after: uuid.UUID | None
 ) -> tuple[list[KeyRow], bool]:
