@@ -45,9 +45,7 @@ class KeyUses:
         self._lock = threading.Lock()
         #: When each key was used, and its hash with the newest pepper if it has an older one.
         self._uses: dict[uuid.UUID, tuple[float, bytes | None, str | None]] = {}
-        self._loop = BackgroundLoop(
-            "key-uses", self._round, first=None, after=self._write, join_seconds=_JOIN_SECONDS
-        )
+        self._loop = BackgroundLoop("key-uses", self._round, first=None, join_seconds=_JOIN_SECONDS)
 
     def note(
         self, principal: accounts.Principal, *, key: str | None = None, pepper: bytes | None = None
@@ -75,21 +73,25 @@ class KeyUses:
             self._loop.wake()
 
     def request_stop(self) -> None:
-        """Store what is collected, and end. A signal handler may call it: no lock is taken here."""
+        """Collect nothing more. A signal handler may call it: no lock is taken here."""
         self._loop.request_stop()
 
     def close(self) -> None:
-        """Store what is collected, and wait until it is."""
+        """Store what is collected, if the database answers."""
         self._loop.stop()
+        self._write()
 
     def _round(self) -> float | None:
-        self._loop.pause(self._every_seconds)
+        if self._loop.pause(self._every_seconds):
+            return None
         return None if self._write() else 0.0
 
     def _write(self) -> bool:
         """Store what is collected; return whether the database answered."""
         with self._lock:
             uses, self._uses = self._uses, {}
+        if not uses:
+            return True
         now = self._timer()
         listed = [
             accounts.KeyUse(key_id, timedelta(seconds=now - at), digest, pepper_id)

@@ -27,7 +27,7 @@ class BackgroundLoop:
         *,
         every: float | Callable[[], float] | None = None,
         first: float | None = 0.0,
-        after: Callable[[], object] = lambda: None,
+        after: Callable[[], None] = lambda: None,
         join_seconds: float | None = None,
     ) -> None:
         self._name = name

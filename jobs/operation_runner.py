@@ -18,7 +18,16 @@ from core.settings import Settings
 from core.wakeup import Wakeup
 from jobs.lifecycle import OperationAction, OperationResult, Status
 from jobs.records import Job
-from jobs.store import accounts, commands, history, operations, quarantine, reruns, retention
+from jobs.store import (
+    accounts,
+    commands,
+    erasure,
+    history,
+    operations,
+    quarantine,
+    reruns,
+    retention,
+)
 from jobs.store import submission as submissions
 from jobs.store.admission import Admission, Disk
 from jobs.store.operations import OperationClaim, OperationLost, PendingJob, StepResult
@@ -48,6 +57,14 @@ def _failed(reason: str) -> StepResult:
     return StepResult(OperationResult.FAILED, reason)
 
 
+class _Stopping(Exception):
+    """The process is asked to stop."""
+
+
+class _JobsRunning(Exception):
+    """Jobs of an account that is erased still run; they have been cancelled."""
+
+
 class _KeyRevoked(Exception):
     """The key that requested the operation is not valid any more."""
 
@@ -61,6 +78,7 @@ class OperationRunner(BackgroundLoop):
         owner: the id of the process.
         wakeup: wakes workers for new jobs and for jobs whose wait has ended.
         remove_copies: as :func:`jobs.store.retention.remove_job` takes it.
+        remove_account: as :func:`jobs.store.erasure.erase_account` takes it.
     """
 
     def __init__(
@@ -70,13 +88,15 @@ class OperationRunner(BackgroundLoop):
         *,
         owner: str,
         wakeup: Wakeup,
-        remove_copies: retention.RemoveCopies | None = None,
+        remove_copies: retention.RemoveCopies,
+        remove_account: erasure.RemoveAccount,
     ) -> None:
         super().__init__("operations", self._work, every=_EVERY_SECONDS)
         self._database = database
         self._owner = owner
         self._wakeup = wakeup
         self._remove_copies = remove_copies
+        self._remove_account = remove_account
         self._model = settings.model
         self._admission = Admission(database, settings)
         # Half of an account's queue stays free for what its callers submit meanwhile.
@@ -107,6 +127,10 @@ class OperationRunner(BackgroundLoop):
             )
         except (errors.QueueFull, errors.Overloaded, DiskFull) as error:
             operations.release(self._database, held, waiting_for=error.code, pause=_WAIT)
+        except _JobsRunning:
+            operations.release(self._database, held, waiting_for="jobs_running", pause=_WAIT)
+        except _Stopping:
+            operations.release(self._database, held, pause=timedelta(0))
         return True
 
     def _work(self) -> None:
@@ -123,6 +147,9 @@ class OperationRunner(BackgroundLoop):
         if not held.collected:
             self._collect(held)
             return
+        if held.erases_account and held.scope_id is not None:
+            # After the jobs were counted: with more than confirmed, the operation changes nothing.
+            erasure.close_account(self._database, held.scope_id, actor=principal.actor)
         jobs = operations.pending(self._database, held, limit=_SLICE)
         for job in jobs:
             if self.stopping:
@@ -132,10 +159,36 @@ class OperationRunner(BackgroundLoop):
             self.pause(max(_PAUSE_SECONDS, time.monotonic() - started))
         else:
             if len(jobs) < _SLICE:
+                self._erase_account(held, principal)
                 operations.finish(self._database, held, Status.SUCCEEDED)
                 _log.info("operation_finished", operation=ids.show("op", held.id), jobs=held.total)
                 return
         operations.release(self._database, held, pause=timedelta(0))
+
+    def _erase_account(self, held: OperationClaim, principal: accounts.Principal) -> None:
+        """Erase what an account has besides its jobs, if the operation is for that. It can be repeated.
+
+        Raises:
+            _JobsRunning: jobs that came later still run.
+            _Stopping: the process is asked to stop.
+        """
+        if not held.erases_account or held.scope_id is None:
+            return
+
+        def go_on(_jobs: int) -> None:
+            if self.stopping:
+                raise _Stopping
+
+        erased = erasure.erase_account(
+            self._database,
+            held.scope_id,
+            actor=principal.actor,
+            remove_copies=self._remove_copies,
+            remove_account=self._remove_account,
+            progress=go_on,
+        )
+        if erased.running:
+            raise _JobsRunning
 
     def _collect(self, held: OperationClaim) -> None:
         """Add a batch to the operation's jobs, or end it: nothing has changed yet, so the caller may try again."""
@@ -164,6 +217,8 @@ class OperationRunner(BackgroundLoop):
         self, held: OperationClaim, job: PendingJob, principal: accounts.Principal
     ) -> OperationClaim:
         """Do one job. What is wrong with it alone is its result, and the others go on."""
+        if held.erases_account:
+            self._cancel_first(job, principal)
         try:
             act = self._act(held, job, principal)
             held = operations.step(self._database, held, job.job_id, act)
@@ -179,6 +234,14 @@ class OperationRunner(BackgroundLoop):
         if held.action in (OperationAction.RERUN, OperationAction.RUN_NOW):
             self._wakeup.notify()
         return held
+
+    def _cancel_first(self, item: PendingJob, principal: accounts.Principal) -> None:
+        """Cancel a job before it is erased. Raises :class:`_JobsRunning` while its worker has not stopped it."""
+        status = commands.cancel(
+            self._database, item.job_id, account_id=None, actor=principal.actor
+        )
+        if status is not None and not status.terminal:
+            raise _JobsRunning
 
     def _note(self, held: OperationClaim, job_id: uuid.UUID, reason: str) -> OperationClaim:
         return operations.step(self._database, held, job_id, lambda _: _failed(reason))

@@ -673,6 +673,8 @@ class Operation(Record):
     key_name: Mapped[str]
     action: Mapped[OperationAction]
     query: Mapped[str]
+    #: Whether the account is erased with its jobs; the action is a deletion. None: no.
+    erases_account: Mapped[bool | None]
     #: The account of the jobs; None: of all accounts.
     scope_id: Mapped[uuid.UUID | None] = mapped_column(sa.ForeignKey("accounts.id"))
     status: Mapped[Status]

@@ -104,6 +104,23 @@ class House:
         while self.runner.run_slice():
             pass
 
+    def another(self, database: Database, *, owner: str) -> OperationRunner:
+        """Return the thread of another process."""
+        return OperationRunner(
+            database,
+            self.settings,
+            owner=owner,
+            wakeup=RecordingWakeup(),
+            remove_copies=purge.reduce_jobs,
+            remove_account=purge.remove_account,
+        )
+
+    def ask(self, method: str, path: str, key: str, body: Json | None = None) -> tuple[int, Json]:
+        """Send a request with a key; return the status and the JSON of the answer."""
+        headers = {"Authorization": f"Bearer {key}"}
+        answer = urllib3.request(method, self.url + path, headers=headers, json=body, retries=False)
+        return answer.status, json.loads(answer.data)
+
     def ended(self, count: int, **facts: object) -> list[uuid.UUID]:
         """Submit jobs of the tenant and cancel them; return them."""
         made = [factories.make_job(self.database, self.account_id, **facts) for _ in range(count)]
@@ -142,5 +159,6 @@ def house_in(database: Database, folder: Path) -> Iterator[House]:
                 owner="me",
                 wakeup=RecordingWakeup(),
                 remove_copies=purge.reduce_jobs,
+                remove_account=purge.remove_account,
             ),
         )

@@ -75,6 +75,7 @@ class DeliveryRuntime:
             owner=self.owner,
             wakeup=self._jobs_wakeup,
             remove_copies=purge.reduce_jobs,
+            remove_account=purge.remove_account,
         )
         self.dispatcher = Dispatcher(
             self.database,

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import uuid
+from collections.abc import Sequence
 from http import HTTPStatus
 
 import flask
@@ -12,7 +13,7 @@ from flask import Response
 
 from api import cursors, framework
 from api import errors as problems
-from api.auth import Caller, Gate, Right
+from api.auth import RIGHTS, Caller, Gate, Right
 from api.framework import RequestBodySpec, ResponseSpec, links, reply, route
 from api.schemas import operations as schemas
 from api.schemas.paths import OperationId
@@ -21,7 +22,7 @@ from core import errors, ids
 from core.database import Database
 from jobs import filters, records
 from jobs.lifecycle import OperationAction
-from jobs.store import history, operations
+from jobs.store import accounts, history, operations
 
 _log = structlog.get_logger(__name__)
 
@@ -56,33 +57,40 @@ class OperationRoutes:
         body=RequestBodySpec({"application/json": schemas.OperationRequest}),
     )
     def create(self, caller: Caller, header: schemas.OperationHeaders) -> Response:
-        """Rerun, cancel, delete or run now all jobs that a query matches.
+        """Rerun, cancel, delete or run now the jobs of a query or those in `job_ids`, or erase an account.
 
         The jobs are those that exist now. The operation continues in the background, job by job, and each job's
         timeline names it. Operators act on all accounts, or on one with `account`; others on their own. With `dry_run`
         the jobs are only counted. An operation on more than 100 jobs needs their number in `confirm`.
+
+        `delete` removes all content of finished jobs. `erase_account` is for admins: it revokes the keys of the
+        account, cancels its jobs, removes all of their content, its images, and its webhooks, and at last its name.
         """
         requested = framework.read_model(flask.request, schemas.OperationRequest)
-        scope = self._gate.account(caller, requested.account)
+        scope = self._scope(caller, requested)
+        erases = requested.action == "erase_account"
+        job_ids = tuple(dict.fromkeys(requested.job_ids or ()))
         wanted = operations.NewOperation(
             account_id=caller.account_id,
             key_id=caller.key_id,
-            action=OperationAction(requested.action),
-            query=requested.query,
+            action=OperationAction.DELETE if erases else OperationAction(requested.action),
+            query=requested.query or "",
             scope_id=scope,
             max_jobs=schemas.UNCONFIRMED if requested.confirm is None else requested.confirm,
             request_id=problems.request_id(),
             idempotency_key=header.idempotency_key,
             fingerprint=_fingerprint(requested, scope),
+            job_ids=job_ids,
+            erases_account=erases,
         )
         replayed = None if requested.dry_run else operations.replay(self._database, wanted)
         if replayed is not None:
             return _accepted(replayed, replayed=True)
-        matched = self._count(requested.query, scope)
+        matched = self._named(job_ids, scope) if job_ids else self._count(requested.query, scope)
         if requested.dry_run:
             return reply(
                 schemas.OperationPreview(
-                    action=requested.action, query=requested.query, matched=matched
+                    action=requested.action, query=requested.query or "", matched=matched
                 )
             )
         _check(matched, requested.confirm)
@@ -165,9 +173,35 @@ class OperationRoutes:
             raise errors.Conflict(f"The operation has ended; it has {operation.status}.")
         return reply(schemas.Operation.of(operation))
 
-    def _count(self, query: str, scope: uuid.UUID | None) -> int:
-        parsed = filters.parse(query, now=self._database.clock())
-        if not parsed.given:
+    def _scope(self, caller: Caller, requested: schemas.OperationRequest) -> uuid.UUID | None:
+        """Return the account of the jobs, or the one to erase; None: all accounts."""
+        if requested.action != "erase_account" or requested.account is None:
+            return self._gate.account(caller, requested.account)
+        if Right.ADMINISTER not in RIGHTS[caller.role]:
+            raise errors.InsufficientScope("Only admins may erase accounts.", param="action")
+        account_id = accounts.account_id(self._database, requested.account)
+        if account_id == caller.account_id:
+            raise errors.Conflict(
+                "This is the account of the key that you use, which would be revoked: use a key of another account."
+            )
+        return account_id
+
+    def _named(self, job_ids: Sequence[uuid.UUID], scope: uuid.UUID | None) -> int:
+        """Return the number of jobs; refuse those that do not exist in ``scope``."""
+        known = history.existing(self._database, job_ids, account_id=scope)
+        faults = [
+            errors.Fault(problems.pointer("job_ids", number), "There is no such job.")
+            for number, job_id in enumerate(job_ids)
+            if job_id not in known
+        ]
+        if faults:
+            raise problems.refused(faults)
+        return len(job_ids)
+
+    def _count(self, query: str | None, scope: uuid.UUID | None) -> int:
+        """Return the number of jobs that a query matches; None: of all jobs of the account ``scope``."""
+        parsed = filters.parse(query or "", now=self._database.clock())
+        if query is not None and not parsed.given:
             fault = errors.Fault("#/query", "The query must have at least one term.")
             raise problems.refused([fault])
         wanted = dataclasses.replace(parsed, account_id=scope)
@@ -202,7 +236,9 @@ def _check(matched: int, confirmed: int | None) -> None:
 
 def _fingerprint(requested: schemas.OperationRequest, scope: uuid.UUID | None) -> str:
     """Return the SHA-256 of what an operation does, which identifies a repeated request."""
-    what = [requested.action, requested.query, None if scope is None else scope.hex]
+    what: list[object] = [requested.action, requested.query, None if scope is None else scope.hex]
+    if requested.job_ids is not None:
+        what.append(sorted(job_id.hex for job_id in requested.job_ids))
     return hashlib.sha256(orjson.dumps(what)).hexdigest()
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from api.schemas import fields
 from api.schemas.fields import Time
@@ -13,22 +14,39 @@ from api.schemas.requests import KeyHeaders, ParameterModel, RequestModel
 from core import ids
 from jobs import records
 
-Action = Literal["rerun", "cancel", "delete", "run_now"]
+Action = Literal["rerun", "cancel", "delete", "run_now", "erase_account"]
 Result = Literal["done", "skipped", "failed"]
 #: An operation on more jobs than this must name their number.
 UNCONFIRMED = 100
+#: The most jobs that a request can name one by one.
+MAX_JOB_IDS = 1000
+
+
+def _job_id(text: str) -> uuid.UUID:
+    parsed = ids.parse("job", text)
+    if parsed is None:
+        raise ValueError("This must be the id of a job: `job_` and 32 hex digits.")
+    return parsed
+
+
+_JobId = Annotated[uuid.UUID, BeforeValidator(_job_id), WithJsonSchema({"type": "string"})]
 
 
 class OperationRequest(RequestModel):
     """An action, and the jobs that it is for."""
 
     action: Action
-    query: Annotated[fields.Text, Field(min_length=1, max_length=1000)] = Field(
-        description="The jobs, as in `q` of `GET /v1/jobs`. It must have at least one term."
+    query: Annotated[fields.Text, Field(min_length=1, max_length=1000)] | None = Field(
+        default=None,
+        description="The jobs, as in `q` of `GET /v1/jobs`. It must have at least one term.",
+    )
+    job_ids: Annotated[list[_JobId], Field(min_length=1, max_length=MAX_JOB_IDS)] | None = Field(
+        default=None, description="The jobs, one by one, instead of a query."
     )
     account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
         default=None,
-        description="The name or id of an account, for operators; the default is all accounts.",
+        description="The name or id of an account, for operators; the default is all accounts. "
+        "`erase_account` erases this account.",
     )
     dry_run: bool = Field(default=False, description="Only count the jobs.")
     confirm: int | None = Field(
@@ -37,6 +55,18 @@ class OperationRequest(RequestModel):
         description="The most jobs that the operation may have, such as `matched` of a dry run. Required for more than "
         f"{UNCONFIRMED} jobs.",
     )
+
+    @model_validator(mode="after")
+    def _jobs_or_account(self) -> Self:
+        given = sum(value is not None for value in (self.query, self.job_ids))
+        if self.action == "erase_account":
+            if given or self.account is None:
+                raise ValueError(
+                    "To erase an account, this must have `account`, and neither `query` nor `job_ids`."
+                )
+        elif given != 1:
+            raise ValueError("This must have exactly one of `query` and `job_ids`.")
+        return self
 
 
 class OperationHeaders(KeyHeaders):
@@ -71,8 +101,10 @@ class Operation(ResponseModel):
     id: str
     object: Literal["operation"] = "operation"
     action: Action
-    query: str
-    account_id: str | None = Field(description="The account of the jobs; null: all accounts.")
+    query: str = Field(description="Empty if the request named the jobs or an account.")
+    account_id: str | None = Field(
+        description="The account of the jobs, or the one that is erased; null: all accounts."
+    )
     status: Literal["queued", "running", "succeeded", "failed", "cancelled"] = Field(
         description="`succeeded` once all jobs have a result, even if some of them failed."
     )
@@ -84,7 +116,7 @@ class Operation(ResponseModel):
     failed: int
     reasons: dict[str, int] = Field(description="How many jobs were skipped or failed, by reason.")
     waiting_for: str | None = Field(
-        description="Why it does not continue now, such as `queue_full`; it continues on its own."
+        description="Why it does not continue now, such as `queue_full` or `jobs_running`; it continues on its own."
     )
     error: JobError | None = Field(description="Why the operation ended early.")
     created_at: Time
@@ -98,7 +130,7 @@ class Operation(ResponseModel):
         return cls.from_record(
             operation,
             id=ids.show("op", operation.id),
-            action=operation.action.value,
+            action="erase_account" if operation.erases_account else operation.action.value,
             status=operation.status.value,
             account_id=None if scope is None else ids.show("acct", scope),
             key_id=ids.show("key", operation.key_id),

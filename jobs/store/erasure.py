@@ -81,6 +81,24 @@ def erase_jobs(
         after = job_ids[-1]
 
 
+def close_account(database: Database, account_id: uuid.UUID, *, actor: str) -> None:
+    """Revoke the keys of an account and cancel its operations, so that nothing new arrives. It can be repeated.
+
+    Raises:
+        core.database.DatabaseUnavailable: the database does not answer.
+    """
+    with database.transaction() as transaction:
+        transaction.update(
+            ApiKey,
+            ApiKey.account_id == account_id,
+            ApiKey.revoked_at.is_(None),
+            revoked_at=transaction.now(),
+            revoked_by=actor,
+        )
+        # Those of operators, too: a rerun would submit new jobs, and the query is removed below.
+        operation_removal.cancel_of(transaction, account_id)
+
+
 def erase_account(
     database: Database,
     account_id: uuid.UUID,
@@ -102,21 +120,12 @@ def erase_account(
         actor: who erases it, as the timeline names it.
         remove_copies: as in :func:`erase_jobs`.
         remove_account: removes what another room has stored, called until it returns 0.
-        progress: called with the number of jobs after each batch.
+        progress: called with the number of jobs after each batch; what it raises ends the erasure for now.
 
     Raises:
         core.database.DatabaseUnavailable: the database does not answer; another call continues.
     """
-    with database.transaction() as transaction:
-        transaction.update(
-            ApiKey,
-            ApiKey.account_id == account_id,
-            ApiKey.revoked_at.is_(None),
-            revoked_at=transaction.now(),
-            revoked_by=actor,
-        )
-        # Those of operators, too: a rerun would submit new jobs, and the query is removed below.
-        operation_removal.cancel_of(transaction, account_id)
+    close_account(database, account_id, actor=actor)
     everything = Filter(account_id=account_id)
     cancelled = _cancel(database, everything, actor=actor)
     # Before the pass: a job that ends during it may be behind it.
@@ -130,9 +139,9 @@ def erase_account(
     running = max(running, len(history.unfinished(database, everything, limit=BATCH)))
     if running:
         return AccountErased(jobs, images, cancelled, running)
-    images += _remove_images(database, account_id)
+    images += _remove_images(database, account_id, progress=lambda: progress(jobs))
     while remove_account(database, account_id):
-        pass
+        progress(jobs)
     operation_removal.forget_account(database, account_id)
     with database.transaction() as transaction:
         transaction.update(QueuePause, QueuePause.account_id == account_id, reason=None)
@@ -155,7 +164,9 @@ def _cancel(database: Database, requested: Filter, *, actor: str) -> int:
     return cancelled
 
 
-def _remove_images(database: Database, account_id: uuid.UUID) -> int:
+def _remove_images(
+    database: Database, account_id: uuid.UUID, *, progress: Callable[[], object]
+) -> int:
     """Remove the bytes of the account's images that were uploaded without a job; return how many."""
     count = 0
     while True:
@@ -172,3 +183,4 @@ def _remove_images(database: Database, account_id: uuid.UUID) -> int:
         if not images:
             return count
         count += len(images)
+        progress()

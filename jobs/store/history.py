@@ -336,6 +336,17 @@ def is_rerun(transaction: Transaction, job_id: uuid.UUID) -> bool:
     )
 
 
+def existing(
+    database: Database, job_ids: Collection[uuid.UUID], *, account_id: uuid.UUID | None
+) -> set[uuid.UUID]:
+    """Return those of ``job_ids`` that are jobs of the account; None: of any account."""
+    wanted = sa.select(Job.id).where(Job.id.in_(job_ids))
+    if account_id is not None:
+        wanted = wanted.where(Job.account_id == account_id)
+    with database.reading() as transaction:
+        return set(transaction.execute(wanted).scalars())
+
+
 def count(database: Database, requested: Filter, *, limit: int) -> int:
     """Return how many jobs match, counted up to ``limit``. It is a search, with the errors of :func:`page`."""
     with database.searching(requested.account_id) as transaction:

@@ -22,8 +22,14 @@ _ROWS: Final = 1_000
 
 
 def cancel_of(transaction: Transaction, account_id: uuid.UUID) -> None:
-    """End the operations that an account requested and those on its jobs alone: they change no further job."""
-    either = sa.or_(_OP.account_id == account_id, _OP.scope_id == account_id)
+    """End the operations that an account requested and those on its jobs alone: they change no further job.
+
+    An operation that erases the account goes on.
+    """
+    either = sa.or_(
+        _OP.account_id == account_id,
+        sa.and_(_OP.scope_id == account_id, _OP.erases_account.is_not(sa.true())),
+    )
     operations.end(transaction, Status.CANCELLED, either)
 
 
@@ -47,6 +53,9 @@ def forget_account(database: Database, account_id: uuid.UUID) -> None:
             transaction.update(
                 Operation,
                 column == account_id,
+                sa.or_(
+                    Operation.account_id == account_id, Operation.erases_account.is_not(sa.true())
+                ),
                 query="",
                 key_name="",
                 idempotency_key=None,

@@ -36,7 +36,7 @@ class OperationLost(Exception):
 
 @dataclass(frozen=True)
 class NewOperation:
-    """What a caller wants done. ``scope_id`` is the account of the jobs; None: all accounts."""
+    """What a caller wants done. ``scope_id`` is the account of the jobs, or the one to erase; None: all accounts."""
 
     account_id: uuid.UUID
     key_id: uuid.UUID
@@ -47,6 +47,9 @@ class NewOperation:
     request_id: str
     idempotency_key: str | None = None
     fingerprint: str | None = None
+    #: Its jobs, which exist; empty: those of the query.
+    job_ids: tuple[uuid.UUID, ...] = ()
+    erases_account: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class OperationClaim:
     last_job_id: uuid.UUID | None
     total: int
     reasons: Mapping[str, int]
+    erases_account: bool | None
 
     @property
     def filter(self) -> filters.Filter:
@@ -117,12 +121,14 @@ def create(database: Database, requested: NewOperation) -> tuple[Operation, bool
                 sa.select(ApiKey.name).where(ApiKey.id == requested.key_id)
             ).scalar_one()
             now = transaction.scalar(sa.select(transaction.now()))
+            given = {name: value for name, value in vars(requested).items() if name != "job_ids"}
             operation = Operation(
-                **vars(requested),
+                **given,
                 id=ids.new(),
                 key_name=name,
                 status=Status.QUEUED,
-                total=0,
+                total=len(requested.job_ids),
+                collected_at=now if requested.job_ids else None,
                 done=0,
                 skipped=0,
                 failed=0,
@@ -132,6 +138,8 @@ def create(database: Database, requested: NewOperation) -> tuple[Operation, bool
                 created_at=now,
             )
             transaction.session.add(operation)
+            transaction.flush()
+            _add_jobs(transaction, operation.id, requested.job_ids)
             return operation, True
     except sa.exc.IntegrityError:
         known = replay(database, requested)
@@ -323,6 +331,7 @@ _CLAIMED = (
     "last_job_id",
     "total",
     "reasons",
+    "erases_account",
 )
 
 
@@ -405,12 +414,18 @@ def collect(database: Database, held: OperationClaim, *, limit: int) -> Operatio
             last_job_id=last,
             collected_at=Now() if whole else None,
         )
-        if matched:
-            transaction.execute(
-                sa.insert(table(OperationJob)),
-                [{"operation_id": held.id, "job_id": job_id} for job_id in matched],
-            )
+        _add_jobs(transaction, held.id, matched)
     return replace(held, total=total, last_job_id=last, collected=whole)
+
+
+def _add_jobs(
+    transaction: Transaction, operation_id: uuid.UUID, job_ids: Sequence[uuid.UUID]
+) -> None:
+    if job_ids:
+        transaction.execute(
+            sa.insert(table(OperationJob)),
+            [{"operation_id": operation_id, "job_id": job_id} for job_id in job_ids],
+        )
 
 
 def pending(database: Database, held: OperationClaim, *, limit: int) -> list[PendingJob]:

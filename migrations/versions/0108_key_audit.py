@@ -1,4 +1,4 @@
-"""Note who made and revoked an API key, when it was last used, and the pepper of its hash; show keys in a view."""
+"""Note who made and revoked an API key and when it was last used, show keys in a view, and erase accounts."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ def upgrade() -> None:
     op.add_column("api_keys", sa.Column("last_used_at", _TIME, nullable=True))
     for name in _TEXTS:
         op.add_column("api_keys", sa.Column(name, sa.Text(), nullable=True))
+    op.add_column("operations", sa.Column("erases_account", sa.Boolean(), nullable=True))
     op.execute(_view())
 
 
 def downgrade() -> None:
     """Remove them."""
     op.execute("DROP VIEW history_keys")
+    op.drop_column("operations", "erases_account")
     for name in (*_TEXTS, "last_used_at"):
         op.drop_column("api_keys", name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import uuid
 from collections.abc import Hashable, Iterator
@@ -15,11 +16,9 @@ import sqlalchemy as sa
 from core import errors, ids
 from core.database import Database, Transaction
 from jobs.lifecycle import Priority, Role, Status
-from jobs.operation_runner import OperationRunner
 from jobs.records import Job, Operation, OperationJob, TimelineEntry
 from jobs.store import accounts, erasure, purge
 from tests import factories, operating
-from tests.fakes import RecordingWakeup
 from tests.operating import House, house_in
 from webhooks import purge as webhook_purge
 
@@ -229,7 +228,7 @@ def test_reruns_wait_for_room_in_the_queue_and_leave_half_of_it(
 ) -> None:
     house.ended(3)
     settings = operating.settings_in(tmp_path, queued_jobs_per_account=2)
-    narrow = OperationRunner(house.database, settings, owner="narrow", wakeup=RecordingWakeup())
+    narrow = dataclasses.replace(house, settings=settings).another(house.database, owner="narrow")
     factories.make_job(house.database, house.account_id)
     factories.make_job(house.database, house.account_id)
     operation = house.run("jobs", "rerun", "status:cancelled")
@@ -259,7 +258,7 @@ def test_a_query_without_terms_is_refused(house: House) -> None:
 
 def test_two_processes_share_an_operation_without_doing_a_job_twice(house: House) -> None:
     made = house.ended(8)
-    other = OperationRunner(house.database, house.settings, owner="other", wakeup=RecordingWakeup())
+    other = house.another(house.database, owner="other")
     house.run("jobs", "rerun", "status:cancelled")
     house.run("jobs", "rerun", "status:cancelled", "rerun:none")
 
@@ -385,7 +384,7 @@ def test_a_search_for_the_jobs_that_takes_too_long_ends_the_operation(
     house.ended(1)
     operation = house.run("jobs", "rerun", "status:cancelled")
     with contextlib.closing(Slow(database_url)) as slow:
-        runner = OperationRunner(slow, house.settings, owner="slow", wakeup=RecordingWakeup())
+        runner = house.another(slow, owner="slow")
         assert runner.run_slice()
 
     shown = house.run("operations", "show", operation["id"])
@@ -399,7 +398,7 @@ def test_the_search_for_the_jobs_waits_for_a_place_among_the_searches(
     house.ended(1)
     operation = house.run("jobs", "rerun", "status:cancelled")
     with contextlib.closing(Database(database_url, searches=1, search_seconds=0.1)) as full:
-        runner = OperationRunner(full, house.settings, owner="full", wakeup=RecordingWakeup())
+        runner = house.another(full, owner="full")
         with full.searching(None):
             assert runner.run_slice()
 
