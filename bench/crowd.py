@@ -22,8 +22,11 @@ DAYS = 180
 IMAGE_SHA256 = "a" * 64
 #: A word in the traces of the first jobs, and how many they are.
 OLD_WORD, OLD_WORDS = "zebrafish", 3_000
-#: The worker that holds the running jobs.
-OWNER = "crowd"
+#: Words in a text of every job of a crowd with texts; the third is a phrase of their words that no text has.
+FREQUENT_WORD, FREQUENT_PHRASE, SHUFFLED_PHRASE = "circles", "a long look", "look long a"
+#: The worker that holds the running jobs, and one that lost the first :data:`LOST` of those with an attempt.
+OWNER, LOSER = "crowd", "loser"
+LOST = 500
 _MOST_AT_ONCE = 50_000
 #: The age of the first job that has not ended.
 _RECENT = timedelta(minutes=30)
@@ -89,6 +92,7 @@ def fill(
     queued: int = 1_000,
     running: int = 64,
     attempts_every: int = 10,
+    texts: bool = False,
 ) -> Crowd:
     """Store ``jobs`` jobs of three accounts in an empty database, and gather statistics on PostgreSQL.
 
@@ -98,6 +102,7 @@ def fill(
         queued: how many of them wait.
         running: how many of them run.
         attempts_every: one of this many ended jobs has an attempt with a generation; all running ones have.
+        texts: whether each job has a text with frequent words, as questions and traces have.
     """
     owners = (
         _account(database, "large"),
@@ -120,7 +125,7 @@ def fill(
         "every": attempts_every,
         "image": image_id.hex,
     } | {f"account{number}": owner.hex for number, owner in enumerate(owners)}
-    statements = _statements(database.dialect)
+    statements = _statements(database.dialect, texts=texts)
     for first in range(0, jobs, _MOST_AT_ONCE):
         last = min(jobs, first + _MOST_AT_ONCE) - 1
         with database.engine.connect() as connection:
@@ -166,7 +171,7 @@ def _image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     return image_id
 
 
-def _statements(dialect: str) -> list[str]:
+def _statements(dialect: str, *, texts: bool) -> list[str]:
     """Return the statements that insert the rows from ``:first`` to ``:last``."""
     sql = _SQL[dialect]
     later, at = sql.time(":now + 3600"), sql.time("at")
@@ -184,6 +189,7 @@ def _statements(dialect: str) -> list[str]:
         " WHEN n % 100 = 0 THEN 'engine_fault' WHEN n % 100 = 1 THEN 'worker_lost' ELSE 'deadline_exceeded' END"
     )
     running = "n >= :runs AND n < :waits"
+    lost = f"n < {LOST} * :every AND n % :every = 0"
     values = {
         "id": sql.id,
         "account_id": account,
@@ -197,7 +203,7 @@ def _statements(dialect: str) -> list[str]:
         "not_before": at,
         "deadline_at": later,
         "attempt": "CASE WHEN n >= :waits THEN 0 ELSE 1 END",
-        "crashes": "0",
+        "crashes": f"CASE WHEN {lost} THEN 1 ELSE 0 END",
         "failures": "0",
         "max_attempts": "5",
         "lease_owner": f"CASE WHEN {running} THEN '{OWNER}' END",
@@ -212,11 +218,17 @@ def _statements(dialect: str) -> list[str]:
         values["options"] = "CAST('{}' AS jsonb)"
     attempted = f"({running} OR (n < :runs AND n % :every = 0))"
     ended = f"CASE WHEN n < :runs THEN {sql.time('at + 60')} END"
-    return [
+    frequent = (
+        "INSERT INTO search_texts (job_id, account_id, part, text)"
+        f" SELECT {sql.id}, {account}, 'question', 'let me take {FREQUENT_PHRASE} at case ' || n ||"
+        f" ' : how many {FREQUENT_WORD} are there in the image ?' FROM {sql.rows}"
+    )
+    statements = [
         f"INSERT INTO jobs ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {sql.rows}",
         (
             "INSERT INTO attempts (job_id, number, worker, claimed_at, ended_at, outcome, engine) SELECT"
-            f" {sql.id}, 1, '{OWNER}', {at}, {ended}, CASE WHEN n < :runs THEN 'succeeded' END,"
+            f" {sql.id}, 1, CASE WHEN {lost} THEN '{LOSER}' ELSE '{OWNER}' END, {at}, {ended},"
+            f" CASE WHEN n < :runs THEN CASE WHEN {lost} THEN 'lost' ELSE 'succeeded' END END,"
             f" 'http://engine-' || (n / :every) % 3 FROM {sql.rows} WHERE {attempted}"
         ),
         (
@@ -239,6 +251,7 @@ def _statements(dialect: str) -> list[str]:
             " WHERE n >= :waits ON CONFLICT DO NOTHING"
         ),
     ]
+    return [*statements, frequent] if texts else statements
 
 
 def _parameter(dialect: str, name: str) -> str:

@@ -557,7 +557,7 @@ class SearchText(Record):
 
 
 class ReindexProgress(Record):
-    """How far ``longlook db reindex`` is: one row while it runs or after it was interrupted."""
+    """How far ``longlook db reindex`` is: one row while it is due, runs, or was interrupted."""
 
     __tablename__ = "reindex_progress"
 
@@ -569,6 +569,8 @@ class ReindexProgress(Record):
     reached: Mapped[uuid.UUID]
     jobs: Mapped[int] = mapped_column(sa.BigInteger())
     at: Mapped[datetime]
+    #: Whether SQLite's table of metadata pairs lacks those of older jobs until it ends.
+    lacks_pairs: Mapped[bool] = mapped_column(server_default=sa.false())
 
 
 class OutboxEntry(Record):

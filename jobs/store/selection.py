@@ -14,7 +14,7 @@ from jobs.filters import Filter
 from jobs.lifecycle import OperationResult, Status
 from jobs.phrases import Phrase
 from jobs.records import Account, Attempt, Image, Job, JobImage, OperationJob, table
-from jobs.store import findings, search, timeline
+from jobs.store import findings, metadata, search, timeline
 
 #: Ids begin with the time of the host that made them, which is at most this far from the database's.
 _CLOCK_SKEW = timedelta(hours=1)
@@ -96,7 +96,7 @@ def common_conditions(requested: Filter, transaction: Transaction) -> list[sa.Co
         *_neighbors(requested, transaction),
     ]
     conditions += [
-        _metadata_holds(transaction, key, value) for key, value in requested.metadata.items()
+        metadata.holds(transaction, key, value) for key, value in requested.metadata.items()
     ]
     conditions += [
         search.holds(transaction, Phrase.of(text), account_id=requested.account_id)
@@ -198,26 +198,3 @@ def _changed_by(operation_id: uuid.UUID) -> sa.Select[uuid.UUID]:
     return sa.select(sa.func.coalesce(OperationJob.new_job_id, OperationJob.job_id)).where(
         OperationJob.operation_id == operation_id, OperationJob.result == OperationResult.DONE
     )
-
-
-def _metadata_holds(transaction: Transaction, key: str, value: str) -> sa.ColumnElement[bool]:
-    """Return the condition of a job to have this pair of metadata; SQLite has a table of them as an index."""
-    if transaction.dialect == "postgresql":
-        return Job.metadata_.op("@>", is_comparison=True)({key: value})
-    holding = sa.select(_PAIRS.c.job_id).where(_PAIRS.c.key == key, _PAIRS.c.value == value)
-    few = holding.limit(_FEW_PAIRS + 1).subquery()
-    if transaction.scalar(sa.select(sa.func.count()).select_from(few)) <= _FEW_PAIRS:
-        return Job.id.in_(holding)
-    # SQLite would collect all of them for a page. One job after the other, a page is soon full.
-    return holding.where(_PAIRS.c.job_id == Job.id).correlate(table(Job)).exists()
-
-
-#: On SQLite, the jobs of a pair of metadata are collected if there are at most this many.
-_FEW_PAIRS = 20_000
-#: The pairs of metadata on SQLite; revision 0105 has the triggers that write them.
-_PAIRS = sa.table(
-    "search_index_metadata",
-    sa.column("key", sa.Text()),
-    sa.column("value", sa.Text()),
-    sa.column("job_id", sa.Uuid()),
-)
