@@ -244,10 +244,18 @@ class Job(Record):
         ),
         partial_index("ix_jobs_lease", "lease_expires_at", where="status = 'running'"),
         partial_index("ix_jobs_deadline", "deadline_at", where="status = 'queued'"),
-        # What statistics of the queue count, so that they read no rows.
+        # What statistics of the queue count, so that they read no rows. SQLite needs the column of the condition too.
         partial_index(
             "ix_jobs_queued", "account_id", "priority", "not_before", where="status = 'queued'"
-        ),
+        ).ddl_if(dialect="postgresql"),
+        partial_index(
+            "ix_jobs_queued_status",
+            "account_id",
+            "priority",
+            "not_before",
+            "status",
+            where="status = 'queued'",
+        ).ddl_if(dialect="sqlite"),
         partial_index("ix_jobs_finished", "finished_at", where="status = 'succeeded'"),
         partial_index("ix_jobs_ended", "finished_at", where="finished_at IS NOT NULL"),
         # The jobs that retention has yet to process, per class of data: a processed job leaves the index.

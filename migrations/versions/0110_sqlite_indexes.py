@@ -1,4 +1,4 @@
-"""Leave the metadata pairs of existing jobs on SQLite to a reindex, and store that it is due."""
+"""On SQLite, leave the metadata pairs of existing jobs to a reindex that is due, and count the queue by an index alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ branch_labels = None
 depends_on = None
 
 _PROGRESS = "reindex_progress"
+#: The index of revision 0105, and the one that SQLite reads without the rows: with the column of the condition.
+_QUEUED = ["account_id", "priority", "not_before"]
+_QUEUED_INDEX = "ix_jobs_queued"
+_COVERING_INDEX = "ix_jobs_queued_status"
 
 
 def upgrade() -> None:
@@ -30,8 +34,17 @@ def upgrade() -> None:
         f"INSERT OR REPLACE INTO {_PROGRESS} (id, pipeline, reached, jobs, at, lacks_pairs)"
         f" SELECT {row} WHERE EXISTS (SELECT 1 FROM jobs)"
     )
+    _index(_COVERING_INDEX, [*_QUEUED, "status"])
+    op.drop_index(_QUEUED_INDEX, "jobs")
 
 
 def downgrade() -> None:
-    """Remove the column."""
+    """Remove the column; give SQLite its index back."""
+    if op.get_bind().dialect.name == "sqlite":
+        _index(_QUEUED_INDEX, _QUEUED)
+        op.drop_index(_COVERING_INDEX, "jobs")
     op.drop_column(_PROGRESS, "lacks_pairs")
+
+
+def _index(name: str, columns: list[str]) -> None:
+    op.create_index(name, "jobs", columns, sqlite_where=sa.text("status = 'queued'"))
