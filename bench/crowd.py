@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Database, utcnow
-from jobs.lifecycle import TURN_STEP, Priority, Role
-from jobs.records import Image, table
+from jobs.lifecycle import TURN_STEP, OperationAction, Priority, Role, Status
+from jobs.records import Image, Operation, table
 from jobs.store import accounts
 
 DAYS = 180
@@ -42,6 +42,7 @@ class Crowd:
         image_id: an image of a twentieth of the jobs.
         held: the running jobs of :data:`OWNER`, with their attempts.
         last: the job that was queued last.
+        operations: a cancel and a rerun, of a tenth of the ended jobs each.
     """
 
     jobs: int
@@ -49,6 +50,7 @@ class Crowd:
     image_id: uuid.UUID
     held: list[tuple[uuid.UUID, int]]
     last: uuid.UUID
+    operations: tuple[uuid.UUID, uuid.UUID]
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,10 @@ def fill(
         _account(database, "small"),
     )
     image_id = _image(database, owners[0])
+    operations = [
+        _operation(database, owners[0], action)
+        for action in (OperationAction.CANCEL, OperationAction.RERUN)
+    ]
     waits, runs = jobs - queued, jobs - queued - running
     now = utcnow()
     start = now - timedelta(days=DAYS)
@@ -124,6 +130,8 @@ def fill(
         "now": now.timestamp(),
         "every": attempts_every,
         "image": image_id.hex,
+        "cancellation": operations[0].hex,
+        "repetition": operations[1].hex,
     } | {f"account{number}": owner.hex for number, owner in enumerate(owners)}
     statements = _statements(database.dialect, texts=texts)
     for first in range(0, jobs, _MOST_AT_ONCE):
@@ -147,7 +155,8 @@ def fill(
         newest = transaction.execute(
             sa.text("SELECT id FROM jobs ORDER BY id DESC LIMIT 1").columns(id=sa.Uuid())
         ).scalar_one()
-    return Crowd(jobs, owners, image_id, [(row.id, row.attempt) for row in held], newest)
+    held_jobs = [(row.id, row.attempt) for row in held]
+    return Crowd(jobs, owners, image_id, held_jobs, newest, (operations[0], operations[1]))
 
 
 def _account(database: Database, name: str) -> uuid.UUID:
@@ -169,6 +178,20 @@ def _image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     with database.transaction() as transaction:
         transaction.execute(sa.insert(table(Image)), [facts])
     return image_id
+
+
+def _operation(database: Database, account_id: uuid.UUID, action: OperationAction) -> uuid.UUID:
+    """Insert an operation that has ended."""
+    operation_id, now = ids.new(), utcnow()
+    facts = {
+        "id": operation_id, "account_id": account_id, "key_id": ids.new(), "key_name": "bench", "action": action,
+        "query": "", "status": Status.SUCCEEDED, "max_jobs": 1, "total": 0, "done": 0, "skipped": 0, "failed": 0,
+        "reasons": {}, "not_before": now, "served_at": now, "request_id": "req_bench", "created_at": now,
+        "finished_at": now,
+    }  # fmt: skip
+    with database.transaction() as transaction:
+        transaction.execute(sa.insert(table(Operation)), [facts])
+    return operation_id
 
 
 def _statements(dialect: str, *, texts: bool) -> list[str]:
@@ -209,6 +232,8 @@ def _statements(dialect: str, *, texts: bool) -> list[str]:
         "lease_owner": f"CASE WHEN {running} THEN '{OWNER}' END",
         "lease_expires_at": f"CASE WHEN {running} THEN {later} END",
         "error_code": error,
+        # Itself: other ids are not at hand.
+        "rerun_of": f"CASE WHEN n < :runs AND n % 100 = 50 THEN {sql.id} END",
         "request_id": "'req_bench'",
         "created_at": at,
         "started_at": f"CASE WHEN n < :waits THEN {at} END",
@@ -229,7 +254,7 @@ def _statements(dialect: str, *, texts: bool) -> list[str]:
             "INSERT INTO attempts (job_id, number, worker, claimed_at, ended_at, outcome, engine) SELECT"
             f" {sql.id}, 1, CASE WHEN {lost} THEN '{LOSER}' ELSE '{OWNER}' END, {at}, {ended},"
             f" CASE WHEN n < :runs THEN CASE WHEN {lost} THEN 'lost' ELSE 'succeeded' END END,"
-            f" 'http://engine-' || (n / :every) % 3 FROM {sql.rows} WHERE {attempted}"
+            f" 'http://engine-' || ((n / :every) % 3) FROM {sql.rows} WHERE {attempted}"
         ),
         (
             "INSERT INTO generations (job_id, attempt, number, rid, output_tokens, started_at, first_token_at,"
@@ -239,6 +264,16 @@ def _statements(dialect: str, *, texts: bool) -> list[str]:
         (
             f"INSERT INTO job_images (job_id, position, image_id, tokens) SELECT {sql.id}, 0, "
             f"{_parameter(dialect, 'image')}, 4 FROM {sql.rows} WHERE n % 20 = 0"
+        ),
+        (
+            "INSERT INTO operation_jobs (operation_id, job_id, result, new_job_id)"
+            f" SELECT {_parameter(dialect, 'cancellation')}, {sql.id}, 'done', NULL FROM {sql.rows}"
+            " WHERE n < :runs AND n % 10 = 4"
+        ),
+        (
+            "INSERT INTO operation_jobs (operation_id, job_id, result, new_job_id)"
+            f" SELECT {_parameter(dialect, 'repetition')}, {sql.id}, 'done', {sql.id} FROM {sql.rows}"
+            " WHERE n < :runs AND n % 10 = 5"
         ),
         (
             "INSERT INTO search_texts (job_id, account_id, part, text)"

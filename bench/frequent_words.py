@@ -14,6 +14,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Self
 from urllib.parse import quote
 
 import orjson
@@ -57,7 +58,7 @@ class _Searches:
             for number in range(_CLIENTS)
         ]
 
-    def __enter__(self) -> _Searches:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self

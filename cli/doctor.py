@@ -141,7 +141,9 @@ def _database(settings: Settings) -> Diagnosis:
     if revision == head:
         return Diagnosis(check, "ok", f"{shown}, revision {revision}")
     if schema.fits(revision):
-        detail = f"{shown}, revision {revision} of a later version; this version, of {head}, works on it"
+        detail = (
+            f"{shown}, revision {revision} of a later version; this version, of {head}, works on it"
+        )
         return Diagnosis(check, "ok", detail)
     detail = f"{shown}, revision {revision or 'none'}; this version needs {head}"
     return Diagnosis(check, "missing", detail, _way_to_head(revision))
@@ -164,8 +166,12 @@ def _search_index(settings: Settings) -> Iterator[Diagnosis]:
     except database.DatabaseUnavailable:
         return
     if due:
-        detail = f"a reindex stopped or runs, after {done.jobs:,} jobs" if done else "a reindex is due"
-        remedy = "run `longlook db reindex`; jobs run meanwhile, and searches are slower or miss jobs"
+        detail = (
+            f"a reindex stopped or runs, after {done.jobs:,} jobs" if done else "a reindex is due"
+        )
+        remedy = (
+            "run `longlook db reindex`; jobs run meanwhile, and searches are slower or miss jobs"
+        )
         yield Diagnosis("search index", "warning", detail, remedy)
 
 

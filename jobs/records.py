@@ -263,6 +263,7 @@ class Job(Record):
         _stored("ix_jobs_trace_stored", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_answer_stored", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_timeline_stored", "timeline_removed_at IS NULL"),
+        partial_index("ix_jobs_crashed", "id", where="crashes > 0"),
         partial_index("ix_jobs_rerun_of", "rerun_of", where="rerun_of IS NOT NULL"),
         partial_index("ix_jobs_group", "group_id", "id", where="group_id IS NOT NULL"),
         partial_index("ix_jobs_error", "error_code", "id", where="error_code IS NOT NULL"),
@@ -436,8 +437,12 @@ class Attempt(Record):
     """One claim of a job and how it ended."""
 
     __tablename__ = "attempts"
-    # For reports about a time.
-    __table_args__ = (sa.Index(None, "claimed_at"),)
+    # For reports about a time, and for lists of the jobs of an engine or a worker.
+    __table_args__ = (
+        sa.Index(None, "claimed_at"),
+        sa.Index(None, "engine", "job_id"),
+        sa.Index(None, "worker", "job_id"),
+    )
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -715,6 +720,12 @@ class OperationJob(Record):
     __table_args__ = (
         partial_index(
             "ix_operation_jobs_left", "operation_id", "job_id", where="reason IS NOT NULL"
+        ),
+        partial_index(
+            "ix_operation_jobs_new",
+            "operation_id",
+            "new_job_id",
+            where="new_job_id IS NOT NULL",
         ),
         _KEY_IS_TABLE,
     )

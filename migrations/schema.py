@@ -189,8 +189,6 @@ def _config(url: str) -> Config:
     return config
 
 
-
-
 def _refuse(url: str) -> str | None:
     """Return the database's revision, None without a schema.
 

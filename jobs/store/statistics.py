@@ -119,9 +119,7 @@ def _by_priority(counted: sa.Select[int, int, datetime, datetime]) -> sa.Select[
     """Count by account and priority, in the order of their index, and add the accounts up: neither needs a sort."""
     keys = (Job.account_id, Job.priority)
     parts = counted.add_columns(*keys).group_by(*keys).subquery().c
-    depth, due = (
-        sa.cast(sa.func.sum(part), sa.BigInteger()) for part in (parts.depth, parts.due)
-    )
+    depth, due = (sa.cast(sa.func.sum(part), sa.BigInteger()) for part in (parts.depth, parts.due))
     return sa.select(
         parts.priority,
         depth.label("depth"),

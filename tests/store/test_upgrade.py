@@ -76,7 +76,7 @@ def filled(url: str) -> Old:
             "started_at": now - minute,
             "finished_at": now,
             "answer_text": "6",
-            "metadata_": {"case": "7", "a \"key\"": "."},
+            "metadata_": {"case": "7", 'a "key"': "."},
         },
     }
     rows = {name: row | {"id": ids.new()} for name, row in states.items()}
