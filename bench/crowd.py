@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Database, utcnow
-from jobs.lifecycle import TURN_STEP, Priority, Role
-from jobs.records import Image, table
+from jobs.lifecycle import TURN_STEP, OperationAction, Priority, Role, Status
+from jobs.records import Image, Operation, table
 from jobs.store import accounts
 
 DAYS = 180
@@ -22,8 +22,11 @@ DAYS = 180
 IMAGE_SHA256 = "a" * 64
 #: A word in the traces of the first jobs, and how many they are.
 OLD_WORD, OLD_WORDS = "zebrafish", 3_000
-#: The worker that holds the running jobs.
-OWNER = "crowd"
+#: Words in a text of every job of a crowd with texts; the third is a phrase of their words that no text has.
+FREQUENT_WORD, FREQUENT_PHRASE, SHUFFLED_PHRASE = "circles", "a long look", "look long a"
+#: The worker that holds the running jobs, and one that lost the first :data:`LOST` of those with an attempt.
+OWNER, LOSER = "crowd", "loser"
+LOST = 500
 _MOST_AT_ONCE = 50_000
 #: The age of the first job that has not ended.
 _RECENT = timedelta(minutes=30)
@@ -39,6 +42,7 @@ class Crowd:
         image_id: an image of a twentieth of the jobs.
         held: the running jobs of :data:`OWNER`, with their attempts.
         last: the job that was queued last.
+        operations: a cancel and a rerun, of a tenth of the ended jobs each.
     """
 
     jobs: int
@@ -46,6 +50,7 @@ class Crowd:
     image_id: uuid.UUID
     held: list[tuple[uuid.UUID, int]]
     last: uuid.UUID
+    operations: tuple[uuid.UUID, uuid.UUID]
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ def fill(
     queued: int = 1_000,
     running: int = 64,
     attempts_every: int = 10,
+    texts: bool = False,
 ) -> Crowd:
     """Store ``jobs`` jobs of three accounts in an empty database, and gather statistics on PostgreSQL.
 
@@ -98,6 +104,7 @@ def fill(
         queued: how many of them wait.
         running: how many of them run.
         attempts_every: one of this many ended jobs has an attempt with a generation; all running ones have.
+        texts: whether each job has a text with frequent words, as questions and traces have.
     """
     owners = (
         _account(database, "large"),
@@ -105,6 +112,10 @@ def fill(
         _account(database, "small"),
     )
     image_id = _image(database, owners[0])
+    operations = [
+        _operation(database, owners[0], action)
+        for action in (OperationAction.CANCEL, OperationAction.RERUN)
+    ]
     waits, runs = jobs - queued, jobs - queued - running
     now = utcnow()
     start = now - timedelta(days=DAYS)
@@ -119,8 +130,10 @@ def fill(
         "now": now.timestamp(),
         "every": attempts_every,
         "image": image_id.hex,
+        "cancellation": operations[0].hex,
+        "repetition": operations[1].hex,
     } | {f"account{number}": owner.hex for number, owner in enumerate(owners)}
-    statements = _statements(database.dialect)
+    statements = _statements(database.dialect, texts=texts)
     for first in range(0, jobs, _MOST_AT_ONCE):
         last = min(jobs, first + _MOST_AT_ONCE) - 1
         with database.engine.connect() as connection:
@@ -142,7 +155,8 @@ def fill(
         newest = transaction.execute(
             sa.text("SELECT id FROM jobs ORDER BY id DESC LIMIT 1").columns(id=sa.Uuid())
         ).scalar_one()
-    return Crowd(jobs, owners, image_id, [(row.id, row.attempt) for row in held], newest)
+    held_jobs = [(row.id, row.attempt) for row in held]
+    return Crowd(jobs, owners, image_id, held_jobs, newest, (operations[0], operations[1]))
 
 
 def _account(database: Database, name: str) -> uuid.UUID:
@@ -166,7 +180,21 @@ def _image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     return image_id
 
 
-def _statements(dialect: str) -> list[str]:
+def _operation(database: Database, account_id: uuid.UUID, action: OperationAction) -> uuid.UUID:
+    """Insert an operation that has ended."""
+    operation_id, now = ids.new(), utcnow()
+    facts = {
+        "id": operation_id, "account_id": account_id, "key_id": ids.new(), "key_name": "bench", "action": action,
+        "query": "", "status": Status.SUCCEEDED, "max_jobs": 1, "total": 0, "done": 0, "skipped": 0, "failed": 0,
+        "reasons": {}, "not_before": now, "served_at": now, "request_id": "req_bench", "created_at": now,
+        "finished_at": now,
+    }  # fmt: skip
+    with database.transaction() as transaction:
+        transaction.execute(sa.insert(table(Operation)), [facts])
+    return operation_id
+
+
+def _statements(dialect: str, *, texts: bool) -> list[str]:
     """Return the statements that insert the rows from ``:first`` to ``:last``."""
     sql = _SQL[dialect]
     later, at = sql.time(":now + 3600"), sql.time("at")
@@ -184,6 +212,7 @@ def _statements(dialect: str) -> list[str]:
         " WHEN n % 100 = 0 THEN 'engine_fault' WHEN n % 100 = 1 THEN 'worker_lost' ELSE 'deadline_exceeded' END"
     )
     running = "n >= :runs AND n < :waits"
+    lost = f"n < {LOST} * :every AND n % :every = 0"
     values = {
         "id": sql.id,
         "account_id": account,
@@ -197,12 +226,14 @@ def _statements(dialect: str) -> list[str]:
         "not_before": at,
         "deadline_at": later,
         "attempt": "CASE WHEN n >= :waits THEN 0 ELSE 1 END",
-        "crashes": "0",
+        "crashes": f"CASE WHEN {lost} THEN 1 ELSE 0 END",
         "failures": "0",
         "max_attempts": "5",
         "lease_owner": f"CASE WHEN {running} THEN '{OWNER}' END",
         "lease_expires_at": f"CASE WHEN {running} THEN {later} END",
         "error_code": error,
+        # Itself: other ids are not at hand.
+        "rerun_of": f"CASE WHEN n < :runs AND n % 100 = 50 THEN {sql.id} END",
         "request_id": "'req_bench'",
         "created_at": at,
         "started_at": f"CASE WHEN n < :waits THEN {at} END",
@@ -212,12 +243,18 @@ def _statements(dialect: str) -> list[str]:
         values["options"] = "CAST('{}' AS jsonb)"
     attempted = f"({running} OR (n < :runs AND n % :every = 0))"
     ended = f"CASE WHEN n < :runs THEN {sql.time('at + 60')} END"
-    return [
+    frequent = (
+        "INSERT INTO search_texts (job_id, account_id, part, text)"
+        f" SELECT {sql.id}, {account}, 'question', 'let me take {FREQUENT_PHRASE} at case ' || n ||"
+        f" ' : how many {FREQUENT_WORD} are there in the image ?' FROM {sql.rows}"
+    )
+    statements = [
         f"INSERT INTO jobs ({', '.join(values)}) SELECT {', '.join(values.values())} FROM {sql.rows}",
         (
             "INSERT INTO attempts (job_id, number, worker, claimed_at, ended_at, outcome, engine) SELECT"
-            f" {sql.id}, 1, '{OWNER}', {at}, {ended}, CASE WHEN n < :runs THEN 'succeeded' END,"
-            f" 'http://engine-' || (n / :every) % 3 FROM {sql.rows} WHERE {attempted}"
+            f" {sql.id}, 1, CASE WHEN {lost} THEN '{LOSER}' ELSE '{OWNER}' END, {at}, {ended},"
+            f" CASE WHEN n < :runs THEN CASE WHEN {lost} THEN 'lost' ELSE 'succeeded' END END,"
+            f" 'http://engine-' || ((n / :every) % 3) FROM {sql.rows} WHERE {attempted}"
         ),
         (
             "INSERT INTO generations (job_id, attempt, number, rid, output_tokens, started_at, first_token_at,"
@@ -227,6 +264,16 @@ def _statements(dialect: str) -> list[str]:
         (
             f"INSERT INTO job_images (job_id, position, image_id, tokens) SELECT {sql.id}, 0, "
             f"{_parameter(dialect, 'image')}, 4 FROM {sql.rows} WHERE n % 20 = 0"
+        ),
+        (
+            "INSERT INTO operation_jobs (operation_id, job_id, result, new_job_id)"
+            f" SELECT {_parameter(dialect, 'cancellation')}, {sql.id}, 'done', NULL FROM {sql.rows}"
+            " WHERE n < :runs AND n % 10 = 4"
+        ),
+        (
+            "INSERT INTO operation_jobs (operation_id, job_id, result, new_job_id)"
+            f" SELECT {_parameter(dialect, 'repetition')}, {sql.id}, 'done', {sql.id} FROM {sql.rows}"
+            " WHERE n < :runs AND n % 10 = 5"
         ),
         (
             "INSERT INTO search_texts (job_id, account_id, part, text)"
@@ -239,6 +286,7 @@ def _statements(dialect: str) -> list[str]:
             " WHERE n >= :waits ON CONFLICT DO NOTHING"
         ),
     ]
+    return [*statements, frequent] if texts else statements
 
 
 def _parameter(dialect: str, name: str) -> str:

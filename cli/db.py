@@ -38,6 +38,9 @@ def upgrade() -> None:
         output.event("ok", f"a later version upgraded the schema to {upgraded.after}; it stays")
     else:
         output.event("ok", f"the schema is at {upgraded.after}")
+        with contextlib.closing(Database(settings.database)) as database:
+            if search.reindex_due(database):
+                output.event("next", output.REINDEX_DUE)
 
 
 @app.command("downgrade")

@@ -28,7 +28,7 @@ from core.sandbox.confinement import FILES, LAYERS, SYSTEM_CALLS
 from core.settings import Settings
 from jobs.engine import EngineFacts
 from jobs.images import ImageReader
-from jobs.store import accounts, pauses, statistics, storage, workers
+from jobs.store import accounts, pauses, search, statistics, storage, workers
 from migrations import schema
 from webhooks import claims, secrets
 from worker.engines import pool
@@ -96,6 +96,7 @@ def diagnose(settings: Settings) -> Iterator[Diagnosis]:
         yield from _vault(settings)
         yield from _keys(settings)
         yield from _pauses(settings)
+        yield from _search_index(settings)
         yield _storage(settings)
         yield _queue_limit(settings)
     yield _open_files(settings)
@@ -143,10 +144,39 @@ def _database(settings: Settings) -> Diagnosis:
             )
     if revision == head:
         return Diagnosis(check, "ok", f"{shown}, revision {revision}")
+    if schema.fits(revision):
+        detail = (
+            f"{shown}, revision {revision} of a later version; this version, of {head}, works on it"
+        )
+        return Diagnosis(check, "ok", detail)
     detail = f"{shown}, revision {revision or 'none'}; this version needs {head}"
-    return Diagnosis(
-        check, "missing", detail, "run `longlook db upgrade`, or install the version that fits"
-    )
+    return Diagnosis(check, "missing", detail, _way_to_head(revision))
+
+
+def _way_to_head(revision: str | None) -> str:
+    """Return the remedy for an earlier revision."""
+    if revision == schema.COPYING:
+        return "it is an unfinished copy: repeat `longlook db copy`"
+    if schema.is_unreleased(revision):
+        return "a version before the first release made it: start with a new database"
+    return "run `longlook db upgrade`"
+
+
+def _search_index(settings: Settings) -> Iterator[Diagnosis]:
+    """Report that a reindex is due."""
+    try:
+        with _opened(settings) as opened:
+            due, done = search.reindex_due(opened), search.reindexed(opened)
+    except database.DatabaseUnavailable:
+        return
+    if due:
+        detail = (
+            f"a reindex stopped or runs, after {done.jobs:,} jobs" if done else "a reindex is due"
+        )
+        remedy = (
+            "run `longlook db reindex`; jobs run meanwhile, and searches are slower or miss jobs"
+        )
+        yield Diagnosis("search index", "warning", detail, remedy)
 
 
 def _storage(settings: Settings) -> Diagnosis:

@@ -39,6 +39,10 @@ _INDENT: Final = "  "
 TAB: Final = " " * 4
 #: Starts each line of a trace. No other line of a command starts with it.
 BAR: Final = "│ "
+#: What an upgrade says when the search index lacks jobs.
+REINDEX_DUE: Final = (
+    "a reindex is due: run `longlook db reindex`; until it ends, searches are slower or miss jobs"
+)
 
 
 class Exit(enum.IntEnum):

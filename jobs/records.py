@@ -251,10 +251,18 @@ class Job(Record):
         ),
         partial_index("ix_jobs_lease", "lease_expires_at", where="status = 'running'"),
         partial_index("ix_jobs_deadline", "deadline_at", where="status = 'queued'"),
-        # What statistics of the queue count, so that they read no rows.
+        # What statistics of the queue count, so that they read no rows. SQLite needs the column of the condition too.
         partial_index(
             "ix_jobs_queued", "account_id", "priority", "not_before", where="status = 'queued'"
-        ),
+        ).ddl_if(dialect="postgresql"),
+        partial_index(
+            "ix_jobs_queued_status",
+            "account_id",
+            "priority",
+            "not_before",
+            "status",
+            where="status = 'queued'",
+        ).ddl_if(dialect="sqlite"),
         partial_index("ix_jobs_finished", "finished_at", where="status = 'succeeded'"),
         partial_index("ix_jobs_ended", "finished_at", where="finished_at IS NOT NULL"),
         # The jobs that retention has yet to process, per class of data: a processed job leaves the index.
@@ -262,6 +270,7 @@ class Job(Record):
         _stored("ix_jobs_trace_stored", "trace_removed_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_answer_stored", "answer_removed_at IS NULL AND data_removed_at IS NULL"),
         _stored("ix_jobs_timeline_stored", "timeline_removed_at IS NULL"),
+        partial_index("ix_jobs_crashed", "id", where="crashes > 0"),
         partial_index("ix_jobs_rerun_of", "rerun_of", where="rerun_of IS NOT NULL"),
         partial_index("ix_jobs_group", "group_id", "id", where="group_id IS NOT NULL"),
         partial_index("ix_jobs_error", "error_code", "id", where="error_code IS NOT NULL"),
@@ -435,8 +444,12 @@ class Attempt(Record):
     """One claim of a job and how it ended."""
 
     __tablename__ = "attempts"
-    # For reports about a time.
-    __table_args__ = (sa.Index(None, "claimed_at"),)
+    # For reports about a time, and for lists of the jobs of an engine or a worker.
+    __table_args__ = (
+        sa.Index(None, "claimed_at"),
+        sa.Index(None, "engine", "job_id"),
+        sa.Index(None, "worker", "job_id"),
+    )
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True)
@@ -564,7 +577,7 @@ class SearchText(Record):
 
 
 class ReindexProgress(Record):
-    """How far ``longlook db reindex`` is: one row while it runs or after it was interrupted."""
+    """How far ``longlook db reindex`` is: one row while it is due, runs, or was interrupted."""
 
     __tablename__ = "reindex_progress"
 
@@ -576,6 +589,8 @@ class ReindexProgress(Record):
     reached: Mapped[uuid.UUID]
     jobs: Mapped[int] = mapped_column(sa.BigInteger())
     at: Mapped[datetime]
+    #: Whether SQLite's table of metadata pairs lacks those of older jobs until it ends.
+    lacks_pairs: Mapped[bool] = mapped_column(server_default=sa.false())
 
 
 class OutboxEntry(Record):
@@ -714,6 +729,12 @@ class OperationJob(Record):
     __table_args__ = (
         partial_index(
             "ix_operation_jobs_left", "operation_id", "job_id", where="reason IS NOT NULL"
+        ),
+        partial_index(
+            "ix_operation_jobs_new",
+            "operation_id",
+            "new_job_id",
+            where="new_job_id IS NOT NULL",
         ),
         _KEY_IS_TABLE,
     )

@@ -36,11 +36,16 @@ def fits(revision: str | None) -> bool:
     During an upgrade the processes of the previous version continue at the new revision, which only adds to theirs. An
     unknown revision therefore belongs to a later version, unless its number is below :data:`BASELINE`.
     """
-    if revision is None or _is_unreleased(revision):
+    if revision is None or is_unreleased(revision):
         return False
     script = ScriptDirectory.from_config(_config(""))
     own = {known.revision for known in script.walk_revisions()}
     return revision in script.get_heads() or revision not in own
+
+
+def is_unreleased(revision: str | None) -> bool:
+    """Return whether a development version before the first release made ``revision``."""
+    return revision is not None and revision.isdecimal() and revision < BASELINE
 
 
 def current(database: Database) -> str | None:
@@ -184,10 +189,6 @@ def _config(url: str) -> Config:
     return config
 
 
-def _is_unreleased(revision: str) -> bool:
-    return revision.isdecimal() and revision < BASELINE
-
-
 def _refuse(url: str) -> str | None:
     """Return the database's revision, None without a schema.
 
@@ -203,7 +204,7 @@ def _refuse(url: str) -> str | None:
         raise errors.LaunchError(
             f"The database {where} is an unfinished copy: repeat `longlook db copy`, or use another database."
         )
-    if _is_unreleased(revision):
+    if is_unreleased(revision):
         raise errors.LaunchError(
             f"The database {where} is at revision {revision}, which a version before the first release created. It "
             "cannot be upgraded. Export what you need with that version (`longlook jobs ls --json`), then start with "

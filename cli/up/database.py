@@ -8,7 +8,7 @@ from core import errors, peppers, secret_files
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
-from jobs.store import accounts
+from jobs.store import accounts, search
 from migrations import schema
 from webhooks import secrets
 
@@ -47,6 +47,8 @@ def prepare(settings: Settings) -> FirstKey | None:
         )
     _report(schema.upgrade(url))
     with contextlib.closing(Database(url)) as database:
+        if search.reindex_due(database):
+            output.event("database", output.REINDEX_DUE)
         _refuse_lost_vault(settings, database)
         if accounts.keys(database):
             _refuse_lost_pepper(settings)

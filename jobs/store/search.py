@@ -16,6 +16,7 @@ import sqlalchemy as sa
 from core.database import Database, Transaction
 from jobs.phrases import PIPELINE, Part, Phrase, spellings
 from jobs.records import Account, Generation, Job, ReindexProgress, SearchText, table
+from jobs.store import metadata
 
 #: Up to this many texts with a phrase's words are compared with the phrase at once. With more, it is faster to test one
 #: job after the other, in the order of the page.
@@ -161,6 +162,12 @@ def holds(
     return Job.id.in_(holding)
 
 
+def reindex_due(database: Database) -> bool:
+    """Return whether searches need a reindex: one is due, runs, or was interrupted."""
+    with database.reading() as transaction:
+        return transaction.session.get(ReindexProgress, _ONLY) is not None
+
+
 @dataclass(frozen=True)
 class Reindexed:
     """How far a reindex is.
@@ -186,11 +193,16 @@ def reindexed(database: Database) -> Reindexed | None:
 def rebuild(
     database: Database, *, after: Reindexed | None = None, limit: int = 50
 ) -> Reindexed | None:
-    """Rebuild the texts of up to ``limit`` jobs beyond ``after``; return how far it is, None at the end.
+    """Rebuild the texts and the metadata pairs of up to ``limit`` jobs; return how far it is, None at the end.
 
-    This is needed when phrases are normalized in a new way, or when texts were lost. Each call is one transaction;
-    concurrent changes of the jobs come before it or wait for it. It also stores how far the reindex is, for
-    :func:`reindexed`.
+    This is needed when phrases are normalized in a new way (then a migration stores that it is due), or when texts
+    were lost. Each call is one transaction; concurrent changes of the jobs come before it or wait for it. It also
+    stores how far the reindex is, for :func:`reindexed`.
+
+    Args:
+        database: where the jobs are.
+        after: where the last call stopped; None: start with the first job.
+        limit: the number of jobs.
     """
     with database.transaction("reindex") as transaction:
         wanted = sa.select(Job).order_by(Job.id).limit(limit).with_for_update()
@@ -201,6 +213,7 @@ def rebuild(
             transaction.delete(ReindexProgress)
             return None
         _rebuild(transaction, jobs)
+        metadata.rebuild(transaction, [job.id for job in jobs])
         done = Reindexed(jobs[-1].id, len(jobs) + (after.jobs if after else 0))
         progress = {
             "pipeline": PIPELINE,

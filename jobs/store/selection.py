@@ -11,10 +11,10 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Transaction
 from jobs.filters import Filter
-from jobs.lifecycle import OperationResult, Status
+from jobs.lifecycle import Status
 from jobs.phrases import Phrase
-from jobs.records import Account, Attempt, Image, Job, JobImage, OperationJob, table
-from jobs.store import findings, search, timeline
+from jobs.records import Account, Image, Job, JobImage, table
+from jobs.store import findings, metadata, neighbors, search, timeline
 
 #: Ids begin with the time of the host that made them, which is at most this far from the database's.
 _CLOCK_SKEW = timedelta(hours=1)
@@ -96,7 +96,7 @@ def common_conditions(requested: Filter, transaction: Transaction) -> list[sa.Co
         *_neighbors(requested, transaction),
     ]
     conditions += [
-        _metadata_holds(transaction, key, value) for key, value in requested.metadata.items()
+        metadata.holds(transaction, key, value) for key, value in requested.metadata.items()
     ]
     conditions += [
         search.holds(transaction, Phrase.of(text), account_id=requested.account_id)
@@ -113,6 +113,9 @@ def _facts(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
         yield Job.account_id == _account_id(requested.account)
     if requested.crashes_above is not None:
         yield Job.crashes > requested.crashes_above
+        if requested.crashes_above >= 0:
+            # In the form of the index of such jobs.
+            yield Job.crashes > sa.literal_column("0")
     if requested.group_id is not None:
         yield Job.group_id == requested.group_id
 
@@ -131,13 +134,17 @@ def _bounds(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
 
 def _neighbors(requested: Filter, transaction: Transaction) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the conditions on rows of other tables that belong to the job."""
-    yield from _acted_on(requested)
+    if requested.rerun is not None:
+        rerun = neighbors.has_rerun(transaction)
+        yield ~rerun if requested.rerun == "none" else rerun
+    if requested.operation_id is not None:
+        yield neighbors.changed_by(transaction, requested.operation_id)
     if requested.findings:
         yield findings.among(requested.findings)
     if requested.engine is not None:
-        yield _ran(Attempt.engine == requested.engine)
+        yield neighbors.ran_on(transaction, requested.engine)
     if requested.worker is not None:
-        yield _ran(Attempt.worker == requested.worker)
+        yield neighbors.ran_by(transaction, requested.worker)
     wanted = sa.select(JobImage.job_id).join(Image, Image.id == JobImage.image_id)
     if requested.image_id is not None:
         yield Job.id.in_(wanted.where(Image.id == requested.image_id))
@@ -151,11 +158,6 @@ def _account_id(account: str) -> sa.ColumnElement[uuid.UUID] | sa.ScalarSelect[u
     if given is not None:
         return sa.literal(given)
     return sa.select(Account.id).where(Account.name == account).scalar_subquery()
-
-
-def _ran(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[bool]:
-    """Return the condition of a job to have an attempt like this; the key of the attempts finds them by job."""
-    return sa.exists(sa.select(1).where(Attempt.job_id == Job.id, condition))
 
 
 def _of_file(transaction: Transaction, requested: Filter) -> sa.Select[uuid.UUID]:
@@ -179,45 +181,3 @@ def _created_after(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
 
 def _created_before(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
     return Job.created_at < moment, Job.id < ids.earliest(moment + _CLOCK_SKEW)
-
-
-def _acted_on(requested: Filter) -> list[sa.ColumnElement[bool]]:
-    """Return the conditions of a job to have been rerun or not, and to belong to an operation."""
-    conditions: list[sa.ColumnElement[bool]] = []
-    if requested.rerun is not None:
-        again = table(Job).alias("again")
-        rerun = sa.exists(sa.select(1).where(again.c.rerun_of == Job.id))
-        conditions.append(~rerun if requested.rerun == "none" else rerun)
-    if requested.operation_id is not None:
-        conditions.append(Job.id.in_(_changed_by(requested.operation_id)))
-    return conditions
-
-
-def _changed_by(operation_id: uuid.UUID) -> sa.Select[uuid.UUID]:
-    """Return the jobs that an operation has changed or submitted."""
-    return sa.select(sa.func.coalesce(OperationJob.new_job_id, OperationJob.job_id)).where(
-        OperationJob.operation_id == operation_id, OperationJob.result == OperationResult.DONE
-    )
-
-
-def _metadata_holds(transaction: Transaction, key: str, value: str) -> sa.ColumnElement[bool]:
-    """Return the condition of a job to have this pair of metadata; SQLite has a table of them as an index."""
-    if transaction.dialect == "postgresql":
-        return Job.metadata_.op("@>", is_comparison=True)({key: value})
-    holding = sa.select(_PAIRS.c.job_id).where(_PAIRS.c.key == key, _PAIRS.c.value == value)
-    few = holding.limit(_FEW_PAIRS + 1).subquery()
-    if transaction.scalar(sa.select(sa.func.count()).select_from(few)) <= _FEW_PAIRS:
-        return Job.id.in_(holding)
-    # SQLite would collect all of them for a page. One job after the other, a page is soon full.
-    return holding.where(_PAIRS.c.job_id == Job.id).correlate(table(Job)).exists()
-
-
-#: On SQLite, the jobs of a pair of metadata are collected if there are at most this many.
-_FEW_PAIRS = 20_000
-#: The pairs of metadata on SQLite; revision 0105 has the triggers that write them.
-_PAIRS = sa.table(
-    "search_index_metadata",
-    sa.column("key", sa.Text()),
-    sa.column("value", sa.Text()),
-    sa.column("job_id", sa.Uuid()),
-)

@@ -3,6 +3,7 @@
 import uuid
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -91,9 +92,7 @@ def waiting(database: Database) -> dict[Priority, QueuedByPriority]:
     with database.searching(None) as transaction:
         paused = pauses.active_in(transaction)
         free = sa.and_(sa.true(), *(sa.not_(_covered(pause)) for pause in paused))
-        rows = transaction.execute(
-            _waiting(transaction.now(), free).add_columns(Job.priority).group_by(Job.priority)
-        )
+        rows = transaction.execute(_by_priority(_waiting(transaction.now(), free)))
         queued = {
             row.priority: QueuedByPriority(
                 due=row.due,
@@ -114,6 +113,20 @@ def held(database: Database) -> dict[str, int]:
             .group_by(Job.lease_owner)
         )
         return {row.lease_owner: row.jobs for row in rows}
+
+
+def _by_priority(counted: sa.Select[int, int, datetime, datetime]) -> sa.Select[Any]:
+    """Count by account and priority, in the order of their index, and add the accounts up: neither needs a sort."""
+    keys = (Job.account_id, Job.priority)
+    parts = counted.add_columns(*keys).group_by(*keys).subquery().c
+    depth, due = (sa.cast(sa.func.sum(part), sa.BigInteger()) for part in (parts.depth, parts.due))
+    return sa.select(
+        parts.priority,
+        depth.label("depth"),
+        due.label("due"),
+        sa.func.min(parts.first).label("first"),
+        sa.func.max(parts.now).label("now"),
+    ).group_by(parts.priority)
 
 
 def _covered(pause: pauses.PauseView) -> sa.ColumnElement[bool]:

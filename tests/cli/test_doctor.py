@@ -8,9 +8,16 @@ import resource
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+from alembic import command
+
+from cli import output
+from cli.up import database as prepare
 from core.database import Database
+from core.settings import Settings
 from core.vault import Vault
-from jobs.store import submission, workers
+from jobs.store import search, submission, workers
+from migrations import schema
 from tests import databases, factories, webhooks
 from tests.cli.commands import local
 from tests.connect_proxy import proxying
@@ -143,6 +150,67 @@ def test_the_doctor_shows_limits_and_warns_before_they_are_reached(tmp_path: Pat
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     enough = hard == resource.RLIM_INFINITY or hard >= 1_000_512
     assert scarce["open files"][0] == ("ok" if enough else "warning")
+
+
+@pytest.mark.parametrize(
+    ("revision", "verdict", "says"),
+    [
+        ("9000", "ok", "revision 9000 of a later version"),
+        (schema.BASELINE, "missing", "run `longlook db upgrade`"),
+        (schema.COPYING, "missing", "repeat `longlook db copy`"),
+        ("0017", "missing", "start with a new database"),
+    ],
+)
+def test_the_doctor_says_whether_this_version_works_on_the_revision(
+    tmp_path: Path, revision: str, verdict: str, says: str
+) -> None:
+    local(tmp_path, "db", "upgrade")
+    with (
+        contextlib.closing(Database(f"sqlite:///{tmp_path / 'longlook.db'}")) as database,
+        database.transaction() as transaction,
+    ):
+        schema.mark(transaction, revision)
+
+    _, printed = local(tmp_path, "doctor", "--json", **ENGINELESS)
+
+    diagnoses = {entry["check"]: entry for entry in json.loads(printed)}
+    assert diagnoses["database"]["verdict"] == verdict
+    assert says in diagnoses["database"]["detail"] + diagnoses["database"]["remedy"]
+    # A later revision is no reason to check less.
+    assert ("storage" in diagnoses) == (verdict == "ok")
+
+
+def test_a_due_reindex_is_reported_until_it_ends(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = f"sqlite:///{tmp_path / 'longlook.db'}"
+    command.upgrade(databases.alembic(url), "0107")
+    with contextlib.closing(Database(url)) as opened:
+        factories.insert_jobs(opened, factories.make_account(opened), [{}] * 60)
+
+    def diagnosis() -> dict[str, str] | None:
+        _, printed = local(tmp_path, "doctor", "--json", **ENGINELESS)
+        found = [entry for entry in json.loads(printed) if entry["check"] == "search index"]
+        return found[0] if found else None
+
+    _, upgrading = local(tmp_path, "db", "upgrade")
+    due = diagnosis()
+    prepare.prepare(Settings.read({"LONGLOOK_HOME": str(tmp_path), "LONGLOOK_PEPPER": "pepper"}))
+    starting = capsys.readouterr().out
+    with contextlib.closing(Database(url)) as opened:
+        search.rebuild(opened)
+    stopped = diagnosis()
+    local(tmp_path, "db", "reindex")
+
+    assert output.REINDEX_DUE in upgrading.replace("\n", " ")
+    assert output.REINDEX_DUE in starting
+    assert due is not None
+    assert (due["verdict"], due["detail"]) == ("warning", "a reindex is due")
+    assert "longlook db reindex" in due["remedy"]
+    assert stopped is not None
+    assert "after 50 jobs" in stopped["detail"]
+    assert diagnosis() is None
+    assert output.REINDEX_DUE not in local(tmp_path, "db", "upgrade")[1]
 
 
 def test_the_doctor_fails_with_a_remedy_if_something_is_missing(tmp_path: Path) -> None:

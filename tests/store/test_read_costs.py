@@ -73,6 +73,24 @@ _QUERIES = (
     crowd.OLD_WORD,
     f"{crowd.OLD_WORD} created:>90d status:failed",
     f"{crowd.OLD_WORD} unknown",
+    "account:large",
+    "account:small status:failed",
+    "account:unknown",
+    "crashes:>0",
+    "crashes:>0 account:small",
+    "crashes:>5",
+    'engine:"http://engine-1"',
+    "engine:unknown",
+    f"worker:{crowd.OWNER}",
+    f"worker:{crowd.LOSER}",
+    f"worker:{crowd.LOSER} status:failed account:small",
+    "worker:unknown",
+    "rerun:any",
+    "rerun:any status:failed",
+    "rerun:none",
+    "operation:CANCELLATION",
+    "operation:REPETITION",
+    "operation:CANCELLATION rerun:any",
 )
 _READS: dict[str, Callable[[Database, crowd.Crowd], object]] = {
     "the queue": lambda database, _: statistics.queue(database, account_id=None),
@@ -95,6 +113,8 @@ def _page(query: str, *, newest_first: bool) -> Callable[[Database, crowd.Crowd]
         day = f"{utcnow().date() - timedelta(days=150)}"
         image = f"img_{facts.image_id.hex}"
         text = query.replace("DAY", day).replace("IMAGE", image)
+        for operation, place in zip(facts.operations, ("CANCELLATION", "REPETITION"), strict=True):
+            text = text.replace(place, f"op_{operation.hex}")
         wanted = filters.parse(text, now=utcnow())
         return history.page(database, wanted, limit=LIMIT, newest_first=newest_first)
 

@@ -24,7 +24,7 @@ from core import ids
 from core.database import Database, UTCDateTime, utcnow
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import TURN_STEP, Outcome, Priority, Status
-from jobs.store import claims, commands, expiry, history, settle, timeline, traces
+from jobs.store import claims, commands, expiry, history, search, settle, timeline, traces
 from migrations import schema
 from tests import databases, factories, postgres
 
@@ -76,6 +76,7 @@ def filled(url: str) -> Old:
             "started_at": now - minute,
             "finished_at": now,
             "answer_text": "6",
+            "metadata_": {"case": "7", 'a "key"': "."},
         },
     }
     rows = {name: row | {"id": ids.new()} for name, row in states.items()}
@@ -227,6 +228,34 @@ def test_all_jobs_are_there_and_read_as_before(old: Old, upgraded: Database) -> 
         False,
     )
     assert factories.get_job(upgraded, old.finished).job.answer_text == "6"
+
+
+def test_metadata_is_found_before_and_after_the_reindex_that_sqlite_needs(
+    old: Old, upgraded: Database
+) -> None:
+    new = factories.make_job(upgraded, old.account_id, metadata={"case": "7"})
+
+    def found(**pairs: str) -> set[uuid.UUID]:
+        wanted = history.Filter(account_id=None, metadata=pairs)
+        return {view.job.id for view in history.page(upgraded, wanted, limit=10)[0]}
+
+    def check() -> None:
+        assert found(case="7") == {old.finished, new}
+        assert found(case="7", **{'a "key"': "."}) == {old.finished}
+        assert found(case="8") == found(**{"7": "case"}) == set()
+
+    check()
+    assert search.reindex_due(upgraded) == (upgraded.dialect == "sqlite")
+    assert search.reindexed(upgraded) is None
+    done = search.rebuild(upgraded, limit=2)
+    while done is not None:
+        # What is half rebuilt, by a process that was killed, is due too.
+        assert search.reindexed(upgraded) == done
+        assert search.reindex_due(upgraded)
+        check()
+        done = search.rebuild(upgraded, after=done, limit=2)
+    assert not search.reindex_due(upgraded)
+    check()
 
 
 def test_the_holder_of_a_running_job_renews_and_settles_it(old: Old, upgraded: Database) -> None:
