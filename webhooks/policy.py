@@ -72,6 +72,8 @@ class AttemptOutcome(enum.StrEnum):
     SKIPPED = "skipped"
 
 
+#: Kinds of single attempts that a user waits for: they go first in their queue, in turns with the oldest attempt.
+REQUESTED: Final = (AttemptKind.MANUAL, AttemptKind.TEST)
 #: The events of a job's own webhook that names none: the ends.
 ENDS: Final = (EventType.JOB_SUCCEEDED, EventType.JOB_FAILED, EventType.JOB_CANCELLED)
 #: The event type of a job's move to a state; ``running`` only for the first attempt of the job.

@@ -2,8 +2,8 @@
 
 The periods are those of :mod:`jobs.store.purge`; here they count from the time of the event. ``answer`` removes the
 answer and the metadata from payloads, what receivers replied, which may repeat them, and the paths of jobs' own URLs.
-``event`` removes notifications with their
-deliveries and attempts. The delivery process runs :func:`batch`; any number of processes may do so at once.
+``timeline`` removes notifications with their deliveries and attempts, and then the queues of URLs that failed. The
+delivery process runs :func:`batch`; any number of processes may do so at once.
 """
 
 import uuid
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from core.database import Database, Transaction
 from jobs.records import OutboxEntry
 from jobs.store.purge import Periods
-from webhooks import notifications, policy
+from webhooks import notifications, policy, url_queues
 from webhooks.policy import AttemptState, DeliveryStatus
 from webhooks.tables import (
     WebhookAttempt,
@@ -31,10 +31,12 @@ from webhooks.tables import (
 
 @dataclass(frozen=True)
 class WebhooksPurged:
-    """What a batch did: payloads without their answer, notifications that are gone."""
+    """What a batch did: payloads without their answer, notifications and queues that are gone."""
 
     reduced: int = 0
     removed: int = 0
+    #: Queues of single URLs.
+    queues: int = 0
     #: Whether there may be more to do.
     more: bool = False
 
@@ -45,12 +47,13 @@ def batch(database: Database, periods: Periods, *, limit: int = 50) -> WebhooksP
     Raises:
         core.database.DatabaseUnavailable: the database does not answer; what was committed stays removed.
     """
-    reduced = removed = 0
+    reduced = removed = queues = 0
     if periods.answer is not None:
         reduced = _reduce_old(database, periods.answer, limit=limit)
     if periods.timeline is not None:
         removed = _remove_old(database, periods.timeline, limit=limit)
-    return WebhooksPurged(reduced, removed, more=limit in (reduced, removed))
+        queues = url_queues.remove_old(database, max(periods.timeline, policy.PAUSE), limit=limit)
+    return WebhooksPurged(reduced, removed, queues, more=limit in (reduced, removed, queues))
 
 
 def reduce_jobs(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:

@@ -79,6 +79,12 @@ class WebhookQueue(Record):
     """
 
     __tablename__ = "webhook_queues"
+    __table_args__ = (
+        # For the purge.
+        partial_index(
+            "ix_webhook_queues_of_urls", "served_at", where="origin_queue_id IS NOT NULL"
+        ),
+    )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"))
@@ -90,8 +96,10 @@ class WebhookQueue(Record):
     failures: Mapped[int]
     #: When its receiver last accepted a message; before the first one it has one attempt at a time.
     delivered_at: Mapped[datetime | None]
-    #: When one of its attempts was last claimed.
+    #: When one of its attempts was last claimed; of the queue of one URL also when one last failed.
     served_at: Mapped[datetime | None]
+    #: Whether a user requested the attempt that was claimed last: the oldest one has the next turn.
+    requested_last: Mapped[bool] = mapped_column(server_default=sa.false())
 
 
 class WebhookNotification(Record):
@@ -126,6 +134,8 @@ class WebhookDelivery(Record):
     __table_args__ = (
         sa.UniqueConstraint("notification_id", "queue_id", "url"),
         sa.Index(None, "endpoint_id", "id"),
+        # For the foreign key, when a queue is removed.
+        sa.Index(None, "queue_id"),
         partial_index("ix_webhook_deliveries_pending", "created_at", where="status = 'pending'"),
     )
 
@@ -157,6 +167,15 @@ class WebhookAttempt(Record):
         partial_index(
             "ix_webhook_attempts_queue", "queue_id", "due_at", "id", where="state = 'due'"
         ),
+        partial_index(
+            "ix_webhook_attempts_requested",
+            "queue_id",
+            "due_at",
+            "id",
+            where="state = 'due' AND kind IN ('manual', 'test')",
+        ),
+        # For the purge of queues.
+        sa.Index(None, "queue_id"),
         partial_index("ix_webhook_attempts_due", "due_at", where="state = 'due'"),
         partial_index(
             "ix_webhook_attempts_sending", "queue_id", "lease_expires_at", where="state = 'sending'"

@@ -1,16 +1,17 @@
 """The queues of jobs' own URLs that failed: each URL is judged for itself, whatever its query.
 
 A URL gets a row with its first failure, which counts the failures in a row. From :data:`webhooks.policy.TRIP` of them
-on, its attempts wait in this queue instead of its origin's; its next success moves them back. Rows are few, as most
-receivers work, and stay.
+on, its attempts wait in this queue instead of its origin's; its next success moves them back. The retention
+period of notifications removes the rows.
 """
 
 import uuid
+from datetime import timedelta
 from typing import Final
 
 import sqlalchemy as sa
 
-from core.database import Transaction
+from core.database import Database, Transaction
 from webhooks import policy
 from webhooks.policy import AttemptState
 from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookQueue
@@ -34,7 +35,8 @@ def failed(
     )
     failures = transaction.scalar(
         row.on_conflict_do_update(
-            index_elements=["id"], set_={"failures": WebhookQueue.failures + 1}
+            index_elements=["id"],
+            set_={"failures": WebhookQueue.failures + 1, "served_at": transaction.now()},
         ).returning(WebhookQueue.failures)
     )
     if failures >= policy.TRIP:
@@ -61,6 +63,29 @@ def recovered(transaction: Transaction, origin_queue_id: uuid.UUID, url: str) ->
     if known is None:
         return
     _move(transaction, queue_id, origin_queue_id, sa.true())
+
+
+def remove_old(database: Database, period: timedelta, *, limit: int) -> int:
+    """Remove queues of URLs that have no attempts, and whose last one is older than ``period``; return how many.
+
+    A transaction that writes an attempt locks the key of its queue first: see :mod:`webhooks.notifications`.
+    """
+    used = sa.exists().where(WebhookAttempt.queue_id == WebhookQueue.id)
+    with database.transaction() as transaction:
+        chosen = transaction.session.scalars(
+            sa.select(WebhookQueue.id)
+            .where(
+                WebhookQueue.origin_queue_id.is_not(None),
+                WebhookQueue.served_at < transaction.now(-period),
+                ~used,
+            )
+            .order_by(WebhookQueue.served_at)
+            .limit(limit)
+            .with_for_update(skip_locked=True)
+        ).all()
+        # Again: one of them may have got an attempt just before it was locked.
+        transaction.delete(WebhookQueue, WebhookQueue.id.in_(chosen), ~used)
+        return len(chosen)
 
 
 def _move(

@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from core.database import Database
 from jobs.store import accounts
 from tests import children, databases, postgres, webhooks
 from tests.chaos.proxy import Proxy
-from tests.e2e.stack import Stack, eventually, free_port
+from tests.e2e.stack import Stack, eventually, free_port, running
 from tests.receivers import Receiver, receiving
 from tests.redis_servers import RedisServer
 from webhooks import policy
@@ -107,6 +107,8 @@ class Deployment:
         fenced: False lets workers write to jobs that they have lost, for the control.
     """
 
+    worker_names: Sequence[str] = WORKERS
+
     def __init__(self, folder: Path, *, database: str, fenced: bool = True) -> None:
         self.folder = folder
         self.fenced = fenced
@@ -114,7 +116,7 @@ class Deployment:
         self.departures: list[Departure] = []
         self._exits = contextlib.ExitStack()
         self.redis = RedisServer(self._folder("redis"))
-        self._postgres_folder = self._folder("postgres")
+        self.postgres_folder = self._folder("postgres")
         self.postgres: postgres.Server | None = None
         self._engine_port, self._api_port = free_port(), free_port()
         self.redis_proxy = Proxy(lambda: asyncio.open_unix_connection(self.redis.socket))
@@ -125,6 +127,10 @@ class Deployment:
     def engine_url(self) -> str:
         """The engine's URL without its proxy."""
         return f"http://127.0.0.1:{self._engine_port}"
+
+    def generations(self) -> int:
+        """Return the number of generations that the engine currently runs."""
+        return running(self.engine_url)
 
     @property
     def api_url(self) -> str:
@@ -139,11 +145,11 @@ class Deployment:
     @property
     def workers(self) -> dict[str, Place]:
         """The places of the workers."""
-        return {name: self.places[name] for name in WORKERS}
+        return {name: self.places[name] for name in self.worker_names}
 
     def start(self) -> None:
         """Start all processes and wait until they answer."""
-        self.redis.start()
+        self._start_redis()
         self._exits.callback(self.redis.stop)
         self._exits.enter_context(self.redis_proxy)
         self._exits.enter_context(self.engine_proxy)
@@ -157,12 +163,12 @@ class Deployment:
         self._exits.callback(self._stop_processes)
         self.receiver: Receiver = self._exits.enter_context(receiving())
         self._listen()
-        self._place("engine", self._start_engine)
-        self._place("api", lambda: self.stack.spawn_api(self._api_port))
-        for name in WORKERS:
-            self._place(name, self._worker(name))
+        self.place("engine", self._start_engine)
+        self.place("api", lambda: self.stack.spawn_api(self._api_port))
+        for name in self.worker_names:
+            self.place(name, self._worker(name))
         for name in DELIVERIES:
-            self._place(name, functools.partial(self.stack.start_delivery, name))
+            self.place(name, functools.partial(self.stack.start_delivery, name))
         self.stack.url = self.api_url
         if not eventually(self.stack.ready):
             raise RuntimeError(f"the API did not come up:\n{self.stack.log('api')}")
@@ -220,7 +226,7 @@ class Deployment:
     def restart_database(self) -> None:
         """Kill PostgreSQL and start it again."""
         if self.postgres is not None:
-            self.postgres.restart(log=self._postgres_folder / "log")
+            self.postgres.restart(log=self.postgres_folder / "log")
 
     def logged(self, *names: str) -> Iterator[str]:
         """Yield the log lines of processes."""
@@ -240,6 +246,12 @@ class Deployment:
                 database, account_id, url=self.receiver.url, event_types=[*policy.EventType]
             )
 
+    def _start_redis(self) -> None:
+        self.redis.start()
+
+    def _start_postgres(self) -> postgres.Server:
+        return postgres.start(self.postgres_folder)
+
     def _start_database(self) -> str:
         if self._database == "sqlite":
             folder = children.memory_folder()
@@ -248,7 +260,7 @@ class Deployment:
         else:
             # The owner of the cluster must be able to reach its socket.
             self.folder.chmod(0o755)
-            self.postgres = postgres.start(self._postgres_folder)
+            self.postgres = self._start_postgres()
             self._exits.callback(self.postgres.stop)
             name = self.postgres.create()
             self._exits.callback(self.postgres.drop, name)
@@ -269,7 +281,8 @@ class Deployment:
         command = f"celery -A {app} worker {flags}".split()
         return lambda: self.stack.spawn(name, command, LONGLOOK_ENGINE_URLS=through)
 
-    def _place(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+    def place(self, name: str, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        """Start a process that restarts whenever it ends."""
         self.places[name] = Place(start=start, process=start())
 
     def _stop_processes(self) -> None:

@@ -8,9 +8,10 @@ import random
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import redis
 
@@ -19,10 +20,10 @@ from jobs import queue
 from tests import children, webhooks
 from tests.chaos import checks
 from tests.chaos.callers import Api, Caller
-from tests.chaos.deployment import CRASH_LIMIT, DELIVERIES, WORKERS, Deployment
+from tests.chaos.deployment import CRASH_LIMIT, DELIVERIES, Deployment
 from tests.chaos.figures import Figures, figures
-from tests.chaos.storm import Storm
-from tests.e2e.stack import eventually, running
+from tests.chaos.storm import Fault, Storm
+from tests.e2e.stack import eventually
 from webhooks import claims
 
 _CALLERS = 4
@@ -82,7 +83,12 @@ def run(plan: Plan) -> Report:
     deployment = Deployment(folder, database=plan.database, fenced=plan.fenced)
     try:
         deployment.start()
-        return _report(deployment, plan)
+        storm = Storm(deployment, rng=random.Random(plan.seed))
+
+        def inject() -> None:
+            storm.rage(plan.seconds)
+
+        return report(deployment, storm, inject, seed=plan.seed)
     finally:
         deployment.close()
         if plan.logs is not None:
@@ -94,32 +100,53 @@ def _only_logs(_: str, names: list[str]) -> list[str]:
     return [name for name in names if name == "data" or name.endswith(".sock")]
 
 
-def _report(deployment: Deployment, plan: Plan) -> Report:
+class Faults(Protocol):
+    """Faults that are injected into a deployment."""
+
+    faults: list[Fault]
+
+    def calm(self, seconds: float) -> None:
+        """Inject no more faults for some seconds, and restart dead processes."""
+
+    def end(self) -> None:
+        """End all faults."""
+
+
+def report(
+    deployment: Deployment, faults: Faults, inject: Callable[[], None], *, seed: int
+) -> Report:
+    """Let clients use a deployment while ``inject`` runs, and check what happened after the last job has ended.
+
+    Args:
+        deployment: the processes; they have started.
+        faults: those that ``inject`` injects.
+        inject: injects faults; when it returns, the clients submit no more jobs.
+        seed: of the clients' decisions.
+    """
     callers = [
         Caller(
             f"caller-{number}",
             Api(deployment.api_url, key=deployment.stack.key),
-            rng=random.Random(f"{plan.seed}:{number}"),
+            rng=random.Random(f"{seed}:{number}"),
         )
         for number in range(_CALLERS)
     ]
-    storm = Storm(deployment, rng=random.Random(plan.seed))
     with contextlib.ExitStack() as exits:
         for caller in callers:
             caller.start()
             # After any failure, the clients must not continue to call a deployment that is closed.
             exits.callback(caller.leave)
-        return _run_storm(deployment, plan, storm, callers)
+        inject()
+        return _settled(deployment, faults, callers)
 
 
-def _run_storm(deployment: Deployment, plan: Plan, storm: Storm, callers: list[Caller]) -> Report:
-    storm.rage(plan.seconds)
+def _settled(deployment: Deployment, faults: Faults, callers: list[Caller]) -> Report:
     for caller in callers:
         caller.order_no_more()
-    storm.end()
+    faults.end()
     ended = time.monotonic()
     while not all(caller.idle for caller in callers) and time.monotonic() < ended + CALM_SECONDS:
-        storm.calm(0.5)
+        faults.calm(0.5)
     calm = time.monotonic() - ended
     wrong = [*_noisy(deployment)]
     for caller in callers:
@@ -128,7 +155,7 @@ def _run_storm(deployment: Deployment, plan: Plan, storm: Storm, callers: list[C
     # Always close it: an open connection fails the unrelated test that runs when it is garbage-collected.
     with contextlib.closing(Database(deployment.stack.database_url)) as database:
         lives = checks.lives(database)
-        wrong += _missed_notifications(deployment, storm, database, lives)
+        wrong += _missed_notifications(deployment, faults, database, lives)
         wrong += checks.miscounted(database)
     wrong += checks.broken(lives.values(), checks.Limits(crashes=CRASH_LIMIT))
     wrong += checks.unlike(lives, [order for caller in callers for order in caller.orders])
@@ -142,7 +169,7 @@ def _run_storm(deployment: Deployment, plan: Plan, storm: Storm, callers: list[C
         for departure in failed_exits
     ]
     return Report(
-        figures=figures(lives.values(), storm.faults, refused=events.count("job_lost")),
+        figures=figures(lives.values(), faults.faults, refused=events.count("job_lost")),
         wrong=wrong,
         calm=calm,
         slowest=max(caller.slowest for caller in callers),
@@ -156,8 +183,8 @@ def _run_storm(deployment: Deployment, plan: Plan, storm: Storm, callers: list[C
 
 def _noisy(deployment: Deployment) -> Iterator[str]:
     """Yield the processes that are still busy although there are no requests."""
-    if not eventually(lambda: running(deployment.engine_url) == 0, seconds=_ENGINE_SECONDS):
-        yield f"the engine still runs {running(deployment.engine_url)} generations"
+    if not eventually(lambda: deployment.generations() == 0, seconds=_ENGINE_SECONDS):
+        yield f"the engine still runs {deployment.generations()} generations"
     if not eventually(lambda: deployment.redis.length(queue.REASON) == 0, seconds=_WAKEUPS_SECONDS):
         yield f"{deployment.redis.length(queue.REASON)} wakeups still wait"
     with redis.Redis.from_url(deployment.redis.url) as client:
@@ -167,19 +194,19 @@ def _noisy(deployment: Deployment) -> Iterator[str]:
 
 
 def _missed_notifications(
-    deployment: Deployment, storm: Storm, database: Database, lives: dict[uuid.UUID, checks.Life]
+    deployment: Deployment, faults: Faults, database: Database, lives: dict[uuid.UUID, checks.Life]
 ) -> list[str]:
     """Wait until all notifications are sent, without backoffs; return the ones that are missing or duplicate."""
     until = time.monotonic() + NOTIFIED_SECONDS
     while claims.backlog(database).pending and time.monotonic() < until:
         webhooks.hurry(database)
-        storm.calm(0.5)
+        faults.calm(0.5)
     return checks.unreported(lives.values(), deployment.receiver.took)
 
 
 def _events(deployment: Deployment) -> Iterator[str]:
     """Yield the log events of the service's processes."""
-    for line in deployment.logged("api", *WORKERS, *DELIVERIES):
+    for line in deployment.logged("api", *deployment.worker_names, *DELIVERIES):
         with contextlib.suppress(
             ValueError, LookupError, TypeError
         ):  # A line of Celery, or of a process that was killed while it wrote.
