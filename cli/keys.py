@@ -1,12 +1,14 @@
 """``longlook keys``: create, list, limit and revoke API keys, directly in the database."""
 
+import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
 
-from cli import output
+from cli import names, output
 from core import errors, ids
+from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Priority, Role
 from jobs.store import accounts
@@ -142,16 +144,19 @@ def ls(*, as_json: output.AsJson = False) -> None:
 
 @app.command("limit")
 def limit(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)],
+    key_id: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="key_…, or its first characters.", show_default=False),
+    ],
     *,
     requests_per_minute: Requests = None,
     max_body_mb: Body = None,
     max_priority: MaxPriority = None,
 ) -> None:
     """Set the limits of a key. They apply from its next request; an option that is left out resets to its default."""
-    parsed = ids.parse("key", key_id)
     with schema.opened(Settings.read()) as database:
-        if parsed is None or not accounts.limit_key(
+        key_id, parsed = _find(database, key_id)
+        if not accounts.limit_key(
             database,
             parsed,
             requests_per_minute=requests_per_minute,
@@ -164,14 +169,24 @@ def limit(
 
 @app.command("revoke")
 def revoke(
-    key_id: Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)],
+    key_id: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="key_…, or its first characters.", show_default=False),
+    ],
 ) -> None:
     """Revoke a key, effective immediately."""
-    parsed = ids.parse("key", key_id)
     with schema.opened(Settings.read()) as database:
-        if parsed is None or not accounts.revoke_key(database, parsed):
+        key_id, parsed = _find(database, key_id)
+        if not accounts.revoke_key(database, parsed):
             raise errors.NotFound(f"There is no active key {key_id}.")
     output.note(f"{key_id} is revoked")
+
+
+def _find(database: Database, text: str) -> tuple[str, uuid.UUID]:
+    """Return the id of a key, as callers see it and as it is stored, by the id or its first characters."""
+    by_name = {ids.show("key", row.key_id): row.key_id for row in accounts.keys(database)}
+    name = names.only("key", text, list(by_name))
+    return name, by_name[name]
 
 
 def _expiry(text: str) -> datetime:

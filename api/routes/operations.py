@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import uuid
+from datetime import datetime
 from http import HTTPStatus
 
 import flask
@@ -60,7 +61,8 @@ class OperationRoutes:
 
         The jobs are those that exist now. The operation continues in the background, job by job, and each job's
         timeline names it. Operators act on all accounts, or on one with `account`; others on their own. With `dry_run`
-        the jobs are only counted. An operation on more than 100 jobs needs their number in `confirm`.
+        the jobs are only counted. An operation on more than 100 jobs needs their number in `confirm`, and so does any
+        query without a qualifier, such as a single word.
         """
         requested = framework.read_model(flask.request, schemas.OperationRequest)
         scope = self._gate.account(caller, requested.account)
@@ -78,14 +80,18 @@ class OperationRoutes:
         replayed = None if requested.dry_run else operations.replay(self._database, wanted)
         if replayed is not None:
             return _accepted(replayed, replayed=True)
-        matched = self._count(requested.query, scope)
+        wanted_jobs = _parse(requested.query, now=self._database.clock())
+        matched = self._count(wanted_jobs, scope)
         if requested.dry_run:
             return reply(
                 schemas.OperationPreview(
-                    action=requested.action, query=requested.query, matched=matched
+                    action=requested.action,
+                    query=requested.query,
+                    matched=matched,
+                    confirmation_required=_unsafe(wanted_jobs, matched),
                 )
             )
-        _check(matched, requested.confirm)
+        _check(wanted_jobs, matched, requested.confirm)
         operation, new = operations.create(self._database, wanted)
         _log.info(
             "operation_created",
@@ -165,11 +171,7 @@ class OperationRoutes:
             raise errors.Conflict(f"The operation has ended; it has {operation.status}.")
         return reply(schemas.Operation.of(operation))
 
-    def _count(self, query: str, scope: uuid.UUID | None) -> int:
-        parsed = filters.parse(query, now=self._database.clock())
-        if not parsed.given:
-            fault = errors.Fault("#/query", "The query must have at least one term.")
-            raise problems.refused([fault])
+    def _count(self, parsed: filters.Filter, scope: uuid.UUID | None) -> int:
         wanted = dataclasses.replace(parsed, account_id=scope)
         with current.waiting():
             matched = history.count(self._database, wanted, limit=operations.MAX_JOBS + 1)
@@ -185,12 +187,25 @@ class OperationRoutes:
         return problems.existing(known, "operation")
 
 
-def _check(matched: int, confirmed: int | None) -> None:
-    """Raise :class:`core.errors.Conflict` if more jobs match than the caller has confirmed."""
-    if confirmed is None and matched > schemas.UNCONFIRMED:
+def _parse(query: str, *, now: datetime) -> filters.Filter:
+    try:
+        return filters.parse_for_change(query, now=now)
+    except errors.InvalidRequest as invalid:
+        faults = [dataclasses.replace(fault, pointer="#/query") for fault in invalid.faults]
+        raise problems.refused(faults) from None
+
+
+def _unsafe(wanted: filters.Filter, matched: int) -> bool:
+    """Whether the caller must confirm the number of jobs."""
+    return matched > schemas.UNCONFIRMED or wanted.only_phrases
+
+
+def _check(wanted: filters.Filter, matched: int, confirmed: int | None) -> None:
+    """Raise :class:`core.errors.Conflict` if the caller must confirm the jobs, or if more match than confirmed."""
+    if confirmed is None and _unsafe(wanted, matched):
         raise errors.Conflict(
-            f"The query matches {matched} jobs; to act on more than {schemas.UNCONFIRMED}, set `confirm` to "
-            "their number.",
+            f"The query matches {matched} jobs; to act on more than {schemas.UNCONFIRMED}, or on those of a query "
+            "without a qualifier, set `confirm` to their number.",
             code="confirmation_required",
         )
     if confirmed is not None and matched > confirmed:
