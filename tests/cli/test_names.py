@@ -30,7 +30,7 @@ OPERATION: dict[str, Any] = {
     "waiting_for": None,
     "error": None,
 }
-ENDPOINT = {
+ENDPOINT: dict[str, Any] = {
     "id": f"we_{DIGITS}",
     "name": "",
     "url": "https://receiver.example",
