@@ -3,19 +3,17 @@
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
 import typer
 
-from cli import client, output
-from core import errors, ids
+from cli import client, names, output, waiting
+from core import errors
 from core.settings import Settings
 from jobs.lifecycle import OperationAction, Status
 
-#: An operation on more jobs than this must be confirmed.
-_UNCONFIRMED: Final = 100
 _POLL_SECONDS: Final = 1.0
 
 Words = Annotated[
@@ -42,117 +40,77 @@ Key = Annotated[
     typer.Option(help="A repeat with the same key returns the same operation.", show_default=False),
 ]
 
+#: Acts on one job: its id, and an Idempotency-Key. Returns the response, and what to say of it.
+_One = Callable[[client.Client, str, str], tuple[output.Json, str]]
 
-def rerun(
-    query: Words,
-    *,
-    account: Account = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    confirm: Confirm = None,
-    wait: Wait = False,
-    idempotency_key: Key = None,
-    as_json: output.AsJson = False,
-) -> None:
+
+def _rerun(service: client.Client, job: str, key: str) -> tuple[output.Json, str]:
     """Run a job again, or all jobs that a query matches; each becomes a new job."""
-    service = client.connect(Settings.read())
-    if (job := _job(service, query)) is not None:
-        key = idempotency_key or uuid.uuid4().hex
-        new = service.act(f"/v1/jobs/{job}/rerun", key=key)
-        _say(new, f"{job} runs again as {new['id']}", as_json=as_json)
-        return
-    selected = _Selection(
-        action=OperationAction.RERUN,
-        query=query,
-        account=account,
-        dry_run=dry_run,
-        yes=yes,
-        confirm=confirm,
-    )
-    _operate(service, selected, wait=wait, key=idempotency_key, as_json=as_json)
+    new = service.act(f"/v1/jobs/{job}/rerun", key=key)
+    return new, f"{job} runs again as {new['id']}"
 
 
-def cancel(
-    query: Words,
-    *,
-    account: Account = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    confirm: Confirm = None,
-    wait: Wait = False,
-    idempotency_key: Key = None,
-    as_json: output.AsJson = False,
-) -> None:
+def _cancel(service: client.Client, job: str, _: str) -> tuple[output.Json, str]:
     """Cancel a job, or all jobs that a query matches. Queued jobs end at once, running ones within a few seconds."""
-    service = client.connect(Settings.read())
-    if len(query) == 1 and ":" not in query[0]:
-        job = service.cancel(service.job_id(query[0]))
-        word = job["status"] if client.finished(job) else "being cancelled"
-        _say(job, f"{job['id']} is {word}", as_json=as_json)
-        return
-    selected = _Selection(
-        action=OperationAction.CANCEL,
-        query=query,
-        account=account,
-        dry_run=dry_run,
-        yes=yes,
-        confirm=confirm,
-    )
-    _operate(service, selected, wait=wait, key=idempotency_key, as_json=as_json)
+    cancelled = service.cancel(job)
+    word = cancelled["status"] if client.finished(cancelled) else "being cancelled"
+    return cancelled, f"{job} is {word}"
 
 
-def remove(
-    query: Words,
-    *,
-    account: Account = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    confirm: Confirm = None,
-    wait: Wait = False,
-    idempotency_key: Key = None,
-    as_json: output.AsJson = False,
-) -> None:
+def _remove(service: client.Client, job: str, _: str) -> tuple[output.Json, str]:
     """Delete the data of a finished job, or of all that a query matches: question, answer, traces, images."""
-    service = client.connect(Settings.read())
-    if (job := _job(service, query)) is not None:
-        _say(service.remove(f"/v1/jobs/{job}"), f"the data of {job} is deleted", as_json=as_json)
-        return
-    selected = _Selection(
-        action=OperationAction.DELETE,
-        query=query,
-        account=account,
-        dry_run=dry_run,
-        yes=yes,
-        confirm=confirm,
-    )
-    _operate(service, selected, wait=wait, key=idempotency_key, as_json=as_json)
+    return service.remove(f"/v1/jobs/{job}"), f"the data of {job} is deleted"
 
 
-def run_now(
-    query: Words,
-    *,
-    account: Account = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    confirm: Confirm = None,
-    wait: Wait = False,
-    idempotency_key: Key = None,
-    as_json: output.AsJson = False,
-) -> None:
+def _run_now(service: client.Client, job: str, _: str) -> tuple[output.Json, str]:
     """End a queued job's wait for its next attempt, or that of all jobs that a query matches."""
-    service = client.connect(Settings.read())
-    if (job := _job(service, query)) is not None:
-        _say(service.act(f"/v1/jobs/{job}/run_now"), f"{job} can run now", as_json=as_json)
-        return
-    selected = _Selection(
-        action=OperationAction.RUN_NOW,
-        query=query,
-        account=account,
-        dry_run=dry_run,
-        yes=yes,
-        confirm=confirm,
-    )
-    _operate(service, selected, wait=wait, key=idempotency_key, as_json=as_json)
+    return service.act(f"/v1/jobs/{job}/run_now"), f"{job} can run now"
+
+
+def _command(action: OperationAction, one: _One) -> Callable[..., None]:
+    """Return the command of an action: on one job by ``one``, whose docstring is its help, or by an operation."""
+
+    def command(
+        query: Words,
+        *,
+        account: Account = None,
+        dry_run: DryRun = False,
+        yes: Yes = False,
+        confirm: Confirm = None,
+        wait: Wait = False,
+        idempotency_key: Key = None,
+        as_json: output.AsJson = False,
+    ) -> None:
+        service = client.connect(Settings.read())
+        key = idempotency_key or uuid.uuid4().hex
+        if names.is_job(query):
+            job = names.find(service, "job", query[0])
+            if dry_run:
+                _say(service.job(job), f"1 job matches: {job}", as_json=as_json)
+                return
+            _say(*one(service, job, key), as_json=as_json)
+            return
+        selected = _Selection(
+            action=action,
+            query=query,
+            account=account,
+            dry_run=dry_run,
+            yes=yes,
+            confirm=confirm,
+        )
+        _operate(service, selected, wait=wait, key=key, as_json=as_json)
+
+    command.__doc__ = one.__doc__
+    return command
+
+
+#: The commands by name.
+COMMANDS: Final = {
+    "rerun": _command(OperationAction.RERUN, _rerun),
+    "cancel": _command(OperationAction.CANCEL, _cancel),
+    "rm": _command(OperationAction.DELETE, _remove),
+    "run-now": _command(OperationAction.RUN_NOW, _run_now),
+}
 
 
 def progress(operation: output.Json) -> str:
@@ -193,27 +151,22 @@ class _Selection:
 
 
 def _operate(
-    service: client.Client, selected: _Selection, *, wait: bool, key: str | None, as_json: bool
+    service: client.Client, selected: _Selection, *, wait: bool, key: str, as_json: bool
 ) -> None:
     preview = service.act("/v1/operations", {**selected.body, "dry_run": True})
     matched = int(preview["matched"])
     if selected.dry_run or not matched:
         _say(preview, f"{matched} jobs match", as_json=as_json)
         return
-    confirmed = _confirmed(selected, matched)
+    confirmed = _confirmed(selected, preview)
     operation = service.act(
         "/v1/operations",
         selected.body if confirmed is None else {**selected.body, "confirm": confirmed},
-        key=key or uuid.uuid4().hex,
+        key=key,
     )
     people = output.for_people(as_json=as_json)
-    if people:
-        output.note(f"{operation['id']}: {matched} jobs match; it continues after Ctrl-C")
-    while wait and not Status(operation["status"]).terminal:
-        time.sleep(_POLL_SECONDS)
-        operation = service.look(f"/v1/operations/{operation['id']}")
-        if people:
-            output.note(progress(operation))
+    if wait:
+        operation = _ended(service, operation, matched=matched, people=people)
     _say(operation, progress(operation), as_json=as_json)
     if people and not wait:
         output.line(f"longlook operations show {operation['id']}")
@@ -222,13 +175,27 @@ def _operate(
         raise typer.Exit(output.Exit.FAILED)
 
 
-def _confirmed(selected: _Selection, matched: int) -> int | None:
+def _ended(
+    service: client.Client, operation: output.Json, *, matched: int, people: bool
+) -> output.Json:
+    """Return an operation once it has ended; show its progress."""
+    back = f"longlook operations show {operation['id']}"
+    with waiting.wait_for(f"{operation['id']} ({matched} jobs)", back=back, people=people) as shown:
+        while not Status(operation["status"]).terminal:
+            shown.show(progress(operation))
+            time.sleep(_POLL_SECONDS)
+            operation = service.look(f"/v1/operations/{operation['id']}")
+    return operation
+
+
+def _confirmed(selected: _Selection, preview: output.Json) -> int | None:
     """Return the number of jobs to confirm to the API, after the user has typed it if necessary.
 
     Raises:
-        core.errors.InvalidRequest: many jobs match, and they are not confirmed.
+        core.errors.InvalidRequest: the jobs must be confirmed, and are not.
     """
-    if selected.confirm is not None or matched <= _UNCONFIRMED:
+    matched = int(preview["matched"])
+    if selected.confirm is not None or not preview["confirmation_required"]:
         return selected.confirm
     if not selected.yes:
         if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -236,18 +203,11 @@ def _confirmed(selected: _Selection, matched: int) -> int | None:
                 f"{matched} jobs match. Pass --yes, or --confirm with the most jobs that you expect.",
                 param="confirm",
             )
+        output.note(f"{selected.action} by the query: {' '.join(selected.query)}")
         typed = typer.prompt(f"{matched} jobs match. Type their number to continue", default="")
         if typed.strip() != str(matched):
             raise errors.InvalidRequest("Not confirmed; nothing was changed.", param="confirm")
     return matched
-
-
-def _job(service: client.Client, words: Sequence[str]) -> str | None:
-    """Return the id of a job if that is all that was given: its id, its first characters, or @last."""
-    if len(words) != 1:
-        return None
-    job = service.job_id(words[0])
-    return job if ids.parse("job", job) else None
 
 
 def _say(response: output.Json, text: str, *, as_json: bool) -> None:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import urllib3
 
-from core import errors, ids
+from core import errors
 from core.settings import Settings
 from jobs.lifecycle import Status
 
@@ -23,14 +23,10 @@ Json = dict[str, Any]
 Pause = Callable[[float], None]
 
 KEY_FILE: Final = "admin.key"
-#: Stands for the id of the newest job of the key's account.
-LAST: Final = "@last"
-#: Most ids that an error about an ambiguous prefix names.
-_CANDIDATES: Final = 5
 
 _CONNECT_SECONDS: Final = 5.0
 _READ_SECONDS: Final = 90.0
-#: Seconds for which one request of :meth:`Client.wait` stays open; the API allows 60.
+#: Seconds for which one request of :meth:`Client.wait` stays open; the API allows 55.
 _HOLD_SECONDS: Final = 30
 #: Most attempts to reopen a broken stream before an event arrives.
 _RESUMES: Final = 60
@@ -201,35 +197,6 @@ class Client:
         """Return a job."""
         return self.look(job_path(job_id))
 
-    def job_id(self, text: str) -> str:
-        """Return the id of a job by its id, by the first characters of it, or by ``@last``: the newest own job.
-
-        Any other text is returned as it is.
-
-        Raises:
-            core.errors.NotFound: there is no such job.
-            core.errors.InvalidRequest: several jobs begin like this; the error names some.
-        """
-        if text == LAST:
-            own = self.look("/v1/usage")["account"]
-            newest = self.look("/v1/jobs", q=f"account:{own}", limit=1)["data"]
-            if not newest:
-                raise errors.NotFound("This account has no job.")
-            return str(newest[0]["id"])
-        if ids.parse("job", text) is not None or ids.prefix("job", text) is None:
-            return text
-        page = self.look("/v1/jobs", q=f"id:{text}", limit=_CANDIDATES)
-        candidates = [str(job["id"]) for job in page["data"]]
-        if not candidates:
-            raise errors.NotFound(f"There is no job {text}….")
-        if len(candidates) > 1:
-            more = " and others" if page.get("has_more") else ""
-            raise errors.InvalidRequest(
-                f"{text} is the beginning of several ids: {', '.join(candidates)}{more}.",
-                param="id",
-            )
-        return candidates[0]
-
     def pages(self, path: str, **query: str | int | Sequence[str] | None) -> Iterator[Json]:
         """Yield the pages of a list from ``after`` on, one request per page."""
         while True:
@@ -268,26 +235,45 @@ class Client:
         """Cancel a job; return it."""
         return self._call("POST", f"{job_path(job_id)}/cancel").json
 
-    def wait(self, job_id: str, *, pause: Pause = time.sleep) -> Json:
+    def wait(
+        self,
+        job_id: str,
+        *,
+        pause: Pause = time.sleep,
+        hold: int = _HOLD_SECONDS,
+        report: Callable[[Json], None] | None = None,
+    ) -> Json:
         """Return a job once it has finished, by requests that the API holds open.
 
         Args:
             job_id: the job.
             pause: waits between two requests.
+            hold: seconds for which a request stays open.
+            report: called with the unfinished job after each request.
         """
-        headers = {"Prefer": f"wait={_HOLD_SECONDS}"}
+        headers = {"Prefer": f"wait={hold}"}
         while True:
             response = self._call("GET", job_path(job_id), headers=headers)
             if finished(response.json):
                 return response.json
-            pause(response.retry_after)
+            if report is not None:
+                report(response.json)
+            # After a request that stayed open, the next one may follow at once.
+            pause(0 if response.held else response.retry_after)
 
-    def follow(self, job_id: str, *, pause: Pause = time.sleep) -> Iterator[Json]:
+    def follow(
+        self,
+        job_id: str,
+        *,
+        pause: Pause = time.sleep,
+        idle: Callable[[], None] | None = None,
+    ) -> Iterator[Json]:
         """Yield a job's events from the first to ``job.finished``, across broken connections and restarts.
 
         Args:
             job_id: the job.
             pause: waits before a stream is reopened; it is also called with 0 between events.
+            idle: called every few seconds while no event arrives.
         """
         after = failures = 0
         while True:
@@ -295,6 +281,8 @@ class Client:
                 for event in self._events(job_id, after=after):
                     pause(0)
                     if event is None:
+                        if idle is not None:
+                            idle()
                         continue
                     after, failures = int(event["sequence_number"]), 0
                     yield event
@@ -341,7 +329,11 @@ class Client:
     def _call(self, method: str, path: str, **request: Any) -> _Response:  # noqa: ANN401 - of _open
         response = self._open(method, path, **request)
         seconds = _seconds(response.headers)
-        return _Response(json=_json(response.data), retry_after=1 if seconds is None else seconds)
+        return _Response(
+            json=_json(response.data),
+            retry_after=1 if seconds is None else seconds,
+            held="Preference-Applied" in response.headers,
+        )
 
     def _open(
         self,
@@ -386,6 +378,8 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
 class _Response:
     json: Json
     retry_after: int
+    #: Whether the API waited with the response, as requested.
+    held: bool
 
 
 def fault(status: int, body: Json, *, retry_after: int | None = None) -> errors.LonglookError:

@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 import typer
 
 from api.serving.limits import OTHER_FILES
-from cli import client, job_output, output
+from cli import client, job_waiting, output
 from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
@@ -268,8 +268,8 @@ def _api(settings: Settings) -> Iterator[Diagnosis]:
             else Diagnosis("API", "missing", f"{settings.url}/readyz returns {status}", _why(ready))
         )
         for name, state in (ready.get("checks") or {}).items():
-            if name in job_output.LACKS and state != "ok":
-                detail, _, remedy = job_output.LACKS[name].partition("; ")
+            if name in job_waiting.LACKS and state != "ok":
+                detail, _, remedy = job_waiting.LACKS[name].partition("; ")
                 yield Diagnosis(str(name), "warning", detail, remedy)
         return
     yield Diagnosis(

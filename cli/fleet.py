@@ -6,13 +6,13 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import client, output
+from cli import client, output, waiting
 from core.settings import Settings
 
 _POLL_SECONDS: Final = 1.0
 
 engines = typer.Typer(help="List, cordon and drain engines, for operators.", no_args_is_help=True)
-workers = typer.Typer(help="List and drain workers, for operators.", no_args_is_help=True)
+workers = typer.Typer(help="List, drain and undrain workers, for operators.", no_args_is_help=True)
 
 Url = Annotated[str, typer.Argument(metavar="ENGINE", help="Its URL.", show_default=False)]
 Reason = Annotated[
@@ -47,13 +47,16 @@ def drain_engine(url: Url, *, reason: Reason = None, as_json: output.AsJson = Fa
     service = client.connect(Settings.read())
     listed = _cordon(service, url, reason)
 
-    def done() -> bool:
+    def left() -> str:
         nonlocal listed
         listed = service.look("/v1/engines")
         [engine] = [engine for engine in listed["data"] if engine["url"] == url]
-        return bool(engine["cordoned"]) and not engine["running"]
+        if not engine["cordoned"]:
+            return f"{url}: workers have not reported the cordon yet"
+        return f"{url}: {engine['running']} streams run" if engine["running"] else ""
 
-    _wait(done)
+    people = output.for_people(as_json=as_json)
+    _wait(left, f"The cordon of {url}", back="longlook engines ls", people=people)
     _show_engines(listed, as_json=as_json)
 
 
@@ -75,14 +78,28 @@ def drain_worker(
     service = client.connect(Settings.read())
     listed = service.act("/v1/workers/drain", {"worker": worker})
 
-    def done() -> bool:
+    def left() -> str:
         nonlocal listed
         listed = service.look("/v1/workers")
-        left = [shown for shown in listed["data"] if shown["id"] == worker]
-        return all(shown["state"] != "live" and not shown["running"] for shown in left)
+        for shown in listed["data"]:
+            if shown["id"] == worker and (shown["state"] == "live" or shown["running"]):
+                return f"{worker} is {_worker_state(shown)}, {shown['running']} jobs run"
+        return ""
 
     if wait:
-        _wait(done)
+        people = output.for_people(as_json=as_json)
+        _wait(left, f"The drain of {worker}", back="longlook workers ls", people=people)
+    _show_workers(listed, as_json=as_json)
+
+
+@workers.command("undrain")
+def undrain_worker(
+    worker: Annotated[str, typer.Argument(metavar="WORKER", show_default=False)],
+    *,
+    as_json: output.AsJson = False,
+) -> None:
+    """Let a drained worker take jobs again."""
+    listed = client.connect(Settings.read()).act("/v1/workers/undrain", {"worker": worker})
     _show_workers(listed, as_json=as_json)
 
 
@@ -91,17 +108,37 @@ def engine_row(engine: output.Json) -> tuple[str, ...]:
     state = str(engine["state"])
     if engine["cordoned_at"]:
         state += ", cordoned" if engine["cordoned"] else ", cordon not reported by all workers"
-    return (str(engine["url"]), state, str(engine["running"]), str(engine["reason"] or ""))
+    return (
+        str(engine["url"]),
+        state,
+        str(engine["running"]),
+        str(engine["reason"] or ""),
+        str(engine["cordoned_by"] or ""),
+        str(engine["cordoned_at"] or ""),
+    )
 
 
 def worker_row(worker: output.Json) -> tuple[str, ...]:
     """Return the table row of a worker."""
     return (
         str(worker["id"]),
-        str(worker["state"]),
+        _worker_state(worker),
         f"{worker['running']} of {worker['slots']}",
         str(worker["version"]),
+        str(worker["drain_requested_by"] or ""),
+        str(worker["drain_requested_at"] or ""),
     )
+
+
+def _worker_state(worker: output.Json) -> str:
+    state = str(worker["state"])
+    requested = worker["drain_requested_at"] is not None
+    if state == "live" and requested:
+        return "live, drain not reported yet"
+    if state == "draining" and not requested:
+        # It stops, or its next heartbeat is that of a live worker.
+        return "draining, undrained or stopping"
+    return state
 
 
 def _cordon(service: client.Client, url: str, reason: str | None) -> output.Json:
@@ -109,20 +146,33 @@ def _cordon(service: client.Client, url: str, reason: str | None) -> output.Json
     return service.act("/v1/engines/cordon", body)
 
 
-def _wait(done: Callable[[], bool]) -> None:
-    while not done():
-        time.sleep(_POLL_SECONDS)
+def _wait(left: Callable[[], str], what: str, *, back: str, people: bool) -> None:
+    """Return once ``left`` returns nothing; until then, show what it returns."""
+    with waiting.wait_for(what, back=back, people=people) as line:
+        while text := left():
+            line.show(text)
+            time.sleep(_POLL_SECONDS)
 
 
 def _show_engines(listed: output.Json, *, as_json: bool) -> None:
     if output.for_people(as_json=as_json):
-        output.table(("engine", "state", "running", "reason"), map(engine_row, listed["data"]))
+        output.table(
+            ("engine", "state", "running", "reason", "cordoned by", "since"),
+            map(engine_row, listed["data"]),
+            whole=1,
+            wide=("cordoned by", "since"),
+        )
     else:
         output.as_json(listed)
 
 
 def _show_workers(listed: output.Json, *, as_json: bool) -> None:
     if output.for_people(as_json=as_json):
-        output.table(("worker", "state", "running", "version"), map(worker_row, listed["data"]))
+        output.table(
+            ("worker", "state", "running", "version", "drained by", "since"),
+            map(worker_row, listed["data"]),
+            whole=1,
+            wide=("drained by", "since"),
+        )
     else:
         output.as_json(listed)

@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import typer
-
 from cli import erasing, output
 from core.database import utcnow
 from core.settings import Settings
@@ -21,9 +19,7 @@ def erase(query: str, *, account: str | None, dry_run: bool, confirmed: str | No
         core.errors.LaunchError: the operator did not confirm, or the database is not at this schema.
         core.errors.NotFound: there is no such account.
     """
-    requested = filters.parse(query, now=utcnow())
-    if not requested.given:
-        raise typer.BadParameter("the query must have a condition; see `longlook accounts erase`")
+    requested = filters.parse_for_change(query, now=utcnow())
     with schema.opened(Settings.read()) as database:
         if account is not None:
             account_id = accounts.account_id(database, account)

@@ -15,41 +15,6 @@ from core import escapes
 from jobs.lifecycle import Status
 
 
-def follow(service: client.Client, job_id: str, *, people: bool) -> output.Json:
-    """Show a job's trace as it grows, or its events as JSON lines; return the finished job."""
-    job = service.job(job_id)
-    live = LiveText(output.width(), samples=(job.get("options") or {}).get("samples") or 1)
-    if people and not client.finished(job):
-        waiting(service, job)
-    for event in service.follow(job_id):
-        if event["type"] == "job.finished":
-            job = event["job"]
-        elif people:
-            live.show(event)
-        else:
-            output.json_line(event)
-    if people:
-        live.end()
-    return job
-
-
-def waiting(service: client.Client, job: output.Json) -> None:
-    """Print, before a wait, where a job stands, what is missing for it to run, and how to come back after Ctrl-C."""
-    queue = job.get("queue") or {}
-    where = f", {place(queue)}" if queue.get("position") else ""
-    output.note(f"{job['id']} is {job['status']}{where}")
-    output.note(f"Ctrl-C does not stop it; to come back: longlook jobs watch {job['id']}")
-    for lack in lacks(service):
-        output.note(lack)
-
-
-def lacks(service: client.Client) -> list[str]:
-    """Return what is missing for jobs to run, as sentences with the remedy."""
-    _, ready = client.probe(f"{service.url}/readyz", seconds=_PROBE_SECONDS)
-    checks = ready.get("checks") or {}
-    return [text for name, text in LACKS.items() if checks.get(name, "ok") != "ok"]
-
-
 def show(job: output.Json, *, people: bool) -> None:
     """Print a job; exit with code 1 if it finished without success."""
     if not people:
@@ -57,21 +22,13 @@ def show(job: output.Json, *, people: bool) -> None:
     elif client.finished(job):
         result(job)
     else:
-        queue = job.get("queue") or {}
-        where = f", {place(queue)}" if queue.get("position") else ""
-        output.line(f"{job['id']} is {job['status']}{where}")
+        output.line(f"{job['id']} is {state(job)}")
         warnings(job)
         output.line(f"longlook jobs show {job['id']}")
     if client.finished(job) and job["status"] != Status.SUCCEEDED:
         raise typer.Exit(output.Exit.FAILED)
 
 
-_PROBE_SECONDS: Final = 3.0
-#: A check of ``/readyz`` -> what it means for jobs when it is not ok.
-LACKS: Final = {
-    "workers": "no worker is alive: jobs wait; start `longlook up`, or `celery -A worker.app worker`",
-    "engines": "no engine answers: jobs wait; start one, or check LONGLOOK_ENGINE_URLS",
-}
 _COLUMNS: Final = (
     "id",
     "status",
@@ -227,6 +184,22 @@ _FACTS: Final = (
 )
 
 
+def state(job: output.Json) -> str:
+    """Return the status of a job, its place in the queue, and its tokens so far, as text."""
+    queue, progress = job.get("queue") or {}, job.get("progress") or {}
+    words = [str(job["status"])]
+    if queue.get("position"):
+        words.append(place(queue))
+    if queue.get("paused"):
+        words.append("its part of the queue is paused")
+    if progress:
+        words.append(f"{progress['output_tokens']} tokens so far")
+    samples = (job.get("options") or {}).get("samples") or 1
+    if progress and samples > 1:
+        words.append(f"{progress['samples_done']} of {samples} samples done")
+    return ", ".join(words)
+
+
 def place(queue: output.Json) -> str:
     """Return the place in the queue as text, for example ``position 3, starts in about 40s``."""
     more = " or later" if queue.get("at_least") else ""
@@ -341,6 +314,11 @@ class LiveText:
             sample.add(str(event["delta"]))
             self._print(sample.take(whole_lines=self._several))
             self.shown = True
+
+    @property
+    def in_line(self) -> bool:
+        """Whether text was printed since :meth:`end`, so that the last line may have no end yet."""
+        return bool(self._samples)
 
     def end(self) -> None:
         """End the last line of each sample."""

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bulk, client, job_output, output
+from cli import bulk, client, job_output, job_waiting, names, output
 from core import errors
 from core.settings import Settings
 from jobs.lifecycle import Status
@@ -85,7 +85,7 @@ def ls(
         image=image,
         account=account,
         limit=limit,
-        after=service.job_id(after) if after else None,
+        after=names.find(service, "job", after) if after else None,
     )
     page = next(pages)
     if every:
@@ -121,7 +121,7 @@ def show(
 ) -> None:
     """Show one job: its state, its attempts, its images and its result."""
     service = client.connect(Settings.read())
-    job_id = service.job_id(job_id)
+    job_id = names.find(service, "job", job_id)
     job = service.job(job_id)
     full_trace = service.trace(job_id) if trace else None
     if not output.for_people(as_json=as_json):
@@ -144,7 +144,7 @@ def show(
 def timeline(job_id: JobId, *, as_json: output.AsJson = False) -> None:
     """Show a job's changes, oldest first: who made each one, and when."""
     service = client.connect(Settings.read())
-    path = f"{client.job_path(service.job_id(job_id))}/timeline"
+    path = f"{client.job_path(names.find(service, 'job', job_id))}/timeline"
     entries = [entry for page in service.pages(path) for entry in page["data"]]
     if not output.for_people(as_json=as_json):
         output.as_json({"object": "list", "data": entries})
@@ -171,7 +171,7 @@ def timeline(job_id: JobId, *, as_json: output.AsJson = False) -> None:
 def attempts(job_id: JobId, *, as_json: output.AsJson = False) -> None:
     """Show a job's attempts: worker, engine and outcome of each."""
     service = client.connect(Settings.read())
-    page = service.look(f"{client.job_path(service.job_id(job_id))}/attempts")
+    page = service.look(f"{client.job_path(names.find(service, 'job', job_id))}/attempts")
     if output.for_people(as_json=as_json):
         output.table(job_output.ATTEMPTS, map(job_output.attempt_row, page["data"]), whole=3)
     else:
@@ -189,7 +189,7 @@ def image(
 ) -> None:
     """Save an image of a job, as the model sees it."""
     service = client.connect(Settings.read())
-    job = service.job(service.job_id(job_id))
+    job = service.job(names.find(service, "job", job_id))
     if number > len(job["images"]):
         raise errors.NotFound(
             f"{job['id']} has no image {number}: its images are numbered from 1 to {len(job['images'])}."
@@ -229,7 +229,7 @@ def export(
     If it is interrupted, a line on stderr names the `--after` that continues it; a continued CSV has no header.
     """
     service = client.connect(Settings.read())
-    last = service.job_id(after) if after else None
+    last = names.find(service, "job", after) if after else None
     pages = service.pages(
         "/v1/jobs",
         q=" ".join(query) if query else None,
@@ -260,14 +260,12 @@ def watch(job_id: JobId, *, as_json: output.AsJson = False) -> None:
     """Show a job's trace from the beginning as it grows, then the result. With --json: its events as JSON lines."""
     service = client.connect(Settings.read())
     people = output.for_people(as_json=as_json)
-    job = job_output.follow(service, service.job_id(job_id), people=people)
+    job = job_waiting.follow(service, names.find(service, "job", job_id), people=people)
     job_output.show(job, people=people)
 
 
-app.command("rerun")(bulk.rerun)
-app.command("cancel")(bulk.cancel)
-app.command("rm")(bulk.remove)
-app.command("run-now")(bulk.run_now)
+for _name, _command in bulk.COMMANDS.items():
+    app.command(_name)(_command)
 
 
 @app.command("erase")

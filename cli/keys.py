@@ -1,5 +1,6 @@
 """``longlook keys``: create, list, limit and revoke API keys, directly in the database."""
 
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -7,7 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from api.schemas.keys import Key
-from cli import erasing, output
+from cli import erasing, names, output
 from core import errors, ids, peppers
 from core.database import Database, utcnow
 from core.settings import Settings
@@ -54,7 +55,6 @@ _WIDE: Final = ("revoked", "revoked by", "priority", "limits", "key")
 _ROOMY: Final = 120
 #: Keys that a message names.
 _NAMED_KEYS: Final = 5
-_KeyId = Annotated[str, typer.Argument(metavar="ID", help="key_…", show_default=False)]
 
 
 @app.command("create")
@@ -122,16 +122,19 @@ def ls(*, as_json: output.AsJson = False) -> None:
 
 @app.command("limit")
 def limit(
-    key_id: _KeyId,
+    key_id: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="key_…, or its first characters.", show_default=False),
+    ],
     *,
     requests_per_minute: Requests = None,
     max_body_mb: Body = None,
     max_priority: MaxPriority = None,
 ) -> None:
     """Set the limits of a key. They apply from its next request; an option that is left out resets to its default."""
-    parsed = ids.parse("key", key_id)
     with schema.opened(Settings.read()) as database:
-        if parsed is None or not accounts.limit_key(
+        key_id, parsed = _find(database, key_id)
+        if not accounts.limit_key(
             database,
             parsed,
             requests_per_minute=requests_per_minute,
@@ -143,11 +146,16 @@ def limit(
 
 
 @app.command("revoke")
-def revoke(key_id: _KeyId) -> None:
+def revoke(
+    key_id: Annotated[
+        str,
+        typer.Argument(metavar="ID", help="key_…, or its first characters.", show_default=False),
+    ],
+) -> None:
     """Revoke a key, effective immediately."""
-    parsed = ids.parse("key", key_id)
     with schema.opened(Settings.read()) as database:
-        if parsed is None or not accounts.revoke_key(database, parsed, actor=erasing.actor()):
+        key_id, parsed = _find(database, key_id)
+        if not accounts.revoke_key(database, parsed, actor=erasing.actor()):
             raise errors.NotFound(f"There is no active key {key_id}.")
     output.note(f"{key_id} is revoked")
 
@@ -225,6 +233,13 @@ def _finish_rotation(settings: Settings, database: Database, *, revoke_unused: b
 def _live(database: Database) -> list[accounts.KeyRow]:
     now = utcnow()
     return [row for row in accounts.keys(database) if row.is_live(now)]
+
+
+def _find(database: Database, text: str) -> tuple[str, uuid.UUID]:
+    """Return the id of a key, as callers see it and as it is stored, by the id or its first characters."""
+    by_name = {ids.show("key", row.key_id): row.key_id for row in accounts.keys(database)}
+    name = names.only("key", text, list(by_name))
+    return name, by_name[name]
 
 
 def _expiry(text: str) -> datetime:

@@ -1,11 +1,10 @@
 """``longlook operations``: list, show and cancel operations on many jobs."""
 
-import urllib.parse
 from typing import Annotated
 
 import typer
 
-from cli import bulk, client, output
+from cli import bulk, client, names, output
 from core.settings import Settings
 
 app = typer.Typer(
@@ -13,7 +12,9 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-OperationId = Annotated[str, typer.Argument(metavar="ID", help="op_…", show_default=False)]
+OperationId = Annotated[
+    str, typer.Argument(metavar="ID", help="op_…, or its first characters.", show_default=False)
+]
 
 
 @app.command("ls")
@@ -53,7 +54,8 @@ def show(
 ) -> None:
     """Show an operation and its progress."""
     service = client.connect(Settings.read())
-    path = _path(operation_id)
+    operation_id = names.find(service, "op", operation_id)
+    path = names.path("/v1/operations", operation_id)
     operation = service.look(path)
     jobs = (
         service.look(f"{path}/jobs", left="true", limit=100, after=after) if left else {"data": []}
@@ -75,7 +77,9 @@ def show(
 @app.command("cancel")
 def cancel(operation_id: OperationId, *, as_json: output.AsJson = False) -> None:
     """Cancel an operation: it changes no further job."""
-    operation = client.connect(Settings.read()).act(f"{_path(operation_id)}/cancel")
+    service = client.connect(Settings.read())
+    path = names.path("/v1/operations", names.find(service, "op", operation_id))
+    operation = service.act(f"{path}/cancel")
     if output.for_people(as_json=as_json):
         output.line(bulk.progress(operation))
     else:
@@ -86,7 +90,3 @@ def row(operation: output.Json) -> tuple[str, ...]:
     """Return the table row of an operation."""
     names = ("id", "action", "status", "done", "skipped", "failed", "total", "key_name", "query")
     return tuple("" if operation[name] is None else str(operation[name]) for name in names)
-
-
-def _path(operation_id: str) -> str:
-    return f"/v1/operations/{urllib.parse.quote(operation_id, safe='')}"

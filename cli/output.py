@@ -82,6 +82,11 @@ def width() -> int | None:
     return Console().width if on_terminal() else None
 
 
+def columns() -> int:
+    """Return the width of the terminal, whichever of the standard streams it is."""
+    return Console().width
+
+
 def printable(text: str) -> str:
     """Return ``text`` with control characters escaped, except line feeds."""
     return escapes.visible(text)

@@ -1,11 +1,10 @@
 """``longlook quarantine``: images that crashed engines, for operators."""
 
-import urllib.parse
 from typing import Annotated
 
 import typer
 
-from cli import client, output
+from cli import client, names, output
 from core.settings import Settings
 
 app = typer.Typer(help="List and release images that crashed engines.", no_args_is_help=True)
@@ -33,12 +32,13 @@ def ls(
 @app.command("release")
 def release(
     *,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="img_…")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="img_…, or its first characters.")],
     as_json: output.AsJson = False,
 ) -> None:
     """Release an image, so that new jobs may use it."""
-    quoted = urllib.parse.quote(image, safe="")
-    released = client.connect(Settings.read()).act(f"/v1/quarantine/{quoted}/release")
+    service = client.connect(Settings.read())
+    image = names.find(service, "img", image)
+    released = service.act(f"{names.path('/v1/quarantine', image)}/release")
     if output.for_people(as_json=as_json):
         output.event("ok", f"{image} is released")
     else:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli import client, job_output, output
+from cli import client, job_waiting, output
 from core.settings import Settings
 from jobs.lifecycle import Priority
 
@@ -120,9 +120,9 @@ def missing(state: output.Json) -> list[str]:
     """Return what is missing for jobs to run, as operators see it."""
     workers, engines = state["workers"], state["engines"]
     if workers is not None and not any(worker["state"] == "live" for worker in workers):
-        return [job_output.LACKS["workers"]]
+        return [job_waiting.LACKS["workers"]]
     if engines is not None and not any(engine["state"] == "ok" for engine in engines):
-        return [job_output.LACKS["engines"]]
+        return [job_waiting.LACKS["engines"]]
     return []
 
 

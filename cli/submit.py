@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli import client, job_output, output
+from cli import client, job_output, job_waiting, output
 from core import errors, profiles
 from core.settings import Settings
 from jobs.lifecycle import Priority, Status
@@ -112,17 +112,17 @@ def submit(
         )
         if people:
             job_output.warnings(group)
-        _show_group(_wait(service, group) if wait else group, people=people)
+        if wait:
+            group = job_waiting.wait_for_group(service, group, people=people)
+        _show_group(group, people=people)
         return
     job = service.submit(images, questions[0], options=requested, idempotency_key=idempotency_key)
     if (wait or stream) and people:
         job_output.warnings(job)
-    if wait and not stream and people:
-        job_output.waiting(service, job)
     if stream:
-        job = job_output.follow(service, str(job["id"]), people=people)
+        job = job_waiting.follow(service, str(job["id"]), people=people)
     elif wait:
-        job = service.wait(str(job["id"]))
+        job = job_waiting.wait(service, job, people=people)
     job_output.show(job, people=people)
 
 
@@ -141,13 +141,6 @@ def _split(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
         if kind.startswith("image/") and not any(char.isspace() for char in question):
             raise errors.InvalidRequest(f"There is no file {question}.", param="image")
     return [Path(image) for image in (arguments[0], *further)], questions
-
-
-def _wait(service: client.Client, group: output.Json) -> output.Json:
-    """Return a group once all of its jobs have finished."""
-    for job in group["jobs"]:
-        service.wait(str(job["id"]))
-    return service.group(str(group["id"]))
 
 
 def _show_group(group: output.Json, *, people: bool) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import http.server
 import json
 import sys
-import urllib.parse
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,16 +11,23 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli import client, output
-from core import errors
+from cli import client, names, output
+from core import errors, ids
 from core.settings import Settings
 from webhooks import signature
 
 app = typer.Typer(help="List webhooks, send them again, receive them.", no_args_is_help=True)
 
-EndpointId = Annotated[str, typer.Argument(metavar="ENDPOINT", help="we_…")]
+EndpointId = Annotated[
+    str, typer.Argument(metavar="ENDPOINT", help="we_…, or its first characters.")
+]
 
 _ENDPOINTS: Final = "/v1/webhook_endpoints"
+_ROOTS: Final[dict[ids.Kind, str]] = {
+    "we": _ENDPOINTS,
+    "dlv": "/v1/deliveries",
+    "job": "/v1/jobs",
+}
 _KEY: Final = "/.well-known/longlook-webhook-key"
 _MOST_BYTES: Final = 2**20
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86400}
@@ -59,22 +65,20 @@ def ls(
 def show(
     *,
     thing: Annotated[
-        str, typer.Argument(metavar="ID", help="The id of an endpoint, a delivery or a job.")
+        str,
+        typer.Argument(
+            metavar="ID",
+            help="An endpoint (we_…), a delivery (dlv_…) or a job (job_…, @last), or its first characters.",
+        ),
     ],
     as_json: output.AsJson = False,
 ) -> None:
     """Show an endpoint with its last deliveries, a delivery with all attempts, or the deliveries of a job."""
     service = client.connect(Settings.read())
-    kind, quoted = thing.partition("_")[0], urllib.parse.quote(thing, safe="")
+    kind, path = _path_of(service, thing)
     if kind == "dlv":
-        _show_delivery(service.look(f"/v1/deliveries/{quoted}"), as_json=as_json)
+        _show_delivery(service.look(path), as_json=as_json)
         return
-    roots = {"we": _ENDPOINTS, "job": "/v1/jobs"}
-    if kind not in roots:
-        raise errors.InvalidRequest(
-            f"ID must be that of an endpoint (we_…), a delivery (dlv_…) or a job (job_…); it is {thing!r}."
-        )
-    path = f"{roots[kind]}/{quoted}"
     deliveries = service.look(f"{path}/deliveries")
     if kind == "job":
         if output.for_people(as_json=as_json):
@@ -94,12 +98,15 @@ def show(
 @app.command("redeliver")
 def redeliver(
     *,
-    delivery: Annotated[str, typer.Argument(metavar="DELIVERY", help="dlv_…")],
+    delivery: Annotated[
+        str, typer.Argument(metavar="DELIVERY", help="dlv_…, or its first characters.")
+    ],
     as_json: output.AsJson = False,
 ) -> None:
     """Send a delivery once more, now. Its schedule does not change."""
     service = client.connect(Settings.read())
-    sent = service.act(f"/v1/deliveries/{urllib.parse.quote(delivery, safe='')}/redeliver")
+    path = names.path("/v1/deliveries", names.find(service, "dlv", delivery))
+    sent = service.act(f"{path}/redeliver")
     if output.for_people(as_json=as_json):
         output.event("ok", f"attempt {len(sent['attempts'])} of {sent['id']} is due")
     else:
@@ -115,7 +122,7 @@ def recover(
 ) -> None:
     """Send again, in the background, all that an endpoint missed since a time."""
     service = client.connect(Settings.read())
-    begun = service.act(f"{_path(endpoint)}/recover", {"since": moment(since)})
+    begun = service.act(f"{_path(service, endpoint)}/recover", {"since": moment(since)})
     if output.for_people(as_json=as_json):
         output.event("ok", f"{begun['id']} sends again what failed since {begun['since']}")
     else:
@@ -131,7 +138,7 @@ def send_test(
 ) -> None:
     """Send a test event, and print the receiver's response."""
     service = client.connect(Settings.read())
-    tested = service.act(f"{_path(endpoint)}/test", {"event_type": event})
+    tested = service.act(f"{_path(service, endpoint)}/test", {"event_type": event})
     good = tested["status_code"] is not None and 200 <= tested["status_code"] < 300  # noqa: PLR2004 - success
     if output.for_people(as_json=as_json):
         output.event("ok" if good else "failed", _result(tested))
@@ -283,8 +290,20 @@ def _secret(place: str) -> str:
         ) from error
 
 
-def _path(endpoint: str) -> str:
-    return f"{_ENDPOINTS}/{urllib.parse.quote(endpoint, safe='')}"
+def _path(service: client.Client, endpoint: str) -> str:
+    return names.path(_ENDPOINTS, names.find(service, "we", endpoint))
+
+
+def _path_of(service: client.Client, thing: str) -> tuple[ids.Kind, str]:
+    """Return the kind and the path of an endpoint, a delivery or a job, by its id or the first characters of it."""
+    for kind, root in _ROOTS.items():
+        if thing.startswith(f"{kind}_") or (kind == "job" and thing == names.LAST):
+            return kind, names.path(root, names.find(service, kind, thing))
+    raise errors.InvalidRequest(
+        "ID must be that of an endpoint (we_…), a delivery (dlv_…) or a job (job_…, @last), or its first characters; "
+        f"it is {thing!r}.",
+        param="id",
+    )
 
 
 def _print(

@@ -6,7 +6,7 @@ Source: RFC 9562, section 5.7.
 import re
 import uuid
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import uuid_utils.compat
 
@@ -16,6 +16,8 @@ Kind = Literal["job", "grp", "img", "key", "acct", "req", "we", "evt", "dlv", "r
 MIN_PREFIX: Final = 6
 _DIGITS = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},32}}")
 _SHAPE = re.compile(r"([a-z]+)_([0-9a-f]{32})")
+#: An id as people mistype it: cut, too long, or with other letters. Texts such as ``key_value`` are none.
+_MEANT = re.compile(rf"job_.*|(?:{'|'.join(get_args(Kind))})_\d.*|@.*", re.IGNORECASE | re.DOTALL)
 
 
 def new() -> uuid.UUID:
@@ -37,6 +39,11 @@ def prefix(kind: Kind, text: str) -> tuple[uuid.UUID, uuid.UUID] | None:
     if not _DIGITS.fullmatch(digits):
         return None
     return uuid.UUID(hex=f"{digits:0<32}"), uuid.UUID(hex=f"{digits:f<32}")
+
+
+def meant(text: str) -> bool:
+    """Whether ``text`` is meant to be an id, also a mistyped one (``job_019O``), or a name such as ``@last``."""
+    return _MEANT.fullmatch(text) is not None
 
 
 def show(kind: Kind, value: uuid.UUID) -> str:

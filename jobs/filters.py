@@ -109,6 +109,11 @@ class Filter:
             if name != "account_id" and (value or isinstance(value, int))
         }
 
+    @property
+    def only_phrases(self) -> bool:
+        """Whether it has words and phrases, and no qualifier: a text that a caller may not have meant as a query."""
+        return set(self.given) == {"phrases"}
+
 
 class _InvalidTerm(Exception):
     """A term is invalid; the message is for the client."""
@@ -153,6 +158,30 @@ def parse(text: str, *, now: datetime) -> Filter:
         message = " ".join(fault.detail for fault in faults)
         raise errors.InvalidRequest(f"q: {message}", faults=tuple(faults), param="q")
     return Filter(account_id=None, **conditions)
+
+
+def parse_for_change(text: str, *, now: datetime) -> Filter:
+    """Return the filter of a query whose jobs are to be changed: :func:`parse`, with further checks.
+
+    Raises:
+        core.errors.InvalidRequest: as :func:`parse`; the query has no term; or one of its words is a mistyped id, which
+            would match all jobs with such a text.
+    """
+    parsed = parse(text, now=now)
+    details = [
+        f"{phrase} is an ID, and not a query: name one job by its ID alone, or write id:job_… for one in a query."
+        for phrase in parsed.phrases
+        if ids.meant(phrase)
+    ]
+    if not parsed.given:
+        details.append("The query must have at least one term.")
+    if details:
+        raise errors.InvalidRequest(
+            f"q: {' '.join(details)}",
+            faults=tuple(errors.Fault("q", detail) for detail in details),
+            param="q",
+        )
+    return parsed
 
 
 def _terms(text: str) -> Iterator[_Term]:

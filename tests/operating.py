@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from werkzeug.serving import make_server
 
 from api.app import create_app, service_of
-from cli import main
+from cli import client, main
 from core import errors
 from core.database import Database
 from core.settings import Settings
@@ -98,6 +98,10 @@ class House:
         """Return the JSON that the API answers to the operator at ``path``."""
         answer: Json = json.loads(self.text(path))
         return answer
+
+    def post(self, path: str, body: Json) -> Json:
+        """Post to the API as the operator; an error response is raised."""
+        return client.Client(self.url, key=self.operator).act(path, body)
 
     def work(self) -> None:
         """Work until no operation is left that could continue."""

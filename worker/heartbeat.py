@@ -25,6 +25,7 @@ class Heartbeat(BackgroundLoop):
         alive: the greatest age of a live worker's heartbeat.
         on_room: called when an engine becomes available: the wakeups during its absence found no room.
         on_drain: called when an operator wants this process to take no more jobs.
+        on_undrain: called at heartbeats of a draining process that no operator wants drained.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Heartbeat(BackgroundLoop):
         alive: timedelta,
         on_room: Callable[[], None],
         on_drain: Callable[[], None] = lambda: None,
+        on_undrain: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__("heartbeat", self._beat_and_refresh, every=interval_seconds)
         self._database = database
@@ -45,6 +47,7 @@ class Heartbeat(BackgroundLoop):
         self._alive = alive
         self._on_room = on_room
         self._on_drain = on_drain
+        self._on_undrain = on_undrain
         #: The live workers that take jobs, as of the last heartbeat.
         self.live = 0
         self._reported: tuple[workers.EngineState, ...] | None = None
@@ -52,6 +55,10 @@ class Heartbeat(BackgroundLoop):
     def drain(self) -> None:
         """Report from now on that this process takes no more jobs."""
         self._heartbeat = dataclasses.replace(self._heartbeat, draining=True)
+
+    def undrain(self) -> None:
+        """Report from now on that this process takes jobs."""
+        self._heartbeat = dataclasses.replace(self._heartbeat, draining=False)
 
     def stop(self) -> None:
         """Stop the thread and remove the process from the list of workers."""
@@ -67,11 +74,17 @@ class Heartbeat(BackgroundLoop):
         self._engines.cordon(orders.cordoned)
         if orders.drain and not self._heartbeat.draining:
             self._on_drain()
+        undrained = orders.drain is False and self._heartbeat.draining
+        if undrained:
+            self._on_undrain()
         self._reported = self._engines.states()
         heartbeat = dataclasses.replace(self._heartbeat, engines=self._reported)
         workforce = workers.beat(self._database, heartbeat, alive=self._alive)
         self.live = workforce.processes
         self._engines.share(max(1, workforce.processes))
+        if undrained:
+            # The wakeups of the meantime went to other workers.
+            self._on_room()
 
     def _beat_and_refresh(self) -> None:
         try:

@@ -59,6 +59,8 @@ class WorkerRuntime:
         self._drained = threading.Event()
         #: Set when an operator has drained this process, which stays to finish its jobs.
         self._ordered = threading.Event()
+        #: Held while the process stops or starts to claim jobs: a process that stops never starts again.
+        self._claiming = threading.Lock()
         self.database = Database(settings.database, pool_size=max(10, settings.worker_slots // 4))
         self.registry = new_registry(revision=settings.revision)
         JobMetrics(self.database, registry=self.registry, model=settings.model)
@@ -152,6 +154,7 @@ class WorkerRuntime:
             alive=alive,
             on_room=self._sweeper.notify,
             on_drain=self._take_no_more,
+            on_undrain=self._take_again,
         )
         self._drainer = threading.Thread(target=self._drain, name="drainer", daemon=True)
 
@@ -214,16 +217,28 @@ class WorkerRuntime:
     def _take_no_more(self) -> None:
         """Claim no more jobs, as an operator wants, and let those that run finish, however long they take."""
         _log.info("worker_drain_requested", held=self.leases.held)
-        self._ordered.set()
-        self._heartbeat.drain()
-        self.runner.drain()
+        with self._claiming:
+            self._ordered.set()
+            self._heartbeat.drain()
+            self.runner.drain()
+
+    def _take_again(self) -> None:
+        """Claim jobs again, as an operator wants, unless the process stops."""
+        with self._claiming:
+            if self._draining.is_set():
+                return
+            self._ordered.clear()
+            self._heartbeat.undrain()
+            self.runner.undrain()
+        _log.info("worker_undrained")
 
     def _drain(self) -> None:
         """When draining: claim no more jobs, let jobs finish within the drain time, return the others to the queue."""
         self._draining.wait()
         _log.info("worker_draining", held=self.leases.held)
-        self._heartbeat.drain()
-        self.runner.drain()
+        with self._claiming:
+            self._heartbeat.drain()
+            self.runner.drain()
         pause = self._drain_seconds
         # Repeated, because a slot may have claimed its job just before the drain.
         while not self._drained.wait(pause):

@@ -115,7 +115,11 @@ class FleetRoutes:
         data = []
         for worker in workers.seen(self._database, alive=self._alive):
             shown = QueueWorker.of(worker)
-            data.append(schemas.FleetWorker(**dict(shown), running=held.get(shown.id, 0)))
+            data.append(
+                schemas.FleetWorker.from_record(
+                    worker, **dict(shown), running=held.get(shown.id, 0)
+                )
+            )
         return reply(schemas.FleetWorkers(data=data))
 
     @route.post(
@@ -136,4 +140,20 @@ class FleetRoutes:
         if not workers.request_drain(self._database, requested.worker, actor=caller.actor):
             raise problems.not_found("worker")
         _log.info("worker_drain_requested", worker=requested.worker, actor=caller.actor)
+        return self.workers()
+
+    @route.post(
+        "/v1/workers/undrain",
+        operation_id="undrainWorker",
+        guard=Right.EVERYWHERE,
+        answers={200: ResponseSpec(schemas.FleetWorkers, "The workers.")},
+        faults=(400, 404, 413, 415, 422),
+        body=RequestBodySpec({"application/json": schemas.WorkerName}),
+    )
+    def undrain(self, caller: Caller) -> Response:
+        """Let a drained worker take jobs again, from its next heartbeat on. A process that stops does not."""
+        requested = framework.read_model(flask.request, schemas.WorkerName)
+        if not workers.undrain(self._database, requested.worker):
+            raise problems.not_found("drained worker")
+        _log.info("worker_undrained", worker=requested.worker, actor=caller.actor)
         return self.workers()

@@ -61,7 +61,8 @@ class OperationRoutes:
 
         The jobs are those that exist now. The operation continues in the background, job by job, and each job's
         timeline names it. Operators act on all accounts, or on one with `account`; others on their own. With `dry_run`
-        the jobs are only counted. An operation on more than 100 jobs needs their number in `confirm`.
+        the jobs are only counted. An operation on more than 100 jobs needs their number in `confirm`, and so does any
+        query without a qualifier, such as a single word.
 
         `delete` removes all content of finished jobs. `erase_account` is for admins: it revokes the keys of the
         account, cancels its jobs, removes all of their content, its images, and its webhooks, and at last its name.
@@ -86,14 +87,18 @@ class OperationRoutes:
         replayed = None if requested.dry_run else operations.replay(self._database, wanted)
         if replayed is not None:
             return _accepted(replayed, replayed=True)
-        matched = self._named(job_ids, scope) if job_ids else self._count(requested.query, scope)
+        query = self._parse(requested.query)
+        matched = self._named(job_ids, scope) if job_ids else self._count(query, scope)
         if requested.dry_run:
             return reply(
                 schemas.OperationPreview(
-                    action=requested.action, query=requested.query or "", matched=matched
+                    action=requested.action,
+                    query=requested.query or "",
+                    matched=matched,
+                    confirmation_required=_unsafe(query, matched),
                 )
             )
-        _check(matched, requested.confirm)
+        _check(query, matched, requested.confirm)
         operation, new = operations.create(self._database, wanted)
         _log.info(
             "operation_created",
@@ -198,12 +203,19 @@ class OperationRoutes:
             raise problems.refused(faults)
         return len(job_ids)
 
-    def _count(self, query: str | None, scope: uuid.UUID | None) -> int:
+    def _parse(self, query: str | None) -> filters.Filter | None:
+        """Return a query as a filter. None: the operation has none."""
+        if query is None:
+            return None
+        try:
+            return filters.parse_for_change(query, now=self._database.clock())
+        except errors.InvalidRequest as invalid:
+            faults = [dataclasses.replace(fault, pointer="#/query") for fault in invalid.faults]
+            raise problems.refused(faults) from None
+
+    def _count(self, query: filters.Filter | None, scope: uuid.UUID | None) -> int:
         """Return the number of jobs that a query matches; None: of all jobs of the account ``scope``."""
-        parsed = filters.parse(query or "", now=self._database.clock())
-        if query is not None and not parsed.given:
-            fault = errors.Fault("#/query", "The query must have at least one term.")
-            raise problems.refused([fault])
+        parsed = query or filters.parse("", now=self._database.clock())
         wanted = dataclasses.replace(parsed, account_id=scope)
         with current.waiting():
             matched = history.count(self._database, wanted, limit=operations.MAX_JOBS + 1)
@@ -219,12 +231,17 @@ class OperationRoutes:
         return problems.existing(known, "operation")
 
 
-def _check(matched: int, confirmed: int | None) -> None:
-    """Raise :class:`core.errors.Conflict` if more jobs match than the caller has confirmed."""
-    if confirmed is None and matched > schemas.UNCONFIRMED:
+def _unsafe(query: filters.Filter | None, matched: int) -> bool:
+    """Whether the caller must confirm the number of jobs."""
+    return matched > schemas.UNCONFIRMED or (query is not None and query.only_phrases)
+
+
+def _check(query: filters.Filter | None, matched: int, confirmed: int | None) -> None:
+    """Raise :class:`core.errors.Conflict` if the caller must confirm the jobs, or if more match than confirmed."""
+    if confirmed is None and _unsafe(query, matched):
         raise errors.Conflict(
-            f"The query matches {matched} jobs; to act on more than {schemas.UNCONFIRMED}, set `confirm` to "
-            "their number.",
+            f"The query matches {matched} jobs; to act on more than {schemas.UNCONFIRMED}, or on those of a query "
+            "without a qualifier, set `confirm` to their number.",
             code="confirmation_required",
         )
     if confirmed is not None and matched > confirmed:

@@ -35,6 +35,11 @@ class FleetWorker(QueueWorker):
     """A worker process, and the jobs that it runs."""
 
     running: int
+    drain_requested_at: Time | None = Field(
+        description="Since when an operator wants it to take no more jobs; null: no operator does. `state` is "
+        "`draining` once the worker respects it."
+    )
+    drain_requested_by: str | None
 
 
 class FleetWorkers(ResponseModel):

@@ -53,7 +53,7 @@ class OperationRequest(RequestModel):
         default=None,
         ge=0,
         description="The most jobs that the operation may have, such as `matched` of a dry run. Required for more than "
-        f"{UNCONFIRMED} jobs.",
+        f"{UNCONFIRMED} jobs, and for a query without a qualifier.",
     )
 
     @model_validator(mode="after")
@@ -80,6 +80,7 @@ class OperationPreview(ResponseModel):
     action: Action
     query: str
     matched: int
+    confirmation_required: bool = Field(description="Whether the operation needs `confirm`.")
 
 
 class OperationsQuery(ParameterModel):

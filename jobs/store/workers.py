@@ -38,10 +38,15 @@ class EngineState:
 
 @dataclass(frozen=True)
 class WorkerOrders:
-    """What operators want of a worker: no new jobs on these engines, or no new jobs at all."""
+    """What operators want of a worker: no new jobs on these engines, or no new jobs at all.
+
+    Attributes:
+        cordoned: URLs of the engines.
+        drain: whether it takes no more jobs; None while it has no row, so that it continues as before.
+    """
 
     cordoned: frozenset[str]
-    drain: bool
+    drain: bool | None
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,23 @@ class WorkerHeartbeat:
 
 @dataclass(frozen=True)
 class WorkerStatus:
-    """A worker and its last heartbeat: ``age`` is the heartbeat's age, ``alive`` whether it is recent."""
+    """A worker and its last heartbeat.
+
+    Attributes:
+        heartbeat: as the worker describes itself.
+        started_at: the first heartbeat.
+        age: of the last heartbeat.
+        alive: whether it is recent.
+        drain_requested_at: since when an operator wants it to take no more jobs; None: no operator does.
+        drain_requested_by: the actor.
+    """
 
     heartbeat: WorkerHeartbeat
     started_at: datetime
     age: timedelta
     alive: bool
+    drain_requested_at: datetime | None = None
+    drain_requested_by: str | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,8 @@ def beat(database: Database, heartbeat: WorkerHeartbeat, *, alive: timedelta) ->
             **(vars(heartbeat) | {"engines": _plain(heartbeat.engines)}),
             started_at=transaction.now(),
             seen_at=transaction.now(),
+            # A worker that was silent for so long that its row was removed stays drained.
+            drain_requested_at=transaction.now() if heartbeat.draining else None,
         )
         transaction.execute(
             row.on_conflict_do_update(
@@ -111,6 +129,8 @@ def seen(database: Database, *, alive: timedelta) -> list[WorkerStatus]:
                 started_at=row.Worker.started_at,
                 age=row.now - row.Worker.seen_at,
                 alive=row.now - row.Worker.seen_at < alive,
+                drain_requested_at=row.Worker.drain_requested_at,
+                drain_requested_by=row.Worker.drain_requested_by,
             )
             for row in rows
         ]
@@ -147,12 +167,11 @@ def orders(database: Database, worker_id: str) -> WorkerOrders:
     """Return what operators want of a worker."""
     with database.reading() as transaction:
         urls = transaction.session.scalars(sa.select(EngineCordon.url))
-        drain = transaction.execute(
-            sa.select(Worker.id).where(
-                Worker.id == worker_id, Worker.drain_requested_at.is_not(None)
-            )
-        ).first()
-        return WorkerOrders(frozenset(urls), drain is not None)
+        row = transaction.execute(
+            sa.select(Worker.drain_requested_at).where(Worker.id == worker_id)
+        ).one_or_none()
+        drain = None if row is None else row.drain_requested_at is not None
+        return WorkerOrders(frozenset(urls), drain)
 
 
 def cordons(database: Database) -> dict[str, EngineCordon]:
@@ -192,6 +211,17 @@ def request_drain(database: Database, worker_id: str, *, actor: str) -> bool:
             )
         )
         return transaction.execute(requested.returning(Worker.id)).first() is not None
+
+
+def undrain(database: Database, worker_id: str) -> bool:
+    """Let a worker take jobs again, from its next heartbeat on; return False when no operator has drained it."""
+    with database.transaction() as transaction:
+        ended = (
+            sa.update(Worker)
+            .where(Worker.id == worker_id, Worker.drain_requested_at.is_not(None))
+            .values(drain_requested_at=None, drain_requested_by=None)
+        )
+        return transaction.execute(ended.returning(Worker.id)).first() is not None
 
 
 def retire(database: Database, worker_id: str) -> None:

@@ -23,8 +23,11 @@ GROUP_ID = "grp_0123456789abcdef0123456789abcdef"
 GROUP = f"/v1/groups/{GROUP_ID}"
 
 
+IMAGE_ID = "img_0123456789abcdef0123456789abcdef"
+
+
 QUARANTINED = {
-    "image_id": "img_1",
+    "image_id": IMAGE_ID,
     "account_id": "acct_1",
     "crashes": 3,
     "last_crashed_at": "2026-11-23T10:00:00.000Z",

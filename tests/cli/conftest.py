@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.commands import GROUP, JOB, QUARANTINED, group, local
+from tests.cli.commands import GROUP, IMAGE_ID, JOB, QUARANTINED, group, local
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
 
@@ -38,7 +38,7 @@ def api() -> Iterator[FakeApi]:
         ],
         f"POST {JOB}/cancel": [Canned(200, job("cancelled"))],
         "GET /v1/quarantine": [Canned(200, {"object": "list", "data": [QUARANTINED]})],
-        "POST /v1/quarantine/img_1/release": [Canned(200, {"image_id": "img_1"})],
+        f"POST /v1/quarantine/{IMAGE_ID}/release": [Canned(200, {"image_id": IMAGE_ID})],
         "GET /v1/jobs": [Canned(200, {"object": "list", "data": [job("succeeded")]})],
     }
     with serving(answers) as fake:

@@ -54,10 +54,12 @@ def test_a_job_is_cancelled(api: FakeApi) -> None:
     assert json.loads(printed)["status"] == "cancelled"
 
 
-def test_an_id_is_quoted_in_the_path(api: FakeApi) -> None:
-    with pytest.raises(errors.NotFound):
-        longlook(api, "jobs", "show", "../images?x=1")
-    assert api.seen[0].path == "/v1/jobs/..%2Fimages%3Fx%3D1"
+def test_a_text_that_is_no_id_is_refused_before_any_request(api: FakeApi) -> None:
+    for verb in ("show", "timeline", "attempts", "watch"):
+        for text in ("../images?x=1", "job_", "job_01", "job_" + "A" * 32, "job_" + "0" * 33):
+            with pytest.raises(errors.InvalidRequest, match="no ID of a job"):
+                longlook(api, "jobs", verb, text)
+    assert api.seen == []
 
 
 PAGES = [
@@ -125,7 +127,7 @@ def test_a_job_is_named_by_the_beginning_of_its_id_or_as_the_last() -> None:
         for name in (JOB_ID[:12], "@last"):
             assert longlook(api, "jobs", "cancel", name)[1] == f"{JOB_ID} is cancelled\n"
         with pytest.raises(errors.InvalidRequest, match="the beginning of several ids: job_bbb"):
-            longlook(api, "jobs", "cancel", "bbbbbb")
+            longlook(api, "jobs", "cancel", "job_bbbbbb")
     assert "q=id%3Ajob_01234567" in api.seen[0].path
     assert "q=account%3Aacct_1" in api.seen[3].path
 

@@ -61,8 +61,21 @@ def test_the_highest_priority_of_a_key_depends_on_its_role_or_is_set(upgraded: P
 
 @pytest.mark.parametrize("key_id", ["key_1", "nonsense", "key_" + "0" * 32])
 def test_an_unknown_key_cannot_be_revoked(upgraded: Path, key_id: str) -> None:
-    with pytest.raises(errors.NotFound, match=key_id):
+    with pytest.raises(errors.RequestError, match=key_id):
         local(upgraded, "keys", "revoke", key_id)
+
+
+def test_a_key_is_named_by_the_beginning_of_its_id(upgraded: Path) -> None:
+    made = json.loads(local(upgraded, "keys", "create", "--json")[1])["id"]
+    others = {row["id"] for row in json.loads(local(upgraded, "keys", "ls", "--json")[1])} - {made}
+    begin = next(
+        made[:end] for end in range(10, 37) if not any(id_.startswith(made[:end]) for id_ in others)
+    )
+    assert local(upgraded, "keys", "limit", begin, "--max-priority", "low")[0] == 0
+    assert local(upgraded, "keys", "revoke", begin)[0] == 0
+    rows = json.loads(local(upgraded, "keys", "ls", "--json")[1])
+    [row] = [row for row in rows if row["id"] == made]
+    assert row["revoked_at"] is not None
 
 
 def test_keys_without_a_schema_name_the_command_that_creates_it(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, tra
 PROGRAM = "import sys; from cli.main import run; run(sys.argv[1:])"
 WIDTH = 60
 JOB = "job_0123456789abcdef0123456789abcdef"
+REFUSED, FAILED_JOB = "job_" + "1" * 32, "job_" + "2" * 32
+DELIVERY_ID, ENDPOINT_ID = "dlv_" + "3" * 32, "we_" + "4" * 32
 CONTROLS = "\x9b2J\x9d0;owned\x9c\x1b]0;owned\x07\x08\x7f\r"
 HIDDEN = "\u202e\u2066\u200b\u2028\u2029\x85\ufeff\U000e0041\u00ad\ufe01"
 #: The spaces fill the line, so that a terminal would wrap the rest to its left edge.
@@ -56,7 +58,7 @@ ATTEMPT = {
     "started_at": "2026-11-23T10:00:00.000Z",
 }
 DELIVERY = {
-    "id": "dlv_1",
+    "id": DELIVERY_ID,
     "status": "failed",
     "event_type": "job.failed",
     "origin": HOSTILE,
@@ -65,7 +67,7 @@ DELIVERY = {
     "payload": {"data": HOSTILE},
 }
 ENDPOINT = {
-    "id": "we_1",
+    "id": ENDPOINT_ID,
     "disabled_at": None,
     "failing_since": None,
     "event_types": ["job.failed"],
@@ -123,15 +125,17 @@ COMMANDS = {
     "submit": ["submit", "IMAGE", "How many?", "--wait"],
     "stream": ["submit", "IMAGE", "How many?", "--stream"],
     "group": ["submit", "IMAGE", "How many?", "Which?"],
-    "refused": ["jobs", "show", "job_refused"],
-    "failed": ["jobs", "show", "job_failed"],
+    "refused": ["jobs", "show", REFUSED],
+    "failed": ["jobs", "show", FAILED_JOB],
     "deliveries": ["webhooks", "ls", "--failed"],
     "endpoints": ["webhooks", "ls"],
-    "delivery": ["webhooks", "show", "dlv_1"],
-    "test": ["webhooks", "test", "we_1"],
+    "delivery": ["webhooks", "show", DELIVERY_ID],
+    "test": ["webhooks", "test", ENDPOINT_ID],
     "queue": ["queue"],
 }
-#: Colors are the only control sequences that a command may print.
+#: Starts the line of a wait again.
+UPDATE = "\r\x1b[K"
+#: Colors are the only other control sequences that a command may print.
 COLORS = re.compile(r"\x1b\[[0-9;]*m")
 UNSAFE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufe01\U000e0000-\U000e0fff]"
@@ -144,11 +148,11 @@ def api() -> Iterator[FakeApi]:
     answers = {
         "POST /v1/jobs": [Canned(202, job("queued"))],
         f"GET /v1/jobs/{JOB}": [Canned(200, DONE)],
-        "GET /v1/jobs/job_failed": [Canned(200, FAILED)],
+        f"GET /v1/jobs/{FAILED_JOB}": [Canned(200, FAILED)],
         f"GET /v1/jobs/{JOB}/attempts": [Canned(200, {"data": [RUN]})],
-        "GET /v1/jobs/job_failed/attempts": [Canned(200, {"data": [RUN]})],
+        f"GET /v1/jobs/{FAILED_JOB}/attempts": [Canned(200, {"data": [RUN]})],
         f"GET /v1/jobs/{JOB}/timeline": [Canned(200, {"data": [CHANGE], "has_more": False})],
-        "GET /v1/jobs/job_refused": [Canned(422, refusal)],
+        f"GET /v1/jobs/{REFUSED}": [Canned(422, refusal)],
         f"GET /v1/jobs/{JOB}/trace": [Canned(200, trace(HOSTILE))],
         f"POST /v1/jobs/{JOB}/cancel": [Canned(200, DONE)],
         f"GET /v1/jobs/{JOB}/events": [
@@ -165,9 +169,9 @@ def api() -> Iterator[FakeApi]:
         "POST /v1/groups": [Canned(202, GROUP)],
         "GET /v1/groups/grp_1": [Canned(200, GROUP)],
         "GET /v1/deliveries": [Canned(200, {"data": [DELIVERY]})],
-        "GET /v1/deliveries/dlv_1": [Canned(200, DELIVERY)],
+        f"GET /v1/deliveries/{DELIVERY_ID}": [Canned(200, DELIVERY)],
         "GET /v1/webhook_endpoints": [Canned(200, {"data": [ENDPOINT]})],
-        "POST /v1/webhook_endpoints/we_1/test": [
+        f"POST /v1/webhook_endpoints/{ENDPOINT_ID}/test": [
             Canned(200, {"status_code": None, "error_code": HOSTILE})
         ],
         "GET /v1/queue": [Canned(200, QUEUE)],
@@ -203,8 +207,9 @@ def on_a_terminal(api: FakeApi, *arguments: str, typed: str = "") -> str:
                 received += piece
         os.close(ours)
         running.wait(60)
-    # The terminal's own output processing writes CR before LF.
-    return COLORS.sub("", received.decode().replace("\r\n", "\n"))
+    # The terminal's own output processing writes CR before LF. A line that is updated begins again.
+    text = received.decode().replace("\r\n", "\n").replace(UPDATE, "\n")
+    return COLORS.sub("", text)
 
 
 def filled(words: list[str], image: Path) -> list[str]:
@@ -280,7 +285,13 @@ def values(tree: object) -> Iterator[str]:
         yield from values(branch)
 
 
-MATCHED = {"object": "operation.preview", "action": "cancel", "query": "x", "matched": 250}
+MATCHED = {
+    "object": "operation.preview",
+    "action": "cancel",
+    "query": "x",
+    "matched": 250,
+    "confirmation_required": True,
+}
 STARTED: dict[str, Any] = {
     "id": "op_1",
     "object": "operation",

@@ -19,7 +19,7 @@ from tests.cli.fake_api import Canned, FakeApi, serving
 from webhooks import signature
 
 ENDPOINT: dict[str, Any] = {
-    "id": "we_1",
+    "id": "we_0123456789abcdef0123456789abcdef",
     "name": "prod",
     "url": "https://receiver.example/hook",
     "event_types": ["job.succeeded"],
@@ -40,7 +40,7 @@ TRY: dict[str, Any] = {
     "due_at": "2026-11-23T10:00:00.000Z",
 }
 DELIVERY: dict[str, Any] = {
-    "id": "dlv_1",
+    "id": "dlv_0123456789abcdef0123456789abcdef",
     "status": "failed",
     "event_type": "job.succeeded",
     "origin": "https://receiver.example",
@@ -58,14 +58,18 @@ def api() -> Iterator[FakeApi]:
     with serving(
         {
             f"GET {ROOT}": [Canned(200, {"object": "list", "data": [ENDPOINT]})],
-            f"GET {ROOT}/we_1": [Canned(200, ENDPOINT)],
-            f"GET {ROOT}/we_1/deliveries": [Canned(200, PAGE)],
-            "GET /v1/jobs/job_1/deliveries": [Canned(200, PAGE)],
+            f"GET {ROOT}/we_0123456789abcdef0123456789abcdef": [Canned(200, ENDPOINT)],
+            f"GET {ROOT}/we_0123456789abcdef0123456789abcdef/deliveries": [Canned(200, PAGE)],
+            "GET /v1/jobs/job_0123456789abcdef0123456789abcdef/deliveries": [Canned(200, PAGE)],
             "GET /v1/deliveries": [Canned(200, PAGE)],
-            "GET /v1/deliveries/dlv_1": [Canned(200, DELIVERY)],
-            "POST /v1/deliveries/dlv_1/redeliver": [Canned(202, DELIVERY)],
-            f"POST {ROOT}/we_1/recover": [Canned(202, {"id": "rcv_1", "since": "x"})],
-            f"POST {ROOT}/we_1/test": [
+            "GET /v1/deliveries/dlv_0123456789abcdef0123456789abcdef": [Canned(200, DELIVERY)],
+            "POST /v1/deliveries/dlv_0123456789abcdef0123456789abcdef/redeliver": [
+                Canned(202, DELIVERY)
+            ],
+            f"POST {ROOT}/we_0123456789abcdef0123456789abcdef/recover": [
+                Canned(202, {"id": "rcv_1", "since": "x"})
+            ],
+            f"POST {ROOT}/we_0123456789abcdef0123456789abcdef/test": [
                 Canned(200, {"status_code": 204, "error_code": None}),
                 Canned(200, {"status_code": None, "error_code": "timed_out"}),
             ],
@@ -93,19 +97,23 @@ def test_endpoints_and_failed_deliveries_are_listed(api: FakeApi) -> None:
 
 
 def test_an_endpoint_a_delivery_and_a_job_are_shown_by_their_ids(api: FakeApi) -> None:
-    assert longlook(api, "show", "we_1")[1] == ENDPOINT | {"deliveries": [DELIVERY]}
-    assert longlook(api, "show", "dlv_1")[1] == DELIVERY
-    assert longlook(api, "show", "job_1")[1] == PAGE
+    assert longlook(api, "show", "we_0123456789abcdef0123456789abcdef")[1] == ENDPOINT | {
+        "deliveries": [DELIVERY]
+    }
+    assert longlook(api, "show", "dlv_0123456789abcdef0123456789abcdef")[1] == DELIVERY
+    assert longlook(api, "show", "job_0123456789abcdef0123456789abcdef")[1] == PAGE
     with pytest.raises(errors.InvalidRequest):
         longlook(api, "show", "img_1")
 
 
 def test_a_delivery_is_sent_again(api: FakeApi) -> None:
-    assert longlook(api, "redeliver", "dlv_1") == (0, DELIVERY)
+    assert longlook(api, "redeliver", "dlv_0123456789abcdef0123456789abcdef") == (0, DELIVERY)
 
 
 def test_a_recovery_names_its_time(api: FakeApi) -> None:
-    longlook(api, "recover", "we_1", "--since", "2026-11-23T10:00:00Z")
+    longlook(
+        api, "recover", "we_0123456789abcdef0123456789abcdef", "--since", "2026-11-23T10:00:00Z"
+    )
 
     assert json.loads(api.seen[-1].body) == {"since": "2026-11-23T10:00:00Z"}
 
@@ -126,9 +134,12 @@ def test_a_time_can_be_an_age(given: str, requested: str) -> None:
 
 
 def test_a_test_that_the_receiver_refuses_fails_the_command(api: FakeApi) -> None:
-    assert longlook(api, "test", "we_1", "--event", "job.failed")[0] == output.Exit.OK
+    assert (
+        longlook(api, "test", "we_0123456789abcdef0123456789abcdef", "--event", "job.failed")[0]
+        == output.Exit.OK
+    )
     assert json.loads(api.seen[-1].body) == {"event_type": "job.failed"}
-    assert longlook(api, "test", "we_1")[0] == output.Exit.FAILED
+    assert longlook(api, "test", "we_0123456789abcdef0123456789abcdef")[0] == output.Exit.FAILED
 
 
 def test_rows_have_the_state_of_endpoints_and_deliveries() -> None:

@@ -95,11 +95,32 @@ def test_a_drained_worker_takes_no_jobs_and_a_new_one_does(
         assert attempt["worker"] != worker["id"]
 
 
+def test_a_drained_worker_takes_jobs_again_once_it_is_undrained(
+    house: House, environment: dict[str, str]
+) -> None:
+    with victims.running(victims.worker, environment):
+        assert eventually(lambda: bool(house.run("workers", "ls")["data"]))
+        [worker] = house.run("workers", "ls")["data"]
+        house.run("workers", "drain", worker["id"], "--wait")
+        [drained] = house.run("workers", "ls")["data"]
+        assert drained["drain_requested_by"].startswith("key:key_")
+        job = submit(house)
+        assert status(house, job) is Status.QUEUED
+
+        [undrained] = house.run("workers", "undrain", worker["id"])["data"]
+        assert (undrained["drain_requested_at"], undrained["drain_requested_by"]) == (None, None)
+        assert eventually(lambda: status(house, job) is Status.SUCCEEDED)
+        [shown] = house.run("workers", "ls")["data"]
+        assert (shown["id"], shown["state"]) == (worker["id"], "live")
+        with pytest.raises(errors.NotFound, match="drained worker"):
+            house.run("workers", "undrain", worker["id"])
+
+
 def test_only_operators_cordon_and_drain(house: House) -> None:
     for key in (house.reader, house.tenant):
         for words in (
             ("engines", "ls"), ("engines", "cordon", "x"), ("engines", "uncordon", "x"),
-            ("workers", "ls"), ("workers", "drain", "x"),
+            ("workers", "ls"), ("workers", "drain", "x"), ("workers", "undrain", "x"),
         ):  # fmt: skip
             with pytest.raises(errors.InsufficientScope):
                 house.run(*words, key=key)
@@ -110,6 +131,7 @@ def test_unknown_engines_and_workers_are_reported(house: House) -> None:
         ("engines", "cordon", "x"),
         ("engines", "uncordon", "x"),
         ("workers", "drain", "x"),
+        ("workers", "undrain", "x"),
     ):
         with pytest.raises(errors.NotFound):
             house.run(*words)

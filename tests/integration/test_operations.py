@@ -251,6 +251,57 @@ def test_a_rerun_has_the_highest_priority_of_the_key(house: House) -> None:
     assert priorities == [Priority.NORMAL]
 
 
+VERBS = ("rerun", "cancel", "rm", "run-now")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_mistyped_id_acts_on_no_job(house: House, verb: str) -> None:
+    [job_id] = house.ended(1)
+    shown = ids.show("job", job_id)
+    # Every job has the mistyped ids in its question.
+    texts = f"job_ {shown[:-1]} {shown}0 {shown.replace('job', 'grp')} @last job_019O"
+    house.ended(2, question=texts)
+    waiting = factories.make_job(house.database, house.account_id, question=texts)
+
+    for word in ("job_", "job_019O", shown[:9], f"{shown}0", shown.upper(), "job_ffffff", "@first",
+                 "@last", f"grp_{shown[4:]}", f"job_ {shown[4:]}"):  # fmt: skip
+        with pytest.raises(errors.RequestError):
+            house.run("jobs", verb, word, "--yes")
+    for words in ((f"{shown}0", "created:<1d"), (shown, shown), ("status:queued", "@last")):
+        with pytest.raises(errors.InvalidRequest, match="is an ID"):
+            house.run("jobs", verb, *words, "--yes")
+
+    assert house.run("operations", "ls")["data"] == []
+    assert house.run("jobs", "show", ids.show("job", waiting))["status"] == "queued"
+    assert house.reruns() == []
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_query_without_a_qualifier_is_always_confirmed(house: House, verb: str) -> None:
+    house.ended(1, question="pelican")
+    factories.make_job(house.database, house.account_id, question="pelican")
+
+    with pytest.raises(errors.InvalidRequest, match="2 jobs match"):
+        house.run("jobs", verb, "pelican")
+    with pytest.raises(errors.Conflict, match="without a qualifier"):
+        house.post("/v1/operations", {"action": "cancel", "query": "pelican"})
+    assert house.run("operations", "ls")["data"] == []
+
+    house.run("jobs", verb, "pelican", "--yes")
+    house.work()
+    [operation] = house.run("operations", "ls")["data"]
+    assert (operation["status"], operation["total"]) == ("succeeded", 2)
+    assert house.run("jobs", verb, "pelican", "status:running")["matched"] == 0
+
+
+def test_an_id_in_the_query_of_an_operation_is_refused_by_the_api_too(house: House) -> None:
+    for query in ("job_0190", "status:queued @last", '"grp_0190ab"'):
+        with pytest.raises(errors.InvalidRequest, match="is an ID"):
+            house.post("/v1/operations", {"action": "cancel", "query": query, "confirm": 1000})
+    preview = {"action": "cancel", "query": "key_value", "dry_run": True}
+    assert house.post("/v1/operations", preview)["confirmation_required"] is True
+
+
 def test_a_query_without_terms_is_refused(house: House) -> None:
     with pytest.raises(errors.InvalidRequest, match="at least one term"):
         house.run("jobs", "rm", " ", " ")

@@ -51,3 +51,27 @@ def test_who_was_silent_for_long_is_forgotten(database: Database, age: Age) -> N
     workers.forget(database, silent=timedelta(minutes=30))
 
     assert workers.workforce(database, alive=timedelta(days=1)) == workers.LiveWorkers(1, 4)
+
+
+def test_a_drain_lasts_until_an_operator_ends_it(database: Database, age: Age) -> None:
+    assert not workers.undrain(database, "one")
+    assert workers.orders(database, "one").drain is None
+    workers.beat(database, ONE, alive=ALIVE)
+    assert workers.orders(database, "one").drain is False
+    assert not workers.undrain(database, "one")
+
+    assert workers.request_drain(database, "one", actor="key:key_1")
+    workers.beat(database, dataclasses.replace(ONE, draining=True), alive=ALIVE)
+    assert workers.orders(database, "one").drain is True
+
+    # It was silent for so long that its row was removed: it stays drained.
+    age(3600)
+    workers.forget(database, silent=timedelta(minutes=30))
+    assert workers.orders(database, "one").drain is None
+    workers.beat(database, dataclasses.replace(ONE, draining=True), alive=ALIVE)
+    assert workers.orders(database, "one").drain is True
+
+    assert workers.undrain(database, "one")
+    assert workers.orders(database, "one").drain is False
+    [seen] = workers.seen(database, alive=ALIVE)
+    assert (seen.drain_requested_at, seen.drain_requested_by) == (None, None)

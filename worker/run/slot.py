@@ -87,6 +87,10 @@ class Slot:
         """Claim no more jobs."""
         self._draining.set()
 
+    def undrain(self) -> None:
+        """Claim jobs again."""
+        self._draining.clear()
+
     def work(self) -> int:
         """Run jobs until no job is eligible, no engine has room, or the process drains; return how many ran."""
         done = 0
