@@ -92,6 +92,11 @@ class House:
         """Run a command with the operator's key, or another one."""
         return longlook(self.url, key or self.operator, *words, code=code)
 
+    def printed(self, *words: str) -> str:
+        """Run a command with the operator's key; return what it prints for people."""
+        environment = {"LONGLOOK_URL": self.url, "LONGLOOK_API_KEY": self.operator}
+        return CliRunner().invoke(main.make_app(words[:1]), words, env=environment).stdout
+
     def text(self, path: str) -> str:
         """Return what the API answers to the operator at ``path``."""
         headers = {"Authorization": f"Bearer {self.operator}"}
