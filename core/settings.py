@@ -91,7 +91,8 @@ class Settings(BaseSettings):
     # Secrets and access
     pepper: SecretStr | None = Field(
         default=None,
-        description="Secret for the hashes of API keys. Empty: generated in the home directory at the first start.",
+        description="Secret for the hashes of API keys; during a rotation several, separated by commas, the newest "
+        "first. Empty: generated in the home directory at the first start.",
     )
     bootstrap_key: SecretStr | None = Field(
         default=None, description="Admin key that the first start of `longlook up` creates."

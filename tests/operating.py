@@ -18,7 +18,7 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 from werkzeug.serving import make_server
 
-from api.app import create_app, service_of
+from api.app import Service, create_app, service_of
 from cli import client, main
 from core import errors
 from core.database import Database
@@ -41,8 +41,10 @@ def settings_in(folder: Path, **more: Any) -> Settings:  # noqa: ANN401 - any se
 
 
 @contextlib.contextmanager
-def served(database: Database, settings: Settings, wakeup: RecordingWakeup) -> Iterator[str]:
-    """Serve the API on ``database``; yield its URL."""
+def served(
+    database: Database, settings: Settings, wakeup: RecordingWakeup
+) -> Iterator[tuple[str, Service]]:
+    """Serve the API on ``database``; yield its URL and its resources."""
     app = create_app(settings, database=database, wakeup=wakeup, delivery_wakeup=RecordingWakeup())
     server = make_server("127.0.0.1", 0, app, threaded=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
@@ -50,7 +52,7 @@ def served(database: Database, settings: Settings, wakeup: RecordingWakeup) -> I
     try:
         # Not printed: a command's output goes to the same place.
         with structlog.testing.capture_logs():
-            yield f"http://127.0.0.1:{server.server_port}"
+            yield f"http://127.0.0.1:{server.server_port}", service_of(app)
     finally:
         server.shutdown()
         thread.join()
@@ -77,6 +79,7 @@ class House:
     database: Database
     settings: Settings
     url: str
+    service: Service
     operator: str
     tenant: str
     reader: str
@@ -88,6 +91,11 @@ class House:
     def run(self, *words: str, key: str | None = None, code: int = 0) -> Json:
         """Run a command with the operator's key, or another one."""
         return longlook(self.url, key or self.operator, *words, code=code)
+
+    def printed(self, *words: str) -> str:
+        """Run a command with the operator's key; return what it prints for people."""
+        environment = {"LONGLOOK_URL": self.url, "LONGLOOK_API_KEY": self.operator}
+        return CliRunner().invoke(main.make_app(words[:1]), words, env=environment).stdout
 
     def text(self, path: str) -> str:
         """Return what the API answers to the operator at ``path``."""
@@ -147,8 +155,9 @@ def house_in(database: Database, folder: Path) -> Iterator[House]:
     tenant = factories.make_key(database, account="tenant")
     reader = factories.make_key(database, account="tenant", role=Role.READ)
     wakeup = RecordingWakeup()
-    with served(database, settings, wakeup) as url:
+    with served(database, settings, wakeup) as (url, service):
         yield House(
+            service=service,
             wakeup=wakeup,
             database=database,
             settings=settings,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cli import client, erasing, output
 from core import errors, peppers, secret_files
-from core.database import Database
+from core.database import Database, utcnow
 from core.settings import Settings
 from jobs.lifecycle import Role
 from jobs.store import accounts, search
@@ -51,7 +51,7 @@ def prepare(settings: Settings) -> FirstKey | None:
             output.event("database", output.REINDEX_DUE)
         _refuse_lost_vault(settings, database)
         if accounts.keys(database):
-            _refuse_lost_pepper(settings)
+            _refuse_lost_pepper(settings, database)
             return None
         pepper = peppers.ensure(settings)[0]
         key = bootstrap or accounts.new_key()
@@ -77,15 +77,21 @@ def _report(upgraded: schema.Upgraded) -> None:
         output.event("database", f"schema upgraded from {upgraded.before} to {upgraded.after}")
 
 
-def _refuse_lost_pepper(settings: Settings) -> None:
+def _refuse_lost_pepper(settings: Settings, database: Database) -> None:
     """Refuse to start without the pepper of the existing keys: a new pepper would invalidate all of them."""
+    remedy = (
+        f"restore {peppers.PEPPER_FILE} in {settings.home}, or set LONGLOOK_PEPPER. With another pepper, none of the "
+        "keys is valid."
+    )
     try:
-        accounts.pepper(settings)
+        known = peppers.read(settings)
     except errors.SettingsError as error:
         raise errors.LaunchError(
-            f"The pepper of this database's keys is missing: restore {peppers.PEPPER_FILE} in "
-            f"{settings.home}, or set LONGLOOK_PEPPER. With another pepper, none of the keys is valid."
+            f"The pepper of this database's keys is missing: {remedy}"
         ) from error
+    live = [row for row in accounts.keys(database) if row.is_live(utcnow())]
+    if live and len(accounts.without_pepper(live, known)) == len(live):
+        raise errors.LaunchError(f"The pepper is another one than that of this database: {remedy}")
 
 
 def _refuse_lost_vault(settings: Settings, database: Database) -> None:

@@ -183,14 +183,14 @@ class LiveKeys:
 
     def may_hold(self, key: str) -> bool:
         """Return whether ``key`` was live a moment ago. Raises :class:`core.database.DatabaseUnavailable`."""
-        return self._found(key) is None
+        return self._expiry_of(key) is None
 
     def expired_at(self, key: str) -> datetime | None:
         """Return when ``key`` expired; None if it was unknown, revoked or live a moment ago. Raises the same."""
-        found = self._found(key)
-        return None if found is _UNKNOWN else found
+        expiry = self._expiry_of(key)
+        return None if expiry is _UNKNOWN else expiry
 
-    def _found(self, key: str) -> datetime | None:
+    def _expiry_of(self, key: str) -> datetime | None:
         """Return when ``key`` expired, None while it is live, or :data:`_UNKNOWN`."""
         known = self._known()
         digests = (digest(key, pepper=pepper) for pepper in self._peppers.current())

@@ -138,3 +138,15 @@ def test_what_is_no_token_is_refused_as_one_that_is_not_good(
     answer = client.get(job["urls"]["events"], query_string={"token": text})
     assert answer.status_code == 401
     assert answer.get_json()["error"]["code"] == "invalid_api_key"
+
+
+def test_a_token_outlives_a_rotation_of_the_pepper() -> None:
+    job_id, key_id = ids.new(), ids.new()
+    token, _ = TOKENS.issue(job_id=job_id, key_id=key_id)
+
+    during = StreamTokens(peppers=Peppers([b"newer", b"pepper"]), clock=utcnow)
+    after = StreamTokens(peppers=Peppers([b"newer"]), clock=utcnow)
+
+    assert during.read(token, job_id=job_id) == key_id
+    assert after.read(token, job_id=job_id) is None
+    assert after.read(during.issue(job_id=job_id, key_id=key_id)[0], job_id=job_id) == key_id

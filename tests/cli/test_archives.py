@@ -132,6 +132,39 @@ def test_a_restore_without_a_secret_names_it(tmp_path: Path, database_url: str, 
     assert local(new, "db", "restore", str(file), **NO_PEPPER)[0] == 0
 
 
+def test_a_backup_during_a_rotation_has_both_peppers(tmp_path: Path, database_url: str) -> None:
+    old, new, file = tmp_path / "old", tmp_path / "new", tmp_path / "all.tar"
+    old.mkdir()
+    key = fill(old, database_url)
+    given = {"LONGLOOK_DATABASE_URL": database_url, **NO_PEPPER}
+    assert local(old, "keys", "rotate-pepper", **given)[0] == 0
+
+    local(old, "db", "backup", str(file), **given)
+    assert local(new, "db", "restore", str(file), **NO_PEPPER)[0] == 0
+
+    known = peppers.read(Settings.read({}, home=new))
+    assert known == peppers.read(Settings.read({}, home=old))
+    with contextlib.closing(Database(f"sqlite:///{new / 'longlook.db'}")) as restored:
+        assert accounts.authenticate(restored, key, peppers=known) is not None
+        assert accounts.authenticate(restored, key, peppers=known[:1]) is None
+
+
+def test_another_pepper_is_named_by_a_backup_and_a_restore(
+    tmp_path: Path, database_url: str
+) -> None:
+    old, new, file = tmp_path / "old", tmp_path / "new", tmp_path / "all.tar"
+    old.mkdir()
+    fill(old, database_url)
+    given = {"LONGLOOK_DATABASE_URL": database_url}
+    with pytest.raises(errors.LaunchError, match="another one than that of 1 live keys"):
+        local(old, "db", "backup", str(file), LONGLOOK_PEPPER="another", **given)
+
+    local(old, "db", "backup", str(file), **given, **NO_PEPPER)
+    with pytest.raises(errors.LaunchError, match="another one than that of 1 live keys"):
+        local(new, "db", "restore", str(file), LONGLOOK_PEPPER="another")
+    assert not (new / "longlook.db").exists()
+
+
 def test_a_backup_without_the_vault_names_it(tmp_path: Path, database_url: str) -> None:
     fill(tmp_path, database_url)
     (tmp_path / "vault").unlink()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 
 from cli import config
-from core import errors
+from core import errors, settings
 from core.settings import PREFIX, Settings
+from tests.cli.commands import local
 
 SECRET = "ll_" + "s" * 43
 
@@ -19,6 +22,43 @@ def test_every_setting_is_shown_with_value_source_and_purpose() -> None:
     assert (rows["LONGLOOK_PORT"].value, rows["LONGLOOK_PORT"].source) == ("9000", "environment")
     assert rows["LONGLOOK_HOST"].source == "default"
     assert all(row.description.endswith((".", "`.")) for row in rows.values())
+
+
+def test_the_sections_are_those_of_the_settings() -> None:
+    text = Path(settings.__file__).read_text(encoding="utf-8")
+    commented = re.findall(r"^    # (.+)\n    (\w+):", text, re.MULTILINE)
+
+    assert {name: section for section, name in commented} == config.SECTIONS
+    rows = {row.variable: row.section for row in config.effective({})}
+    assert rows["LONGLOOK_SPOOL_MB"] == "The API"
+    assert rows["LONGLOOK_VAULT_KEY"] == "Secrets and access"
+
+
+@pytest.mark.parametrize(
+    ("words", "found", "others"),
+    [
+        (["webhook"], "LONGLOOK_WEBHOOK_SECONDS", "LONGLOOK_PORT"),
+        (["LONGLOOK_PORT"], "LONGLOOK_PORT", "LONGLOOK_WEBHOOK_SECONDS"),
+        (["secrets and"], "LONGLOOK_PEPPER", "LONGLOOK_API_KEY"),
+        (["worker", "LEASE"], "LONGLOOK_LEASE_SECONDS", "LONGLOOK_WORKER_SLOTS"),
+    ],
+)
+def test_a_filter_matches_names_and_sections(
+    tmp_path: Path, words: list[str], found: str, others: str
+) -> None:
+    code, printed = local(tmp_path, "config", "show", *words)
+
+    assert code == 0
+    assert found in printed
+    assert others not in printed
+    as_json = json.loads(local(tmp_path, "config", "show", *words, "--json")[1])
+    assert found in as_json
+    assert others not in as_json
+
+
+def test_a_filter_that_matches_nothing_names_the_sections(tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidRequest, match="Secrets and access; "):
+        local(tmp_path, "config", "show", "webhooks", "nonsense")
 
 
 def test_no_secret_is_shown() -> None:

@@ -13,6 +13,7 @@ from alembic import command
 
 from cli import output
 from cli.up import database as prepare
+from core import peppers
 from core.database import Database
 from core.settings import Settings
 from core.vault import Vault
@@ -222,3 +223,30 @@ def test_the_doctor_fails_with_a_remedy_if_something_is_missing(tmp_path: Path) 
     assert code == 1
     assert diagnoses["database"]["verdict"] == diagnoses["Redis"]["verdict"] == "missing"
     assert "longlook db upgrade" in diagnoses["database"]["remedy"]
+
+
+def test_the_doctor_names_keys_that_expire_soon_and_follows_a_rotation(tmp_path: Path) -> None:
+    def rows() -> dict[str, dict[str, str]]:
+        printed = local(tmp_path, "doctor", "--json", LONGLOOK_PEPPER="", **ENGINELESS)[1]
+        return {entry["check"]: entry for entry in json.loads(printed)}
+
+    def keys(*words: str) -> None:
+        assert local(tmp_path, "keys", *words, LONGLOOK_PEPPER="")[0] == 0
+
+    local(tmp_path, "db", "upgrade")
+    assert "pepper" not in rows()
+    peppers.ensure(Settings.read({"LONGLOOK_HOME": str(tmp_path)}))
+    keys("create", "--name", "later", "--expires", "90d")
+    assert (rows()["keys"]["verdict"], rows()["pepper"]["verdict"]) == ("ok", "ok")
+    keys("create", "--name", "soon", "--expires", "9d")
+    assert rows()["keys"]["verdict"] == "warning"
+    assert "soon on 2" in rows()["keys"]["detail"]
+    assert "later" not in rows()["keys"]["detail"]
+
+    keys("rotate-pepper")
+    assert "2 of 2 live keys were not used" in rows()["pepper"]["detail"]
+    keys("rotate-pepper", "--finish", "--revoke-unused")
+    keys("create")
+    assert rows()["pepper"]["verdict"] == "ok"
+    (tmp_path / "pepper").write_text("another\n")
+    assert (rows()["pepper"]["verdict"], rows()["keys"]["verdict"]) == ("missing", "ok")

@@ -12,13 +12,14 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
 
+from tests.cli.commands import local
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
 
 PROGRAM = "import sys; from cli.main import run; run(sys.argv[1:])"
@@ -111,6 +112,7 @@ CHANGE = {
     "id": 1,
     "at": "2026-11-23T10:00:00.000Z",
     "actor": HOSTILE,
+    "actor_name": HOSTILE,
     "action": "failed",
     "changes": {"status": "failed", "error_message": HOSTILE},
 }
@@ -192,11 +194,18 @@ def environment(api: FakeApi) -> dict[str, str]:
 
 def on_a_terminal(api: FakeApi, *arguments: str, typed: str = "") -> str:
     """Run a command on a terminal, on which ``typed`` is typed; return what the terminal received."""
+    return received_by(environment(api), arguments, typed=typed)
+
+
+def received_by(
+    environ: dict[str, str], arguments: Sequence[str], *, typed: str = "", width: int = WIDTH
+) -> str:
+    """Run a command on a terminal of a width; return what the terminal received."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     command = [sys.executable, "-c", PROGRAM, *arguments]
     with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(api)
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ
     ) as running:
         os.close(theirs)
         if typed:
@@ -318,3 +327,40 @@ def test_many_jobs_are_confirmed_by_typing_their_number(typed: str, sent: int) -
     assert bodies[0]["dry_run"] is True
     assert [body["confirm"] for body in bodies[1:]] == [250] * (sent - 1)
     assert ("nothing was changed" in shown) == (sent == 1)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the home directory of an installation with a key whose name is long and hostile."""
+    folder = tmp_path_factory.mktemp("widths") / "home"
+    assert local(folder, "db", "upgrade")[0] == 0
+    options = ("--role", "operate", "--account", "a-customer-with-a-long-name", "--expires", "9d")
+    assert local(folder, "keys", "create", "--name", f"frontend {HOSTILE}", *options)[0] == 0
+    return folder
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["keys", "ls"], ["operate", "never", "a-custom", "frontend"]),
+        (["config", "show"], ["LONGLOOK_PORT", "Port the API listens on."]),
+        (["config", "show", "webhook"], ["LONGLOOK_WEBHOOK_SECONDS"]),
+    ],
+)
+def test_lists_of_operators_fit_on_terminals(
+    home: Path, width: int, words: list[str], expected: list[str]
+) -> None:
+    inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    own = {"LONGLOOK_HOME": str(home), "LONGLOOK_PEPPER": "pepper", "TERM": "xterm-256color"}
+
+    shown = received_by(inherited | own | {"PYTHONUTF8": "1"}, words, width=width)
+
+    assert UNSAFE.findall(shown) == []
+    lines = shown.splitlines()
+    assert [line for line in lines if cell_len(line) > width] == []
+    assert [text for text in expected if text not in shown] == []
+    if words == ["keys", "ls"]:
+        [heading, row] = lines
+        assert row.startswith("key_")
+        assert ("created by" in heading) == (width == 140)

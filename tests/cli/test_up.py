@@ -263,6 +263,10 @@ def test_a_missing_pepper_is_reported_and_not_replaced(tmp_path: Path) -> None:
         database.prepare(settings)
 
     assert not pepper.exists()
+    pepper.write_text("another")
+    with pytest.raises(errors.LaunchError, match="another one than that of this database"):
+        database.prepare(settings)
+    pepper.unlink()
     pepper.touch()
     with pytest.raises(errors.LaunchError, match="LONGLOOK_PEPPER"):
         database.prepare(settings)

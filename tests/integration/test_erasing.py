@@ -64,6 +64,36 @@ def test_jobs_are_erased_by_their_ids(house: House) -> None:
     assert entries[-1]["actor_name"] == "test"
 
 
+def test_a_timeline_names_the_keys_of_ones_own_account_and_all_keys_to_operators(
+    house: House,
+) -> None:
+    own, others = house.ended(2)
+    for key, job_id in ((house.tenant, own), (house.operator, others)):
+        operate(house, key, action="delete", job_ids=[ids.show("job", job_id)])
+    house.work()
+
+    def names(key: str, job_id: uuid.UUID) -> list[str | None]:
+        path = f"/v1/jobs/{ids.show('job', job_id)}/timeline"
+        entries = house.ask("GET", path, key)[1]["data"]
+        return [entry["actor_name"] for entry in entries if "operation" in entry["changes"]]
+
+    assert names(house.tenant, own) == names(house.operator, own) == ["test"]
+    assert (names(house.tenant, others), names(house.operator, others)) == ([None], ["test"])
+
+
+def test_the_command_line_shows_the_name_of_a_key(house: House) -> None:
+    [job_id] = house.ended(1)
+    operate(house, house.tenant, action="delete", job_ids=[ids.show("job", job_id)])
+    house.work()
+    words = ("jobs", "timeline", ids.show("job", job_id))
+
+    printed = {form: house.printed(*words, "-o", form) for form in ("table", "wide")}
+
+    assert "key:test" in printed["table"]
+    assert "actor id" not in printed["table"]
+    assert printed["wide"].splitlines()[0].split()[-2:] == ["actor", "id"]
+
+
 def test_each_job_that_is_not_the_callers_is_named(house: House) -> None:
     [own] = house.ended(1)
     other = factories.make_account(house.database, "other")

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import uuid
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from core import errors, ids
+from core import errors, ids, peppers
 from core.database import Database
 from core.peppers import Peppers
 from jobs.lifecycle import Role
 from jobs.records import ApiKey
 from jobs.store import accounts
-from tests import factories, races
+from tests import databases, factories, races
 
 
 def test_a_new_key_is_well_formed_and_never_the_same() -> None:
@@ -154,3 +155,62 @@ def test_an_expired_key_is_refused_and_says_since_when(database: Database) -> No
     since = {name: live.expired_at(key) for name, key in keys.items()}
     assert since == {"expired": past, "current": None}
     assert (live.may_hold(accounts.new_key()), live.expired_at(accounts.new_key())) == (False, None)
+
+
+def used(database: Database, key_id: uuid.UUID) -> datetime | None:
+    row = accounts.find_key(database, key_id)
+    assert row is not None
+    return row.last_used_at
+
+
+def test_a_use_is_stored_at_most_once_a_minute(database: Database) -> None:
+    factories.make_key(database)
+    [key_id] = [row.key_id for row in accounts.keys(database)]
+    assert used(database, key_id) is None
+    statements: list[str] = []
+    for age in (300, 180, 150, 30):
+        before = used(database, key_id)
+        accounts.note_uses(database, [accounts.KeyUse(key_id, timedelta(seconds=age))])
+        statements.append("stored" if used(database, key_id) != before else "left")
+
+    assert statements == ["stored", "stored", "left", "stored"]
+    last = used(database, key_id)
+    assert last is not None
+    assert last < databases.now(database) - timedelta(seconds=29)
+
+
+def test_a_hash_is_replaced_by_one_with_a_newer_pepper(database: Database) -> None:
+    key, other = factories.make_key(database), factories.make_key(database)
+    [key_id] = [
+        row.key_id for row in accounts.keys(database) if row.redacted_key.endswith(key[-4:])
+    ]
+    new = b"a newer pepper"
+    digest, name = accounts.digest(key, pepper=new), peppers.identify(new)
+
+    for _ in range(2):
+        accounts.note_uses(database, [accounts.KeyUse(key_id, timedelta(0), digest, name)])
+
+    def admitted(each: str, *known: bytes) -> bool:
+        return accounts.authenticate(database, each, peppers=known) is not None
+
+    assert admitted(key, new)
+    assert not admitted(key, factories.PEPPER)
+    assert admitted(other, new, factories.PEPPER)
+    assert not admitted(other, new)
+    live = accounts.LiveKeys(database, peppers=Peppers([new, factories.PEPPER]))
+    assert [live.may_hold(each) for each in (key, other)] == [True, True]
+    left = accounts.without_pepper(accounts.keys(database), [new])
+    assert [row.redacted_key[-4:] for row in left] == [other[-4:]]
+
+
+def test_names_of_keys_are_those_of_the_account_or_of_all(database: Database) -> None:
+    own, foreign = (
+        factories.make_account(database, "own"),
+        factories.make_account(database, "other"),
+    )
+    actors = [f"key:{ids.show('key', row.key_id)}" for row in accounts.keys(database)]
+    asked = [*actors, "worker:w", "operator:me", "key:key_" + "0" * 32, None]
+
+    assert accounts.key_names(database, asked) == dict.fromkeys(actors, "test")
+    assert len(accounts.key_names(database, asked, account_id=own)) == 1
+    assert own != foreign

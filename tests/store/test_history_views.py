@@ -17,14 +17,21 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database
 from jobs.answers.extraction import Answer
-from jobs.store import settle
+from jobs.lifecycle import Role
+from jobs.store import accounts, settle
 from tests import factories, webhooks
 from tests.postgres import Server
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "sql-views.md").read_text(
     encoding="utf-8"
 )
-VIEWS = ("history_jobs", "history_attempts", "history_timeline", "history_deliveries")
+VIEWS = (
+    "history_jobs",
+    "history_attempts",
+    "history_timeline",
+    "history_deliveries",
+    "history_keys",
+)
 _SQL = re.compile(r"```sql\n-- (\w+)(: the role)?\n(.*?)```", re.DOTALL)
 QUERIES = [(kind, text) for kind, role, text in _SQL.findall(PAGE) if not role]
 [ROLE] = [text for _, role, text in _SQL.findall(PAGE) if role]
@@ -181,11 +188,39 @@ def test_deliveries_are_shown_by_attempt_and_without_secrets(
     assert "a-secret-path" not in repr(attempts)
 
 
+def test_keys_are_shown_by_the_actor_of_timelines(database: Database) -> None:
+    maker, made = accounts.new_key(), accounts.new_key()
+    key_ids = [
+        accounts.create_key(
+            database,
+            key,
+            pepper=factories.PEPPER,
+            account="web",
+            role=Role.SUBMIT,
+            name=name,
+            actor=actor,
+        )
+        for key, name, actor in ((maker, "first", "operator:me"), (made, "second", "key:key_0"))
+    ]
+    accounts.revoke_key(database, key_ids[1], actor="operator:me")
+
+    shown = {row["name"]: row for row in rows(database, "SELECT * FROM history_keys")}
+
+    assert shown["first"]["actor"] == f"key:{ids.show('key', key_ids[0])}"
+    assert shown["first"]["key"] == ids.show("key", key_ids[0])
+    assert (shown["first"]["account"], shown["first"]["role"]) == ("web", "submit")
+    assert (shown["second"]["created_by"], shown["second"]["revoked_by"]) == (
+        "key:key_0",
+        "operator:me",
+    )
+    assert shown["second"]["revoked_at"] is not None
+
+
 def test_the_page_has_each_query_for_both_databases() -> None:
     kinds = [kind for kind, _ in QUERIES]
 
     assert set(kinds) == {"PostgreSQL", "SQLite", "both"}
-    assert kinds.count("PostgreSQL") == kinds.count("SQLite") == 8
+    assert kinds.count("PostgreSQL") == kinds.count("SQLite") == 9
 
 
 @pytest.mark.parametrize(("kind", "query"), QUERIES, ids=[f"{n}" for n, _ in enumerate(QUERIES)])
@@ -204,6 +239,12 @@ def test_a_query_of_the_page_runs_and_finds_what_it_is_for(
                 sa.text(
                     "UPDATE jobs SET not_before = '2020-01-01 00:00:00+00:00' WHERE status = 'queued'"
                 )
+            )
+
+    if "FROM history_keys" in query:
+        with database.transaction() as transaction:
+            transaction.execute(
+                sa.text("UPDATE api_keys SET created_at = '2020-01-01 00:00:00+00:00'")
             )
 
     found = rows(database, query)
