@@ -176,14 +176,13 @@ class Partitions:
             working: the workers that must work nevertheless.
             lost: the workers whose attempts must end as lost.
         """
-        self._wait(
-            lambda: all(len(self._open(name)) > 1 for name in cuts), f"{[*cuts]} all have jobs"
-        )
+        held = {}
         for name, (kind, cut) in cuts.items():
+            self._wait(lambda name=name: len(self._open(name)) > 1, f"{name} has jobs")
             pid = self._deployment.places[name].process.pid
             self.faults.append(Fault(kind, self._now(), pid))
             cut()
-        held = {name: self._open(name) for name in cuts if name not in working}
+            held[name] = self._open(name) if name not in working else set()
         self._wait_for_successes(*working)
         self._wait(
             lambda: all(self._ended(keys) for keys in held.values()), f"{[*held]} hold no old job"
