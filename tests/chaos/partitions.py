@@ -187,8 +187,7 @@ class Partitions:
         """
         held = {}
         for name, (kind, cut) in cuts.items():
-            # Not only one, which may end just before the cut.
-            self._wait(lambda name=name: len(self._open(name)) > 1, f"{name} has jobs")
+            self._wait(functools.partial(self._is_busy, name), f"{name} has jobs")
             pid = self._deployment.places[name].process.pid
             self.faults.append(Fault(kind, self._now(), pid))
             cut()
@@ -224,6 +223,10 @@ class Partitions:
         )
         with self._database.reading() as transaction:
             return {(row.job_id, row.number) for row in transaction.execute(statement)}
+
+    def _is_busy(self, name: str) -> bool:
+        """Whether a worker runs more than one attempt, which may end just before a cut."""
+        return len(self._open(name)) > 1
 
     def _succeeded(self, name: str, since: datetime) -> bool:
         statement = sa.select(Attempt.job_id).where(
