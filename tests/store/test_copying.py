@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database
+from core.redis_prefix import installation
 from jobs import filters
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
@@ -28,7 +29,6 @@ from webhooks.policy import Webhook
 _COPY = """
 import sys
 from core.database import Database
-from core.redis_prefix import installation
 from migrations import copying
 copying._ROWS = 2
 def told(name, count):
