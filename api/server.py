@@ -17,12 +17,16 @@ from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
 from api.app import service_of
-from core import errors, logs, process
+from core import errors, logs, process, redis_check
+from core.redis_prefix import RedisPrefix
+from core.redis_url import RedisURL
 from core.settings import Settings
 from core.spool import Spool
 from jobs.store import accounts
 
 _BAD_SETTINGS = 2
+#: For one answer of Redis, which may also come later.
+_REDIS_SECONDS = 3
 
 
 class GunicornLogger(Logger):  # type: ignore[misc] # gunicorn has no types
@@ -59,6 +63,8 @@ def on_starting(server: Arbiter) -> None:
     with _exit_on_bad_settings():
         settings = Settings.read()
         accounts.pepper(settings)
+        with RedisURL.parse(settings.redis_url).client(seconds=_REDIS_SECONDS) as client:
+            redis_check.refuse_cluster(client, RedisPrefix(settings))
         Spool.of(settings).clear()
     if server.cfg.bind == server.cfg.settings["bind"].default:
         host = f"[{settings.host}]" if ":" in settings.host else settings.host

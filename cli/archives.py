@@ -16,7 +16,7 @@ from typing import Final
 
 from cli import output
 from cli.launch import home
-from core import errors, peppers, secret_files
+from core import errors, peppers, redis_prefix, secret_files
 from core.database import Database, utcnow
 from core.settings import Settings
 from core.vault import VAULT_FILE
@@ -86,6 +86,8 @@ def restore(settings: Settings, file: Path) -> None:
         _restore_secret(settings, folder, VAULT_FILE)
         with contextlib.closing(Database(url)) as database:
             _require_secrets(settings, database)
+            # The original may still run, with the same Redis.
+            redis_prefix.renew_installation(database)
             if not settings.database.startswith("sqlite"):
                 _copy(database, settings.database, name=name)
                 return

@@ -3,6 +3,7 @@
 Celery's warm shutdown waits for the running tasks; the drain makes sure that they end.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final, Protocol
@@ -12,6 +13,7 @@ from celery.worker import state
 from celery.worker.consumer import Consumer
 
 from core import logs, redis_check
+from core.errors import SettingsError
 from core.outage import Outage
 from core.redis_url import RedisURL
 from core.settings import Settings
@@ -19,6 +21,8 @@ from core.settings import Settings
 #: How often a process that waits for Redis checks whether it must stop, in seconds.
 _STOP_SECONDS: Final = 0.2
 _CHECK_SECONDS: Final = 3.0
+#: Exit status.
+_BAD_SETTINGS: Final = 2
 
 
 class Runtime(Protocol):
@@ -76,6 +80,15 @@ class RedisGate:
         self._prefix = prefix
         self._outage = Outage("redis", use="celery")
 
+    def refuse_cluster(self) -> None:
+        """Exit with one sentence if Redis is a cluster: it would never work."""
+        try:
+            with self._address.client(seconds=_CHECK_SECONDS) as client:
+                redis_check.refuse_cluster(client, self._prefix)
+        except SettingsError as error:
+            sys.stderr.write(f"{error}\n")
+            sys.exit(_BAD_SETTINGS)
+
     def wait(self, give_up: Callable[[], object]) -> None:
         """Wait until Redis has no problem; ``give_up`` is called often and ends the wait by an exception."""
         while (problem := self._problem()) is not None:
@@ -111,6 +124,7 @@ def install_runtime(
         prefix: returns the prefix of all keys in Redis; the process connects when the database has given it.
     """
     holder = RuntimeHolder()
+    gate = RedisGate(app, settings, prefix)
     app.task(name=task, ignore_result=True)(holder.wake)
 
     class RuntimeStep(bootsteps.StartStopStep):
@@ -121,15 +135,14 @@ def install_runtime(
         """
 
         def start(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - Celery's own argument
-            """Build the runtime and start its threads."""
+            """Build the runtime and start its threads, unless Redis is a cluster."""
+            gate.refuse_cluster()
             holder.runtime = build()
             holder.runtime.start()
 
         def close(self, parent: Any) -> None:  # noqa: ANN401, ARG002 - same
             """Drain, whatever ends the worker: without its consumer it receives no wakeups."""
             holder.drain()
-
-    gate = RedisGate(app, settings, prefix)
 
     class PatientConsumer(Consumer):
         """Waits at the gate before each connection."""

@@ -10,7 +10,7 @@ from typing import Final
 import redis
 from redis.sentinel import MasterNotFoundError, SlaveNotFoundError
 
-from core.errors import Unavailable
+from core.errors import SettingsError, Unavailable
 
 CLUSTER: Final = (
     "It is a Redis Cluster, which Longlook does not support: use a single server, or Sentinel."
@@ -72,6 +72,20 @@ def problem(client: redis.Redis, prefix: Callable[[], str] | None) -> str | None
     except (redis.RedisError, OSError) as error:
         return meaning(error)
     return None
+
+
+def refuse_cluster(client: redis.Redis, prefix: Callable[[], str]) -> None:
+    """Check at the start of a process that the server is no cluster. Any other problem may end while it runs.
+
+    Args:
+        client: of the server.
+        prefix: as for :func:`problem`.
+
+    Raises:
+        core.errors.SettingsError: the server is one.
+    """
+    if problem(client, prefix) == CLUSTER:
+        raise SettingsError(f"LONGLOOK_REDIS_URL: {CLUSTER}")
 
 
 def meaning(error: BaseException) -> str:

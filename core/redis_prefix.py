@@ -60,6 +60,17 @@ def installation(database: Database) -> str:
         raise DatabaseUnavailable("The database has no schema of this version.") from error
 
 
+def renew_installation(database: Database) -> None:
+    """Give ``database`` another id: it becomes an installation besides the one that its content comes from.
+
+    Raises:
+        DatabaseUnavailable: the database does not answer.
+    """
+    with database.transaction() as transaction:
+        transaction.execute(sa.delete(_TABLE))
+    _create(database)
+
+
 def _read(transaction: Transaction) -> str | None:
     known = transaction.execute(sa.select(_TABLE.c.id).where(_TABLE.c.number == _ROW)).scalar()
     return known and str(known)

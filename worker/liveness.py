@@ -1,12 +1,18 @@
 """Liveness locks: the workers of one home directory see at once that one of them has died, instead of after its lease.
 
-A worker holds a lock on a file that has its id as its name. The kernel releases the lock when the process ends, however
+A worker holds a lock on a file with its id in the name. The kernel releases the lock when the process ends, however
 it ends, so a lock that is free proves that its worker is dead. Process ids prove less: they are used again.
+
+It proves so only to workers under the same kernel. On a network file system without locks of its own, each kernel
+knows only its own locks, and two hosts may have the same name. So the name of a file also has the identity of the
+kernel.
 """
 
 import contextlib
 import fcntl
 import os
+import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +20,10 @@ import structlog
 
 _log = structlog.get_logger(__name__)
 
+#: New at each start of a kernel, and the same in all containers on it. Linux only.
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+#: When the file of a worker under another kernel is removed, in seconds: that kernel probably does not run any more.
+_ABANDONED_SECONDS = 7 * 86_400.0
 #: The folder of the files in the home directory. Workers take locks only if it exists: ``longlook up`` creates it.
 FOLDER = "workers"
 
@@ -22,16 +32,23 @@ class LivenessLock:
     """The lock of one worker, and the view of those of others.
 
     Args:
-        folder: where the files are. All workers with files in it that name this host must run on this host.
+        folder: where the files are; it may be on a network file system.
         owner: the worker's id, which begins with the name of its host and a colon.
+        kernel: see :func:`kernel_id`.
         lock: does what ``fcntl.flock`` does.
     """
 
     def __init__(
-        self, folder: Path, *, owner: str, lock: Callable[[int, int], object] = fcntl.flock
+        self,
+        folder: Path,
+        *,
+        owner: str,
+        kernel: str,
+        lock: Callable[[int, int], object] = fcntl.flock,
     ) -> None:
         self._folder = folder
         self._owner = owner
+        self._kernel = kernel
         self._lock = lock
         self._held: int | None = None
 
@@ -71,13 +88,20 @@ class LivenessLock:
     def for_each_dead(self, end: Callable[[str], bool]) -> None:
         """Call ``end`` with the id of each dead worker of this host; its file is removed when ``end`` returns True.
 
-        An interrupted call is repeated by the next worker, so ``end`` must bear repetition.
+        An interrupted call is repeated by the next worker, so ``end`` must bear repetition. Old files of workers under
+        other kernels are removed without a call: those workers may live, and only lose the use of their locks.
         """
-        for path in self._others():
+        for path in self._files():
+            owner, _, kernel = path.name.rpartition("@")
+            if kernel != self._kernel:
+                _remove_abandoned(path)
+                continue
+            if owner.partition(":")[0] != self._owner.partition(":")[0] or owner == self._owner:
+                continue
             with contextlib.suppress(OSError):
                 file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
                 try:
-                    if self._is_free(file) and _is_same(file, path) and end(path.name):
+                    if self._is_free(file) and _is_same(file, path) and end(owner):
                         path.unlink()
                 finally:
                     os.close(file)
@@ -90,14 +114,11 @@ class LivenessLock:
             os.close(self._held)
             self._held = None
 
-    def _others(self) -> list[Path]:
-        """Return the files of the other workers of this host. Locks say nothing about another host."""
-        host = self._owner.partition(":")[0]
+    def _files(self) -> list[Path]:
         try:
-            paths = sorted(self._folder.iterdir())
+            return sorted(self._folder.iterdir())
         except OSError:
             return []
-        return [path for path in paths if path.name.startswith(f"{host}:") and path != self._path]
 
     def _is_free(self, file: int) -> bool:
         """Take the lock of an open file, unless another process holds it; return whether it is taken."""
@@ -109,7 +130,21 @@ class LivenessLock:
 
     @property
     def _path(self) -> Path:
-        return self._folder / self._owner
+        return self._folder / f"{self._owner}@{self._kernel}"
+
+
+def kernel_id() -> str:
+    """Return the identity of the running kernel; where the system has none, that of the machine's network interface."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return f"{uuid.getnode():012x}"
+
+
+def _remove_abandoned(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+            path.unlink()
 
 
 def _is_same(file: int, path: Path) -> bool:

@@ -26,7 +26,7 @@ from jobs.store import groups, outbox, purge, workers
 from worker import compilations, equality, leases
 from worker.engines import pool
 from worker.heartbeat import Heartbeat
-from worker.liveness import FOLDER, LivenessLock
+from worker.liveness import FOLDER, LivenessLock, kernel_id
 from worker.polling import PollingFallback
 from worker.run.slot import Slot
 from worker.run.trace_buffer import TraceWriter
@@ -117,7 +117,7 @@ class WorkerRuntime:
             equality=equality.Equality(self._sandbox, self.formulas),
             grammars=self.grammars,
         )
-        self._liveness = LivenessLock(settings.home / FOLDER, owner=self.owner)
+        self._liveness = LivenessLock(settings.home / FOLDER, owner=self.owner, kernel=kernel_id())
         self._sweeper = Sweeper(
             self.database,
             wakeup=self.wakeup,

@@ -21,7 +21,9 @@ from cli.launch import home, redis, signals
 from cli.up import database, demo, engines, programs
 from cli.up.engines import EngineProcesses, Readiness
 from cli.up.supervisor import StopRequested, Supervisor
-from core import errors
+from core import errors, redis_check
+from core.redis_prefix import RedisPrefix
+from core.redis_url import RedisURL
 from core.settings import Settings
 
 _OK: Final = 200
@@ -156,8 +158,14 @@ def _serve(
             for number in range(1, options.workers + 1)
         )
     )
-    _await(supervisor, "Redis", lambda: redis.answers(socket_path), seconds=_REDIS_START_SECONDS)
-    _await(supervisor, "The API", lambda: _accepts(url), seconds=_API_START_SECONDS)
+    prefix = RedisPrefix(settings)
+    _await(
+        supervisor,
+        "Redis",
+        lambda: _redis_problem(program_context.redis_url, prefix),
+        seconds=_REDIS_START_SECONDS,
+    )
+    _await(supervisor, "The API", lambda: _api_problem(url), seconds=_API_START_SECONDS)
     output.event("ready", f"{url}  (after {time.monotonic() - started_at:.1f} s)")
     supervisor.mark_ready(except_for="engine")
     readiness.check()
@@ -173,25 +181,41 @@ def _serve(
         readiness.check()
 
 
-def _await(supervisor: Supervisor, name: str, ready: Callable[[], bool], *, seconds: float) -> None:
-    """Wait until a started program responds.
+def _await(
+    supervisor: Supervisor, name: str, problem: Callable[[], str | None], *, seconds: float
+) -> None:
+    """Wait until a started program works: until ``problem`` returns None instead of a sentence.
 
     Raises:
-        core.errors.LaunchError: it does not respond within ``seconds``.
+        core.errors.LaunchError: it does not work within ``seconds``.
     """
     until = time.monotonic() + seconds
-    while not ready():
+    while (sentence := problem()) is not None:
         if time.monotonic() > until:
             raise errors.LaunchError(
-                f"{name} does not respond after {seconds:.0f} s; its log is in the home directory."
+                f"{name} is not ready after {seconds:.0f} s: {sentence} Its log is in the home directory."
             )
         supervisor.watch(_POLL_SECONDS)
 
 
-def _accepts(url: str) -> bool:
-    """Whether the API accepts jobs. Its socket listens from the start, so a connection alone proves nothing."""
-    status, _ = client.probe(f"{url}/readyz", seconds=1)
-    return status == _OK
+def _redis_problem(url: str, prefix: RedisPrefix) -> str | None:
+    """Return why Redis does not take what work needs, None if it does. An answer to PING proves little."""
+    with RedisURL.parse(url).client(seconds=1) as connection:
+        return redis_check.problem(connection, prefix)
+
+
+def _api_problem(url: str) -> str | None:
+    """Return why the API does not accept jobs, None if it does.
+
+    Its socket listens from the start, so a connection alone proves nothing.
+    """
+    status, answer = client.probe(f"{url}/readyz", seconds=1)
+    if status == _OK:
+        return None
+    bad = [
+        f"{name} is {state}" for name, state in answer.get("checks", {}).items() if state != "ok"
+    ]
+    return f"{', '.join(bad)}." if bad else "It does not respond."
 
 
 def _show_key(first: database.FirstKey | None, settings: Settings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 import yaml
 
@@ -27,6 +29,78 @@ SECRETS = {
     "worker": {"database_url", "redis_url", "engine_api_key"},
     "delivery": {"database_url", "redis_url", "vault_key", "outbound_proxy"},
     "engine": {"engine_api_key"},
+}
+
+_COUNT = {"type": "integer", "minimum": 0, "maximum": 2**31 - 1}
+#: The fields of a ScaledObject with a trigger of type ``prometheus``. KEDA ignores unknown ones.
+SCALED_OBJECT = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["apiVersion", "kind", "metadata", "spec"],
+    "properties": {
+        "apiVersion": {"const": "keda.sh/v1alpha1"},
+        "kind": {"const": "ScaledObject"},
+        "metadata": {"type": "object", "required": ["name"]},
+        "spec": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["scaleTargetRef", "triggers"],
+            "properties": {
+                "scaleTargetRef": {
+                    "type": "object",
+                    "additionalProperties": False,
+                    "required": ["name"],
+                    "properties": {
+                        name: {"type": "string", "minLength": 1}
+                        for name in ("name", "kind", "apiVersion", "envSourceContainerName")
+                    },
+                },
+                "pollingInterval": _COUNT,
+                "initialCooldownPeriod": _COUNT,
+                "cooldownPeriod": _COUNT,
+                "idleReplicaCount": _COUNT,
+                "minReplicaCount": _COUNT,
+                "maxReplicaCount": _COUNT,
+                "triggers": {
+                    "type": "array",
+                    "minItems": 1,
+                    "items": {
+                        "type": "object",
+                        "additionalProperties": False,
+                        "required": ["type", "metadata"],
+                        "properties": {
+                            "type": {"const": "prometheus"},
+                            "name": {"type": "string"},
+                            "metricType": {"enum": ["AverageValue", "Value"]},
+                            "useCachedMetrics": {"type": "boolean"},
+                            "authenticationRef": {"type": "object", "required": ["name"]},
+                            "metadata": {
+                                "type": "object",
+                                "additionalProperties": False,
+                                "required": ["serverAddress", "query", "threshold"],
+                                "properties": {
+                                    "serverAddress": {"type": "string", "pattern": "^https?://."},
+                                    "query": {"type": "string", "minLength": 1},
+                                    # All values are strings.
+                                    "threshold": {
+                                        "type": "string",
+                                        "pattern": r"^[0-9]+(\.[0-9]+)?$",
+                                    },
+                                    "activationThreshold": {"type": "string"},
+                                    "namespace": {"type": "string"},
+                                    "customHeaders": {"type": "string"},
+                                    "ignoreNullValues": {"enum": ["true", "false"]},
+                                    "unsafeSsl": {"enum": ["true", "false"]},
+                                    "authModes": {"type": "string"},
+                                    "timeout": {"type": "string"},
+                                },
+                            },
+                        },
+                    },
+                },
+            },
+        },
+    },
 }
 
 
@@ -216,6 +290,36 @@ def test_workers_are_scaled_by_metrics_that_exist() -> None:
     for name, label in named:
         assert label in {"", *known[name]}
     assert int(trigger["metadata"]["threshold"]) == Settings.read({}).worker_slots
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("spec", "scaleTargetRef"), {}),
+        (("spec", "minReplicas"), 1),
+        (("spec", "cooldownPeriod"), "300"),
+        (("spec", "triggers"), []),
+        (("spec", "triggers", 0, "metadata", "threshold"), 64),
+        (("spec", "triggers", 0, "metadata", "treshold"), "64"),
+        (("spec", "triggers", 0, "metadata", "serverAddress"), "prometheus:9090"),
+    ],
+)
+def test_keda_accepts_the_scaling_and_its_schema_notices_a_mistake(
+    path: tuple[str | int, ...], value: object
+) -> None:
+    """The resource definition of KEDA checks the types; what a trigger of Prometheus has, only KEDA itself."""
+    [scaled] = of_kind("ScaledObject").values()
+    jsonschema.validate(scaled, SCALED_OBJECT)
+    assert scaled["spec"]["minReplicaCount"] <= scaled["spec"]["maxReplicaCount"]
+
+    broken = copy.deepcopy(scaled)
+    inner = broken
+    for part in path[:-1]:
+        inner = inner[part]
+    inner[path[-1]] = value
+
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, SCALED_OBJECT)
 
 
 def test_the_schemas_of_kubernetes_accept_it() -> None:

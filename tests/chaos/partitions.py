@@ -18,7 +18,7 @@ from core.database import Database
 from jobs.lifecycle import Outcome
 from jobs.records import Attempt
 from tests import postgres
-from tests.chaos.deployment import ENGINE_OPTIONS, Deployment
+from tests.chaos.deployment import Deployment
 from tests.chaos.storm import Fault
 from tests.e2e.stack import running
 from tests.namespaces import Host, Namespace
@@ -30,6 +30,15 @@ _REDIS_PORT, _ENGINE_PORT = 6379, 30000
 #: A worker next to the servers, and three with a host of their own.
 NEAR = "near"
 FAR = ("far-1", "far-2", "far-3")
+#: Room for all slots, and slow enough that a worker has a job most of the time.
+_ENGINE_OPTIONS = (
+    "tokens_per_second=80",
+    "prefill_tokens_per_second=0",
+    "window=16",
+    "markers=true",
+    "disconnect_seconds=1",
+)
+_NEAR_SLOTS, _FAR_SLOTS = 2, 4
 _TICK_SECONDS = 0.1
 #: Leases, timeouts of connections, and the growing pauses of TCP after a partition add up to less.
 _WAIT_SECONDS = 120
@@ -97,7 +106,7 @@ class PartitionedDeployment(Deployment):
     def _start_engine(self) -> subprocess.Popen[bytes]:
         command = ["longlook", "engine", "--scripted", "--host", ENGINE, "--port", _ENGINE_PORT]
         with self._hub.entered():
-            return self.stack.spawn("engine", [*map(str, command), "--", *ENGINE_OPTIONS])
+            return self.stack.spawn("engine", [*map(str, command), "--", *_ENGINE_OPTIONS])
 
     def _worker(self, name: str) -> Callable[[], subprocess.Popen[bytes]]:
         home = self.hosts[name].namespace if name in self.hosts else self._hub
@@ -112,7 +121,7 @@ class PartitionedDeployment(Deployment):
                     hide_password=False
                 ),
                 LONGLOOK_REDIS_URL=f"redis://{REDIS}:{_REDIS_PORT}/0",
-                LONGLOOK_WORKER_SLOTS="4",
+                LONGLOOK_WORKER_SLOTS=str(_NEAR_SLOTS if name == NEAR else _FAR_SLOTS),
             )
 
 
@@ -176,14 +185,13 @@ class Partitions:
             working: the workers that must work nevertheless.
             lost: the workers whose attempts must end as lost.
         """
-        self._wait(
-            lambda: all(len(self._open(name)) > 1 for name in cuts), f"{[*cuts]} all have jobs"
-        )
+        held = {}
         for name, (kind, cut) in cuts.items():
+            self._wait(functools.partial(self._is_busy, name), f"{name} has jobs")
             pid = self._deployment.places[name].process.pid
             self.faults.append(Fault(kind, self._now(), pid))
             cut()
-        held = {name: self._open(name) for name in cuts if name not in working}
+            held[name] = self._open(name) if name not in working else set()
         self._wait_for_successes(*working)
         self._wait(
             lambda: all(self._ended(keys) for keys in held.values()), f"{[*held]} hold no old job"
@@ -215,6 +223,10 @@ class Partitions:
         )
         with self._database.reading() as transaction:
             return {(row.job_id, row.number) for row in transaction.execute(statement)}
+
+    def _is_busy(self, name: str) -> bool:
+        """Whether a worker runs more than one attempt, which may end just before a cut."""
+        return len(self._open(name)) > 1
 
     def _succeeded(self, name: str, since: datetime) -> bool:
         statement = sa.select(Attempt.job_id).where(

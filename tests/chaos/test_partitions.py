@@ -14,7 +14,7 @@ from tests.chaos.partitions import PartitionedDeployment, Partitions
 from tests.chaos.run import report
 from tests.namespaces import Missing
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 
 def test_separated_workers_lose_no_job_and_work_again_when_the_network_is_whole() -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from core import errors, peppers
 from core.database import Database
+from core.redis_prefix import installation
 from core.settings import Settings
 from jobs.lifecycle import Role
 from jobs.store import accounts
@@ -49,6 +50,11 @@ def fill(home: Path, url: str) -> str:
     return key
 
 
+def installation_of(url: str) -> str:
+    with contextlib.closing(Database(url)) as database:
+        return installation(database)
+
+
 def test_an_archive_restores_an_installation_with_its_secrets(
     tmp_path: Path, database_url: str
 ) -> None:
@@ -64,6 +70,13 @@ def test_an_archive_restores_an_installation_with_its_secrets(
     with tarfile.open(file) as archive:
         assert set(archive.getnames()) == {"longlook.db", "pepper", "vault"}
     settings = Settings.read({}, home=new)
+    assert local(tmp_path / "newer", "db", "restore", str(file), **NO_PEPPER)[0] == 0
+    newer = Settings.read({}, home=tmp_path / "newer")
+    # Each of the three has a prefix of its own in a Redis that they may share.
+    assert (
+        len({installation_of(url) for url in (database_url, settings.database, newer.database)})
+        == 3
+    )
     with contextlib.closing(Database(settings.database)) as restored:
         pepper = accounts.pepper(settings)
         assert accounts.authenticate(restored, key, peppers=[pepper]) is not None
@@ -99,12 +112,13 @@ def test_an_archive_is_restored_to_postgresql_and_a_restore_that_is_killed_conti
     code, _ = local(new, "db", "restore", str(file), **given)
 
     settings = Settings.read(given, home=new)
+    ids = {installation_of(url) for url in (settings.database, f"sqlite:///{old / 'longlook.db'}")}
     with contextlib.closing(Database(settings.database)) as restored:
         pepper = accounts.pepper(settings)
         principal = accounts.authenticate(restored, key, peppers=[pepper])
     server.disconnect(name)
     server.drop(name)
-    assert (code, principal is not None) == (0, True)
+    assert (code, principal is not None, len(ids)) == (0, True, 2)
 
 
 def migrated(home: Path) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from cli.client import KEY_FILE, Client
+from cli.launch import redis as launch
 from cli.up import demo
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -346,6 +347,20 @@ def test_after_a_kill_of_the_supervisor_the_jobs_of_its_workers_run_at_once(
         assert [again.client.job(job_id)["attempt"] for job_id in jobs] == [2, 2]
         alive = [path.name for path in (again.home / "workers").iterdir()]
         assert len(alive) == 1
+
+
+def test_a_redis_that_answers_and_takes_no_work_is_not_ready(tmp_path: Path) -> None:
+    server = tmp_path / "bin" / "valkey-server"
+    server.parent.mkdir()
+    bundled = next(launch.bundled())
+    server.write_text(f'#!/bin/sh\nexec {bundled} "$@" --maxmemory 1\n')
+    server.chmod(0o755)
+
+    up = Up(tmp_path, PATH=f"{server.parent}:{os.environ['PATH']}")
+
+    assert up.ends() == 1
+    assert "Redis is not ready after 10 s: It is out of memory" in up.output
+    assert "ready  " not in up.output
 
 
 def test_an_engine_that_does_not_start_ends_everything_with_its_last_output(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database
+from core.redis_prefix import installation
 from jobs import filters
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
@@ -97,6 +98,7 @@ def test_a_copy_has_everything_and_works(database: Database, empty: str) -> None
 
         assert rows(target) == rows(database)
         assert count == sum(rows(database).values())
+        assert installation(target) != installation(database)
         assert schema.current(target) in schema.heads()
         assert schema.difference(empty) == ""
         principal = accounts.authenticate(target, key, peppers=[factories.PEPPER])
@@ -127,6 +129,15 @@ def test_a_copy_has_everything_and_works(database: Database, empty: str) -> None
                 target, claimed, answer=Answer("6", "boxed"), generation=factories.make_ended("6")
             )
         assert factories.get_job(target, new).job.status is Status.SUCCEEDED
+
+
+def test_the_documented_statement_gives_a_file_copy_another_id(database: Database) -> None:
+    before = installation(database)
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql("DELETE FROM installation;")
+
+    assert installation(database) not in {before, ""}
+    assert installation(database) == installation(database)
 
 
 def test_a_copy_that_is_killed_continues_and_is_not_used_before_its_end(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,12 +21,33 @@ from core.database import Database
 from jobs.records import Job, Record
 from migrations import schema
 from tests import databases, factories, postgres
+from tests.databases import ROOT
 
 _UPGRADE = """
 import sys
 from alembic import command
 from tests import databases
 command.upgrade(databases.alembic(sys.argv[1]), "head")
+"""
+#: A revision that no version has: a table, a column, and an index.
+_THROW_AWAY = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9998"
+down_revision = "{head}"
+
+
+def upgrade():
+    op.create_table("thrown_away", sa.Column("id", sa.Integer(), primary_key=True))
+    op.add_column("jobs", sa.Column("thrown_away", sa.Text(), nullable=False, server_default="x"))
+    op.create_index("ix_jobs_thrown_away", "jobs", ["thrown_away"])
+
+
+def downgrade():
+    op.drop_index("ix_jobs_thrown_away", "jobs")
+    op.drop_column("jobs", "thrown_away")
+    op.drop_table("thrown_away")
 """
 
 
@@ -167,19 +190,62 @@ def test_a_database_that_a_later_version_upgraded_stays_as_it_is(empty_url: str)
             schema.downgrade(empty_url, "0100")
 
 
-def test_a_downgrade_goes_to_an_earlier_revision_and_an_upgrade_comes_back(empty_url: str) -> None:
+def later_version(folder: Path, url: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``longlook db`` of a later version, which has one more revision."""
+    migrations = folder / "migrations"
+    if not migrations.exists():
+        shutil.copytree(ROOT / "migrations", migrations)
+        [head] = schema.heads()
+        (migrations / "versions" / "9998_throw_away.py").write_text(_THROW_AWAY.format(head=head))
+    return subprocess.run(
+        [sys.executable, "-c", "from cli import main; main.run()", "db", *words],
+        cwd=folder,
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{folder}:{ROOT}",
+            "LONGLOOK_HOME": str(folder),
+            "LONGLOOK_DATABASE_URL": url,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_later_version_takes_its_upgrade_back_and_this_one_works_before_and_after(
+    empty_url: str, tmp_path: Path
+) -> None:
     schema.upgrade(empty_url)
     [head] = schema.heads()
     with contextlib.closing(Database(empty_url)) as database:
         account_id = factories.make_account(database)
-        with pytest.raises(errors.LaunchError, match="not an earlier revision"):
-            schema.downgrade(empty_url, "0099")
-        assert schema.current(database) == head
+        jobs = [factories.make_job(database, account_id)]
 
-        assert schema.downgrade(empty_url, "0100") == schema.Upgraded(head, "0100")
-        assert schema.current(database) == "0100"
-        assert schema.upgrade(empty_url) == schema.Upgraded("0100", head)
-        factories.make_job(database, account_id)
+        upgraded = later_version(tmp_path, empty_url, "upgrade")
+        assert (upgraded.returncode, schema.current(database)) == (0, "9998"), upgraded.stderr
+        # An older version on the newer schema: it works, and leaves the way back to the later one.
+        assert schema.upgrade(empty_url).is_later
+        jobs.append(factories.make_job(database, account_id))
+        assert factories.claim(database).job_id == jobs[0]
+        with pytest.raises(errors.LaunchError, match="does not know"):
+            schema.downgrade(empty_url, head)
+
+        back = later_version(tmp_path, empty_url, "downgrade", head, "--confirm", head)
+        assert (back.returncode, schema.current(database)) == (0, head), back.stderr
+        assert schema.difference(empty_url) == ""
+        assert factories.claim(database).job_id == jobs[1]
+        again = later_version(tmp_path, empty_url, "upgrade")
+        assert (again.returncode, schema.current(database)) == (0, "9998"), again.stderr
+
+
+def test_a_downgrade_goes_only_to_an_earlier_revision(empty_url: str) -> None:
+    schema.upgrade(empty_url)
+    [head] = schema.heads()
+    for revision in ("0099", head, "9998"):
+        with pytest.raises(errors.LaunchError, match="not an earlier revision"):
+            schema.downgrade(empty_url, revision)
+    with contextlib.closing(Database(empty_url)) as database:
+        assert schema.current(database) == head
 
 
 def test_tables_with_small_rows_and_a_composite_key_have_no_rowid_on_sqlite(tmp_path: Path) -> None:
