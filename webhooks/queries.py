@@ -11,6 +11,7 @@ from sqlalchemy.orm import defer
 
 from core import ordered_ids
 from core.database import Database, Transaction
+from jobs.records import table
 from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
 from webhooks.tables import (
     WebhookAttempt,
@@ -23,6 +24,7 @@ from webhooks.tables import (
 
 #: Attempts of a delivery that a list shows: the newest, and besides them the next automatic one.
 LISTED_ATTEMPTS: Final = 10
+_DELIVERY_ID = table(WebhookDelivery).c.id
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,12 @@ def of_account(
         core.errors.SearchTooSlow: the list reached the deadline of searches.
     """
     with database.searching(account_id) as transaction:
-        return _page(transaction, _views(account_id, statuses), limit=limit, after=after)
+        views = _views(account_id, statuses)
+        # By the bare column, SQLite would walk all deliveries rather than sort the few that are pending.
+        key: sa.ColumnElement[uuid.UUID] = _DELIVERY_ID
+        if list(statuses) == [DeliveryStatus.PENDING]:
+            key = sa.func.coalesce(_DELIVERY_ID, _DELIVERY_ID)
+        return _page(transaction, views, limit=limit, after=after, key=key)
 
 
 def recovery(
@@ -156,19 +163,20 @@ def _page(
     limit: int,
     after: uuid.UUID | None,
     newest_first: bool = True,
+    key: sa.ColumnElement[uuid.UUID] = _DELIVERY_ID,
 ) -> tuple[list[DeliveryView], bool]:
-    delivery_id = WebhookDelivery.id
+    """Return a page in the order of ``key``, the delivery's id in a form that leads to the best index."""
     if after is not None:
-        wanted = wanted.where(delivery_id < after if newest_first else delivery_id > after)
+        wanted = wanted.where(key < after if newest_first else key > after)
     small = defer(WebhookNotification.payload, raiseload=True)
-    page = wanted.options(small).order_by(delivery_id.desc() if newest_first else delivery_id)
+    page = wanted.options(small).order_by(key.desc() if newest_first else key)
     planned = sa.and_(
         WebhookAttempt.state == AttemptState.DUE, WebhookAttempt.kind == AttemptKind.AUTOMATIC
     )
     newest = WebhookAttempt.number > WebhookDelivery.attempt_count - LISTED_ATTEMPTS
     shown = (
         _attempts()
-        .join(WebhookDelivery, delivery_id == WebhookAttempt.delivery_id)
+        .join(WebhookDelivery, WebhookAttempt.delivery_id == _DELIVERY_ID)
         .where(sa.or_(newest, planned))
         .options(
             defer(WebhookAttempt.response_body, raiseload=True),
@@ -177,7 +185,7 @@ def _page(
     )
     end = None if newest_first else ordered_ids.bound(transaction)
     if end is not None:
-        page = page.where(delivery_id < end)
+        page = page.where(end > _DELIVERY_ID)
     rows = transaction.execute(page.limit(limit + 1)).all()
     listed = [row.WebhookDelivery.id for row in rows[:limit]]
     attempts: dict[uuid.UUID, list[WebhookAttempt]] = {}

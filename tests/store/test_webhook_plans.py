@@ -24,7 +24,7 @@ _HISTORIES = (
     *("webhook_attempts", "webhook_deliveries", "webhook_notifications"),
     *("generations", "attempts", "jobs"),
 )
-#: Indexes of what is open, or in the order of the page.
+#: Indexes of what is open or has failed.
 _MAY_WALK = re.compile(
     r"USING (COVERING )?INDEX \w+_(due|sending|queue|pending|failed|unreduced)\b"
 )
@@ -55,6 +55,7 @@ _ACTS: dict[str, Callable[[Database, uuid.UUID], object]] = {
     "a slow URL": _url_queues,
     "deliveries": _page(),
     "failed deliveries": _page(statuses=[DeliveryStatus.FAILED]),
+    "pending deliveries": _page(statuses=[DeliveryStatus.PENDING]),
     "deliveries of an endpoint": lambda database, account_id: queries.of_endpoint(
         database, uuid.UUID(int=7), account_id=account_id, limit=20
     ),
