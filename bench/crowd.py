@@ -16,6 +16,7 @@ from core.database import Database, utcnow
 from jobs.lifecycle import TURN_STEP, OperationAction, Priority, Role, Status
 from jobs.records import Image, Operation, table
 from jobs.store import accounts
+from webhooks.tables import WebhookQueue
 
 DAYS = 180
 #: Of the image that a twentieth of the jobs have.
@@ -95,6 +96,7 @@ def fill(
     running: int = 64,
     attempts_every: int = 10,
     texts: bool = False,
+    days: float = DAYS,
 ) -> Crowd:
     """Store ``jobs`` jobs of three accounts in an empty database, and gather statistics on PostgreSQL.
 
@@ -105,6 +107,7 @@ def fill(
         running: how many of them run.
         attempts_every: one of this many ended jobs has an attempt with a generation; all running ones have.
         texts: whether each job has a text with frequent words, as questions and traces have.
+        days: the time over which the ended jobs are spread.
     """
     owners = (
         _account(database, "large"),
@@ -118,7 +121,7 @@ def fill(
     ]
     waits, runs = jobs - queued, jobs - queued - running
     now = utcnow()
-    start = now - timedelta(days=DAYS)
+    start = now - timedelta(days=days)
     recent = now - _RECENT
     bound = {
         "start": start.timestamp(),
@@ -132,6 +135,7 @@ def fill(
         "image": image_id.hex,
         "cancellation": operations[0].hex,
         "repetition": operations[1].hex,
+        "receivers": _receivers(database, owners[0]).hex,
     } | {f"account{number}": owner.hex for number, owner in enumerate(owners)}
     statements = _statements(database.dialect, texts=texts)
     for first in range(0, jobs, _MOST_AT_ONCE):
@@ -180,6 +184,18 @@ def _image(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     return image_id
 
 
+def _receivers(database: Database, account_id: uuid.UUID) -> uuid.UUID:
+    """Insert the queue of a receiver."""
+    queue_id = ids.new()
+    facts = {
+        "id": queue_id, "account_id": account_id, "origin": "https://receiver.example", "failures": 0,
+        "served_at": utcnow(),
+    }  # fmt: skip
+    with database.transaction() as transaction:
+        transaction.execute(sa.insert(table(WebhookQueue)), [facts])
+    return queue_id
+
+
 def _operation(database: Database, account_id: uuid.UUID, action: OperationAction) -> uuid.UUID:
     """Insert an operation that has ended."""
     operation_id, now = ids.new(), utcnow()
@@ -211,7 +227,7 @@ def _statements(dialect: str, *, texts: bool) -> list[str]:
         "CASE WHEN n >= :runs OR n % 100 > 2 THEN NULL WHEN n < 1000 THEN 'engine_rejected'"
         " WHEN n % 100 = 0 THEN 'engine_fault' WHEN n % 100 = 1 THEN 'worker_lost' ELSE 'deadline_exceeded' END"
     )
-    running = "n >= :runs AND n < :waits"
+    running, notified = "n >= :runs AND n < :waits", "n < :runs AND n % 20 = 1"
     lost = f"n < {LOST} * :every AND n % :every = 0"
     values = {
         "id": sql.id,
@@ -274,6 +290,21 @@ def _statements(dialect: str, *, texts: bool) -> list[str]:
             "INSERT INTO operation_jobs (operation_id, job_id, result, new_job_id)"
             f" SELECT {_parameter(dialect, 'repetition')}, {sql.id}, 'done', {sql.id} FROM {sql.rows}"
             " WHERE n < :runs AND n % 10 = 5"
+        ),
+        (
+            "INSERT INTO webhook_notifications (id, account_id, type, job_id, payload, created_at)"
+            f" SELECT {sql.id}, {account}, 'job.succeeded', {sql.id}, '', {at} FROM {sql.rows} WHERE {notified}"
+        ),
+        (
+            "INSERT INTO webhook_deliveries (id, notification_id, queue_id, url, status, attempt_count, created_at)"
+            f" SELECT {sql.id}, {sql.id}, {_parameter(dialect, 'receivers')}, '', 'delivered', 1, {at}"
+            f" FROM {sql.rows} WHERE {notified}"
+        ),
+        (
+            "INSERT INTO webhook_attempts"
+            " (id, delivery_id, queue_id, number, kind, step, state, due_at, ended_at, outcome)"
+            f" SELECT {sql.id}, {sql.id}, {_parameter(dialect, 'receivers')}, 1, 'automatic', 0, 'ended', {at},"
+            f" {sql.time('at + 60')}, 'delivered' FROM {sql.rows} WHERE {notified}"
         ),
         (
             "INSERT INTO search_texts (job_id, account_id, part, text)"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import re
 import statistics
 import tempfile
@@ -48,6 +49,15 @@ _QUERIES = (
     "meta.fleet:a",
     "meta.fleet:b",
     f"image:{crowd.IMAGE_SHA256}",
+    "account:large",
+    "crashes:>0",
+    "crashes:>5",
+    'engine:"http://engine-1"',
+    "engine:none",
+    f"worker:{crowd.OWNER}",
+    f"worker:{crowd.LOSER}",
+    "rerun:any",
+    "rerun:none",
     crowd.OLD_WORD,
 )
 Read = Callable[[], object]
@@ -67,13 +77,20 @@ def reads(database: Database, facts: crowd.Crowd) -> dict[str, Read]:
         "of an account": lambda: store.Filter(large),
         "of a small account": lambda: store.Filter(small),
     }
-    for query in (*_QUERIES, f"created:{day}", f"created:{day} status:failed"):
+    cancelled, rerun = (f"operation:op_{operation.hex}" for operation in facts.operations)
+    scarce = (f"created:{day}", f"created:{day} status:failed")
+    for query in (*_QUERIES, cancelled, rerun, *scarce):
         name = re.sub(r"[0-9a-f]{64}", "SHA256", query).replace(str(day), "a day")
+        name = name.replace(cancelled, "operation: a cancel").replace(rerun, "operation: a rerun")
         pages[name] = lambda query=query: filters.parse(query, now=utcnow())  # type: ignore[misc] # bound now
-    found: dict[str, Read] = {
-        f"list: {name}": lambda wanted=wanted: store.page(database, wanted(), limit=100)  # type: ignore[misc] # bound now
-        for name, wanted in pages.items()
-    }
+    found: dict[str, Read] = {}
+    for name, wanted in pages.items():
+        # Of these, 10,000 jobs do not fill a page.
+        limit = 1 if "a day" in name or "small" in name else 100
+        title = f"list: {name}" if limit > 1 else f"list of one: {name}"
+        found[title] = lambda wanted=wanted, limit=limit: store.page(  # type: ignore[misc] # bound now
+            database, wanted(), limit=limit
+        )
     found["list: all, from the middle"] = lambda: store.page(
         database, store.Filter(None), limit=100, after=half
     )
@@ -116,17 +133,25 @@ def _rows(database: Database, query: str) -> None:
 
 
 @contextlib.contextmanager
-def filled(url: str, jobs: int) -> Iterator[dict[str, Read]]:
-    """Fill a new database with ``jobs`` jobs; yield its reads."""
+def filled(url: str, jobs: int, *, days: float = crowd.DAYS) -> Iterator[dict[str, Read]]:
+    """Fill a new database with ``jobs`` jobs of ``days``; yield its reads."""
     schema.upgrade(url)
     with contextlib.closing(Database(url, search_seconds=60)) as database:
-        facts = crowd.fill(database, jobs, queued=min(_QUEUED, jobs // 2))
+        facts = crowd.fill(database, jobs, queued=min(_QUEUED, jobs // 2), days=days)
         yield reads(database, facts) | views(database)
 
 
 def rows_of(name: str, make: Callable[[], str], jobs: int) -> Iterator[list[str]]:
-    """Yield the table's rows of one database. The sizes take turns: other work on the machine slows down both."""
-    with filled(make(), _SMALL) as small, filled(make(), jobs) as large:
+    """Yield the table's rows of one database. The sizes take turns: other work on the machine slows down both.
+
+    A view with a time reads the jobs of that time, so it is compared with 10,000 jobs of the same rate.
+    """
+    with (
+        filled(make(), _SMALL) as small,
+        filled(make(), _SMALL, days=crowd.DAYS * _SMALL / jobs) as dense,
+        filled(make(), jobs) as large,
+    ):
+        small |= {read: dense[read] for read in dense if read.startswith("view: ")}
         for read in large:
             times = [(_ms(small[read]), _ms(large[read])) for _ in range(_ROUNDS)]
             few, many = map(statistics.median, zip(*times, strict=True))
@@ -146,7 +171,7 @@ def main() -> None:
     jobs: int = parser.parse_args().jobs
     with contextlib.ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory(prefix="ll")))
-        names = iter(range(2))
+        names = itertools.count()
         rows = list(
             rows_of("SQLite", lambda: f"sqlite:///{folder / f'{next(names)}.db'}", jobs // 4)
         )

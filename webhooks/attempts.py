@@ -24,6 +24,7 @@ from webhooks.tables import (
     WebhookEndpoint,
     WebhookNotification,
     WebhookQueue,
+    in_state,
 )
 
 _LIMIT: Final = 200
@@ -143,10 +144,11 @@ def expire(database: Database) -> int:
         dead = transaction.session.scalars(
             sa.select(WebhookAttempt)
             .where(
-                WebhookAttempt.state == AttemptState.SENDING,
+                in_state(AttemptState.SENDING),
                 WebhookAttempt.lease_expires_at < transaction.now(),
             )
-            .order_by(WebhookAttempt.delivery_id)
+            # By the bare column, SQLite would walk all attempts rather than sort the few that are sent.
+            .order_by(sa.func.coalesce(WebhookAttempt.delivery_id, WebhookAttempt.delivery_id))
             .limit(_LIMIT)
             .with_for_update(skip_locked=True, key_share=True)
         ).all()

@@ -110,6 +110,8 @@ class WebhookNotification(Record):
         sa.Index(None, "job_id", "id"),
         # For the retention periods.
         sa.Index(None, "created_at"),
+        # For the removal of an account.
+        sa.Index(None, "account_id", "id"),
         partial_index(
             "ix_webhook_notifications_unreduced",
             "created_at",
@@ -137,6 +139,7 @@ class WebhookDelivery(Record):
         # For the foreign key, when a queue is removed.
         sa.Index(None, "queue_id"),
         partial_index("ix_webhook_deliveries_pending", "created_at", where="status = 'pending'"),
+        partial_index("ix_webhook_deliveries_failed", "id", where="status = 'failed'"),
     )
 
     id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -177,6 +180,8 @@ class WebhookAttempt(Record):
         # For the purge of queues.
         sa.Index(None, "queue_id"),
         partial_index("ix_webhook_attempts_due", "due_at", where="state = 'due'"),
+        # For reports about a time.
+        partial_index("ix_webhook_attempts_ended", "ended_at", where="ended_at IS NOT NULL"),
         partial_index(
             "ix_webhook_attempts_sending", "queue_id", "lease_expires_at", where="state = 'sending'"
         ),
@@ -212,6 +217,16 @@ class WebhookAttempt(Record):
     address: Mapped[str | None]
     #: When the next automatic attempt is due.
     next_at: Mapped[datetime | None]
+
+
+def in_state(state: AttemptState) -> sa.ColumnElement[bool]:
+    """Return the condition of an attempt to be in ``state``.
+
+    The value is written out: bound as a parameter it would hide the partial indexes from a prepared plan.
+    """
+    return WebhookAttempt.state == sa.literal(
+        state, WebhookAttempt.state.type, literal_execute=True
+    )
 
 
 class WebhookRecovery(Record):

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from core.database import Database, Transaction
 from webhooks import policy
 from webhooks.policy import AttemptState
-from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookQueue
+from webhooks.tables import WebhookAttempt, WebhookDelivery, WebhookQueue, in_state
 
 #: Attempts that are moved with one result; the next result moves more.
 _MOVED: Final = 1000
@@ -101,7 +101,7 @@ def _move(
             .join(WebhookDelivery, WebhookDelivery.id == WebhookAttempt.delivery_id)
             .where(
                 WebhookAttempt.queue_id == source,
-                WebhookAttempt.state == AttemptState.DUE,
+                in_state(AttemptState.DUE),
                 condition,
             )
             .order_by(WebhookAttempt.due_at, WebhookAttempt.id)

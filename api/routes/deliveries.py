@@ -63,6 +63,7 @@ class DeliveryRoutes:
         views, more = queries.of_endpoint(
             self._database,
             endpoint_id,
+            account_id=caller.scope,
             limit=query.limit,
             after=cursors.parse("dlv", query.after),
             statuses=query.statuses,

@@ -19,6 +19,7 @@ _FEW = 5_000
 
 _ATTEMPT = table(Attempt).c
 _ITEM = table(OperationJob).c
+_AGAIN = table(Job).alias("again").c
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,25 @@ def changed_by(transaction: Transaction, operation_id: uuid.UUID) -> sa.ColumnEl
 
 def has_rerun(transaction: Transaction) -> sa.ColumnElement[bool]:
     """Return the condition of a job to have a rerun."""
-    again = table(Job).alias("again").c
-    return _among(transaction, _Rows(again.rerun_of, again.rerun_of.is_not(None)))
+    return _among(transaction, _Rows(_AGAIN.rerun_of, _AGAIN.rerun_of.is_not(None)))
+
+
+def has_no_rerun() -> sa.ColumnElement[bool]:
+    """Return the condition of a job to have no rerun, as nearly all have: each job is tested."""
+    return ~sa.exists(sa.select(1).where(_AGAIN.rerun_of == Job.id))
 
 
 def _among(transaction: Transaction, rows: _Rows) -> sa.ColumnElement[bool]:
     """Return the condition of a job to be one of ``rows``."""
-    found = sa.select(rows.job_id).where(rows.condition)
-    few = found.limit(_FEW + 1).subquery()
+    job_ids = sa.select(rows.job_id).where(rows.condition)
+    few = job_ids.limit(_FEW + 1).subquery()
     if transaction.scalar(sa.select(sa.func.count()).select_from(few)) <= _FEW:
         if transaction.dialect == "postgresql":
             # As an array, the ids are found first: the planner would expect other numbers.
-            return Job.id == sa.any_(sa.func.array(found.scalar_subquery()))
-        return Job.id.in_(found)
+            return Job.id == sa.any_(sa.func.array(job_ids.scalar_subquery()))
+        return Job.id.in_(job_ids)
     # In the order of the index, so that neither reads more than one row.
-    first = transaction.scalar(found.order_by(rows.job_id).limit(1))
-    last = transaction.scalar(found.order_by(rows.job_id.desc()).limit(1))
+    first = transaction.scalar(job_ids.order_by(rows.job_id).limit(1))
+    last = transaction.scalar(job_ids.order_by(rows.job_id.desc()).limit(1))
     here = sa.exists(sa.select(1).where(rows.job_id == Job.id, rows.condition))
     return sa.and_(Job.id >= first, Job.id <= last, here)

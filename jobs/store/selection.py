@@ -135,8 +135,8 @@ def _bounds(requested: Filter) -> Iterator[sa.ColumnElement[bool]]:
 def _neighbors(requested: Filter, transaction: Transaction) -> Iterator[sa.ColumnElement[bool]]:
     """Yield the conditions on rows of other tables that belong to the job."""
     if requested.rerun is not None:
-        rerun = neighbors.has_rerun(transaction)
-        yield ~rerun if requested.rerun == "none" else rerun
+        has_none = requested.rerun == "none"
+        yield neighbors.has_no_rerun() if has_none else neighbors.has_rerun(transaction)
     if requested.operation_id is not None:
         yield neighbors.changed_by(transaction, requested.operation_id)
     if requested.findings:

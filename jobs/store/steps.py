@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from core.database import Database
+from core.database import Database, Transaction
 from jobs import trace
 from jobs.document import Document
 from jobs.events.index import IndexEntry
@@ -20,6 +20,8 @@ from jobs.records import Generation, table
 #: A generation: job, attempt, number.
 Place = tuple[uuid.UUID, int, int]
 
+#: Traces that one statement examines.
+_EXAMINED = 500
 _PLACE = (Generation.job_id, Generation.attempt, Generation.number)
 _STALE = sa.or_(
     Generation.steps.is_(sa.null()), Generation.steps["version"].as_integer() != trace.VERSION
@@ -72,28 +74,25 @@ def reparse(
     """Store the steps of up to ``limit`` ended traces beyond ``after`` that have none by the current rules.
 
     The texts are read and parsed outside of the transaction that writes, so the transaction is short. A trace that
-    another process has locked at that moment is about to be removed, and is skipped.
+    another process has locked at that moment is about to be removed, and is skipped. Each statement reads a bounded
+    number of traces, even where all are up to date.
 
     Returns:
         The last trace and how many were written; None without any.
     """
-    wanted = (
-        sa.select(*_PLACE, Generation.output)
-        .where(Generation.output.is_not(None), _STALE)
-        .order_by(*_PLACE)
-        .limit(limit)
-    )
-    if after is not None:
-        wanted = wanted.where(sa.tuple_(*_PLACE) > after)
-    with database.reading() as transaction:
-        texts = {tuple(row[:3]): row.output for row in transaction.execute(wanted)}
-    if not texts:
-        return None
+    texts: dict[Place, str] = {}
+    while not texts:
+        with database.reading() as transaction:
+            places = _following(transaction, after)
+            if not places:
+                return None
+            texts = _stale(transaction, places, limit)
+        after = places[-1]
     packed = {place: pack(text) for place, text in texts.items()}
     with database.transaction() as transaction:
         rows = transaction.execute(
             sa.select(*_PLACE)
-            .where(sa.tuple_(*_PLACE).in_(list(texts)), Generation.output.is_not(None))
+            .where(*_among(list(texts)))
             .with_for_update(key_share=True, skip_locked=True)
         ).all()
         if rows:
@@ -110,6 +109,34 @@ def reparse(
                 ],
             )
     return list(texts)[-1], len(rows)
+
+
+def _following(transaction: Transaction, after: Place | None) -> list[Place]:
+    """Return the next places beyond ``after``, which an index has."""
+    wanted = sa.select(*_PLACE).order_by(*_PLACE).limit(_EXAMINED)
+    if after is not None:
+        wanted = wanted.where(sa.tuple_(*_PLACE) > after)
+    return [(row.job_id, row.attempt, row.number) for row in transaction.execute(wanted)]
+
+
+def _stale(transaction: Transaction, places: list[Place], limit: int) -> dict[Place, str]:
+    """Return the texts of up to ``limit`` of ``places`` that need steps."""
+    wanted = sa.select(*_PLACE, Generation.output).where(*_among(places), _STALE)
+    rows = transaction.execute(wanted.order_by(*_PLACE).limit(limit))
+    return {(row.job_id, row.attempt, row.number): row.output for row in rows}
+
+
+def _among(places: list[Place]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions of an ended generation to be at one of ``places``.
+
+    SQLite has no index for several triples, and reads all generations; the jobs' ids lead it to theirs.
+    """
+    job_ids = {job_id for job_id, _, _ in places}
+    return (
+        Generation.job_id.in_(job_ids),
+        sa.tuple_(*_PLACE).in_(places),
+        Generation.output.is_not(None),
+    )
 
 
 def _moments(index: Iterable[IndexEntry]) -> list[trace.TokenMark]:

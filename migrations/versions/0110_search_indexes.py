@@ -1,4 +1,6 @@
-"""Index what searches find by attempts, crashes and operations; on SQLite, leave metadata pairs to a reindex.
+"""Index what searches and reports find by attempts, crashes, operations and deliveries.
+
+On SQLite, leave metadata pairs to a reindex.
 
 On SQLite, the queue is counted by an index alone.
 """
@@ -20,6 +22,10 @@ _PROGRESS = "reindex_progress"
 _QUEUED = ["account_id", "priority", "not_before"]
 _QUEUED_INDEX = "ix_jobs_queued"
 _COVERING_INDEX = "ix_jobs_queued_status"
+_OF_WEBHOOKS = (
+    ("ix_webhook_attempts_ended", "webhook_attempts", "ended_at", "ended_at IS NOT NULL"),
+    ("ix_webhook_deliveries_failed", "webhook_deliveries", "id", "status = 'failed'"),
+)
 
 
 def upgrade() -> None:
@@ -33,6 +39,10 @@ def upgrade() -> None:
         _index(f"ix_attempts_{column}_job_id", "attempts", [column, "job_id"])
     columns = ["operation_id", "new_job_id"]
     _index("ix_operation_jobs_new", "operation_jobs", columns, "new_job_id IS NOT NULL")
+    for name, table, column, where in _OF_WEBHOOKS:
+        _index(name, table, [column], where)
+    name = "ix_webhook_notifications_account_id_id"
+    _index(name, "webhook_notifications", ["account_id", "id"])
     connection = op.get_bind()
     if connection.dialect.name != "sqlite":
         return
@@ -51,6 +61,9 @@ def downgrade() -> None:
     if op.get_bind().dialect.name == "sqlite":
         _index(_QUEUED_INDEX, "jobs", _QUEUED, "status = 'queued'")
         op.drop_index(_COVERING_INDEX, "jobs")
+    op.drop_index("ix_webhook_notifications_account_id_id", "webhook_notifications")
+    for name, table, _, _ in _OF_WEBHOOKS:
+        op.drop_index(name, table)
     op.drop_index("ix_operation_jobs_new", "operation_jobs")
     for column in ("engine", "worker"):
         op.drop_index(f"ix_attempts_{column}_job_id", "attempts")

@@ -197,11 +197,11 @@ def test_deliveries_are_read_by_job_and_by_endpoint_in_pages(
 
     assert [view.event.type for view in (*first, *second)] == ["job.started", "job.succeeded"]
     assert (more, no_more) == (True, False)
-    newest, more = queries.of_endpoint(database, endpoint.id, limit=3)
+    newest, more = queries.of_endpoint(database, endpoint.id, account_id=None, limit=3)
     assert (len(newest), more) == (3, True)
     assert newest[0].origin == "https://receiver.example"
     none, _ = queries.of_endpoint(
-        database, endpoint.id, limit=3, statuses=[DeliveryStatus.DELIVERED]
+        database, endpoint.id, account_id=None, limit=3, statuses=[DeliveryStatus.DELIVERED]
     )
     assert none == []
 

@@ -88,6 +88,7 @@ _QUERIES = (
     "rerun:any",
     "rerun:any status:failed",
     "rerun:none",
+    "rerun:none error:unknown",
     "operation:CANCELLATION",
     "operation:REPETITION",
     "operation:CANCELLATION rerun:any",
@@ -177,3 +178,32 @@ def _rows(connection: sa.Connection, statement: str, parameters: Any) -> int:  #
             read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
             rows += node["Actual Loops"] * read
     return int(rows)
+
+
+#: Qualifiers, and the jobs that they match.
+_MATCHES = {
+    'engine:"http://engine-1"': "SELECT job_id FROM attempts WHERE engine = 'http://engine-1'",
+    f"worker:{crowd.OWNER}": f"SELECT job_id FROM attempts WHERE worker = '{crowd.OWNER}'",
+    f"worker:{crowd.LOSER}": f"SELECT job_id FROM attempts WHERE worker = '{crowd.LOSER}'",
+    "crashes:>0": "SELECT id FROM jobs WHERE crashes > 0",
+    "rerun:any": "SELECT rerun_of FROM jobs WHERE rerun_of IS NOT NULL",
+    "rerun:none": "SELECT id FROM jobs WHERE rerun_of IS NULL",
+    "operation:CANCELLATION": "SELECT job_id FROM operation_jobs WHERE new_job_id IS NULL",
+    "operation:REPETITION": "SELECT new_job_id FROM operation_jobs WHERE new_job_id IS NOT NULL",
+}
+
+
+@pytest.mark.parametrize("newest", [True, False], ids=["newest", "oldest"])
+@pytest.mark.parametrize("query", _MATCHES)
+def test_a_qualifier_finds_its_jobs_whether_few_or_many_match(
+    filled: tuple[Database, crowd.Crowd], query: str, *, newest: bool
+) -> None:
+    database, facts = filled
+    page = _page(query, newest_first=newest)(database, facts)
+    assert isinstance(page, tuple)
+    with database.reading() as transaction:
+        rows = transaction.execute(sa.text(_MATCHES[query]).columns(sa.column("id", sa.Uuid())))
+        wanted = sorted(rows.scalars(), reverse=newest)
+
+    assert len(wanted) >= LIMIT
+    assert [view.job.id for view in page[0]] == wanted[:LIMIT]
