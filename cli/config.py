@@ -54,6 +54,8 @@ def show(
     output.table(
         ("variable", "value", "source", "purpose"),
         map(astuple, rows),
+        whole=1,
+        wide=("source",) if output.narrow() else (),
     )
 
 

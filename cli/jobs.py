@@ -2,7 +2,6 @@
 
 import csv
 import enum
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Final
@@ -23,6 +22,7 @@ JobId = Annotated[
     typer.Argument(metavar="ID", help="job_…, its first characters, or @last.", show_default=False),
 ]
 
+_PAGE: Final = 20
 _EXPORT_PAGE: Final = 100
 
 
@@ -67,7 +67,7 @@ def ls(
         str | None,
         typer.Option(help="Only jobs of this account; for operators.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs per page.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs per page.")] = _PAGE,
     after: Annotated[
         str | None, typer.Option(help="Only jobs older than this job.", show_default=False)
     ] = None,
@@ -101,15 +101,10 @@ def ls(
             "--metadata": metadata or [],
             "--image": [image] if image else [],
             "--account": [account] if account else [],
-            "--limit": [str(limit)],
+            "--limit": [str(limit)] if limit != _PAGE else [],
             "--after": [str(page["last_id"])],
         }
-        words = [
-            word for name, values in options.items() for value in values for word in (name, value)
-        ]
-        output.note(
-            f"more: longlook jobs ls {shlex.join([*words, *(['--', *query] if query else [])])}"
-        )
+        output.hint("jobs ls", options, query or [])
 
 
 @app.command("show")
@@ -171,7 +166,12 @@ def attempts(job_id: JobId, *, as_json: output.AsJson = False) -> None:
     service = client.connect(Settings.read())
     page = service.look(f"{client.job_path(names.find(service, 'job', job_id))}/attempts")
     if output.for_people(as_json=as_json):
-        output.table(job_output.ATTEMPTS, map(job_output.attempt_row, page["data"]), whole=3)
+        output.table(
+            job_output.ATTEMPTS,
+            map(job_output.attempt_row, page["data"]),
+            whole=2,
+            wide=("claimed",),
+        )
     else:
         output.as_json(page)
 

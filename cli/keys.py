@@ -2,7 +2,7 @@
 
 import uuid
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -15,6 +15,9 @@ from jobs.store import accounts
 from migrations import schema
 
 app = typer.Typer(help="Create, list, limit and revoke API keys.", no_args_is_help=True)
+
+#: Columns that a narrow terminal shows with `-o wide` only.
+_MORE: Final = ("priority", "limits", "key", "created")
 
 Requests = Annotated[
     int | None,
@@ -92,34 +95,13 @@ def ls(*, as_json: output.AsJson = False) -> None:
     with schema.opened(Settings.read()) as database:
         rows = accounts.keys(database)
     if output.for_people(as_json=as_json):
+        columns = ("id", "account", "role", "name", "state", *_MORE)
         output.table(
-            (
-                "id",
-                "account",
-                "role",
-                "name",
-                "key",
-                "priority",
-                "limits",
-                "created",
-                "expires",
-                "revoked",
-            ),
-            [
-                (
-                    ids.show("key", row.key_id),
-                    row.account,
-                    row.role,
-                    row.name,
-                    row.redacted_key,
-                    row.highest_priority,
-                    _limits(row),
-                    f"{row.created_at:%Y-%m-%d %H:%M}",
-                    f"{row.expires_at:%Y-%m-%d %H:%M}" if row.expires_at else "",
-                    f"{row.revoked_at:%Y-%m-%d %H:%M}" if row.revoked_at else "",
-                )
-                for row in rows
-            ],
+            columns,
+            map(_row, rows),
+            whole=1,
+            wide=_MORE if output.narrow() else ("key", "created"),
+            ids=("id",),
         )
         return
     output.as_json(
@@ -206,6 +188,30 @@ def _expiry(text: str) -> datetime:
             param_hint="--expires",
         )
     return moment
+
+
+def _row(row: accounts.KeyRow) -> tuple[str, ...]:
+    return (
+        ids.show("key", row.key_id),
+        row.account,
+        row.role,
+        row.name,
+        _state(row),
+        row.highest_priority,
+        _limits(row),
+        row.redacted_key,
+        f"{row.created_at:%Y-%m-%d %H:%M}",
+    )
+
+
+def _state(row: accounts.KeyRow) -> str:
+    """Return whether a key is valid, and until when."""
+    if row.revoked_at:
+        return f"revoked {row.revoked_at:%Y-%m-%d %H:%M}"
+    if not row.expires_at:
+        return "active"
+    expired = row.expires_at <= datetime.now(UTC)
+    return f"{'expired' if expired else 'until'} {row.expires_at:%Y-%m-%d %H:%M}"
 
 
 def _limits(row: accounts.KeyRow) -> str:

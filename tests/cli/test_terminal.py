@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +14,8 @@ import pytest
 from rich.cells import cell_len
 
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
+from tests.cli.terminals import PROGRAM, environment, on_a_terminal
 
-PROGRAM = "import sys; from cli.main import run; run(sys.argv[1:])"
 WIDTH = 60
 JOB = "job_0123456789abcdef0123456789abcdef"
 REFUSED, FAILED_JOB = "job_" + "1" * 32, "job_" + "2" * 32
@@ -133,10 +127,6 @@ COMMANDS = {
     "test": ["webhooks", "test", ENDPOINT_ID],
     "queue": ["queue"],
 }
-#: Starts the line of a wait again.
-UPDATE = "\r\x1b[K"
-#: Colors are the only other control sequences that a command may print.
-COLORS = re.compile(r"\x1b\[[0-9;]*m")
 UNSAFE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufe01\U000e0000-\U000e0fff]"
 )
@@ -180,38 +170,6 @@ def api() -> Iterator[FakeApi]:
         yield fake
 
 
-def environment(api: FakeApi) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return inherited | {
-        "LONGLOOK_URL": api.url,
-        "LONGLOOK_API_KEY": "ll_key",
-        "TERM": "xterm-256color",
-        "PYTHONUTF8": "1",
-    }
-
-
-def on_a_terminal(api: FakeApi, *arguments: str, typed: str = "") -> str:
-    """Run a command on a terminal, on which ``typed`` is typed; return what the terminal received."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, WIDTH, 0, 0))
-    command = [sys.executable, "-c", PROGRAM, *arguments]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment(api)
-    ) as running:
-        os.close(theirs)
-        if typed:
-            os.write(ours, typed.encode() + b"\n")
-        received = b""
-        with contextlib.suppress(OSError):  # EIO: the other end is closed.
-            while piece := os.read(ours, 65536):
-                received += piece
-        os.close(ours)
-        running.wait(60)
-    # The terminal's own output processing writes CR before LF. A line that is updated begins again.
-    text = received.decode().replace("\r\n", "\n").replace(UPDATE, "\n")
-    return COLORS.sub("", text)
-
-
 def filled(words: list[str], image: Path) -> list[str]:
     return [str(image) if word == "IMAGE" else word for word in words]
 
@@ -227,7 +185,7 @@ def image(tmp_path: Path) -> Path:
 def test_no_text_controls_a_terminal_or_imitates_a_line(
     api: FakeApi, image: Path, words: list[str]
 ) -> None:
-    shown = on_a_terminal(api, *filled(words, image))
+    shown = on_a_terminal(api, *filled(words, image), width=WIDTH)
 
     assert "owned" in shown or "cancel" in words
     assert UNSAFE.findall(shown) == []
@@ -256,7 +214,7 @@ def test_json_controls_no_terminal_and_preserves_its_values(
             timeout=60,
         ).stdout.decode()
     else:
-        shown = on_a_terminal(api, *arguments)
+        shown = on_a_terminal(api, *arguments, width=WIDTH)
 
     assert UNSAFE.findall(shown) == []
     texts = list(values(documents(shown)))
@@ -310,7 +268,7 @@ STARTED: dict[str, Any] = {
 def test_many_jobs_are_confirmed_by_typing_their_number(typed: str, sent: int) -> None:
     answers = {"POST /v1/operations": [Canned(200, MATCHED), Canned(202, STARTED)]}
     with serving(answers) as fake:
-        shown = on_a_terminal(fake, "jobs", "cancel", "status:queued", typed=typed)
+        shown = on_a_terminal(fake, "jobs", "cancel", "status:queued", typed=typed, width=WIDTH)
         bodies = [json.loads(seen.body) for seen in fake.seen]
 
     assert "250 jobs match" in shown
