@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bulk, client, job_output, job_waiting, names, output
+from cli import bulk, client, job_output, job_stats, job_waiting, names, output
 from core import errors
 from core.settings import Settings
 from jobs.lifecycle import Status
@@ -69,12 +69,13 @@ def ls(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs per page.")] = _PAGE,
     after: Annotated[
-        str | None, typer.Option(help="Only jobs older than this job.", show_default=False)
+        str | None, typer.Option(help="Only jobs after this one in the list.", show_default=False)
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All pages.")] = False,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest jobs first.")] = False,
     as_json: output.AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first, or with --oldest the other way round."""
     pairs = client.metadata(metadata or [])
     service = client.connect(Settings.read())
     pages = service.pages(
@@ -86,6 +87,7 @@ def ls(
         account=account,
         limit=limit,
         after=names.find(service, "job", after) if after else None,
+        order="asc" if oldest else None,
     )
     page = next(pages)
     if every:
@@ -104,7 +106,7 @@ def ls(
             "--limit": [str(limit)] if limit != _PAGE else [],
             "--after": [str(page["last_id"])],
         }
-        output.hint("jobs ls", options, query or [])
+        output.hint("jobs ls --oldest" if oldest else "jobs ls", options, query or [])
 
 
 @app.command("show")
@@ -251,6 +253,38 @@ def export(
         if last is not None:
             output.note(f"interrupted; continue with: --after {last}")
         raise
+
+
+@app.command("stats")
+def stats(
+    query: Query = None,
+    *,
+    by: Annotated[
+        job_stats.By, typer.Option(help="What the sums are for; hour and day are of the creation.")
+    ] = job_stats.By.ACCOUNT,
+    account: Annotated[
+        str | None,
+        typer.Option(help="Only jobs of this account; for operators.", show_default=False),
+    ] = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Sum up the jobs of a query: counts, tokens, engine seconds and waits. It reads them page by page."""
+    pages = client.connect(Settings.read()).pages(
+        "/v1/jobs", q=" ".join(query) if query else None, account=account, limit=_EXPORT_PAGE
+    )
+    sums = job_stats.sums((job for page in pages for job in page["data"]), by)
+    if not output.for_people(as_json=as_json):
+        output.as_json({"object": "list", "data": sums})
+        return
+    output.table(
+        (str(by), *job_stats.HEADINGS.values()),
+        [
+            (row[by], *(job_stats.cell(name, row[name]) for name in job_stats.HEADINGS))
+            for row in sums
+        ],
+        wide=job_stats.NARROW if output.narrow() else job_stats.WIDE,
+        ids=(str(by),) if by is job_stats.By.ACCOUNT else (),
+    )
 
 
 @app.command("watch")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from rich.cells import cell_len
 from cli import main
 from tests.cli import terminals
 from tests.cli.commands import local
-from tests.cli.fake_api import Canned, FakeApi, job, serving
+from tests.cli.fake_api import Canned, job, serving
 
 #: Runs the commands of a file, one per line, and prints a line before each.
 PROGRAM = """
@@ -38,11 +37,12 @@ JOBS = [
         status,
         id=f"job_{DIGITS}",
         question=LONG,
-        account="a-customer-with-a-long-name",
+        account=f"acct_{DIGITS[:-1]}{number}",
+        usage={"input_tokens": 10**9, "output_tokens": 10**9, "engine_seconds": 1e8},
         priority="normal",
         timings={"run_seconds": 120},
     )
-    for status in ("succeeded", "cancelled", "running")
+    for number, status in enumerate(("succeeded", "cancelled", "running"))
 ]
 OPERATION: dict[str, Any] = {
     "id": f"op_{DIGITS}",
@@ -178,6 +178,7 @@ PAGED = {
 #: Other lists -> the beginning of their rows.
 WHOLE = {
     "jobs ls": "job_",
+    "jobs stats 'created:<1d'": "acct_",
     "engines ls": ENGINE_URL,
     "workers ls": WORKER_ID,
     f"jobs attempts job_{DIGITS}": "1 ",
@@ -190,26 +191,29 @@ WHOLE = {
 }
 
 
-@pytest.fixture(scope="module")
-def api() -> Iterator[FakeApi]:
+def lists() -> dict[str, list[Canned]]:
+    """Return the responses of the API; those about jobs are for the commands in their order."""
     answers = {
         f"GET {path}": [
             Canned(200, {"data": rows, "has_more": True, "last_id": next(iter(rows[-1].values()))})
         ]
         for path, rows in PATHS.items()
     }
-    # All pages of a timeline are shown.
+    # All pages of a timeline, and those of a sum, are read.
     answers[f"GET /v1/jobs/job_{DIGITS}/timeline"] = [
         Canned(200, {"data": [CHANGE] * 3, "has_more": False})
     ]
+    first, last = (
+        {"data": JOBS, "has_more": more, "last_id": JOBS[0]["id"]} for more in (True, False)
+    )
+    answers["GET /v1/jobs"] = [Canned(200, first), Canned(200, first), Canned(200, last)]
     answers |= {
         "GET /v1/queue": [Canned(200, QUEUE)],
         f"GET /v1/operations/op_{DIGITS}": [Canned(200, OPERATION)],
         f"GET /v1/webhook_endpoints/we_{DIGITS}": [Canned(200, ENDPOINT)],
         f"GET /v1/deliveries/dlv_{DIGITS}": [Canned(200, DELIVERY)],
     }
-    with serving(answers) as fake:
-        yield fake
+    return answers
 
 
 @pytest.fixture(scope="module")
@@ -224,21 +228,21 @@ def home(upgraded: Path) -> Path:
 @pytest.fixture(scope="module", params=[80, 140])
 def printed(
     request: pytest.FixtureRequest,
-    api: FakeApi,
     home: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[int, dict[str, list[str]]]:
     """Return the width of the terminal, and the lines that each command prints there."""
     script = tmp_path_factory.mktemp("widths") / "commands"
     script.write_text("\n".join([*PAGED, *WHOLE]) + "\n")
-    text = terminals.on_a_terminal(
-        api,
-        str(script),
-        width=request.param,
-        program=PROGRAM,
-        LONGLOOK_HOME=str(home),
-        LONGLOOK_PEPPER="pepper",
-    )
+    with serving(lists()) as api:
+        text = terminals.on_a_terminal(
+            api,
+            str(script),
+            width=request.param,
+            program=PROGRAM,
+            LONGLOOK_HOME=str(home),
+            LONGLOOK_PEPPER="pepper",
+        )
     commands: dict[str, list[str]] = {}
     lines: list[str] = []
     for line in text.splitlines():
