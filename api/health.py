@@ -85,25 +85,33 @@ class HealthRoutes:
             "redis": "degraded" if problem else "ok",
             **self._check_database(),
         }
+        reasons = {"redis": problem} if problem else {}
+        seen = self._seen() if checks["database"] == "ok" else []
+        if checks.get("workers") == "ok" and (cause := _no_engine(seen)):
+            checks["engines"], reasons["engines"] = "degraded", cause
         states = checks.values()
         status: State = "ok"
         if "unavailable" in states:
             status = "unavailable"
         elif "degraded" in states:
             status = "degraded"
-        notes = self._notes() if checks["database"] == "ok" else []
+        notes = self._notes(seen) if checks["database"] == "ok" else []
         code = HTTPStatus.SERVICE_UNAVAILABLE if status == "unavailable" else HTTPStatus.OK
-        reasons = {"redis": problem} if problem else {}
         return reply(Health(status=status, checks=checks, reasons=reasons, notes=notes), code)
 
-    def _notes(self) -> list[str]:
+    def _seen(self) -> list[workers.WorkerStatus]:
+        try:
+            return workers.seen(self._database, alive=self._alive)
+        except errors.Unavailable:
+            return []
+
+    def _notes(self, seen: Sequence[workers.WorkerStatus]) -> list[str]:
         """Return what operators have stopped. Names of accounts and engines are not public."""
         try:
             paused = pauses.active(self._database)
-            engines = workers.engines(workers.seen(self._database, alive=self._alive))
         except errors.Unavailable:
             return []
-        return [*_of_pauses(paused), *_of_engines(engines)]
+        return [*_of_pauses(paused), *_of_engines(workers.engines(seen))]
 
     def _check_database(self) -> dict[str, State]:
         try:
@@ -126,6 +134,14 @@ class HealthRoutes:
         except (errors.VaultError, errors.Unavailable):
             return "degraded"
         return "ok"
+
+
+def _no_engine(seen: Sequence[workers.WorkerStatus]) -> str:
+    """Return why no job can run on an engine, without addresses, or nothing if one can or no worker has checked."""
+    engines = workers.engines(seen)
+    if not engines or any(engine.state != "away" for engine in engines):
+        return ""
+    return f"No engine responds to the workers ({len(engines)} away)."
 
 
 def _of_pauses(paused: Sequence[pauses.PauseView]) -> list[str]:

@@ -21,7 +21,7 @@ def ls(*, as_json: output.AsJson = False) -> None:
     with schema.opened(settings) as database:
         rows = storage.accounts(database, default_mb=settings.storage_mb_per_account)
     if output.for_people(as_json=as_json):
-        output.table(("id", "account", "stored", "quota"), map(_row, rows))
+        output.table(("id", "account", "stored", "quota"), map(_row, rows), whole=1, ids=("id",))
         return
     output.as_json(
         [

@@ -16,7 +16,7 @@ from typing import Final
 
 from cli import output
 from cli.launch import home
-from core import errors, peppers, redis_prefix, secret_files
+from core import errors, failpoints, peppers, redis_prefix, secret_files
 from core.database import Database, utcnow
 from core.settings import Settings
 from core.vault import VAULT_FILE
@@ -42,6 +42,7 @@ def write(settings: Settings, file: Path) -> int:
     with _scratch(file.absolute().parent) as folder, schema.opened(settings) as database:
         saved = folder / _DATABASE
         _save(database, saved)
+        failpoints.hit("backup", "saved")
         members = {_DATABASE: saved}
         with contextlib.closing(Database(f"sqlite:///{saved}")) as copied:
             # The secrets after the database: whatever it has, they open.

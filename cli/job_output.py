@@ -53,9 +53,6 @@ ATTEMPTS: Final = (
     "tokens",
     "claimed",
 )
-#: Digits of an id that a narrow terminal shows; every command takes them instead of the id.
-_DIGITS: Final = 20
-_ROOMY: Final = 120
 _MAX_CELL: Final = 60
 _MINUTE: Final = 60
 _REMEDIES: Final = {
@@ -68,17 +65,14 @@ _REMEDIES: Final = {
 def table(jobs: Sequence[output.Json]) -> None:
     """Print jobs as a table; operators, who see several accounts, see the account of each."""
     several = len({job.get("account") for job in jobs}) > 1
-    limit = output.width()
-    short = limit is not None and limit < _ROOMY and formats.chosen() is formats.Format.TABLE
-    wide = _WIDE[1:] if several and not short else _WIDE
-    output.table(_COLUMNS, [_row(job, short=short) for job in jobs], whole=5, wide=wide)
+    wide = _WIDE[1:] if several and not output.narrow() else _WIDE
+    output.table(_COLUMNS, map(_row, jobs), whole=5, wide=wide, ids=("id",))
 
 
-def _row(job: output.Json, *, short: bool) -> tuple[str, ...]:
+def _row(job: output.Json) -> tuple[str, ...]:
     timings = job.get("timings") or {}
-    name = str(job["id"])
     return (
-        name[:_DIGITS] if short else name,
+        str(job["id"]),
         str(job["status"]),
         age(job["created_at"]),
         duration(timings.get("run_seconds")),

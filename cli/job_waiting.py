@@ -80,15 +80,21 @@ def standing(service: client.Client, job: output.Json) -> str:
 
 
 def lacks(service: client.Client) -> list[str]:
-    """Return what is missing for jobs to run, as sentences with the remedy."""
+    """Return what is missing for jobs to run, as sentences with the remedy; operators see why an engine is away."""
     _, ready = client.probe(f"{service.url}/readyz", seconds=_PROBE_SECONDS)
     checks = ready.get("checks") or {}
-    reasons = ready.get("reasons") or {}
-    return [
-        f"{text} ({reasons[name]})" if reasons.get(name) else text
-        for name, text in LACKS.items()
-        if checks.get(name, "ok") != "ok"
-    ]
+    missing = [name for name in LACKS if checks.get(name, "ok") != "ok"]
+    reasons = engine_reasons(service) if "engines" in missing else []
+    return [LACKS[name] for name in missing] + reasons
+
+
+def engine_reasons(service: client.Client) -> list[str]:
+    """Return why each engine is away; nothing if the key is not that of an operator."""
+    try:
+        engines = service.look("/v1/queue").get("engines") or ()
+    except errors.LonglookError:
+        return []
+    return [f"{engine['url']}: {engine['reason']}" for engine in engines if engine.get("reason")]
 
 
 class _Idle:

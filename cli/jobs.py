@@ -2,14 +2,13 @@
 
 import csv
 import enum
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from cli import bulk, client, job_output, job_waiting, names, output
+from cli import bulk, client, job_output, job_stats, job_waiting, names, output
 from core import errors
 from core.settings import Settings
 from jobs.lifecycle import Status
@@ -23,6 +22,7 @@ JobId = Annotated[
     typer.Argument(metavar="ID", help="job_…, its first characters, or @last.", show_default=False),
 ]
 
+_PAGE: Final = 20
 _EXPORT_PAGE: Final = 100
 
 
@@ -67,14 +67,15 @@ def ls(
         str | None,
         typer.Option(help="Only jobs of this account; for operators.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs per page.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs per page.")] = _PAGE,
     after: Annotated[
-        str | None, typer.Option(help="Only jobs older than this job.", show_default=False)
+        str | None, typer.Option(help="Only jobs after this one in the list.", show_default=False)
     ] = None,
     every: Annotated[bool, typer.Option("--all", help="All pages.")] = False,
+    oldest: Annotated[bool, typer.Option("--oldest", help="The oldest jobs first.")] = False,
     as_json: output.AsJson = False,
 ) -> None:
-    """List jobs, newest first."""
+    """List jobs, newest first, or with --oldest the other way round."""
     pairs = client.metadata(metadata or [])
     service = client.connect(Settings.read())
     pages = service.pages(
@@ -86,6 +87,7 @@ def ls(
         account=account,
         limit=limit,
         after=names.find(service, "job", after) if after else None,
+        order="asc" if oldest else None,
     )
     page = next(pages)
     if every:
@@ -101,15 +103,10 @@ def ls(
             "--metadata": metadata or [],
             "--image": [image] if image else [],
             "--account": [account] if account else [],
-            "--limit": [str(limit)],
+            "--limit": [str(limit)] if limit != _PAGE else [],
             "--after": [str(page["last_id"])],
         }
-        words = [
-            word for name, values in options.items() for value in values for word in (name, value)
-        ]
-        output.note(
-            f"more: longlook jobs ls {shlex.join([*words, *(['--', *query] if query else [])])}"
-        )
+        output.hint("jobs ls --oldest" if oldest else "jobs ls", options, query or [])
 
 
 @app.command("show")
@@ -173,7 +170,12 @@ def attempts(job_id: JobId, *, as_json: output.AsJson = False) -> None:
     service = client.connect(Settings.read())
     page = service.look(f"{client.job_path(names.find(service, 'job', job_id))}/attempts")
     if output.for_people(as_json=as_json):
-        output.table(job_output.ATTEMPTS, map(job_output.attempt_row, page["data"]), whole=3)
+        output.table(
+            job_output.ATTEMPTS,
+            map(job_output.attempt_row, page["data"]),
+            whole=2,
+            wide=("claimed",),
+        )
     else:
         output.as_json(page)
 
@@ -253,6 +255,38 @@ def export(
         if last is not None:
             output.note(f"interrupted; continue with: --after {last}")
         raise
+
+
+@app.command("stats")
+def stats(
+    query: Query = None,
+    *,
+    by: Annotated[
+        job_stats.By, typer.Option(help="What the sums are for; hour and day are of the creation.")
+    ] = job_stats.By.ACCOUNT,
+    account: Annotated[
+        str | None,
+        typer.Option(help="Only jobs of this account; for operators.", show_default=False),
+    ] = None,
+    as_json: output.AsJson = False,
+) -> None:
+    """Sum up the jobs of a query: counts, tokens, engine seconds and waits. It reads them page by page."""
+    pages = client.connect(Settings.read()).pages(
+        "/v1/jobs", q=" ".join(query) if query else None, account=account, limit=_EXPORT_PAGE
+    )
+    sums = job_stats.sums((job for page in pages for job in page["data"]), by)
+    if not output.for_people(as_json=as_json):
+        output.as_json({"object": "list", "data": sums})
+        return
+    output.table(
+        (str(by), *job_stats.HEADINGS.values()),
+        [
+            (row[by], *(job_stats.cell(name, row[name]) for name in job_stats.HEADINGS))
+            for row in sums
+        ],
+        wide=job_stats.NARROW if output.narrow() else job_stats.WIDE,
+        ids=(str(by),) if by is job_stats.By.ACCOUNT else (),
+    )
 
 
 @app.command("watch")

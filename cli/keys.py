@@ -18,6 +18,9 @@ from migrations import schema
 
 app = typer.Typer(help="Create, list, limit and revoke API keys.", no_args_is_help=True)
 
+#: Columns that a narrow terminal shows with `-o wide` only.
+_MORE: Final = ("priority", "limits", "key", "created")
+
 Requests = Annotated[
     int | None,
     typer.Option(
@@ -110,14 +113,16 @@ def ls(*, as_json: output.AsJson = False) -> None:
     """List keys without their secrets, with who made and revoked them, and when they were last used."""
     with schema.opened(Settings.read()) as database:
         rows = accounts.keys(database)
-        names = _names(database, rows)
+        makers = _makers(database, rows)
     if not output.for_people(as_json=as_json):
-        output.as_json([_document(row, names) for row in rows])
+        output.as_json([_document(row, makers) for row in rows])
         return
     limit = output.width()
     hidden = _WIDE if limit is None or limit >= _ROOMY else (*_WIDE, *_ROOMY_ONLY)
     now = utcnow()
-    output.table(_COLUMNS, [_row(row, names, now) for row in rows], whole=3, wide=hidden)
+    output.table(
+        _COLUMNS, [_row(row, makers, now) for row in rows], whole=3, wide=hidden, ids=("id",)
+    )
 
 
 @app.command("limit")
@@ -261,7 +266,7 @@ def _expiry(text: str) -> datetime:
     return moment
 
 
-def _names(database: Database, rows: Sequence[accounts.KeyRow]) -> dict[str, str]:
+def _makers(database: Database, rows: Sequence[accounts.KeyRow]) -> dict[str, str]:
     """Return the names of the keys that made or revoked ``rows``, by actor."""
     actors = [actor for row in rows for actor in (row.created_by, row.revoked_by)]
     return accounts.key_names(database, actors)

@@ -1,11 +1,14 @@
 """``longlook operations``: list, show and cancel operations on many jobs."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from cli import bulk, client, names, output
 from core.settings import Settings
+
+_PAGE: Final = 20
+_LEFT_PAGE: Final = 100
 
 app = typer.Typer(
     help="List, show and cancel operations on many jobs; `longlook jobs rerun QUERY` starts one.",
@@ -20,7 +23,7 @@ OperationId = Annotated[
 @app.command("ls")
 def ls(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Operations per page.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Operations per page.")] = _PAGE,
     after: Annotated[
         str | None,
         typer.Option(help="Only operations older than this one.", show_default=False),
@@ -28,16 +31,22 @@ def ls(
     as_json: output.AsJson = False,
 ) -> None:
     """List operations, newest first."""
-    page = client.connect(Settings.read()).look("/v1/operations", limit=limit, after=after)
+    service = client.connect(Settings.read())
+    last = names.find(service, "op", after) if after else None
+    page = service.look("/v1/operations", limit=limit, after=last)
     if not output.for_people(as_json=as_json):
         output.as_json(page)
         return
     output.table(
         ("operation", "action", "status", "done", "skipped", "failed", "total", "key", "query"),
         map(row, page["data"]),
+        whole=7,
+        wide=("skipped", "key"),
+        ids=("operation",),
     )
     if page["has_more"]:
-        output.note(f"More: longlook operations ls --limit {limit} --after {page['last_id']}")
+        size = {"--limit": [str(limit)] if limit != _PAGE else []}
+        output.hint("operations ls", size | {"--after": [str(page["last_id"])]})
 
 
 @app.command("show")
@@ -57,9 +66,10 @@ def show(
     operation_id = names.find(service, "op", operation_id)
     path = names.path("/v1/operations", operation_id)
     operation = service.look(path)
-    jobs = (
-        service.look(f"{path}/jobs", left="true", limit=100, after=after) if left else {"data": []}
-    )
+    last = names.find(service, "job", after) if after else None
+    jobs: output.Json = {"data": []}
+    if left:
+        jobs = service.look(f"{path}/jobs", left="true", limit=_LEFT_PAGE, after=last)
     if not output.for_people(as_json=as_json):
         output.as_json({**operation, "left": jobs["data"]} if left else operation)
         return
@@ -70,8 +80,8 @@ def show(
     for job in jobs["data"]:
         output.line(f"{job['job_id']}  {job['result']}  {job['reason']}")
     if jobs.get("has_more"):
-        last = jobs["last_id"]
-        output.note(f"More: longlook operations show {operation_id} --left --after {last}")
+        options = {"--after": [str(jobs["last_id"])]}
+        output.hint(f"operations show {operation_id} --left", options)
 
 
 @app.command("cancel")

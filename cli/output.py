@@ -7,8 +7,9 @@ and :func:`as_json` print in that format.
 import enum
 import itertools
 import json
+import shlex
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import typer
@@ -34,6 +35,9 @@ _STYLES: Final = {
     "failed": typer.colors.RED,
 }
 NARROWEST: Final = tables.NARROWEST
+#: A terminal with fewer columns shows this many digits of an id.
+_ROOMY: Final = 120
+_ID_DIGITS: Final = 16
 _KIB = 1024
 _INDENT: Final = "  "
 TAB: Final = " " * 4
@@ -223,6 +227,7 @@ def table(
     whole: int = 0,
     multiline: bool = False,
     wide: Collection[str] = (),
+    ids: Collection[str] = (),
 ) -> None:
     """Print a table, one row per line. If a terminal is too narrow for it, each row becomes a block of fields.
 
@@ -234,6 +239,7 @@ def table(
         multiline: whether line feeds in cells start new lines on a terminal; the cells must not contain text from
             other sources.
         wide: names of columns that only the formats ``wide`` and ``tsv`` show.
+        ids: names of columns with ids, of which a narrow terminal shows the first characters.
     """
     chosen = formats.chosen()
     every = chosen in (Format.WIDE, Format.TSV)
@@ -241,7 +247,14 @@ def table(
     names = [columns[number] for number in shown]
     keeps_lines = multiline and on_terminal() and chosen is not Format.TSV
     safe = printable if keeps_lines else _one_line if multiline else inline
-    cells = [[safe(row[number]) for number in shown] for row in rows]
+    cut_ids = narrow()
+    cells = [
+        [
+            _short_id(row[number]) if cut_ids and columns[number] in ids else safe(row[number])
+            for number in shown
+        ]
+        for row in rows
+    ]
     if chosen is Format.TSV:
         for row in (names, *cells):
             typer.echo("\t".join(row))
@@ -258,6 +271,31 @@ def table(
     for row in cells:
         for part in _parts(row, sizes, folded=keeps_lines or not full):
             _row(part, sizes)
+
+
+def narrow() -> bool:
+    """Whether a table is shown on a terminal that has no room for whole ids."""
+    limit = width()
+    return limit is not None and limit < _ROOMY and formats.chosen() is Format.TABLE
+
+
+def hint(command: str, options: Mapping[str, Sequence[str]], words: Sequence[str] = ()) -> None:
+    """Print the command that shows the next page, on stderr, as one line: a wrapped one could not be copied.
+
+    Args:
+        command: its words after ``longlook``.
+        options: the values of each option; each value repeats the option.
+        words: the arguments after ``--``.
+    """
+    parts = [part for name, values in options.items() for value in values for part in (name, value)]
+    rest = shlex.join([*parts, *(["--", *words] if words else [])])
+    typer.echo(f"more: {inline(f'longlook {command} {rest}')}", err=True)
+
+
+def _short_id(cell: str) -> str:
+    """Return the first characters of an id; every command takes them instead of it."""
+    kind, separator, digits = inline(cell).partition("_")
+    return f"{kind}{separator}{digits[:_ID_DIGITS]}"
 
 
 def _one_line(cell: str) -> str:

@@ -1,11 +1,13 @@
 """``longlook quarantine``: images that crashed engines, for operators."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from cli import client, names, output
 from core.settings import Settings
+
+_PAGE: Final = 20
 
 app = typer.Typer(help="List and release images that crashed engines.", no_args_is_help=True)
 
@@ -13,20 +15,29 @@ app = typer.Typer(help="List and release images that crashed engines.", no_args_
 @app.command("ls")
 def ls(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Images per page.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Images per page.")] = _PAGE,
     after: Annotated[
         str | None, typer.Option(help="Only images older than this image.", show_default=False)
     ] = None,
     as_json: output.AsJson = False,
 ) -> None:
     """List images in quarantine, newest first."""
-    page = client.connect(Settings.read()).look("/v1/quarantine", limit=limit, after=after)
+    service = client.connect(Settings.read())
+    last = names.find(service, "img", after) if after else None
+    page = service.look("/v1/quarantine", limit=limit, after=last)
     if not output.for_people(as_json=as_json):
         output.as_json(page)
         return
-    output.table(("image", "account", "crashes", "last", "since"), map(row, page["data"]))
-    if page["has_more"]:
-        output.note(f"More: longlook quarantine ls --after {page['last_id']}")
+    output.table(
+        ("image", "account", "crashes", "last", "since"),
+        map(row, page["data"]),
+        whole=4,
+        wide=("since",),
+        ids=("image", "account"),
+    )
+    if page.get("has_more"):
+        size = {"--limit": [str(limit)] if limit != _PAGE else []}
+        output.hint("quarantine ls", size | {"--after": [str(page["last_id"])]})
 
 
 @app.command("release")

@@ -46,12 +46,17 @@ def queue(
     if state["workers"]:
         output.line()
         output.table(
-            ("worker", "state", "slots", "heartbeat", "version"), map(worker_row, state["workers"])
+            ("worker", "state", "slots", "heartbeat", "version"),
+            map(worker_row, state["workers"]),
+            whole=2,
         )
     if state["engines"]:
         output.line()
         output.table(
-            ("engine", "state", "window", "model", "version"), map(engine_row, state["engines"])
+            ("engine", "state", "window", "model", "version"),
+            map(engine_row, state["engines"]),
+            whole=2,
+            wide=("version",) if output.narrow() else (),
         )
 
 
@@ -119,11 +124,16 @@ def summary(state: output.Json) -> list[str]:
 def missing(state: output.Json) -> list[str]:
     """Return what is missing for jobs to run, as operators see it."""
     workers, engines = state["workers"], state["engines"]
+    away = [
+        f"{engine['url']} is away: {engine['reason']}"
+        for engine in engines or ()
+        if engine.get("reason")
+    ]
     if workers is not None and not any(worker["state"] == "live" for worker in workers):
-        return [job_waiting.LACKS["workers"]]
+        return [job_waiting.LACKS["workers"], *away]
     if engines is not None and not any(engine["state"] == "ok" for engine in engines):
-        return [job_waiting.LACKS["engines"]]
-    return []
+        return [job_waiting.LACKS["engines"], *away]
+    return away
 
 
 def worker_row(worker: output.Json) -> tuple[str, ...]:

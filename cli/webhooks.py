@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli import client, names, output
+from cli import client, job_output, names, output
 from core import errors, ids
 from core.settings import Settings
 from webhooks import signature
@@ -29,6 +29,7 @@ _ROOTS: Final[dict[ids.Kind, str]] = {
     "job": "/v1/jobs",
 }
 _KEY: Final = "/.well-known/longlook-webhook-key"
+_PAGE: Final = 20
 _MOST_BYTES: Final = 2**20
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86400}
 
@@ -41,24 +42,31 @@ def ls(
     ] = False,
     limit: Annotated[
         int, typer.Option(min=1, max=100, help="Number of entries, newest first.")
-    ] = 20,
+    ] = _PAGE,
+    after: Annotated[
+        str | None, typer.Option(help="Only entries older than this one.", show_default=False)
+    ] = None,
     as_json: output.AsJson = False,
 ) -> None:
     """List webhook endpoints and their health, or failed deliveries."""
     service = client.connect(Settings.read())
+    last = names.find(service, "dlv" if failed else "we", after) if after else None
     page = (
-        service.look("/v1/deliveries", status="failed", limit=limit)
+        service.look("/v1/deliveries", status="failed", limit=limit, after=last)
         if failed
-        else service.look(_ENDPOINTS, limit=limit)
+        else service.look(_ENDPOINTS, limit=limit, after=last)
     )
     if not output.for_people(as_json=as_json):
         output.as_json(page)
-    elif failed:
-        output.table(DELIVERY_COLUMNS, map(delivery_row, page["data"]))
+        return
+    if failed:
+        _deliveries(page["data"])
     else:
-        output.table(
-            ("endpoint", "state", "name", "url", "events"), map(endpoint_row, page["data"])
-        )
+        _endpoints(page["data"])
+    if page.get("has_more"):
+        size = {"--limit": [str(limit)] if limit != _PAGE else []}
+        command = "webhooks ls --failed" if failed else "webhooks ls"
+        output.hint(command, size | {"--after": [str(page["last_id"])]})
 
 
 @app.command("show")
@@ -71,6 +79,12 @@ def show(
             help="An endpoint (we_…), a delivery (dlv_…) or a job (job_…, @last), or its first characters.",
         ),
     ],
+    after: Annotated[
+        str | None,
+        typer.Option(
+            help="Of an endpoint or a job: only deliveries after this one.", show_default=False
+        ),
+    ] = None,
     as_json: output.AsJson = False,
 ) -> None:
     """Show an endpoint with its last deliveries, a delivery with all attempts, or the deliveries of a job."""
@@ -79,20 +93,19 @@ def show(
     if kind == "dlv":
         _show_delivery(service.look(path), as_json=as_json)
         return
-    deliveries = service.look(f"{path}/deliveries")
-    if kind == "job":
-        if output.for_people(as_json=as_json):
-            output.table(DELIVERY_COLUMNS, map(delivery_row, deliveries["data"]))
-        else:
-            output.as_json(deliveries)
-        return
-    endpoint = service.look(path)
+    last = names.find(service, "dlv", after) if after else None
+    deliveries = service.look(f"{path}/deliveries", after=last)
+    endpoint = None if kind == "job" else service.look(path)
     if not output.for_people(as_json=as_json):
-        output.as_json(endpoint | {"deliveries": deliveries["data"]})
+        shown = endpoint and endpoint | {"deliveries": deliveries["data"]}
+        output.as_json(shown or deliveries)
         return
-    output.table(("endpoint", "state", "name", "url", "events"), [endpoint_row(endpoint)])
-    output.line()
-    output.table(DELIVERY_COLUMNS, map(delivery_row, deliveries["data"]))
+    if endpoint is not None:
+        _endpoints([endpoint])
+        output.line()
+    _deliveries(deliveries["data"])
+    if deliveries.get("has_more"):
+        output.hint(f"webhooks show {thing}", {"--after": [str(deliveries["last_id"])]})
 
 
 @app.command("redeliver")
@@ -220,7 +233,16 @@ def moment(text: str, *, now: datetime | None = None) -> str:
     return text
 
 
-DELIVERY_COLUMNS: Final = ("delivery", "status", "event", "receiver", "attempts", "last", "created")
+_DELIVERY_COLUMNS: Final = (
+    "delivery",
+    "status",
+    "event",
+    "receiver",
+    "tries",
+    "last",
+    "age",
+    "created",
+)
 
 
 def endpoint_row(endpoint: output.Json) -> tuple[str, ...]:
@@ -248,6 +270,7 @@ def delivery_row(delivery: output.Json) -> tuple[str, ...]:
         delivery["origin"],
         str(count),
         last,
+        job_output.age(delivery["created_at"]),
         delivery["created_at"],
     )
 
@@ -266,15 +289,36 @@ def attempt_row(attempt: output.Json) -> tuple[str, ...]:
     )
 
 
+def _endpoints(listed: Sequence[output.Json]) -> None:
+    output.table(
+        ("endpoint", "state", "name", "url", "events"),
+        map(endpoint_row, listed),
+        whole=1,
+        ids=("endpoint",),
+    )
+
+
+def _deliveries(listed: Sequence[output.Json]) -> None:
+    output.table(
+        _DELIVERY_COLUMNS,
+        map(delivery_row, listed),
+        whole=2,
+        wide=("created",),
+        ids=("delivery",),
+    )
+
+
 def _show_delivery(delivery: output.Json, *, as_json: bool) -> None:
     if not output.for_people(as_json=as_json):
         output.as_json(delivery)
         return
-    output.table(DELIVERY_COLUMNS, [delivery_row(delivery)])
+    _deliveries([delivery])
     output.line()
     output.table(
         ("attempt", "kind", "outcome", "response", "seconds", "address", "at"),
         map(attempt_row, delivery["attempts"]),
+        whole=3,
+        wide=("address",) if output.narrow() else (),
     )
     output.line()
     output.quote(output.json_text(delivery["payload"], indent=2))

@@ -73,7 +73,7 @@ def erase_jobs(
     """
     after: uuid.UUID | None = None
     while job_ids := history.erasable(database, requested, limit=BATCH, after=after):
-        with database.transaction() as transaction:
+        with database.transaction("erase") as transaction:
             removed = retention.remove_data(
                 transaction, job_ids, actor=actor, remove_copies=remove_copies
             )

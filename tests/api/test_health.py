@@ -49,6 +49,34 @@ def test_with_everything_there_it_is_ok(client: FlaskClient, database: Database)
     assert client.get("/readyz").get_json()["status"] == "ok"
 
 
+@pytest.mark.parametrize(
+    ("states", "check"),
+    [
+        (("away",), "degraded"),
+        (("away", "away"), "degraded"),
+        (("away", "ok"), None),
+        (("resting",), None),
+        ((), None),
+    ],
+)
+def test_without_an_engine_that_responds_it_is_degraded(
+    client: FlaskClient, database: Database, states: tuple[str, ...], check: str | None
+) -> None:
+    engines = tuple(
+        workers.EngineState(f"http://secret{number}", state, reason="refused by http://secret")  # type: ignore[arg-type]
+        for number, state in enumerate(states)
+    )
+    heartbeat = workers.WorkerHeartbeat(
+        id="w", host="h", pid=1, version="1", slots=1, engines=engines
+    )
+    workers.beat(database, heartbeat, alive=timedelta(minutes=1))
+    answer = client.get("/readyz")
+    ready = answer.get_json()
+    assert (answer.status_code, ready["checks"].get("engines")) == (200, check)
+    assert ("engines" in ready["reasons"]) == (check == "degraded")
+    assert "secret" not in answer.get_data(as_text=True)
+
+
 def test_without_the_vault_of_its_secrets_the_service_is_degraded(
     client: FlaskClient, database: Database
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import shlex
 import urllib.parse
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,3 +143,61 @@ def test_the_image_of_a_job_is_saved(tmp_path: Path) -> None:
         assert (tmp_path / "image").read_bytes() == b"bytes"
         with pytest.raises(errors.NotFound, match="has no image 2"):
             longlook(api, "jobs", "image", JOB_ID, "-n", "2", "-o", tmp_path / "image")
+
+
+def test_the_oldest_jobs_come_first_on_request() -> None:
+    with serving({"GET /v1/jobs": PAGES}) as api:
+        printed = everything(api, "jobs", "ls", "--oldest")
+    assert "order=asc" in api.seen[0].path
+    hint = next(line for line in printed.splitlines() if line.startswith("more: "))
+    assert hint == f"more: longlook jobs ls --oldest --after job_{'b' * 32}"
+
+
+def done(account: str, *, hour: int, wait: float, seconds: float) -> dict[str, Any]:
+    usage = {"input_tokens": 100, "output_tokens": 10, "engine_seconds": seconds}
+    return job(
+        "succeeded",
+        account=account,
+        created_at=f"2026-11-23T{hour:02}:10:00.000Z",
+        usage=usage,
+        timings={"queued_seconds": wait},
+        crashes=1,
+    )
+
+
+def test_jobs_are_summed_up_over_all_pages() -> None:
+    listed = [
+        *(done("acct_1", hour=10, wait=wait, seconds=1.5) for wait in range(1, 21)),
+        done("acct_2", hour=9, wait=7.0, seconds=60.0),
+        job("failed", account="acct_2", created_at="2026-11-23T09:59:59.999Z"),
+    ]
+    pages = [
+        Canned(200, {"data": listed[:15], "has_more": True, "last_id": "job_1"}),
+        Canned(200, {"data": listed[15:], "has_more": False}),
+    ]
+    with serving({"GET /v1/jobs": [*pages, *pages, *pages]}) as api:
+        _, by_account = longlook(api, "jobs", "stats", "created:<1d", "--json")
+        _, by_hour = longlook(api, "jobs", "stats", "--by", "hour", "-o", "tsv")
+        _, by_error = longlook(api, "jobs", "stats", "--by", "error", "-o", "jsonl")
+    assert "q=created%3A%3C1d" in api.seen[0].path
+    first, second = json.loads(by_account)["data"]
+    assert first == {
+        "account": "acct_2",
+        "jobs": 2,
+        "succeeded": 1,
+        "failed": 1,
+        "cancelled": 0,
+        "crashes": 1,
+        "input_tokens": 100,
+        "output_tokens": 10,
+        "engine_seconds": 60.0,
+        "p50_queued_seconds": 7.0,
+        "p95_queued_seconds": 7.0,
+    }
+    assert (second["account"], second["jobs"], second["engine_seconds"]) == ("acct_1", 20, 30.0)
+    assert (second["p50_queued_seconds"], second["p95_queued_seconds"]) == (10, 19)
+    assert [line.split("\t")[:2] for line in by_hour.splitlines()[1:]] == [
+        ["2026-11-23T09:00Z", "2"],
+        ["2026-11-23T10:00Z", "20"],
+    ]
+    assert [json.loads(line)["error"] for line in by_error.splitlines()] == ["", "engine_fault"]

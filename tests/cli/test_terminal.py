@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import pty
 import re
-import struct
 import subprocess
 import sys
-import termios
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +15,8 @@ from rich.cells import cell_len
 
 from tests.cli.commands import local
 from tests.cli.fake_api import Canned, FakeApi, delta, events, job, serving, trace
+from tests.cli.terminals import PROGRAM, environment, on_a_terminal
 
-PROGRAM = "import sys; from cli.main import run; run(sys.argv[1:])"
 WIDTH = 60
 JOB = "job_0123456789abcdef0123456789abcdef"
 REFUSED, FAILED_JOB = "job_" + "1" * 32, "job_" + "2" * 32
@@ -135,10 +129,6 @@ COMMANDS = {
     "test": ["webhooks", "test", ENDPOINT_ID],
     "queue": ["queue"],
 }
-#: Starts the line of a wait again.
-UPDATE = "\r\x1b[K"
-#: Colors are the only other control sequences that a command may print.
-COLORS = re.compile(r"\x1b\[[0-9;]*m")
 UNSAFE = re.compile(
     "[\x00-\x09\x0b-\x1f\x7f-\x9f\u00ad\u200b\u2028-\u202e\u2060-\u206f\ufeff\ufe01\U000e0000-\U000e0fff]"
 )
@@ -182,45 +172,6 @@ def api() -> Iterator[FakeApi]:
         yield fake
 
 
-def environment(api: FakeApi) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    return inherited | {
-        "LONGLOOK_URL": api.url,
-        "LONGLOOK_API_KEY": "ll_key",
-        "TERM": "xterm-256color",
-        "PYTHONUTF8": "1",
-    }
-
-
-def on_a_terminal(api: FakeApi, *arguments: str, typed: str = "") -> str:
-    """Run a command on a terminal, on which ``typed`` is typed; return what the terminal received."""
-    return received_by(environment(api), arguments, typed=typed)
-
-
-def received_by(
-    environ: dict[str, str], arguments: Sequence[str], *, typed: str = "", width: int = WIDTH
-) -> str:
-    """Run a command on a terminal of a width; return what the terminal received."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    command = [sys.executable, "-c", PROGRAM, *arguments]
-    with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environ
-    ) as running:
-        os.close(theirs)
-        if typed:
-            os.write(ours, typed.encode() + b"\n")
-        received = b""
-        with contextlib.suppress(OSError):  # EIO: the other end is closed.
-            while piece := os.read(ours, 65536):
-                received += piece
-        os.close(ours)
-        running.wait(60)
-    # The terminal's own output processing writes CR before LF. A line that is updated begins again.
-    text = received.decode().replace("\r\n", "\n").replace(UPDATE, "\n")
-    return COLORS.sub("", text)
-
-
 def filled(words: list[str], image: Path) -> list[str]:
     return [str(image) if word == "IMAGE" else word for word in words]
 
@@ -236,7 +187,7 @@ def image(tmp_path: Path) -> Path:
 def test_no_text_controls_a_terminal_or_imitates_a_line(
     api: FakeApi, image: Path, words: list[str]
 ) -> None:
-    shown = on_a_terminal(api, *filled(words, image))
+    shown = on_a_terminal(api, *filled(words, image), width=WIDTH)
 
     assert "owned" in shown or "cancel" in words
     assert UNSAFE.findall(shown) == []
@@ -265,7 +216,7 @@ def test_json_controls_no_terminal_and_preserves_its_values(
             timeout=60,
         ).stdout.decode()
     else:
-        shown = on_a_terminal(api, *arguments)
+        shown = on_a_terminal(api, *arguments, width=WIDTH)
 
     assert UNSAFE.findall(shown) == []
     texts = list(values(documents(shown)))
@@ -319,7 +270,7 @@ STARTED: dict[str, Any] = {
 def test_many_jobs_are_confirmed_by_typing_their_number(typed: str, sent: int) -> None:
     answers = {"POST /v1/operations": [Canned(200, MATCHED), Canned(202, STARTED)]}
     with serving(answers) as fake:
-        shown = on_a_terminal(fake, "jobs", "cancel", "status:queued", typed=typed)
+        shown = on_a_terminal(fake, "jobs", "cancel", "status:queued", typed=typed, width=WIDTH)
         bodies = [json.loads(seen.body) for seen in fake.seen]
 
     assert "250 jobs match" in shown
@@ -349,12 +300,11 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_lists_of_operators_fit_on_terminals(
-    home: Path, width: int, words: list[str], expected: list[str]
+    api: FakeApi, home: Path, width: int, words: list[str], expected: list[str]
 ) -> None:
-    inherited = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    own = {"LONGLOOK_HOME": str(home), "LONGLOOK_PEPPER": "pepper", "TERM": "xterm-256color"}
-
-    shown = received_by(inherited | own | {"PYTHONUTF8": "1"}, words, width=width)
+    shown = on_a_terminal(
+        api, *words, width=width, LONGLOOK_HOME=str(home), LONGLOOK_PEPPER="pepper"
+    )
 
     assert UNSAFE.findall(shown) == []
     lines = shown.splitlines()
