@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
 
-from core import errors, peppers
+from core import errors, peppers, secret_files
 from core.peppers import Peppers
 from core.settings import Settings
-from tests import races
 
 
 def settings_in(folder: Path, pepper: str | None = None) -> Settings:
@@ -47,11 +47,17 @@ def test_a_running_process_keeps_the_peppers_of_a_file_that_is_gone(tmp_path: Pa
     assert running.current() == made
 
 
-def test_of_rotations_at_once_one_adds_a_pepper(tmp_path: Path) -> None:
+def test_of_rotations_at_once_the_second_waits_and_adds_no_pepper(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
-    old = peppers.ensure(settings)
+    [old] = peppers.ensure(settings)
+    second = threading.Thread(target=peppers.add_pepper, args=(settings,))
 
-    races.race(*(lambda: peppers.add_pepper(settings) for _ in range(8)))
+    with secret_files.locked(tmp_path):
+        second.start()
+        # It ends here only if it does not wait for the lock.
+        second.join(0.5)
+        assert second.is_alive()
+        secret_files.write(tmp_path / "pepper", f"first\n{old.decode()}\n", replace=True)
+    second.join()
 
-    added = peppers.read(settings)
-    assert (len(added), added[1:]) == (2, old)
+    assert peppers.read(settings) == (b"first", old)
