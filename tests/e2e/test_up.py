@@ -357,8 +357,11 @@ def test_a_redis_that_answers_and_takes_no_work_is_not_ready(tmp_path: Path) -> 
     server.chmod(0o755)
 
     up = Up(tmp_path, PATH=f"{server.parent}:{os.environ['PATH']}")
+    try:
+        assert up.ends() == 1
+    finally:
+        up.end()
 
-    assert up.ends() == 1
     assert "Redis is not ready after 10 s: It is out of memory" in up.output
     assert "ready  " not in up.output
 
