@@ -447,8 +447,9 @@ class Attempt(Record):
     # For reports about a time, and for lists of the jobs of an engine or a worker.
     __table_args__ = (
         sa.Index(None, "claimed_at"),
-        sa.Index(None, "engine", "job_id"),
-        sa.Index(None, "worker", "job_id"),
+        # Only lists have their conditions: for a report by engine about a time, SQLite would walk all engines.
+        partial_index("ix_attempts_engine_job_id", "engine", "job_id", where="engine > ''"),
+        partial_index("ix_attempts_worker_job_id", "worker", "job_id", where="worker > ''"),
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)

@@ -32,12 +32,20 @@ class _Rows:
 
 def ran_on(transaction: Transaction, engine: str) -> sa.ColumnElement[bool]:
     """Return the condition of a job to have an attempt on ``engine``."""
-    return _among(transaction, _Rows(_ATTEMPT.job_id, _ATTEMPT.engine == engine))
+    return _attempted(transaction, _ATTEMPT.engine, engine)
 
 
 def ran_by(transaction: Transaction, worker: str) -> sa.ColumnElement[bool]:
     """Return the condition of a job to have an attempt by ``worker``."""
-    return _among(transaction, _Rows(_ATTEMPT.job_id, _ATTEMPT.worker == worker))
+    return _attempted(transaction, _ATTEMPT.worker, worker)
+
+
+def _attempted(
+    transaction: Transaction, column: sa.Column[str], value: str
+) -> sa.ColumnElement[bool]:
+    # With the condition of the index.
+    condition = sa.and_(column == value, column > sa.literal_column("''"))
+    return _among(transaction, _Rows(_ATTEMPT.job_id, condition))
 
 
 def changed_by(transaction: Transaction, operation_id: uuid.UUID) -> sa.ColumnElement[bool]:

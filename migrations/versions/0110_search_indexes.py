@@ -36,7 +36,8 @@ def upgrade() -> None:
     )
     _index("ix_jobs_crashed", "jobs", ["id"], "crashes > 0")
     for column in ("engine", "worker"):
-        _index(f"ix_attempts_{column}_job_id", "attempts", [column, "job_id"])
+        # For a report by engine about a time, SQLite would walk an index with another condition, or none.
+        _index(f"ix_attempts_{column}_job_id", "attempts", [column, "job_id"], f"{column} > ''")
     columns = ["operation_id", "new_job_id"]
     _index("ix_operation_jobs_new", "operation_jobs", columns, "new_job_id IS NOT NULL")
     for name, table, column, where in _OF_WEBHOOKS:
