@@ -62,15 +62,16 @@ def only(kind: ids.Kind, text: str, listed: Sequence[str]) -> str:
     if ids.prefix(kind, text) is None:
         raise _invalid(kind, text)
     begin = f"{kind}_{text.removeprefix(f'{kind}_')}"
-    found = [name for name in listed if name.startswith(begin)]
-    if not found:
+    matching = [name for name in listed if name.startswith(begin)]
+    if not matching:
         rest = "" if ids.parse(kind, text) else "…"
         raise errors.NotFound(f"There is no {_NOUNS[kind]} {text}{rest}.")
-    if len(found) > 1:
+    if len(matching) > 1:
         raise errors.InvalidRequest(
-            f"{text} is the beginning of several ids: {', '.join(found[:_CANDIDATES])}.", param="id"
+            f"{text} is the beginning of several ids: {', '.join(matching[:_CANDIDATES])}.",
+            param="id",
         )
-    return found[0]
+    return matching[0]
 
 
 def is_job(words: Sequence[str]) -> bool:

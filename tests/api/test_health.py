@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import sqlalchemy as sa
@@ -60,10 +61,13 @@ def test_with_everything_there_it_is_ok(client: FlaskClient, database: Database)
     ],
 )
 def test_without_an_engine_that_responds_it_is_degraded(
-    client: FlaskClient, database: Database, states: tuple[str, ...], check: str | None
+    client: FlaskClient,
+    database: Database,
+    states: tuple[Literal["ok", "resting", "away"], ...],
+    check: str | None,
 ) -> None:
     engines = tuple(
-        workers.EngineState(f"http://secret{number}", state, reason="refused by http://secret")  # type: ignore[arg-type]
+        workers.EngineState(f"http://secret{number}", state, reason="refused by http://secret")
         for number, state in enumerate(states)
     )
     heartbeat = workers.WorkerHeartbeat(
