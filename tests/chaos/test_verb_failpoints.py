@@ -72,12 +72,7 @@ def erased(database: Database, account_id: uuid.UUID) -> int:
     [("accounts", "erase.committed=kill:1"), ("jobs", "erase.commit=kill:1")],
 )
 def test_an_erasure_that_is_killed_is_continued_by_a_repeat(
-    database: Database,
-    database_url: str,
-    customer: uuid.UUID,
-    tmp_path: Path,
-    verb: str,
-    place: str,
+    database: Database, customer: uuid.UUID, tmp_path: Path, *, verb: str, place: str
 ) -> None:
     words = ["accounts", "erase", "customer", "--confirm", "customer"]
     if verb == "jobs":
@@ -85,7 +80,8 @@ def test_an_erasure_that_is_killed_is_continued_by_a_repeat(
 
     def run(left: int, kill: str = "") -> tuple[int, str]:
         confirmed = [*words, str(left)] if verb == "jobs" else words
-        return longlook(tmp_path, database_url, *confirmed, kill=kill)
+        url = database.url.render_as_string(hide_password=False)
+        return longlook(tmp_path, url, *confirmed, kill=kill)
 
     assert run(COUNT, place)[0] == -signal.SIGKILL
     first = erased(database, customer)
