@@ -5,7 +5,7 @@ SEED ?= 1
 DATABASE ?= postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine demo unit test coverage check format reference docs bench chaos lock secrets images
+.PHONY: help setup engine javascript demo unit test coverage check format reference docs bench chaos lock secrets images
 
 help: ## These lines
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -16,6 +16,9 @@ setup: ## The service's environment, .venv
 engine: ## The environment of the real engine on a CPU, .venv-engine (2.6 GB)
 	@$(PYTHON) deploy/environments.py engine
 
+javascript: ## The JavaScript clients of the tests (needs npm; without them, their tests are skipped)
+	@cd tests/javascript && { test node_modules/.package-lock.json -nt package-lock.json || npm ci --ignore-scripts --no-fund --no-audit || echo "The JavaScript clients are not installed; their tests are skipped."; }
+
 demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
 
@@ -23,7 +26,7 @@ unit: ## The unit tests, in seconds
 	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/pytest -q --numprocesses 2 --durations=0 --durations-min=1 tests/unit
 
 # Those of the real engine take turns: it has both cores and two gigabytes to itself. The others run two at a time.
-test: ## All tests, the real engine included
+test: javascript ## All tests, the real engine included
 	@$(PYTHON) deploy/environments.py dev engine && .venv/bin/pytest --numprocesses 2 -m "not engine" && exec .venv/bin/pytest -m engine
 
 coverage: ## The tests without real processes, and the coverage that they reach; no threshold

@@ -1,8 +1,10 @@
 """CORS (WHATWG Fetch, section 3.3): pages of configured origins may read the responses of some routes.
 
+These are the streams, and the routes that OpenAI's clients call: the JavaScript client runs in browsers, too.
 The API uses no cookies, so no response allows credentials.
 """
 
+import re
 from collections.abc import Collection
 from http import HTTPMethod
 from typing import Final
@@ -10,20 +12,40 @@ from typing import Final
 import flask
 from flask import Response
 
-_PREFLIGHT: Final = {
-    "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
-    "Access-Control-Max-Age": "600",
-}
-_EXPOSED: Final = "x-request-id, Retry-After"
+from api import errors as problems
+
+_METHODS: Final = "GET, POST, DELETE"
+_HEADERS: Final = (
+    "Authorization",
+    "Content-Type",
+    "Idempotency-Key",
+    "Prefer",
+    "Cancel-After",
+    "Last-Event-ID",
+    "User-Agent",
+    "x-request-id",
+)
+#: The headers that OpenAI's client adds: about the browser and the attempt, and those of organization and project.
+_OF_CLIENTS: Final = re.compile(r"(?:x-stainless|openai)(?:-[a-z0-9]+)+", re.IGNORECASE)
+_MAX_AGE: Final = "600"
+_EXPOSED: Final = (
+    "x-request-id, x-should-retry, Retry-After, openai-poll-after-ms, Location, Idempotent-Replayed, "
+    "RateLimit, RateLimit-Policy"
+)
 
 
 def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[str]) -> None:
-    """Let pages of ``origins`` (``*``: any origin) read the responses of ``routes``, errors included."""
+    """Let pages of ``origins`` read the responses of some routes of ``app``, errors included.
+
+    Args:
+        app: the application.
+        origins: ``*`` means any origin.
+        routes: the rules of the routes, besides those whose errors are in a style of OpenAI.
+    """
 
     def allow(response: Response) -> Response:
         rule = flask.request.url_rule
-        if rule is None or rule.rule not in routes:
+        if rule is None or (rule.rule not in routes and problems.style() is problems.NATIVE):
             return response
         if "*" not in origins:
             # A cache must not serve the response to another page.
@@ -33,10 +55,20 @@ def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[st
             return response
         response.headers["Access-Control-Allow-Origin"] = "*" if "*" in origins else origin
         if flask.request.method == HTTPMethod.OPTIONS:
-            response.headers.update(_PREFLIGHT)
+            _allow_request(response)
         else:
             response.headers["Access-Control-Expose-Headers"] = _EXPOSED
         return response
 
     if origins:
         app.after_request(allow)
+
+
+def _allow_request(response: Response) -> None:
+    """Say in the response to a preflight which methods and headers the request may have."""
+    requested = flask.request.headers.get("Access-Control-Request-Headers", "").split(",")
+    of_client = [name.strip() for name in requested if _OF_CLIENTS.fullmatch(name.strip())]
+    response.vary.add("Access-Control-Request-Headers")
+    response.headers["Access-Control-Allow-Methods"] = _METHODS
+    response.headers["Access-Control-Allow-Headers"] = ", ".join([*_HEADERS, *of_client])
+    response.headers["Access-Control-Max-Age"] = _MAX_AGE

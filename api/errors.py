@@ -4,7 +4,8 @@ An error that the caller can fix lists all its faults; a failure of the service 
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -32,6 +33,10 @@ _NAME_CHARS = 100
 _TRACEBACKS = 5
 #: The `Retry-After` without a vault key, which an operator must restore.
 _VAULT_SECONDS = 60
+#: The extension of the application that holds the style of each endpoint whose routes have one.
+_STYLES = "longlook_error_styles"
+#: The bounds of `Retry-After` in seconds: OpenAI's clients ignore longer ones, and take 0 as a call to return at once.
+_MIN_WAIT, _MAX_WAIT = 1, 60
 #: Image codes with an HTTP status of their own, if there is no other fault.
 _IMAGE_SIZE_AND_TYPE = {"image_file_too_large", "unsupported_image_media_type"}
 #: Our messages for errors before a route is reached: a library's messages are never shown.
@@ -41,6 +46,41 @@ _HTTP_FAULTS: dict[int, errors.RequestError] = {
     405: errors.MethodNotAllowed("This path does not support this method."),
     415: errors.UnsupportedMediaType("This content type is not supported."),
 }
+
+
+@dataclass(frozen=True)
+class ErrorStyle:
+    """The HTTP statuses of errors at the routes of a class, where clients expect other ones than the native routes'.
+
+    A reused Idempotency-Key is 422 in every style.
+
+    Attributes:
+        invalid: the status of a request that is refused because of what it says.
+        statuses: further statuses, by the code of the error.
+    """
+
+    invalid: int = HTTPStatus.UNPROCESSABLE_ENTITY
+    statuses: Mapping[str, int] = field(default_factory=dict)
+
+    def status_of(self, error: errors.RequestError) -> int:
+        """Return the status of the response to ``error``."""
+        status = error.http_status if isinstance(error, errors.ImageRejected) else error.status
+        if isinstance(error, errors.IdempotencyKeyReused):
+            return status
+        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            status = self.invalid
+        return self.statuses.get(error.specific_code, status)
+
+
+#: The style of routes that declare none.
+NATIVE = ErrorStyle()
+#: The style of the routes that OpenAI's clients call: tools catch ``BadRequestError`` for a request that is refused
+#: because of what it says.
+OPENAI = ErrorStyle(invalid=HTTPStatus.BAD_REQUEST)
+#: The same with 404 for an unknown model, as OpenAI answers for chat completions and models.
+OPENAI_CHAT = ErrorStyle(
+    invalid=HTTPStatus.BAD_REQUEST, statuses={"model_not_found": HTTPStatus.NOT_FOUND}
+)
 
 
 def refused(faults: Sequence[errors.Fault]) -> errors.RequestError:
@@ -88,6 +128,11 @@ def existing(resource: _Resource | None, noun: str) -> _Resource:
     return resource
 
 
+def retry_after(seconds: int) -> str:
+    """Return the ``Retry-After`` for a wait of ``seconds``: 1 to 60, the range that all official clients keep to."""
+    return str(min(max(_MIN_WAIT, seconds), _MAX_WAIT))
+
+
 def body_too_large(*, limit: int, seen: int | None) -> errors.BodyTooLarge:
     """Return the error for a body of ``seen`` bytes (None: unknown) where the limit is ``limit`` bytes."""
     size = "more" if seen is None or seen <= limit else f"{seen:,}"
@@ -110,11 +155,22 @@ def install(app: flask.Flask, *, timer: Callable[[], float] = time.monotonic) ->
     app.register_error_handler(Exception, on_exception)
 
 
+def declare_style(app: flask.Flask, endpoint: str, style: ErrorStyle) -> None:
+    """Answer errors at ``endpoint`` in ``style``."""
+    app.extensions.setdefault(_STYLES, {})[endpoint] = style
+
+
+def style() -> ErrorStyle:
+    """Return the style of the current request's route."""
+    styles: dict[str, ErrorStyle] = flask.current_app.extensions.get(_STYLES, {})
+    return styles.get(flask.request.endpoint or "", NATIVE)
+
+
 def _on_request_error(error: errors.RequestError) -> Response:
-    status = error.http_status if isinstance(error, errors.ImageRejected) else error.status
+    status = style().status_of(error)
     headers = {"x-should-retry": "true" if error.retryable else "false"}
     if error.retry_after is not None:
-        headers["Retry-After"] = str(error.retry_after)
+        headers["Retry-After"] = retry_after(error.retry_after)
     if isinstance(error, errors.UnsupportedContentEncoding):
         headers["Accept-Encoding"] = ACCEPTED_CODINGS
     if status == HTTPStatus.UNAUTHORIZED:
@@ -142,7 +198,7 @@ def _on_vault_error(error: errors.VaultError) -> Response:
 
 
 def _unavailable(error: errors.LonglookError, detail: str, *, seconds: int) -> Response:
-    headers = {"Retry-After": str(seconds), "x-should-retry": "true"}
+    headers = {"Retry-After": retry_after(seconds), "x-should-retry": "true"}
     title = "Service unavailable"
     return _problem(error.status, code=error.code, title=title, detail=detail, headers=headers)
 

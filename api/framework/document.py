@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from api import errors as problems
+from api.framework import paths as paths_of_rules
 
 Json = dict[str, Any]
 
@@ -181,7 +182,7 @@ class OpenApiDocument:
         """Return the document with all operations so far."""
         paths: Json = {}
         for operation in self._operations:
-            path = operation.rule.replace("<", "{").replace(">", "}")
+            path = paths_of_rules.template(operation.rule)
             paths.setdefault(path, {})[operation.method.lower()] = self._operation(operation)
         in_order = dict.fromkeys(operation.tag for operation in self._operations)
         webhooks = {kind: {"post": self._webhook(spec)} for kind, spec in self._webhooks.items()}

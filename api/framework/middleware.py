@@ -10,6 +10,7 @@ import structlog
 from flask import Response
 from pydantic import BaseModel
 
+from api.framework import paths
 from core import errors, ids, logs
 
 _log = structlog.get_logger(__name__)
@@ -20,6 +21,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
 _KINDS = 50
 #: Needlessly encoded characters (RFC 3986, section 2.3), and encoded slashes.
 _NEEDLESS = re.compile(r"%(2[DEFdef]|3[0-9]|[46][1-9A-Fa-f]|[57][0-9Aa]|5[Ff]|7[Ee])")
+_SLASH = re.compile("%2F", re.IGNORECASE)
 #: Headers of every response.
 HEADERS = {
     "Cache-Control": "no-store",
@@ -91,19 +93,27 @@ def _begin() -> None:
     flask.g.request_id = sent if _REQUEST_ID.fullmatch(sent) else ids.show("req", ids.new())
     logs.clear()
     logs.bind(request_id=flask.g.request_id)
-    if not _is_exact(flask.request.environ.get("RAW_URI", "")):
+    rule = flask.request.url_rule
+    before_slashes = None if rule is None else paths.before_slashes(rule.rule)
+    if not _is_exact(flask.request.environ.get("RAW_URI", ""), before_slashes):
         raise errors.NotFound("There is nothing at this path.")
 
 
-def _is_exact(target: str) -> bool:
+def _is_exact(target: str, before_slashes: str | None) -> bool:
     """Whether the target of a request spells its path exactly as the routes do.
 
     Flask's routing drops leading slashes and decodes ``%2f``, so a rule of a proxy could be bypassed.
+
+    Args:
+        target: as the request line has it.
+        before_slashes: the path before a parameter that may contain encoded slashes; None: there is no such parameter.
     """
     if not target.startswith("/"):
         # In absolute form (RFC 9112, section 3.2.2).
         target = "/" + target.partition("://")[2].partition("/")[2]
     path = target.partition("?")[0]
+    if before_slashes is not None and path.startswith(before_slashes):
+        path = before_slashes + _SLASH.sub("", path.removeprefix(before_slashes))
     return not path.startswith("//") and _NEEDLESS.search(path) is None
 
 

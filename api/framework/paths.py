@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from api import errors as problems
 from core import ids, logs
 
-_NAMES = re.compile(r"<(\w+)>")
+#: A parameter in a rule; one with ``path:`` may contain slashes, which the caller encodes as ``%2F``.
+_NAMES = re.compile(r"<(?:path:)?(\w+)>")
 
 
 @dataclass(frozen=True)
@@ -56,13 +57,24 @@ def parameters(rule: str, hints: Mapping[str, object]) -> dict[str, PathParamete
     """Return the path parameters of ``rule`` by name.
 
     Args:
-        rule: the path, with its parameters as ``<name>``.
+        rule: the path, with its parameters as ``<name>`` or ``<path:name>``.
         hints: the handler's type hints, with the metadata of ``Annotated``.
 
     Raises:
         TypeError: the handler does not take a parameter as an ``Annotated`` type with a :data:`PathParameter`.
     """
     return {name: _parameter(name, hints.get(name)) for name in _NAMES.findall(rule)}
+
+
+def template(rule: str) -> str:
+    """Return ``rule`` as a path template of OpenAPI: ``/v1/jobs/{job_id}``."""
+    return _NAMES.sub(r"{\1}", rule)
+
+
+def before_slashes(rule: str) -> str | None:
+    """Return the part of ``rule`` before its parameter that may contain slashes, None without such a parameter."""
+    before, parameter, _ = rule.partition("<path:")
+    return before if parameter else None
 
 
 def _parameter(name: str, hint: object) -> PathParameter:

@@ -36,7 +36,7 @@ class Route:
 
     Attributes:
         method: the HTTP method.
-        rule: the path, with its parameters as ``<name>``.
+        rule: the path, with its parameters as ``<name>``, or ``<path:name>`` for one that may contain ``%2F``.
         operation_id: the operation's id in the OpenAPI document.
         tag: the group of operations that it belongs to; None: the ``TAG`` of its class.
         answers: the successful answers, by status.

@@ -14,6 +14,7 @@ import flask
 from flask import Response
 from pydantic import BaseModel
 
+from api import errors as problems
 from api.framework import bodies, parameters, paths, route, wire
 from api.framework.document import OpenApiDocument, OperationSpec, RequestBodySpec
 from api.framework.paths import PathParameter
@@ -53,22 +54,32 @@ class Router(flask.Flask):
 
         A handler takes by name what it needs: ``caller``, which its guard returns; the parameters of its path, as
         types of :mod:`api.framework.paths`; ``query`` and ``header``, pydantic models. Its docstring is the
-        operation's text in the document.
+        operation's text in the document. The class may have ``ERRORS``, an :class:`api.errors.ErrorStyle`.
 
         Args:
             routes: an instance of a class with declared routes.
             public: leave out the guards of these routes.
         """
+        style: problems.ErrorStyle = vars(type(routes)).get("ERRORS", problems.NATIVE)
         for declaration, handler in route.declared(routes):
             key = None if public else declaration.guard
             tag = declaration.tag or vars(type(routes))["TAG"]
-            self._add(declaration, handler, None if key is None else self._guards(key), tag=tag)
+            guard = None if key is None else self._guards(key)
+            self._add(declaration, handler, guard, tag=tag, style=style)
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
         return self._document.render()
 
-    def _add(self, declaration: Route, handler: Handler, guard: Guard | None, *, tag: str) -> None:
+    def _add(
+        self,
+        declaration: Route,
+        handler: Handler,
+        guard: Guard | None,
+        *,
+        tag: str,
+        style: problems.ErrorStyle,
+    ) -> None:
         arguments = _Arguments.of(handler, declaration.rule)
         guarded = guard is not None
         answers = declaration.answers
@@ -89,7 +100,7 @@ class Router(flask.Flask):
                 query=arguments.query,
                 body=declaration.body,
                 answers=answers,
-                faults=_faults(declaration, guarded=guarded),
+                faults=_faults(declaration, guarded=guarded, invalid=style.invalid),
             )
         )
         serve = functools.partial(
@@ -98,6 +109,7 @@ class Router(flask.Flask):
         self.add_url_rule(
             declaration.rule, declaration.operation_id, serve, methods=[declaration.method]
         )
+        problems.declare_style(self, declaration.operation_id, style)
 
 
 @dataclass(frozen=True)
@@ -119,15 +131,21 @@ class _Arguments:
         )
 
 
-def _faults(declaration: Route, *, guarded: bool) -> frozenset[int]:
-    """Return the statuses of all errors of a route: its own, and those of its method and its guard."""
+def _faults(declaration: Route, *, guarded: bool, invalid: int) -> frozenset[int]:
+    """Return the statuses of all errors of a route: its own, and those of its method and its guard.
+
+    Args:
+        declaration: of the route.
+        guarded: whether it needs a key.
+        invalid: the status of a request that is refused because of what it says.
+    """
     faults = {*declaration.faults, 500}
     if guarded:
         faults |= {401, 403, 429, 503}
     if declaration.method in _WITH_BODIES:
         faults |= {400, 408, 413, 415}
         if declaration.body is None:
-            faults.add(422)
+            faults.add(invalid)
     return frozenset(faults)
 
 

@@ -7,6 +7,7 @@ from api.auth import Right
 from api.framework import ResponseSpec, reply, route
 from api.schemas.models import Model, ModelList
 from api.schemas.paths import ModelName
+from core import errors
 from core.settings import Settings
 
 
@@ -14,6 +15,7 @@ class ModelRoutes:
     """The routes of models."""
 
     TAG = "models"
+    ERRORS = problems.OPENAI_CHAT
 
     def __init__(self, settings: Settings) -> None:
         self._model = Model.served(settings)
@@ -30,14 +32,21 @@ class ModelRoutes:
         return reply(ModelList(data=[self._model], first_id=model_id, last_id=model_id))
 
     @route.get(
-        "/v1/models/<model_id>",
+        "/v1/models/<path:model_id>",
         operation_id="getModel",
         guard=Right.READ,
         answers={200: ResponseSpec(Model, "The model.")},
         faults=(404,),
     )
     def get(self, model_id: ModelName) -> Response:
-        """Get a model and its limits."""
+        """Get a model and its limits.
+
+        A slash in its name is encoded: `/v1/models/Qwen%2FQVQ-72B-Preview`.
+        """
         if model_id != self._model.id:
-            raise problems.not_found("model")
+            raise errors.NotFound(
+                f"There is no such model; the service has `{self._model.id}`.",
+                code="model_not_found",
+                param="model",
+            )
         return reply(self._model)

@@ -57,7 +57,7 @@ class EarlyRefusal(Exception):
             **middleware.HEADERS,
         }
         if self.retry_after is not None:
-            headers["Retry-After"] = str(self.retry_after)
+            headers["Retry-After"] = problems.retry_after(self.retry_after)
         return _head(self.status, headers) + (content if body else b"")
 
 

@@ -48,7 +48,7 @@ ON_ALL = [
     ("POST", "/v1/groups"),
     ("POST", "/v1/images"),
     ("GET", "/v1/models"),
-    ("GET", "/v1/models/<model_id>"),
+    ("GET", "/v1/models/<path:model_id>"),
     ("POST", "/v1/operations"),
     ("GET", "/v1/operations"),
     ("GET", "/v1/operations/<operation_id>"),
@@ -87,7 +87,7 @@ def at(rule: str, job: Json) -> str:
     path = rule.replace("<job_id>", job["id"]).replace("<image_id>", job["images"][0]["id"])
     for name in ("group", "endpoint", "delivery", "recovery"):
         path = path.replace(f"<{name}_id>", job.get(name, ""))
-    return path.replace("<model_id>", "tiny-qvq")
+    return path.replace("<path:model_id>", "tiny-qvq")
 
 
 def things(caller: Caller, database: Database) -> Json:

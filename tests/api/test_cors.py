@@ -1,4 +1,4 @@
-"""Pages of the origins that are set may read streams, and nothing else."""
+"""Pages of the origins that are set may read streams and the routes of OpenAI's clients, and nothing else."""
 
 from __future__ import annotations
 
@@ -78,3 +78,46 @@ class TestAnyOrigin:
 def test_what_is_no_origin_is_refused_at_the_start(text: str) -> None:
     with pytest.raises(errors.SettingsError, match="LONGLOOK_CORS_ORIGINS"):
         Settings.read({"LONGLOOK_CORS_ORIGINS": text})
+
+
+class TestOpenAI:
+    """The routes of OpenAI's clients: the JavaScript client asks for its own headers."""
+
+    SENT = (
+        "authorization,content-type,idempotency-key,openai-organization,openai-project,x-stainless-arch,"
+        "x-stainless-helper-method,x-stainless-lang,x-stainless-retry-count,x-stainless-timeout"
+    )
+
+    def preflight(self, caller: Caller, *, headers: str = SENT) -> dict[str, str]:
+        answer = caller.client.options(
+            "/v1/models",
+            headers={
+                "Origin": PAGE,
+                "Access-Control-Request-Method": "GET",
+                "Access-Control-Request-Headers": headers,
+            },
+        )
+        assert answer.status_code == 200
+        return dict(answer.headers)
+
+    def test_a_preflight_allows_every_header_of_the_official_client(self, caller: Caller) -> None:
+        headers = self.preflight(caller)
+        allowed = {
+            name.strip().lower() for name in headers["Access-Control-Allow-Headers"].split(",")
+        }
+        assert set(self.SENT.split(",")) <= allowed
+        assert {"GET", "POST", "DELETE"} <= set(headers["Access-Control-Allow-Methods"].split(", "))
+        assert "Access-Control-Request-Headers" in headers["Vary"]
+
+    @pytest.mark.parametrize(
+        "name", ["x-secret", "x-stainless-", "openai", "openai-a b", "my-openai-x"]
+    )
+    def test_other_headers_are_not_allowed(self, caller: Caller, name: str) -> None:
+        allowed = self.preflight(caller, headers=name)["Access-Control-Allow-Headers"]
+        assert name not in allowed.lower().split(", ")
+
+    def test_a_page_reads_request_id_and_limits(self, caller: Caller) -> None:
+        answer = caller("GET", "/v1/models", headers={"Origin": PAGE})
+        assert answer.headers["Access-Control-Allow-Origin"] == PAGE
+        exposed = answer.headers["Access-Control-Expose-Headers"].split(", ")
+        assert {"x-request-id", "RateLimit", "Retry-After", "openai-poll-after-ms"} <= set(exposed)

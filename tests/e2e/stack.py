@@ -96,11 +96,19 @@ class Stack:
 
     def start_api(self) -> Client:
         """Start the API and wait until it is ready; return a client of it."""
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.api = self.spawn_api(port)
-        children.wait_until(self.ready, self.api, log=self.folder / "api" / "log")
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._serve()
         return Client(self.url, key=self.key)
+
+    def restart_api(self) -> None:
+        """Kill the API and start it again on the same port."""
+        children.stop(self.api, signal.SIGKILL)
+        self._serve()
+
+    def _serve(self) -> None:
+        self.api = self.spawn_api(self.port)
+        children.wait_until(self.ready, self.api, log=self.folder / "api" / "log")
 
     def spawn_api(self, port: int) -> subprocess.Popen[bytes]:
         """Start an API process on ``port`` and return at once."""
