@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
+from api.openai.files import FileRoutes
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
@@ -232,6 +233,16 @@ def create_app(
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
     router.include(ModelRoutes(settings))
+    router.include(
+        FileRoutes(
+            settings,
+            database=database,
+            service=submissions,
+            quota=quota,
+            disk=disk,
+            held_open=held_open,
+        )
+    )
     for routes in (
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
@@ -295,6 +306,7 @@ def _router(
         ),
         guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,
+        max_file_body_bytes=settings.file_body_bytes,
     )
     framework.links.install(router, public_url=settings.public_url)
     problems.install(router, timer=timer)

@@ -18,10 +18,10 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, Transaction
+from jobs import file_records  # noqa: F401 - its tables are records, too
 from jobs.records import Job, Record, table
 from jobs.store import workers
 from migrations import schema
-from jobs import file_records  # noqa: F401 - its tables are records, too
 from webhooks import tables  # noqa: F401 - its tables are records, too
 
 #: Opens a block of reads of the source.

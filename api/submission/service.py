@@ -15,7 +15,7 @@ from api.auth import Caller
 from api.schemas import requests
 from api.submission import token_budget
 from api.submission.downloads import Downloads
-from api.submission.images import SubmissionImages, originals
+from api.submission.images import DEFAULT_DETAIL, SubmissionImages, originals
 from api.submission.parsing import GROUP, ParsedSubmission
 from api.submission.webhook_targets import WebhookTargets
 from core import errors, ids, logs
@@ -223,6 +223,15 @@ class SubmissionService:
         return submission.store_image(
             self._database, account_id=caller.account_id, image=image, storage_limit=limit
         )
+
+    def check_image(self, caller: Caller, data: SpooledFile) -> None:
+        """Check that a job of ``caller`` can use the image in ``data``; store nothing.
+
+        Raises:
+            core.errors.ImageRejected: it cannot.
+            core.errors.Overloaded: no decoding process became free in time.
+        """
+        self._images.decode(caller.account_id, data, detail=DEFAULT_DETAIL)
 
     def _effective(
         self, options: requests.JobOptions, question: str, image_tokens: list[int]

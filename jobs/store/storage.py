@@ -229,7 +229,8 @@ def _exceeded(used: int, limit: int, *, stored: bool = False) -> errors.StorageQ
     stores = "would store" if stored else "stores"
     return errors.StorageQuotaExceeded(
         f"The account {stores} {used / _MIB:.1f} MiB; its quota is {limit / _MIB:.1f} MiB. "
-        "Delete jobs, images or files (DELETE /v1/jobs/{id}, /v1/images/{id}, /v1/files/{id}), or ask the operator for a larger quota."
+        "Delete jobs, images or files (DELETE /v1/jobs/{id}, /v1/images/{id}, /v1/files/{id}), or ask the operator for "
+        "a larger quota."
     )
 
 
