@@ -370,6 +370,13 @@ class Settings(BaseSettings):
         ge=1,
         description="Limit of queued jobs of all accounts; above it submissions get 429.",
     )
+    batch_window: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Unfinished jobs of one batch: its other lines wait for their turn. At most half of the account's "
+        "queue is filled by batches.",
+    )
     requests_per_minute: int = Field(
         default=6_000,
         ge=1,

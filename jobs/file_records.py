@@ -117,8 +117,9 @@ class Batch(Record):
     metadata_: Mapped[dict[str, Any] | None] = mapped_column("metadata", JSON)
     #: The batch whose failed lines it repeats.
     retry_of: Mapped[uuid.UUID | None]
-    #: The bytes of the input file that are validated; for a retry, the last line that is taken over.
+    #: The bytes of the input file that are validated, and its last line that is.
     validated: Mapped[int] = mapped_column(sa.BigInteger())
+    last_line: Mapped[int]
     #: The lines of the input file that were read, without empty ones.
     total: Mapped[int]
     completed: Mapped[int]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ from api.submission.images import DEFAULT_DETAIL, SubmissionImages, originals
 from api.submission.parsing import GROUP, ParsedSubmission
 from api.submission.webhook_targets import WebhookTargets
 from core import errors, ids, logs
-from core.database import Database
+from core.database import Database, Transaction
 from core.profiles import Detail
 from core.settings import Settings
 from core.spool import SpooledFile
@@ -33,6 +34,8 @@ from jobs.store.storage import Quota
 _log = structlog.get_logger(__name__)
 
 
+#: Called with a new job in the transaction that stores it.
+Joined = Callable[[Transaction, uuid.UUID], None]
 #: The job (of a group: its leader) that a request created, or that an identical request had created.
 Accepted = submission.Submitted
 
@@ -97,8 +100,11 @@ class SubmissionService:
         *,
         header: requests.GroupHeaders,
         request_id: str,
+        joined: Joined = lambda _transaction, _job_id: None,
     ) -> Accepted:
         """Store a job or a whole group, or return what an identical request has created.
+
+        ``joined`` is called with a new job at the end of its transaction; what it raises undoes the submission.
 
         Raises:
             core.errors.RequestError: lists every fault; or another request had the same idempotency key.
@@ -167,7 +173,8 @@ class SubmissionService:
                 fingerprint=fingerprint,
                 followers=others if parsed.kind is GROUP else None,
                 webhook=webhook.plain() if webhook is not None else None,
-            )
+            ),
+            joined,
         )
 
     def rerun(
@@ -307,13 +314,18 @@ class SubmissionService:
         )
         return None if job_id is None else Accepted(job_id)
 
-    def _store(self, new: submission.Submission) -> Accepted:
+    def _store(
+        self,
+        new: submission.Submission,
+        joined: Joined = lambda _transaction, _job_id: None,
+    ) -> Accepted:
         try:
             stored = submission.submit(
                 self._database,
                 new,
                 key_lifetime=self._key_lifetime,
                 storage_limit=self._quota.check(new.account_id),
+                joined=joined,
             )
         except errors.StorageQuotaExceeded:
             # An identical request may have used the rest of the quota.

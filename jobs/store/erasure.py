@@ -15,7 +15,7 @@ from core import ids
 from core.database import Database
 from jobs.filters import Filter
 from jobs.records import Account, ApiKey, Image, QueuePause
-from jobs.store import commands, files, history, operation_removal, retention
+from jobs.store import batches, commands, files, history, operation_removal, retention
 from jobs.store.retention import DataRemoved, RemoveCopies
 
 #: Jobs, or images, of one transaction.
@@ -116,6 +116,7 @@ def erase_account(
         )
         # Those of operators, too: a rerun would submit new jobs, and the query is removed below.
         operation_removal.cancel_of(transaction, account_id)
+        batches.end_all(transaction, account_id)
     everything = Filter(account_id=account_id)
     cancelled = _cancel(database, everything, actor=actor)
     # Before the pass: a job that ends during it may be behind it.
@@ -130,6 +131,7 @@ def erase_account(
     if running:
         return AccountErased(jobs, images, cancelled, running)
     images += _remove_images(database, account_id)
+    batches.remove_all(database, account_id)
     files.remove_all(database, account_id)
     while remove_account(database, account_id):
         pass

@@ -72,7 +72,6 @@ def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
             bytes=0,
             created_at=Now(),
             touched_at=Now(),
-            expires_at=None if new.lifetime is None else Now(new.lifetime),
         )
     )
     return file_id
@@ -101,12 +100,16 @@ def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
         transaction.execute(sa.insert(table(FileChunk)), rows)
 
 
-def complete(transaction: Transaction, file_id: uuid.UUID) -> None:
-    """Make a file visible."""
+def complete(transaction: Transaction, file_id: uuid.UUID, lifetime: timedelta | None) -> None:
+    """Make a file visible, which exists and expires from now on."""
     transaction.execute(
         sa.update(table(File))
         .where(_FILE.id == file_id, _FILE.removed_at.is_(None))
-        .values(stored_at=Now())
+        .values(
+            created_at=Now(),
+            stored_at=Now(),
+            expires_at=None if lifetime is None else Now(lifetime),
+        )
     )
 
 
@@ -134,7 +137,7 @@ def store(
                 if limit is not None:
                     storage.enforce(transaction, new.account_id, limit)
         with database.transaction("file") as transaction:
-            complete(transaction, file_id)
+            complete(transaction, file_id, new.lifetime)
             return transaction.session.get_one(File, file_id)
     except errors.LonglookError:
         # As far as the database still answers; otherwise it is purged later.

@@ -120,7 +120,7 @@ def _create_batches() -> None:
         sa.Column("validated", sa.BigInteger(), nullable=False),
         *(
             sa.Column(name, sa.Integer(), nullable=False)
-            for name in ("total", "completed", "failed")
+            for name in ("last_line", "total", "completed", "failed")
         ),
         sa.Column("faults", _JSON, nullable=True),
         sa.Column("fault_count", sa.Integer(), nullable=False),
