@@ -1,7 +1,7 @@
 """Reads the messages of OpenAI's clients: ``input`` items of Responses, and ``messages`` of chat completions.
 
 :func:`read` turns either into a :class:`ReadConversation`: the conversation whose folding is the question of the job
-(:mod:`api.submission.conversation`), the images of the job (the newest ones, within the limit), and the items as they
+(:mod:`api.submission.dialogue`), the images of the job (the newest ones, within the limit), and the items as they
 are shown again. It raises nothing: the faults of all items are in ``faults``, each with its JSON pointer.
 
 Users of this module pass what only their caller knows:
@@ -22,7 +22,7 @@ from typing import Any, Final, Literal
 
 from api import framework
 from api.schemas import fields
-from api.submission import conversation, parsing
+from api.submission import dialogue, parsing
 from core import errors, ids
 from core.profiles import Detail
 from core.spool import SpooledFile
@@ -100,7 +100,7 @@ class ReadConversation:
         faults: of all messages.
     """
 
-    conversation: conversation.Conversation | None
+    conversation: dialogue.Conversation | None
     images: tuple[parsing.SubmittedImage, ...]
     items: list[dict[str, Any]] = field(repr=False)
     faults: list[errors.Fault]
@@ -161,13 +161,13 @@ def read(
     system += ["\n".join(message.texts) for message in every if message.role == "system"]
     turns = _turns([message for message in every if message.role != "system"], chosen)
     place = messages[-1].pointer
-    found = conversation.Conversation(
+    whole = dialogue.Conversation(
         tuple(turns),
         system="\n\n".join(filter(None, system)),
         drops_oldest=drops_oldest,
         place=place,
     )
-    return ReadConversation(found, images, items, [])
+    return ReadConversation(whole, images, items, [])
 
 
 class _Reader:
@@ -368,7 +368,7 @@ def _order_faults(messages: Sequence[Message], pointer: str) -> Iterator[errors.
         yield errors.Fault(newest[0].pointer, "The last message must have text or an image.")
 
 
-def _turns(messages: Sequence[Message], chosen: Mapping[str, int]) -> Iterator[conversation.Turn]:
+def _turns(messages: Sequence[Message], chosen: Mapping[str, int]) -> Iterator[dialogue.Turn]:
     """Yield the turns: messages of one role in a row are one turn."""
     saying = [message for message in messages if message.images or "".join(message.texts).strip()]
     for role, grouped in itertools.groupby(saying, key=lambda message: message.role):
@@ -376,7 +376,7 @@ def _turns(messages: Sequence[Message], chosen: Mapping[str, int]) -> Iterator[c
         texts = [text for message in together for text in message.texts if text.strip()]
         pointers = [image.pointer for message in together for image in message.images]
         positions = tuple(chosen[pointer] for pointer in pointers if pointer in chosen)
-        yield conversation.Turn(
+        yield dialogue.Turn(
             "assistant" if role == "assistant" else "user",
             "\n".join(texts) or _NO_TEXT,
             positions,

@@ -32,9 +32,9 @@ class Earlier:
 
         Without the response, or with one that has not finished, ``faults`` gets one.
         """
-        found: list[list[Message]] = []
+        rounds: list[list[Message]] = []
         named: str | None = response_id
-        while named is not None and len(found) < _MAX_RESPONSES:
+        while named is not None and len(rounds) < _MAX_RESPONSES:
             job_id = ids.parse("resp", named)
             view = (
                 None
@@ -50,9 +50,9 @@ class Earlier:
                 return []
             entry = responses.get(self._database, view.job.id)
             requested = (entry.requested if entry is not None else None) or {}
-            found.append(_of(view, requested, len(found)))
+            rounds.append(_of(view, requested, len(rounds)))
             named = requested.get("previous_response_id")
-        return [message for messages in reversed(found) for message in messages]
+        return [message for messages in reversed(rounds) for message in messages]
 
 
 def _of(view: JobView, requested: dict[str, Any], number: int) -> list[Message]:

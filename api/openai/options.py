@@ -124,8 +124,8 @@ def job_options(
     try:
         return requests.JobOptions.model_validate(together, context=limits)
     except ValidationError as error:
-        found = framework.faults_of(error, unknown=requests.unknown)
-        faults += (_placed(fault, own, places) for fault in found)
+        invalid = framework.faults_of(error, unknown=requests.unknown)
+        faults += (_placed(fault, own, places) for fault in invalid)
         return None
 
 

@@ -12,7 +12,7 @@ from werkzeug import Request
 from api import errors as problems
 from api import framework
 from api.schemas import fields, requests
-from api.submission.conversation import Conversation
+from api.submission.dialogue import Conversation
 from core import errors
 from core.profiles import Detail
 from core.spool import SpooledFile

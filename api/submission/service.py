@@ -15,7 +15,7 @@ from api import errors as problems
 from api.auth import Caller
 from api.schemas import requests
 from api.submission import token_budget
-from api.submission.conversation import Conversation, FoldedConversation
+from api.submission.dialogue import Conversation, FoldedConversation
 from api.submission.downloads import Downloads
 from api.submission.images import SubmissionImages, originals
 from api.submission.parsing import GROUP, ParsedSubmission

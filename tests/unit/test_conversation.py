@@ -38,30 +38,32 @@ def image(url: str = URL, **more: str) -> dict[str, Any]:
     return {"type": "input_image", "image_url": url, **more}
 
 
-def folded(found: ReadConversation) -> str:
-    assert not found.faults
-    assert found.conversation is not None
-    return found.conversation.whole().question
+def folded(read_one: ReadConversation) -> str:
+    assert not read_one.faults
+    assert read_one.conversation is not None
+    return read_one.conversation.whole().question
 
 
-def places(found: ReadConversation) -> list[str]:
-    return [fault.pointer for fault in found.faults]
+def places(read_one: ReadConversation) -> list[str]:
+    return [fault.pointer for fault in read_one.faults]
 
 
 def test_a_string_is_the_question() -> None:
-    found = conversation.read({"input": "How many?"}, "input", max_images=1)
+    read_one = conversation.read({"input": "How many?"}, "input", max_images=1)
 
-    assert folded(found) == "How many?"
-    assert found.images == ()
+    assert folded(read_one) == "How many?"
+    assert read_one.images == ()
 
 
 def test_one_turn_is_its_text_with_its_images_in_any_order() -> None:
     data = image_files.data_url(image_files.png())
 
-    found = read(user(image(data, detail="low"), "How many?", image(detail="original"), "Count."))
+    read_one = read(
+        user(image(data, detail="low"), "How many?", image(detail="original"), "Count.")
+    )
 
-    assert folded(found) == "How many?\nCount."
-    first, second = found.images
+    assert folded(read_one) == "How many?\nCount."
+    first, second = read_one.images
     assert isinstance(first.source, SpooledFile)
     assert first.source.getvalue() == image_files.png()
     assert (first.pointer, first.detail) == ("#/input/0/content/0/image_url", "low")
@@ -71,21 +73,21 @@ def test_one_turn_is_its_text_with_its_images_in_any_order() -> None:
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_system_texts_follow_the_instructions(role: str) -> None:
-    found = read({"role": role, "content": "Be brief."}, user("Hi"), instructions="Be kind.")
+    read_one = read({"role": role, "content": "Be brief."}, user("Hi"), instructions="Be kind.")
 
-    assert found.conversation is not None
-    assert found.conversation.system == "Be kind.\n\nBe brief."
-    assert folded(found) == "Hi"
+    assert read_one.conversation is not None
+    assert read_one.conversation.system == "Be kind.\n\nBe brief."
+    assert folded(read_one) == "Hi"
 
 
 def test_earlier_turns_come_first_and_name_their_images() -> None:
-    found = read(
+    read_one = read(
         user("What is it?", image()),
         {"role": "assistant", "content": [{"type": "output_text", "text": "A pelican."}]},
         user("And this?", image(URL + "?2")),
     )
 
-    assert folded(found) == (
+    assert folded(read_one) == (
         "This is the conversation so far.\n\nUser (image 1): What is it?\n\nAssistant: A pelican.\n\n"
         "Answer this message (image 2):\n\nAnd this?"
     )
@@ -93,23 +95,23 @@ def test_earlier_turns_come_first_and_name_their_images() -> None:
 
 def test_the_newest_images_are_chosen_and_older_ones_are_not_even_decoded() -> None:
     broken = "data:image/png;base64,****"
-    found = read(
+    read_one = read(
         user("One", image(broken)),
         {"role": "assistant", "content": "Yes"},
         user("Two", image(), image()),
         max_images=2,
     )
 
-    assert "User (an image that is not shown): One" in folded(found)
-    assert "(image 1, image 2)" in folded(found)
-    assert len(found.images) == 2
+    assert "User (an image that is not shown): One" in folded(read_one)
+    assert "(image 1, image 2)" in folded(read_one)
+    assert len(read_one.images) == 2
 
 
 def test_messages_in_a_row_are_one_turn() -> None:
-    found = read(user(image()), user("How many?"))
+    read_one = read(user(image()), user("How many?"))
 
-    assert folded(found) == "How many?"
-    assert len(found.images) == 1
+    assert folded(read_one) == "How many?"
+    assert len(read_one.images) == 1
 
 
 def test_an_image_alone_gets_a_question() -> None:
@@ -117,18 +119,18 @@ def test_an_image_alone_gets_a_question() -> None:
 
 
 def test_reasoning_that_comes_back_is_ignored() -> None:
-    found = read(
+    read_one = read(
         user("Hi"),
         {"type": "reasoning", "id": "rs_1", "summary": []},
         {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "x"}]},
         user("Again"),
     )
 
-    assert "Assistant: x" in folded(found)
+    assert "Assistant: x" in folded(read_one)
 
 
 def test_chat_messages_have_their_own_parts() -> None:
-    found = read(
+    read_one = read(
         {
             "role": "user",
             "content": [
@@ -139,13 +141,13 @@ def test_chat_messages_have_their_own_parts() -> None:
         name="messages",
     )
 
-    assert folded(found) == "How many?"
-    assert found.images[0].pointer == "#/messages/0/content/1/image_url/url"
-    assert found.images[0].detail == "high"
+    assert folded(read_one) == "How many?"
+    assert read_one.images[0].pointer == "#/messages/0/content/1/image_url/url"
+    assert read_one.images[0].detail == "high"
 
 
 def test_every_fault_is_named_with_its_place() -> None:
-    found = read(
+    read_one = read(
         "text",
         {"type": "function_call_output", "output": "x"},
         {"role": "tool", "content": "x"},
@@ -156,7 +158,7 @@ def test_every_fault_is_named_with_its_place() -> None:
         user({"type": "input_image", "file_id": "file-1"}, image("data:image/png;base64,****")),
     )
 
-    assert places(found) == [
+    assert places(read_one) == [
         "#/input/0",
         "#/input/1/type",
         "#/input/2/role",
@@ -180,34 +182,34 @@ def test_nothing_to_answer_is_a_fault(messages: list[Any]) -> None:
 
 
 def test_an_answer_cannot_be_begun_for_the_model() -> None:
-    found = read(user("Hi"), {"role": "assistant", "content": "I"})
+    read_one = read(user("Hi"), {"role": "assistant", "content": "I"})
 
-    assert places(found) == ["#/input/1/role"]
+    assert places(read_one) == ["#/input/1/role"]
 
 
 def test_a_file_is_found_by_its_id() -> None:
     file = SpooledFile.of(image_files.png())
-    found = read(
+    read_one = read(
         user({"type": "input_image", "file_id": "file-1"}),
         user({"type": "input_image", "file_id": "img_" + "0" * 32, "detail": "high"}),
         files={"file-1": file}.get,
     )
 
-    assert [image.source for image in found.images] == [file, "img_" + "0" * 32]
-    assert [image.detail for image in found.images] == [None, None]
+    assert [image.source for image in read_one.images] == [file, "img_" + "0" * 32]
+    assert [image.detail for image in read_one.images] == [None, None]
 
 
 def test_too_long_conversations_lose_their_oldest_turns_with_their_images() -> None:
-    found = read(
+    read_one = read(
         user("One", image()),
         {"role": "assistant", "content": "1"},
         user("Two", image()),
         drops_oldest=True,
     )
 
-    assert found.conversation is not None
-    assert [one.images for one in found.conversation.foldings()] == [(0, 1), (1,), (1,)]
-    assert [*found.conversation.foldings()][-1].question == "Two"
+    assert read_one.conversation is not None
+    assert [one.images for one in read_one.conversation.foldings()] == [(0, 1), (1,), (1,)]
+    assert [*read_one.conversation.foldings()][-1].question == "Two"
 
 
 def test_long_strings_are_known_by_their_place() -> None:

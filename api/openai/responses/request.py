@@ -54,7 +54,7 @@ _WINDOWS: Final[Mapping[str, int]] = {"2h": 2 * 3600, "8h": 8 * 3600}
 _Text = Annotated[fields.Text, Field(max_length=1_000_000)]
 
 
-class Reasoning(requests.RequestModel):
+class ReasoningOptions(requests.RequestModel):
     """How much the model reasons, and whether a summary is wanted."""
 
     effort: options.Effort | None = None
@@ -117,7 +117,7 @@ class ResponseRequest(requests.RequestModel):
     )
     temperature: Any = None
     top_p: Any = None
-    reasoning: Reasoning | None = None
+    reasoning: ReasoningOptions | None = None
     text: TextOptions | None = None
     metadata: Any = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -200,16 +200,16 @@ def parse(
 
 def requested_of(sent: ResponseRequest) -> dict[str, Any]:
     """Return the fields that the Response object repeats, without those that have their default."""
-    kept = {
+    repeated = {
         name: value
         for name, value in sent.model_dump(
             by_alias=True, exclude_none=True, include=_REPEATED
         ).items()
         if value != {}
     }
-    if "service_tier" in kept:
-        kept["service_tier"] = "flex" if kept["service_tier"] == "flex" else "default"
-    return kept
+    if "service_tier" in repeated:
+        repeated["service_tier"] = "flex" if repeated["service_tier"] == "flex" else "default"
+    return repeated
 
 
 _REPEATED: Final[dict[str, Any]] = {
@@ -235,33 +235,33 @@ def _earlier(
 
 def _model_faults(sent: ResponseRequest, limits: requests.RequestLimits) -> list[errors.Fault]:
     """Return the faults that the types do not show."""
-    found: list[tuple[str, str, str]] = []
+    listed: list[tuple[str, str, str]] = []
     unsupported, code = "unsupported_parameter", errors.Fault.code
     if sent.model not in (None, limits.model):
         sentence = f"There is no such model; this must be `{limits.model}`."
-        found.append(("model", sentence, "model_not_found"))
+        listed.append(("model", sentence, "model_not_found"))
     if sent.background and sent.store is False:
         sentence = (
             "A response in the background must be stored: without `store`, nothing could be retrieved. Send "
             "`background: false`, or delete the response afterwards."
         )
-        found.append(("store", sentence, unsupported))
+        listed.append(("store", sentence, unsupported))
     if sent.top_logprobs or _LOGPROBS in (sent.include or ()):
         place = "top_logprobs" if sent.top_logprobs else "include"
-        found.append((place, "Log probabilities are not supported.", unsupported))
+        listed.append((place, "Log probabilities are not supported.", unsupported))
     if sent.tool_choice not in (None, "auto", "none"):
-        found.append(("tool_choice", _NO_TOOLS, unsupported))
+        listed.append(("tool_choice", _NO_TOOLS, unsupported))
     window = sent.background_options and sent.background_options.completion_window
     if window in _WINDOWS and (not sent.background or sent.stream):
         sentence = "This needs `background: true`, and no `stream`."
-        found.append(("background_options/completion_window", sentence, code))
+        listed.append(("background_options/completion_window", sentence, code))
     if sent.instructions is not None and len(sent.instructions) > limits.question_chars:
         sentence = (
             f"This must have at most {limits.question_chars:,} characters; it has "
             f"{len(sent.instructions):,}."
         )
-        found.append(("instructions", sentence, "context_length_exceeded"))
-    return [errors.Fault(f"#/{place}", sentence, code) for place, sentence, code in found]
+        listed.append(("instructions", sentence, "context_length_exceeded"))
+    return [errors.Fault(f"#/{place}", sentence, code) for place, sentence, code in listed]
 
 
 def _options(

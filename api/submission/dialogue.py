@@ -77,10 +77,10 @@ def fold(turns: Sequence[Turn]) -> FoldedConversation:
     *earlier, newest = turns
     if not earlier:
         return FoldedConversation(newest.text, positions)
-    told = [f"{_NAMES[turn.role]}{_images(turn, numbers)}: {turn.text}" for turn in earlier]
+    labeled = [f"{_NAMES[turn.role]}{_images(turn, numbers)}: {turn.text}" for turn in earlier]
     request = f"{_NEWEST[:-1]}{_images(newest, numbers)}:"
     return FoldedConversation(
-        "\n\n".join([_EARLIER, *told, f"{request}\n\n{newest.text}"]), positions
+        "\n\n".join([_EARLIER, *labeled, f"{request}\n\n{newest.text}"]), positions
     )
 
 
