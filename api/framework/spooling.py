@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import flask
+import structlog
 
 from core.spool import SpooledFile
 
@@ -59,6 +60,24 @@ def new_file() -> SpooledFile:
     file = make()
     flask.g.setdefault(_OPEN, []).append(file)
     return file
+
+
+def carried(run: Callable[[], None]) -> Callable[[], None]:
+    """Return ``run`` as another thread can call it, even after the end of the current request.
+
+    The content of the request goes with it, and is freed when ``run`` returns.
+    """
+    content = flask.g.pop(_OPEN, [])
+    bound = structlog.contextvars.get_contextvars()
+
+    @flask.copy_current_request_context
+    def carry() -> None:
+        flask.g.setdefault(_OPEN, []).extend(content)
+        flask.g.request_id = bound.get("request_id", "")
+        with structlog.contextvars.bound_contextvars(**bound):
+            run()
+
+    return carry
 
 
 def received(stream: Any) -> SpooledFile | None:  # noqa: ANN401 - the input of any server
