@@ -16,6 +16,7 @@ from api import cors, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
 from api.openai.files import FileRoutes
+from api.openai.foreground import Foreground
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
@@ -78,6 +79,7 @@ class Service:
     images: ImageReader
     waits: Waits
     streams: Streams
+    foreground: Foreground
     revocation: Revocation
     fetching: GuardedClient
     buckets: RateLimits
@@ -170,12 +172,14 @@ def create_app(
         shares=held_open,
         revocation=revocation,
     )
+    foreground = Foreground(database, waits=waits, streams=streams, revocation=revocation)
     service = Service(
         database=database,
         wakeups=(wakeup, delivery_wakeup),
         images=images,
         waits=waits,
         streams=streams,
+        foreground=foreground,
         revocation=revocation,
         fetching=fetching,
         buckets=buckets,

@@ -12,6 +12,7 @@ import uuid_utils.compat
 
 Kind = Literal[
     "job",
+    "resp",
     "grp",
     "img",
     "key",

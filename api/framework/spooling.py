@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import flask
+import structlog
 
 from core.spool import SpooledFile
 
@@ -51,7 +52,12 @@ def install(app: flask.Flask, *, make: Callable[[], SpooledFile]) -> None:
 
 
 def new_file() -> SpooledFile:
-    """Return new content, which is freed at the end of the current request."""
+    """Return new content, which is freed at the end of the current request.
+
+    Outside a request it stays in memory, and its user closes it.
+    """
+    if not flask.has_request_context():
+        return SpooledFile()
     make: Callable[[], SpooledFile] = flask.current_app.extensions[_OPEN]
     file = make()
     flask.g.setdefault(_OPEN, []).append(file)
@@ -66,6 +72,24 @@ def outside_request(app: flask.Flask) -> Iterator[Callable[[], None]]:
             yield functools.partial(_close, None)
         finally:
             _close(None)
+
+
+def carried(run: Callable[[], None]) -> Callable[[], None]:
+    """Return ``run`` as another thread can call it, even after the end of the current request.
+
+    The content of the request goes with it, and is freed when ``run`` returns.
+    """
+    content = flask.g.pop(_OPEN, [])
+    bound = structlog.contextvars.get_contextvars()
+
+    @flask.copy_current_request_context
+    def carry() -> None:
+        flask.g.setdefault(_OPEN, []).extend(content)
+        flask.g.request_id = bound.get("request_id", "")
+        with structlog.contextvars.bound_contextvars(**bound):
+            run()
+
+    return carry
 
 
 def received(stream: Any) -> SpooledFile | None:  # noqa: ANN401 - the input of any server

@@ -15,7 +15,7 @@ from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, idempotency, search, storage, timeline, turns
+from jobs.store import dispatch, idempotency, responses, search, storage, timeline, turns
 from jobs.store import images as submitted_images
 
 #: The sequence number of a job's first event, ``job.queued``.
@@ -57,6 +57,8 @@ class Submission:
     webhook: Mapping[str, Any] | None = None
     #: None: a job by itself.
     followers: Sequence[Follower] | None = None
+    #: What a client of OpenAI's surface sent; None: the job comes from the native routes.
+    response: responses.NewResponse | None = None
 
 
 @dataclass(frozen=True)
@@ -199,19 +201,22 @@ def _insert(
         )
         for follower in submission.followers or ()
     ]
-    transaction.execute(
-        _JOB_IMAGE,
-        [
-            {
-                "job_id": job.id,
-                "position": position,
-                "image_id": view.image.id,
-                "tokens": view.tokens,
-            }
-            for job in jobs
-            for position, view in enumerate(views)
-        ],
-    )
+    if views:
+        transaction.execute(
+            _JOB_IMAGE,
+            [
+                {
+                    "job_id": job.id,
+                    "position": position,
+                    "image_id": view.image.id,
+                    "tokens": view.tokens,
+                }
+                for job in jobs
+                for position, view in enumerate(views)
+            ],
+        )
+    if submission.response is not None:
+        responses.add(transaction, job_id, submission.response)
     _record(transaction, submission, jobs, noted)
     # Last, after the waits for the key and the images: so no two submissions deadlock.
     turns.enter(transaction, submission.account_id, submission.priority)

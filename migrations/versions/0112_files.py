@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql
 from migrations.baseline import storage
 
 revision = "0112"
-down_revision = "0107"
+down_revision = "0111"
 branch_labels = None
 depends_on = None
 
