@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import flask
-import orjson
-from flask import Response
 from pydantic import SecretStr
 
-from api import cors, framework, health, metrics
+from api import cors, documents, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
 from api.openai.files import FileRoutes
@@ -60,7 +58,6 @@ from webhooks import secrets
 
 #: The version of the API in the document, not that of the service.
 API_VERSION = "1.0"
-_DOCUMENT = "/openapi.json"
 _EXTENSION = "longlook"
 _DESCRIPTION = (
     "Asynchronous image reasoning. A job is a question about one or more images. Longlook accepts it immediately, "
@@ -318,10 +315,5 @@ def _router(
     framework.install(
         router, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
     )
-    document = functools.cache(lambda: orjson.dumps(router.document()))
-
-    def openapi() -> Response:
-        return Response(document(), content_type="application/json")
-
-    router.add_url_rule(_DOCUMENT, view_func=openapi)
+    documents.install(router)
     return router
