@@ -13,6 +13,8 @@ from pydantic import SecretStr
 from api import cors, documents, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
+from api.openai.files import FileRoutes
+from api.openai.foreground import Foreground
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
@@ -74,6 +76,7 @@ class Service:
     images: ImageReader
     waits: Waits
     streams: Streams
+    foreground: Foreground
     revocation: Revocation
     fetching: GuardedClient
     buckets: RateLimits
@@ -166,12 +169,14 @@ def create_app(
         shares=held_open,
         revocation=revocation,
     )
+    foreground = Foreground(database, waits=waits, streams=streams, revocation=revocation)
     service = Service(
         database=database,
         wakeups=(wakeup, delivery_wakeup),
         images=images,
         waits=waits,
         streams=streams,
+        foreground=foreground,
         revocation=revocation,
         fetching=fetching,
         buckets=buckets,
@@ -229,6 +234,16 @@ def create_app(
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
     router.include(ModelRoutes(settings))
+    router.include(
+        FileRoutes(
+            settings,
+            database=database,
+            service=submissions,
+            quota=quota,
+            disk=disk,
+            held_open=held_open,
+        )
+    )
     for routes in (
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
@@ -292,6 +307,7 @@ def _router(
         ),
         guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,
+        max_file_body_bytes=settings.file_body_bytes,
     )
     framework.links.install(router, public_url=settings.public_url)
     problems.install(router, timer=timer)

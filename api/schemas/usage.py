@@ -22,6 +22,9 @@ class StorageUsage(ResponseModel):
         description="What remains after a deletion: options and metadata, plus 1 KiB for each job and 0.5 KiB for "
         "each image."
     )
+    files_bytes: int = Field(
+        description="Files, also those that batches write, plus 0.5 KiB for each."
+    )
     deliveries_bytes: int = Field(
         description="Notifications and the receivers' responses, until retention removes them."
     )
