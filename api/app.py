@@ -233,7 +233,6 @@ def create_app(
     router.include(endpoints)
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
-    router.include(ModelRoutes(settings))
     router.include(
         FileRoutes(
             settings,
@@ -245,6 +244,7 @@ def create_app(
         )
     )
     for routes in (
+        ModelRoutes(settings),
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
