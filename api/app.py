@@ -13,6 +13,10 @@ from pydantic import SecretStr
 from api import cors, documents, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
+from api.openai.batches import runner
+from api.openai.batches.routes import BatchRoutes
+from api.openai.batches.runner import BatchRunner
+from api.openai.batches.served import served
 from api.openai.files import FileRoutes
 from api.openai.foreground import Foreground
 from api.rate_limits import Limiter
@@ -38,6 +42,7 @@ from api.streams.waits import Waits
 from api.submission import Downloads, SubmissionImages, SubmissionService, WebhookTargets
 from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
+from core.background import BackgroundLoop
 from core.database import Clock, Database, utcnow
 from core.rate_limits import RateLimits
 from core.redis_prefix import RedisPrefix
@@ -54,7 +59,7 @@ from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
 from net.client import GuardedClient
 from net.guard import WEB
-from webhooks import secrets
+from webhooks import secrets, thin_events
 
 #: The version of the API in the document, not that of the service.
 API_VERSION = "1.0"
@@ -82,10 +87,19 @@ class Service:
     buckets: RateLimits
     spool: Spool
     draining: threading.Event = field(default_factory=threading.Event)
+    #: Threads that :meth:`start` starts.
+    loops: list[BackgroundLoop] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start the threads that work in the background."""
+        for loop in self.loops:
+            loop.start()
 
     def drain(self) -> None:
         """Stop being ready, and end all waits and streams. Safe in a signal handler."""
         self.draining.set()
+        for loop in self.loops:
+            loop.request_stop()
         self.waits.close()
         self.streams.close()
         self.revocation.close()
@@ -93,6 +107,8 @@ class Service:
     def close(self) -> None:
         """Close everything; the application serves nothing afterwards."""
         self.drain()
+        for loop in self.loops:
+            loop.stop()
         self.images.close()
         self.fetching.close()
         for wakeup in self.wakeups:
@@ -233,18 +249,17 @@ def create_app(
     router.include(endpoints)
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
-    router.include(
-        FileRoutes(
+    router.include(ModelRoutes(settings))
+    for routes in (
+        *_files_and_batches(
+            router,
+            service,
             settings,
-            database=database,
-            service=submissions,
+            submissions=submissions,
             quota=quota,
             disk=disk,
             held_open=held_open,
-        )
-    )
-    for routes in (
-        ModelRoutes(settings),
+        ),
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
@@ -292,6 +307,42 @@ def openapi_document() -> dict[str, Any]:
         return app.document()
     finally:
         service_of(app).close()
+
+
+def _files_and_batches(
+    router: framework.Router,
+    service: Service,
+    settings: Settings,
+    *,
+    submissions: SubmissionService,
+    quota: Quota,
+    disk: Disk,
+    held_open: Shares,
+) -> tuple[object, ...]:
+    """Return the routes of files and batches, and let ``service`` work on batches."""
+    endpoints = served(settings, database=service.database, service=submissions)
+    service.loops.append(
+        BatchRunner(
+            router,
+            service.database,
+            settings,
+            owner=runner.owner(),
+            service=submissions,
+            endpoints=endpoints,
+            notify=thin_events.batch_ended,
+        )
+    )
+    return (
+        FileRoutes(
+            settings,
+            database=service.database,
+            service=submissions,
+            quota=quota,
+            disk=disk,
+            held_open=held_open,
+        ),
+        BatchRoutes(database=service.database, endpoints=endpoints),
+    )
 
 
 def _router(

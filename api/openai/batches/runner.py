@@ -97,7 +97,7 @@ class BatchRunner(BackgroundLoop):
         self._lifetime = lifetime_of_batches(settings)
         self._admission = Admission(database, settings)
         # Half of an account's queue stays free for what its callers submit meanwhile.
-        self._spare = max(1, settings.queued_jobs_per_account // 2)
+        self._spare = settings.queued_jobs_per_account // 2
 
     def run_slice(self) -> bool:
         """Work a while on the batch that waits longest; return whether there was one.
@@ -109,7 +109,10 @@ class BatchRunner(BackgroundLoop):
         if held is None:
             return False
         try:
-            with spooling.outside_request(self._app) as free:
+            with (
+                structlog.contextvars.bound_contextvars(job_id=None),
+                spooling.outside_request(self._app) as free,
+            ):
                 pause = self._continue(held, free)
         except BatchLost:
             _log.info("batch_lost", batch=ids.show("batch", held.id))
@@ -131,6 +134,8 @@ class BatchRunner(BackgroundLoop):
                 pass
         except DatabaseUnavailable:
             _log.warning("batches_not_continued")
+        except Exception:  # noqa: BLE001 - the API serves requests, whatever happens to batches
+            _log.exception("batches_failed")
 
     def _continue(self, held: BatchClaim, free: Callable[[], None]) -> timedelta:
         """Do a slice; return the pause until the next one."""
@@ -179,7 +184,7 @@ class BatchRunner(BackgroundLoop):
         for line in waiting[: max(0, room)]:
             if self.stopping:
                 break
-            self._admission.check(caller.account_id, jobs=self._spare)
+            self._admission.check(caller.account_id, jobs=self._spare + 1)
             self._submit(held, line, caller)
             free()
         return _AT_ONCE if collected or (waiting and room > 0) else _IDLE
