@@ -90,6 +90,7 @@ class Service:
         self.draining.set()
         self.waits.close()
         self.streams.close()
+        self.foreground.close()
         self.revocation.close()
 
     def close(self) -> None:

@@ -15,7 +15,7 @@ from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, idempotency, search, storage, timeline, turns
+from jobs.store import dispatch, holds, idempotency, search, storage, timeline, turns
 from jobs.store import images as submitted_images
 
 #: The sequence number of a job's first event, ``job.queued``.
@@ -57,6 +57,8 @@ class Submission:
     webhook: Mapping[str, Any] | None = None
     #: None: a job by itself.
     followers: Sequence[Follower] | None = None
+    #: Whether its client waits for the answer on an open connection.
+    held: bool = False
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,8 @@ def _insert(
             for position, view in enumerate(views)
         ],
     )
+    if submission.held:
+        holds.begin(transaction, job_id)
     _record(transaction, submission, jobs, noted)
     # Last, after the waits for the key and the images: so no two submissions deadlock.
     turns.enter(transaction, submission.account_id, submission.priority)
