@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
+from api.openai.chat.routes import ChatRoutes
 from api.openai.foreground import Foreground
 from api.rate_limits import Limiter
 from api.revocation import Revocation
@@ -236,8 +237,9 @@ def create_app(
     router.include(endpoints)
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
-    router.include(ModelRoutes(settings))
     for routes in (
+        ModelRoutes(settings),
+        ChatRoutes(settings, database=database, service=submissions, foreground=foreground),
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),

@@ -10,7 +10,9 @@ from typing import Final, Literal
 
 import uuid_utils.compat
 
-Kind = Literal["job", "grp", "img", "key", "acct", "req", "we", "evt", "dlv", "rcv", "op", "qp"]
+Kind = Literal[
+    "job", "resp", "grp", "img", "key", "acct", "req", "we", "evt", "dlv", "rcv", "op", "qp"
+]
 
 #: Fewest hexadecimal digits of the beginning of an id that :func:`prefix` takes.
 MIN_PREFIX: Final = 6

@@ -373,6 +373,23 @@ class HeldJob(Record):
     until: Mapped[datetime]
 
 
+class ResponseEntry(Record):
+    """What a client of OpenAI's surface sent with a job, for the objects that show it there.
+
+    A job of the native routes has no entry; see :mod:`jobs.store.responses`.
+    """
+
+    __tablename__ = "responses"
+
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
+    #: The routes that created it: ``responses`` or ``chat``.
+    surface: Mapped[str]
+    #: Whether the client did not wait for the answer.
+    background: Mapped[bool]
+    #: The fields that the object repeats, with images by their position in the job; None: removed with the answer.
+    requested: Mapped[dict[str, Any] | None]
+
+
 class QueueTurn(Record):
     """The turn of an account at one priority of the queue; see :mod:`jobs.store.turns`."""
 

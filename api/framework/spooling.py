@@ -50,7 +50,12 @@ def install(app: flask.Flask, *, make: Callable[[], SpooledFile]) -> None:
 
 
 def new_file() -> SpooledFile:
-    """Return new content, which is freed at the end of the current request."""
+    """Return new content, which is freed at the end of the current request.
+
+    Outside a request it stays in memory, and its user closes it.
+    """
+    if not flask.has_request_context():
+        return SpooledFile()
     make: Callable[[], SpooledFile] = flask.current_app.extensions[_OPEN]
     file = make()
     flask.g.setdefault(_OPEN, []).append(file)

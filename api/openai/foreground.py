@@ -1,10 +1,10 @@
 """Foreground requests: the response is held open until the job has finished, as long as its client waits.
 
 The response begins when the job is accepted, or earlier if that takes long, and carries filler while nothing else is to
-be sent: clients and proxies give up on a connection without bytes. What fails from then on is told in the body.
+be sent: clients and proxies give up on a connection without bytes. From then on, errors are in the body.
 
 A request that ends before its job, because its client hangs up, its key is revoked or the service stops, cancels the
-job: nobody waits for the answer. With an idempotency key the client may send the request again and wait for the same
+job: no client waits for the answer. With an idempotency key the client may send the request again and wait for the same
 job: so the job is cancelled after a minute (:mod:`jobs.store.holds`), as it is if this process dies. If the service
 stops, the connection breaks, so that clients send the request again.
 """
@@ -54,7 +54,7 @@ _REVOKED: Final = "This API key was revoked."
 Failure = errors.RequestError | errors.Unavailable
 
 
-class Body(Protocol):
+class HeldBody(Protocol):
     """The body of a held response in JSON, as a surface writes it."""
 
     def finished(self, job_id: uuid.UUID) -> bytes:
@@ -123,7 +123,7 @@ class Foreground:
         self,
         caller: Caller,
         submit: Callable[[], Accepted],
-        body: Body,
+        body: HeldBody,
         *,
         repeatable: bool = False,
     ) -> Response:
@@ -179,7 +179,7 @@ class Foreground:
         return Response(held, headers=_HEADERS, content_type=hold.content_type)
 
     def _answer(
-        self, job_id: uuid.UUID, held: HeldResponse, caller: Caller, body: Body
+        self, job_id: uuid.UUID, held: HeldResponse, caller: Caller, body: HeldBody
     ) -> Iterator[bytes]:
         held.place_used = True
         with self._waits.hold(job_id, account_id=caller.account_id, ended=held.ended) as wait:

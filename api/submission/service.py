@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,7 @@ from api import errors as problems
 from api.auth import Caller
 from api.schemas import requests
 from api.submission import token_budget
+from api.submission.dialogue import Conversation, FoldedConversation
 from api.submission.downloads import Downloads
 from api.submission.images import SubmissionImages, originals
 from api.submission.parsing import GROUP, ParsedSubmission
@@ -118,7 +120,7 @@ class SubmissionService:
         webhook = self._webhook_targets.of_job(caller.account_id, requested_webhook, faults)
         fingerprint: str | None = None
         if header.idempotency_key is not None and parsed.job is not None and not faults:
-            requested = _requested(parsed.job, originals(parsed.images, known), header)
+            requested = _requested(parsed, parsed.job, originals(parsed.images, known), header)
             fingerprint = _fingerprint(parsed.kind.path, caller.account_id, requested)
             replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
             if replayed is not None:
@@ -151,10 +153,16 @@ class SubmissionService:
         if parsed.job is None or faults:
             raise problems.refused(faults)
         job, options = parsed.job, parsed.job.options
+        questions: Sequence[str] = job.requested
+        if parsed.conversation is not None:
+            folded = self._fold(parsed.conversation, options, submitted_images)
+            questions = [folded.question]
+            submitted_images = [submitted_images[position] for position in folded.images]
         tokens = [tokens for _, tokens in submitted_images]
+        system = parsed.conversation.system if parsed.conversation is not None else ""
         first, *others = (
-            submission.Follower(question, self._effective(options, question, tokens))
-            for question in job.requested
+            submission.Follower(question, self._effective(options, question, tokens, system))
+            for question in questions
         )
         return self._store(
             submission.Submission(
@@ -176,6 +184,7 @@ class SubmissionService:
                 followers=others if parsed.kind is GROUP else None,
                 webhook=webhook.plain() if webhook is not None else None,
                 held=held,
+                response=parsed.response,
             )
         )
 
@@ -233,8 +242,49 @@ class SubmissionService:
             self._database, account_id=caller.account_id, image=image, storage_limit=limit
         )
 
+    def _fold(
+        self,
+        conversation: Conversation,
+        options: requests.JobOptions,
+        submitted_images: Sequence[tuple[object, int]],
+    ) -> FoldedConversation:
+        """Return the longest part of a conversation that fits.
+
+        Raises:
+            core.errors.InvalidRequest: not even the shortest one fits.
+        """
+        longest = self._settings.profile.max_question_chars
+        fault: errors.RequestError | None = None
+        for folded in conversation.foldings():
+            if len(folded.question) > longest:
+                continue
+            tokens = [submitted_images[position][1] for position in folded.images]
+            try:
+                self._effective(options, folded.question, tokens, conversation.system)
+            except errors.InvalidRequest as error:
+                fault = error
+            else:
+                return folded
+        sentence = (
+            f"The text of the conversation must have at most {longest:,} characters; it has "
+            f"{len(conversation.whole().question):,}."
+        )
+        raise problems.refused(
+            [
+                errors.Fault(
+                    conversation.place,
+                    sentence if fault is None else fault.message,
+                    "context_length_exceeded",
+                )
+            ]
+        )
+
     def _effective(
-        self, options: requests.JobOptions, question: str, image_tokens: list[int]
+        self,
+        options: requests.JobOptions,
+        question: str,
+        image_tokens: list[int],
+        system: str = "",
     ) -> dict[str, Any]:
         """Return all options of the job, with the defaults of today."""
         profile = self._settings.profile
@@ -248,7 +298,7 @@ class SubmissionService:
         return {
             "max_output_tokens": token_budget.output_tokens(
                 profile,
-                question=question + instructions.behind(question, answer_format, profile),
+                question=system + question + instructions.behind(question, answer_format, profile),
                 image_tokens=image_tokens,
                 requested=options.max_output_tokens,
             ),
@@ -258,6 +308,7 @@ class SubmissionService:
             "samples": samples,
             "answer_format": answer_format,
             "guards": self._guards(options.guards),
+            **({"system": system} if system else {}),
         }
 
     def _guards(self, requested: requests.Guards | None) -> dict[str, bool]:
@@ -353,6 +404,7 @@ def _priority_fault(parsed: ParsedSubmission, highest: Priority) -> list[errors.
 
 
 def _requested(
+    parsed: ParsedSubmission,
     job: requests.JobFields | requests.GroupFields,
     submitted_images: list[tuple[str, str]],
     header: requests.GroupHeaders,
@@ -369,6 +421,7 @@ def _requested(
         "images": submitted_images,
         "options": options,
         "deadline_seconds": _deadline(job.options, header),
+        **({} if parsed.response is None else {"response": dict(parsed.response.requested)}),
     }
 
 

@@ -33,13 +33,13 @@ def begin(transaction: Transaction, job_id: uuid.UUID) -> None:
 
 def renew(database: Database, job_ids: Collection[uuid.UUID]) -> None:
     """Renew the holds of jobs that have one."""
-    with database.transaction("renew_holds") as transaction:
+    with database.transaction() as transaction:
         transaction.update(HeldJob, _HELD.job_id.in_(job_ids), until=transaction.now(LEASE))
 
 
 def end(database: Database, job_id: uuid.UUID) -> None:
     """End the hold of a job."""
-    with database.transaction("end_hold") as transaction:
+    with database.transaction() as transaction:
         transaction.delete(HeldJob, _HELD.job_id == job_id)
 
 
@@ -52,7 +52,7 @@ def lapse(database: Database, *, actor: str) -> int:
 
 
 def _lapse(database: Database, job_id: uuid.UUID, *, actor: str) -> bool:
-    with database.transaction("lapse") as transaction:
+    with database.transaction() as transaction:
         job = transaction.session.get(Job, job_id, with_for_update=True)
         still = sa.select(_HELD.job_id).where(
             _HELD.job_id == job_id, _HELD.until < transaction.now()

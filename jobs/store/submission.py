@@ -15,7 +15,7 @@ from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, holds, idempotency, search, storage, timeline, turns
+from jobs.store import dispatch, holds, idempotency, responses, search, storage, timeline, turns
 from jobs.store import images as submitted_images
 
 #: The sequence number of a job's first event, ``job.queued``.
@@ -59,6 +59,8 @@ class Submission:
     followers: Sequence[Follower] | None = None
     #: Whether its client waits for the answer on an open connection.
     held: bool = False
+    #: What a client of OpenAI's surface sent; None: the job comes from the native routes.
+    response: responses.NewResponse | None = None
 
 
 @dataclass(frozen=True)
@@ -197,19 +199,22 @@ def _insert(
         )
         for follower in submission.followers or ()
     ]
-    transaction.execute(
-        _JOB_IMAGE,
-        [
-            {
-                "job_id": job.id,
-                "position": position,
-                "image_id": view.image.id,
-                "tokens": view.tokens,
-            }
-            for job in jobs
-            for position, view in enumerate(views)
-        ],
-    )
+    if views:
+        transaction.execute(
+            _JOB_IMAGE,
+            [
+                {
+                    "job_id": job.id,
+                    "position": position,
+                    "image_id": view.image.id,
+                    "tokens": view.tokens,
+                }
+                for job in jobs
+                for position, view in enumerate(views)
+            ],
+        )
+    if submission.response is not None:
+        responses.add(transaction, job_id, submission.response)
     if submission.held:
         holds.begin(transaction, job_id)
     _record(transaction, submission, jobs, noted)

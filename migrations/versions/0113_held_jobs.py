@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0113"
-down_revision = "0107"
+down_revision = "0111"
 branch_labels = None
 depends_on = None
 

@@ -1,0 +1,52 @@
+"""What clients of OpenAI's surface sent with a job: their routes repeat it in the objects that show the job."""
+
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from core.database import Database, Transaction
+from jobs.records import ResponseEntry, table
+
+Surface = Literal["responses", "chat"]
+
+
+@dataclass(frozen=True)
+class NewResponse:
+    """What is stored with a new job.
+
+    Attributes:
+        surface: the routes that create it.
+        background: whether the client does not wait for the answer.
+        requested: JSON, with images by their position in the job.
+    """
+
+    surface: Surface
+    background: bool
+    requested: Mapping[str, Any] = field(repr=False)
+
+
+def add(transaction: Transaction, job_id: uuid.UUID, new: NewResponse) -> None:
+    """Store what was sent with a job, in the transaction that stores the job."""
+    transaction.execute(
+        sa.insert(table(ResponseEntry)),
+        {
+            "job_id": job_id,
+            "surface": new.surface,
+            "background": new.background,
+            "requested": dict(new.requested),
+        },
+    )
+
+
+def get(database: Database, job_id: uuid.UUID) -> ResponseEntry | None:
+    """Return what was sent with a job, None for a job of the native routes."""
+    with database.reading() as transaction:
+        return transaction.session.get(ResponseEntry, job_id)
+
+
+def remove_requested(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
+    """Remove what was sent with jobs; their surface stays."""
+    transaction.update(ResponseEntry, ResponseEntry.job_id.in_(job_ids), requested=sa.null())
