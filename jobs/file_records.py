@@ -47,7 +47,7 @@ class LineState(enum.StrEnum):
     FAILED = "failed"
 
 
-class File(Record):
+class FileEntry(Record):
     """A file of an account. It is visible once it is stored completely, and until it is removed."""
 
     __tablename__ = "files"
@@ -86,7 +86,7 @@ class FileChunk(Record):
     data: Mapped[bytes]
 
 
-class Batch(Record):
+class BatchEntry(Record):
     """The requests in a file, each of which becomes a job, and how far they are."""
 
     __tablename__ = "batches"

@@ -262,8 +262,8 @@ def _without_file_name(line: bytes) -> bytes:
 def file_name_in(line: bytes) -> str:
     """Return the file name in a Content-Disposition line as text; empty if the line has none.
 
-    Clients send UTF-8 (RFC 7578), and some the extended form of RFC 8187, which has priority. Other encodings cannot
-    be told apart: a byte that is not UTF-8 is read as Latin-1.
+    Clients send UTF-8 (RFC 7578), and some the extended form of RFC 8187, which has priority. Other encodings have no
+    mark: a byte that is not UTF-8 is read as Latin-1.
     """
     if line[: len(_DISPOSITION)].lower() != _DISPOSITION:
         return ""

@@ -182,7 +182,7 @@ class FileRoutes:
             raise problems.not_found("file")
         return reply(schemas.FileDeleted(id=ids.show("file", file_id)))
 
-    def _find(self, caller: Caller, file_id: uuid.UUID) -> file_records.File:
+    def _find(self, caller: Caller, file_id: uuid.UUID) -> file_records.FileEntry:
         known = files.get(self._database, file_id, account_id=caller.scope)
         return problems.existing(known, "file")
 
@@ -216,7 +216,7 @@ def lifetime_of_batches(settings: Settings) -> timedelta:
 def read_image(
     database: Database, caller: Caller, file_id: str, *, max_bytes: int
 ) -> SpooledFile | None:
-    """Return the image in a file of purpose ``vision``, as content of the current request; None: there is none.
+    """Return the image in a file of purpose ``vision``, as content of the current request; None: it does not exist.
 
     Args:
         database: stores files.
@@ -288,7 +288,7 @@ class _Content:
     def __init__(
         self,
         database: Database,
-        file: file_records.File,
+        file: file_records.FileEntry,
         held_open: Shares,
         *,
         account_id: uuid.UUID,

@@ -158,7 +158,7 @@ class Batch(ResponseModel):
     )
 
     @classmethod
-    def of(cls, batch: file_records.Batch) -> Self:
+    def of(cls, batch: file_records.BatchEntry) -> Self:
         """Return the response for a batch."""
         ended = {
             f"{status.value}_at": batch.finished_at if batch.status is status else None
@@ -216,7 +216,7 @@ class BatchResultList(Page[BatchResult, str]):
     """A page of the lines that have ended so far, in the order of the input file."""
 
 
-def _faults(batch: file_records.Batch) -> BatchFaults | None:
+def _faults(batch: file_records.BatchEntry) -> BatchFaults | None:
     if not batch.faults:
         return None
     return BatchFaults(

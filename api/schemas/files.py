@@ -71,7 +71,7 @@ class File(ResponseModel):
     status_details: None = None
 
     @classmethod
-    def of(cls, file: file_records.File) -> Self:
+    def of(cls, file: file_records.FileEntry) -> Self:
         """Return the response for a file."""
         return cls.from_record(file, id=ids.show("file", file.id))
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.file_records import Batch, BatchLine, BatchStatus, LineState
+from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.records import Job, table
 from jobs.store import batches
 from jobs.store.batches import BatchClaim, BatchLost, fence
@@ -33,7 +33,7 @@ UNFINISHED: Final = {
 _LATE: Final = "deadline_exceeded"
 
 _LINE = table(BatchLine).c
-_BATCH = table(Batch).c
+_BATCH = table(BatchEntry).c
 _JOB = table(Job).c
 
 
@@ -101,7 +101,7 @@ def add(database: Database, held: BatchClaim, read: LinesRead) -> None:
     """
     batch = held.batch
     faults = [*(batch.faults or ()), *read.faults][: batches.MAX_FAULTS]
-    with database.transaction("batch") as transaction:
+    with database.transaction("lines") as transaction:
         fence(
             transaction,
             held,
@@ -127,7 +127,7 @@ def take_over(database: Database, held: BatchClaim, *, limit: int) -> bool:
         BatchLost: the batch is not this owner's any more, or another process has added them.
     """
     batch = held.batch
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         rows = transaction.execute(
             sa.select(_LINE.number, _LINE.custom_id, _LINE.start, _LINE.length)
             .where(
@@ -165,7 +165,7 @@ def take_over(database: Database, held: BatchClaim, *, limit: int) -> bool:
 
 def discard(database: Database, held: BatchClaim) -> bool:
     """Delete some lines of a batch that cannot be run; return whether there may be more."""
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         fence(transaction, held)
         return batches.delete_lines(transaction, held.id)
 
@@ -219,7 +219,7 @@ def refuse(database: Database, held: BatchClaim, number: int, error: LineError) 
     Raises:
         BatchLost: the line has a job, or the batch is not this owner's any more.
     """
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         fence(transaction, held, failed=_BATCH.failed + 1)
         _move(
             transaction, held, number, LineState.WAITING, state=LineState.FAILED, **_columns(error)
@@ -257,7 +257,7 @@ def collect(
         return 0
     good = [number for number, job in rows.items() if answered(job)]
     failed = {number: rows[number] for number in rows.keys() - set(good)}
-    with database.transaction("batch") as transaction:
+    with database.transaction("gather") as transaction:
         fence(
             transaction,
             held,
@@ -310,7 +310,7 @@ def give_up(database: Database, held: BatchClaim) -> int:
     numbers = [line.number for line in waiting(database, held.id, limit=_ROWS)]
     if not numbers:
         return 0
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         fence(transaction, held, failed=_BATCH.failed + len(numbers))
         moved = transaction.execute(
             sa.update(table(BatchLine))
@@ -328,7 +328,7 @@ def give_up(database: Database, held: BatchClaim) -> int:
 
 
 def running_jobs(database: Database, batch_id: uuid.UUID) -> list[uuid.UUID]:
-    """Return the jobs of a batch that have not ended and whose cancellation nobody has requested."""
+    """Return the jobs of a batch that have not ended, without those that are being cancelled."""
     with database.reading() as transaction:
         rows = transaction.execute(
             sa.select(_JOB.id)

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Now, Seconds, Transaction
-from jobs.file_records import Batch, BatchLine, BatchStatus, LineState
+from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.records import table
 from jobs.store import files
 
@@ -27,7 +27,7 @@ INPUT: Final = "batch"
 MAX_LINES: Final = 50_000
 MAX_FAULTS: Final = 1_000
 
-_BATCH = table(Batch).c
+_BATCH = table(BatchEntry).c
 _LINE = table(BatchLine).c
 #: The states in which a caller may cancel a batch.
 _CANCELLABLE = (BatchStatus.VALIDATING, BatchStatus.IN_PROGRESS)
@@ -61,7 +61,7 @@ class BatchClaim:
 
     owner: str
     lease: timedelta
-    batch: Batch
+    batch: BatchEntry
     #: The time that it had left then.
     left: timedelta
 
@@ -76,7 +76,7 @@ class BatchClaim:
         return self.batch.id
 
 
-def create(database: Database, new: NewBatch) -> tuple[Batch, bool]:
+def create(database: Database, new: NewBatch) -> tuple[BatchEntry, bool]:
     """Store a batch; return it, and False if an earlier request with the same key has created it.
 
     Raises:
@@ -100,10 +100,10 @@ def create(database: Database, new: NewBatch) -> tuple[Batch, bool]:
         return known, False
 
 
-def _insert(transaction: Transaction, new: NewBatch) -> Batch:
+def _insert(transaction: Transaction, new: NewBatch) -> BatchEntry:
     now = transaction.scalar(sa.select(transaction.now()))
     given = {name: value for name, value in vars(new).items() if name not in ("window", "metadata")}
-    batch = Batch(
+    batch = BatchEntry(
         **given,
         id=ids.new(),
         status=BatchStatus.VALIDATING,
@@ -127,14 +127,14 @@ def _insert(transaction: Transaction, new: NewBatch) -> Batch:
 def _refuse_too_many(transaction: Transaction, account_id: uuid.UUID) -> None:
     unfinished = transaction.scalar(
         sa.select(sa.func.count())
-        .select_from(table(Batch))
+        .select_from(table(BatchEntry))
         .where(_BATCH.finished_at.is_(None), _BATCH.account_id == account_id)
     )
     if unfinished >= MAX_OPEN:
         raise errors.QueueFull(f"The account has {unfinished} unfinished batches.", retry_after=60)
 
 
-def replay(database: Database, new: NewBatch) -> Batch | None:
+def replay(database: Database, new: NewBatch) -> BatchEntry | None:
     """Return the batch that an earlier request with the same key has created, or None.
 
     Raises:
@@ -144,7 +144,7 @@ def replay(database: Database, new: NewBatch) -> Batch | None:
         return None
     with database.reading() as transaction:
         known = transaction.session.scalars(
-            sa.select(Batch).where(
+            sa.select(BatchEntry).where(
                 _BATCH.account_id == new.account_id,
                 _BATCH.idempotency_key == new.idempotency_key,
             )
@@ -156,18 +156,20 @@ def replay(database: Database, new: NewBatch) -> Batch | None:
     return known
 
 
-def get(database: Database, batch_id: uuid.UUID, *, account_id: uuid.UUID | None) -> Batch | None:
+def get(
+    database: Database, batch_id: uuid.UUID, *, account_id: uuid.UUID | None
+) -> BatchEntry | None:
     """Return a batch, or None when it does not exist (in this account; None: in any account)."""
     with database.reading() as transaction:
-        batch = transaction.session.get(Batch, batch_id)
+        batch = transaction.session.get(BatchEntry, batch_id)
         return batch if batch and account_id in (None, batch.account_id) else None
 
 
 def page(
     database: Database, *, account_id: uuid.UUID | None, limit: int, after: uuid.UUID | None
-) -> tuple[list[Batch], bool]:
+) -> tuple[list[BatchEntry], bool]:
     """Return up to ``limit`` batches beyond ``after``, newest first, and whether there are more."""
-    wanted = sa.select(Batch).order_by(_BATCH.id.desc()).limit(limit + 1)
+    wanted = sa.select(BatchEntry).order_by(_BATCH.id.desc()).limit(limit + 1)
     if account_id is not None:
         wanted = wanted.where(_BATCH.account_id == account_id)
     if after is not None:
@@ -179,13 +181,13 @@ def page(
 
 def cancel(database: Database, batch_id: uuid.UUID) -> None:
     """Let a batch submit no further lines, and end; one that is not being read or fed stays as it is."""
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         _cancel(transaction, _BATCH.id == batch_id)
 
 
 def _cancel(transaction: Transaction, *where: sa.ColumnElement[bool]) -> None:
     transaction.execute(
-        sa.update(table(Batch))
+        sa.update(table(BatchEntry))
         .where(_BATCH.status.in_(_CANCELLABLE), *where)
         .values(
             status=BatchStatus.CANCELLING,
@@ -227,9 +229,9 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> BatchClaim | N
         # Most of the time there is none, and a read takes no lock.
         if transaction.execute(_free_now(owner)).first() is None:
             return None
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         row = transaction.execute(
-            sa.update(table(Batch))
+            sa.update(table(BatchEntry))
             .where(_BATCH.id.in_(_free(owner)))
             .values(
                 served_at=Now(),
@@ -241,7 +243,7 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> BatchClaim | N
         ).one_or_none()
         if row is None:
             return None
-        batch = transaction.session.get_one(Batch, row.id)
+        batch = transaction.session.get_one(BatchEntry, row.id)
     return BatchClaim(owner, lease, batch, left=batch.expires_at - row.now)
 
 
@@ -265,9 +267,9 @@ def release(
     database: Database, held: BatchClaim, *, pause: timedelta, waiting_for: str | None = None
 ) -> None:
     """Give a batch back, to continue after ``pause`` at the earliest; ``waiting_for`` is the code of the cause."""
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         transaction.execute(
-            sa.update(table(Batch))
+            sa.update(table(BatchEntry))
             .where(_BATCH.id == held.id, _BATCH.lease_owner == held.owner)
             .values(
                 lease_owner=None,
@@ -291,7 +293,7 @@ def fence(
     """
     columns = {name.removesuffix("_"): value for name, value in values.items()}
     moved = transaction.execute(
-        sa.update(table(Batch))
+        sa.update(table(BatchEntry))
         .where(
             _BATCH.id == held.id,
             _BATCH.lease_owner == held.owner,
@@ -309,13 +311,13 @@ def fence(
 
 def begin(database: Database, held: BatchClaim) -> None:
     """Let a batch whose input file is valid submit its lines."""
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         fence(transaction, held, status=BatchStatus.IN_PROGRESS, in_progress_at=Now())
 
 
 def begin_end(database: Database, held: BatchClaim, ending: BatchStatus) -> None:
     """Let a batch submit no further lines, and end as ``ending``."""
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         fence(
             transaction,
             held,
@@ -328,7 +330,7 @@ def begin_end(database: Database, held: BatchClaim, ending: BatchStatus) -> None
 def give_up(database: Database, held: BatchClaim, *, code: str, message: str) -> None:
     """Cancel a batch because of something outside of it, which its faults then say."""
     fault = {"code": code, "message": message, "line": None, "param": None}
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         fence(transaction, held, faults=[fault], fault_count=1)
         _cancel(transaction, _BATCH.id == held.id)
 
@@ -356,7 +358,7 @@ def write(
         BatchLost: the batch is not this owner's any more, or another process has written them.
     """
     batch = held.batch
-    with database.transaction("batch") as transaction:
+    with database.transaction("write") as transaction:
         fence(
             transaction,
             held,
@@ -385,7 +387,7 @@ def finish(
     status: BatchStatus,
     *,
     lifetime: timedelta,
-    notify: Callable[[Transaction, Batch], None],
+    notify: Callable[[Transaction, BatchEntry], None],
 ) -> None:
     """End a batch, and make its files visible.
 
@@ -399,14 +401,14 @@ def finish(
     Raises:
         BatchLost: the batch is not this owner's any more.
     """
-    with database.transaction("batch") as transaction:
+    with database.transaction("finish") as transaction:
         fence(transaction, held, status=status, finished_at=Now())
         transaction.execute(
-            sa.update(table(Batch))
+            sa.update(table(BatchEntry))
             .where(_BATCH.id == held.id)
             .values(lease_owner=None, lease_expires_at=None, waiting_for=None)
         )
-        batch = transaction.session.get_one(Batch, held.id)
+        batch = transaction.session.get_one(BatchEntry, held.id)
         for file_id in (batch.output_file_id, batch.error_file_id):
             if file_id is not None:
                 files.complete(transaction, file_id, lifetime)
@@ -416,7 +418,7 @@ def finish(
 def end_all(transaction: Transaction, account_id: uuid.UUID) -> None:
     """End the batches of an account that is being erased: they submit nothing more, and write no files."""
     transaction.execute(
-        sa.update(table(Batch))
+        sa.update(table(BatchEntry))
         .where(_BATCH.account_id == account_id, _BATCH.finished_at.is_(None))
         .values(
             status=BatchStatus.CANCELLED,
@@ -462,7 +464,7 @@ _ROWS: Final = 1_000
 
 def _remove_some(database: Database, which: sa.ColumnElement[bool]) -> int:
     """Delete some lines of a batch, and after the last one the batch; return 0 when there was nothing to do."""
-    with database.transaction("batch") as transaction:
+    with database.transaction() as transaction:
         batch_id = transaction.execute(
             sa.select(_BATCH.id)
             .where(which, _BATCH.finished_at.is_not(None))
@@ -472,7 +474,7 @@ def _remove_some(database: Database, which: sa.ColumnElement[bool]) -> int:
         if batch_id is None:
             return 0
         if not delete_lines(transaction, batch_id):
-            transaction.execute(sa.delete(table(Batch)).where(_BATCH.id == batch_id))
+            transaction.execute(sa.delete(table(BatchEntry)).where(_BATCH.id == batch_id))
         return 1
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Now, Transaction
-from jobs.file_records import Batch, File, FileChunk
+from jobs.file_records import BatchEntry, FileChunk, FileEntry
 from jobs.records import table
 from jobs.store import storage
 
@@ -28,14 +28,14 @@ _ABANDONED: Final = timedelta(hours=1)
 #: The purpose of the files that batches write.
 OUTPUT: Final = "batch_output"
 
-_FILE = table(File).c
+_FILE = table(FileEntry).c
 _CHUNK = table(FileChunk).c
-_BATCH = table(Batch).c
+_BATCH = table(BatchEntry).c
 
 #: A batch that has not ended needs the file, which may have expired meanwhile.
 _NEEDED = (
     sa.select(sa.literal(1))
-    .select_from(table(Batch))
+    .select_from(table(BatchEntry))
     .where(_BATCH.input_file_id == _FILE.id, _BATCH.finished_at.is_(None))
     .exists()
 )
@@ -64,7 +64,7 @@ def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
     """Insert a file without bytes, which :func:`complete` makes visible; return its id."""
     file_id = ids.new()
     transaction.execute(
-        sa.insert(table(File)).values(
+        sa.insert(table(FileEntry)).values(
             id=file_id,
             account_id=new.account_id,
             purpose=new.purpose,
@@ -84,7 +84,7 @@ def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
         core.errors.NotFound: the file was removed meanwhile, for example because its account was erased.
     """
     size = transaction.execute(
-        sa.update(table(File))
+        sa.update(table(FileEntry))
         .where(_FILE.id == file_id, _FILE.stored_at.is_(None), _FILE.removed_at.is_(None))
         .values(bytes=_FILE.bytes + len(data), touched_at=Now())
         .returning(_FILE.bytes)
@@ -103,7 +103,7 @@ def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
 def complete(transaction: Transaction, file_id: uuid.UUID, lifetime: timedelta | None) -> None:
     """Make a file visible, which exists and expires from now on."""
     transaction.execute(
-        sa.update(table(File))
+        sa.update(table(FileEntry))
         .where(_FILE.id == file_id, _FILE.removed_at.is_(None))
         .values(
             created_at=Now(),
@@ -115,7 +115,7 @@ def complete(transaction: Transaction, file_id: uuid.UUID, lifetime: timedelta |
 
 def store(
     database: Database, new: NewFile, pieces: Iterable[bytes], *, limit: int | None = None
-) -> File:
+) -> FileEntry:
     """Store a file and return it.
 
     Args:
@@ -128,7 +128,7 @@ def store(
         core.errors.StorageQuotaExceeded: the account would store more than ``limit``; the file is not stored.
         core.database.DatabaseUnavailable: the database does not answer; the file is not stored.
     """
-    with database.transaction("file") as transaction:
+    with database.transaction() as transaction:
         file_id = begin(transaction, new)
     try:
         for data in _chunks(pieces):
@@ -138,7 +138,7 @@ def store(
                     storage.enforce(transaction, new.account_id, limit)
         with database.transaction("file") as transaction:
             complete(transaction, file_id, new.lifetime)
-            return transaction.session.get_one(File, file_id)
+            return transaction.session.get_one(FileEntry, file_id)
     except errors.LonglookError:
         # As far as the database still answers; otherwise it is purged later.
         _discard(database, file_id)
@@ -157,11 +157,13 @@ def _chunks(pieces: Iterable[bytes]) -> Iterator[bytes]:
         yield bytes(pending)
 
 
-def get(database: Database, file_id: uuid.UUID, *, account_id: uuid.UUID | None) -> File | None:
+def get(
+    database: Database, file_id: uuid.UUID, *, account_id: uuid.UUID | None
+) -> FileEntry | None:
     """Return a file, or None when it does not exist (in this account; None: in any account)."""
     with database.reading() as transaction:
         file = transaction.session.scalars(
-            sa.select(File).where(_FILE.id == file_id, *visible())
+            sa.select(FileEntry).where(_FILE.id == file_id, *visible())
         ).one_or_none()
         return file if file and account_id in (None, file.account_id) else None
 
@@ -174,9 +176,9 @@ def page(
     limit: int,
     after: uuid.UUID | None,
     newest_first: bool,
-) -> tuple[list[File], bool]:
+) -> tuple[list[FileEntry], bool]:
     """Return up to ``limit`` files beyond ``after``, and whether there are more."""
-    wanted = sa.select(File).where(*visible()).limit(limit + 1)
+    wanted = sa.select(FileEntry).where(*visible()).limit(limit + 1)
     wanted = wanted.order_by(_FILE.id.desc() if newest_first else _FILE.id)
     if account_id is not None:
         wanted = wanted.where(_FILE.account_id == account_id)
@@ -217,10 +219,12 @@ _CHUNK_AT = (
 )
 
 
-def hold(transaction: Transaction, file_id: uuid.UUID, *, account_id: uuid.UUID) -> File | None:
-    """Return a visible file of an account, locked against its removal until the commit; None: there is none."""
+def hold(
+    transaction: Transaction, file_id: uuid.UUID, *, account_id: uuid.UUID
+) -> FileEntry | None:
+    """Return a visible file of an account, locked against its removal until the commit; None: it does not exist."""
     return transaction.session.scalars(
-        sa.select(File)
+        sa.select(FileEntry)
         .where(_FILE.id == file_id, _FILE.account_id == account_id, *visible())
         .with_for_update(read=True)
     ).one_or_none()
@@ -232,7 +236,7 @@ def remove(database: Database, file_id: uuid.UUID, *, account_id: uuid.UUID | No
     Raises:
         core.errors.Conflict: a batch that has not ended reads it.
     """
-    with database.transaction("file") as transaction:
+    with database.transaction() as transaction:
         known = sa.select(_FILE.id).where(_FILE.id == file_id, *visible())
         if account_id is not None:
             known = known.where(_FILE.account_id == account_id)
@@ -256,7 +260,7 @@ def remove_all(database: Database, account_id: uuid.UUID) -> None:
         core.database.DatabaseUnavailable: the database does not answer; another call continues.
     """
     while True:
-        with database.transaction("file") as transaction:
+        with database.transaction() as transaction:
             chosen = (
                 transaction.execute(
                     sa.select(_FILE.id).where(_FILE.account_id == account_id).limit(50)
@@ -290,10 +294,10 @@ def purge(database: Database, *, limit: int = 50) -> tuple[int, bool]:
             sa.select(_FILE.id).where(due, _FILE.removed_at.is_(None)).order_by(column).limit(limit)
         )
         with database.reading() as transaction:
-            found = transaction.execute(wanted).first()
-        if found is None:
+            nothing = transaction.execute(wanted).first() is None
+        if nothing:
             continue
-        with database.transaction("file") as transaction:
+        with database.transaction() as transaction:
             locked = wanted.with_for_update(skip_locked=True)
             chosen = transaction.execute(locked).scalars().all()
             _mark(transaction, chosen)
@@ -316,7 +320,7 @@ _REMOVED = (
 def _mark(transaction: Transaction, file_ids: Iterable[uuid.UUID]) -> None:
     # Its name goes with it, not later with its row.
     transaction.execute(
-        sa.update(table(File))
+        sa.update(table(FileEntry))
         .where(_FILE.id.in_(list(file_ids)), _FILE.removed_at.is_(None))
         .values(removed_at=Now(), filename="")
     )
@@ -325,7 +329,7 @@ def _mark(transaction: Transaction, file_ids: Iterable[uuid.UUID]) -> None:
 def _discard(database: Database, file_id: uuid.UUID) -> None:
     """Remove a file that could not be stored, if the database answers."""
     try:
-        with database.transaction("file") as transaction:
+        with database.transaction() as transaction:
             _mark(transaction, [file_id])
         _delete_all(database, file_id)
     except errors.LonglookError:
@@ -339,7 +343,7 @@ def _delete_all(database: Database, file_id: uuid.UUID) -> None:
 
 def _delete_some(database: Database, file_id: uuid.UUID) -> bool:
     """Delete some chunks of a removed file, and after the last one the file; return whether there is more to do."""
-    with database.transaction("file") as transaction:
+    with database.transaction() as transaction:
         starts = (
             transaction.execute(
                 sa.select(_CHUNK.start).where(_CHUNK.file_id == file_id).limit(_DELETED)
@@ -353,6 +357,6 @@ def _delete_some(database: Database, file_id: uuid.UUID) -> bool:
         if len(starts) == _DELETED:
             return True
         transaction.execute(
-            sa.delete(table(File)).where(_FILE.id == file_id, _FILE.removed_at.is_not(None))
+            sa.delete(table(FileEntry)).where(_FILE.id == file_id, _FILE.removed_at.is_not(None))
         )
         return False

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, Transaction
-from jobs.file_records import File, FileChunk
+from jobs.file_records import FileChunk, FileEntry
 from jobs.records import (
     Account,
     Attempt,
@@ -417,13 +417,13 @@ def stored(
     counted[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
     facts = sa.select(sa.func.count() * _IMAGE_BYTES).where(Image.account_id == account_id)
     counted[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
-    named = sa.select(sa.func.sum(size.text(File.filename) + _FILE_BYTES)).where(
-        File.account_id == account_id
+    named = sa.select(sa.func.sum(size.text(FileEntry.filename) + _FILE_BYTES)).where(
+        FileEntry.account_id == account_id
     )
     chunks = (
         sa.select(sa.func.sum(size.binary(FileChunk.data)))
-        .join(File, File.id == FileChunk.file_id)
-        .where(File.account_id == account_id)
+        .join(FileEntry, FileEntry.id == FileChunk.file_id)
+        .where(FileEntry.account_id == account_id)
     )
     for files in (named, chunks):
         counted[StorageKind.FILES] += transaction.execute(files).scalar_one() or 0

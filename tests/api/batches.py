@@ -13,7 +13,7 @@ from api.framework import Router
 from api.openai.batches.runner import BatchRunner
 from core import ids
 from core.database import Database
-from jobs.file_records import Batch, BatchStatus
+from jobs.file_records import BatchEntry, BatchStatus
 from jobs.records import Job
 from jobs.store import batches
 from tests.api.conftest import Caller, Json
@@ -46,7 +46,7 @@ def upload(caller: Caller, content: Sequence[Json | str] | bytes) -> str:
     return str(answer.get_json()["id"])
 
 
-def create(caller: Caller, content: Sequence[Json | str] | bytes, **options: object) -> Json:
+def create(caller: Caller, content: Sequence[Json | str] | bytes, **options: Any) -> Json:  # noqa: ANN401 - of any field
     """Upload a file and create its batch."""
     return create_of(caller, upload(caller, content), **options)
 
@@ -105,7 +105,7 @@ def settle(app: Router, database: Database, batch: Json) -> BatchStatus:
 def end_pauses(database: Database) -> None:
     """Make every open batch due."""
     with database.transaction() as transaction:
-        transaction.update(Batch, not_before=transaction.now())
+        transaction.update(BatchEntry, not_before=transaction.now())
 
 
 def jobs(database: Database) -> int:

@@ -18,7 +18,7 @@ from jobs.store import accounts
 from tests import databases, factories
 from tests.api import batches, image_files, worker
 from tests.api.batches import WINDOW, content, create, get, line, lines, settle
-from tests.api.conftest import Caller, Json
+from tests.api.conftest import Caller, Json, Part
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ class TestValidation:
         body = {"input_file_id": file_id, "endpoint": "/v1/responses", "completion_window": "1h"}
         other = stranger("POST", "/v1/batches", json=body)
         assert (other.status_code, other.get_json()["error"]["param"]) == (400, "input_file_id")
-        form = {"file": b"x", "purpose": "user_data"}
+        form: dict[str, Part | list[Part]] = {"file": b"x", "purpose": "user_data"}
         plain = caller.form("/v1/files", form).get_json()["id"]
         answer = caller("POST", "/v1/batches", json=body | {"input_file_id": plain})
         assert (answer.status_code, answer.get_json()["error"]["param"]) == (400, "input_file_id")
@@ -287,7 +287,7 @@ class TestRunning:
     def test_an_image_file_is_an_input(
         self, app: Router, caller: Caller, database: Database
     ) -> None:
-        form = {"file": image_files.png(), "purpose": "vision"}
+        form: dict[str, Part | list[Part]] = {"file": image_files.png(), "purpose": "vision"}
         image = caller.form("/v1/files", form).get_json()["id"]
         part = {"type": "input_image", "file_id": image}
         body = {"input": [{"role": "user", "content": [part, {"type": "input_text", "text": "?"}]}]}

@@ -82,5 +82,5 @@ def test_a_file_larger_than_other_requests_goes_there_and_back(
 
 def test_faults_are_bad_requests_with_their_place(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.files.create(file=b"x", purpose="nothing")  # type: ignore[arg-type]
+        client.files.create(file=b"x", purpose="nothing")  # type: ignore[arg-type] # wrong on purpose
     assert caught.value.param == "purpose"

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database
-from jobs.file_records import File, FileChunk
+from jobs.file_records import FileChunk, FileEntry
 from jobs.store import erasure, files, storage
 from jobs.store.storage import StorageKind
 from tests import factories
@@ -54,7 +54,7 @@ def make(
 def rows(database: Database) -> tuple[int, int]:
     """Return how many files and chunks there are, seen or not."""
     with database.reading() as transaction:
-        counted = (sa.select(sa.func.count()).select_from(each) for each in (File, FileChunk))
+        counted = (sa.select(sa.func.count()).select_from(each) for each in (FileEntry, FileChunk))
         first, second = (transaction.scalar(each) for each in counted)
         return first, second
 

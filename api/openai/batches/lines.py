@@ -52,9 +52,9 @@ def split(pieces: Iterator[bytes], *, start: int, max_bytes: int) -> Iterator[Ra
     at, skipped = start, 0
     for piece in pieces:
         begin = 0
-        while (found := piece.find(b"\n", begin)) >= 0:
-            pending += piece[begin : found + 1]
-            begin = found + 1
+        while (end := piece.find(b"\n", begin)) >= 0:
+            pending += piece[begin : end + 1]
+            begin = end + 1
             line = _line(pending, at, skipped, max_bytes)
             yield line
             at, skipped = line.end, 0
@@ -163,9 +163,10 @@ def _parse_body(
 
 def _custom_id(value: object) -> str | None:
     """Return the ``custom_id`` of a line that may have other faults."""
-    found = value.get("custom_id") if isinstance(value, dict) else None
-    usable = isinstance(found, str) and 0 < len(found) <= MAX_CUSTOM_ID_CHARS and "\0" not in found
-    return found if usable and isinstance(found, str) else None
+    text = value.get("custom_id") if isinstance(value, dict) else None
+    if not isinstance(text, str) or "\0" in text or not 0 < len(text) <= MAX_CUSTOM_ID_CHARS:
+        return None
+    return text
 
 
 def repeated(number: int, custom_id: str) -> dict[str, Any]:

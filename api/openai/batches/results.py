@@ -11,7 +11,7 @@ import structlog
 from api.openai.batches.endpoints import BatchEndpoint, LineAnswer
 from core import errors, ids
 from core.database import Database
-from jobs.file_records import Batch, BatchLine
+from jobs.file_records import BatchEntry, BatchLine
 from jobs.store import history
 
 _log = structlog.get_logger(__name__)
@@ -25,12 +25,12 @@ _DETAILS: Final = {
 }
 
 
-def line_id(batch: Batch, number: int) -> str:
+def line_id(batch: BatchEntry, number: int) -> str:
     """Return the id of a line."""
     return f"batch_req_{batch.id.hex}{number:08x}"
 
 
-def number_of(batch: Batch, text: str) -> int | None:
+def number_of(batch: BatchEntry, text: str) -> int | None:
     """Return the number in the id of a line of this batch; None: it is not one."""
     start = f"batch_req_{batch.id.hex}"
     digits = text.removeprefix(start)
@@ -43,7 +43,7 @@ def number_of(batch: Batch, text: str) -> int | None:
 
 
 def result(
-    database: Database, batch: Batch, line: BatchLine, endpoint: BatchEndpoint
+    database: Database, batch: BatchEntry, line: BatchLine, endpoint: BatchEndpoint
 ) -> dict[str, Any]:
     """Return what a line that has ended came to, as the files of the batch have it."""
     shown: dict[str, Any] = {
@@ -64,7 +64,7 @@ def result(
     }
 
 
-def _refusal(batch: Batch, line: BatchLine) -> LineAnswer | None:
+def _refusal(batch: BatchEntry, line: BatchLine) -> LineAnswer | None:
     if line.error_status is None:
         return None
     kind = "server_error" if line.error_status >= _SERVER_ERROR else "invalid_request_error"

@@ -215,7 +215,7 @@ class BatchRoutes:
             raise problems.refused(faults)
         return file_id
 
-    def _check_retry(self, batch: file_records.Batch) -> None:
+    def _check_retry(self, batch: file_records.BatchEntry) -> None:
         """Raise :class:`core.errors.Conflict` if there is nothing to repeat."""
         if not batch.status.terminal:
             raise errors.Conflict("The batch has not ended.", code="batch_not_ended")
@@ -226,12 +226,12 @@ class BatchRoutes:
                 "The input file of the batch does not exist any more.", code="input_file_gone"
             )
 
-    def _find(self, caller: Caller, batch_id: uuid.UUID) -> file_records.Batch:
+    def _find(self, caller: Caller, batch_id: uuid.UUID) -> file_records.BatchEntry:
         known = batches.get(self._database, batch_id, account_id=caller.scope)
         return problems.existing(known, "batch")
 
 
-def _after(batch: file_records.Batch, after: str | None) -> int:
+def _after(batch: file_records.BatchEntry, after: str | None) -> int:
     """Return the number of the line after which the requested page begins."""
     number = 0 if after is None else results.number_of(batch, after)
     if number is None:

@@ -28,7 +28,7 @@ from core import errors, ids
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable, DiskFull, Transaction
 from core.settings import Settings
-from jobs.file_records import Batch, BatchLine, BatchStatus, LineState
+from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.lifecycle import Priority
 from jobs.store import accounts, batch_lines, batches, commands, files
 from jobs.store.admission import Admission
@@ -58,7 +58,7 @@ _NOT_NOW: Final = (
 )
 
 #: Called with a batch in the transaction that ends it.
-Notify = Callable[[Transaction, Batch], None]
+Notify = Callable[[Transaction, BatchEntry], None]
 
 
 class BatchRunner(BackgroundLoop):

@@ -24,7 +24,7 @@ from jobs.records import Job
 #: Fields of a request that make no sense in a file, and the value that is refused.
 _REFUSED: Final[Mapping[str, tuple[bool, str]]] = {
     "stream": (True, "A line of a batch cannot be streamed."),
-    "store": (False, "The results of a batch are read later, so they have to be stored."),
+    "store": (False, "The results of a batch are read later, so they must be stored."),
 }
 _FAILED: Final = 500
 
