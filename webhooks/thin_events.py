@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Transaction
-from jobs.file_records import Batch, BatchStatus
+from jobs.file_records import BatchEntry, BatchStatus
 from jobs.lifecycle import Status
 from jobs.records import Job, ResponseEntry, table
 from webhooks import notifications
@@ -75,7 +75,7 @@ def response_data(job_id: uuid.UUID) -> dict[str, Any]:
     return {"id": ids.show("resp", job_id)}
 
 
-def batch_ended(transaction: Transaction, batch: Batch) -> None:
+def batch_ended(transaction: Transaction, batch: BatchEntry) -> None:
     """Write the notification of the end of a batch, in the transaction that ends it."""
     notifications.of_account(
         transaction,

@@ -1,4 +1,4 @@
-"""What the official JavaScript clients, versions 7 and 6, do beyond models and errors: one scenario for each feature."""
+"""What the official JavaScript clients, 7 and 6, do beyond models and errors: one scenario for each feature."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ QUESTION = {"text": "How many circles?", "image": IMAGE}
 ENDLESS = {"text": "How many circles? [[behavior:no_answer_at_length]]", "image": IMAGE}
 
 
-def chat_line(number: int, **body: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """Return a line of a batch of chat completions."""
-    content = [{"type": "text", "text": "How many circles?"}]
+def line(number: int, **body: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
+    """Return a line of a batch."""
     return {
         "custom_id": f"q-{number}",
         "method": "POST",
-        "url": "/v1/chat/completions",
-        "body": {"model": "tiny-qvq", "messages": [{"role": "user", "content": content}]} | body,
+        "url": "/v1/responses",
+        "body": {"model": "tiny-qvq", "input": "How many circles?"} | body,
     }
 
 
@@ -93,8 +92,8 @@ class TestFilesAndBatches:
         assert seen["deleted"]["deleted"] is True
 
     def test_a_batch_runs_its_lines_and_writes_both_files(self, javascript: JavaScript) -> None:
-        requests = [chat_line(1), chat_line(2), chat_line(3, max_completion_tokens=8)]
-        seen = javascript.run("files", "batch", endpoint="/v1/chat/completions", requests=requests)
+        requests = [line(1), line(2), line(3, max_output_tokens=16)]
+        seen = javascript.run("files", "batch", endpoint="/v1/responses", requests=requests)
         batch = seen["batch"]
         assert batch["status"] == "completed"
         assert batch["metadata"] == {"from": "javascript"}
@@ -105,10 +104,8 @@ class TestFilesAndBatches:
         assert seen["errors"] is None
 
     def test_a_cancelled_batch_ends_cancelled(self, javascript: JavaScript) -> None:
-        requests = [chat_line(number) for number in range(300)]
-        seen = javascript.run(
-            "files", "cancelled", endpoint="/v1/chat/completions", requests=requests
-        )
+        requests = [line(number) for number in range(300)]
+        seen = javascript.run("files", "cancelled", endpoint="/v1/responses", requests=requests)
         assert seen["first"]["status"] in ("cancelling", "cancelled")
         assert seen["batch"]["status"] == "cancelled"
 
@@ -143,6 +140,6 @@ class TestWebhooks:
 def test_the_python_client_sees_what_javascript_made(
     javascript: JavaScript, client: openai.OpenAI
 ) -> None:
-    requests = [chat_line(1)]
-    seen = javascript.run("files", "batch", endpoint="/v1/chat/completions", requests=requests)
+    requests = [line(1)]
+    seen = javascript.run("files", "batch", endpoint="/v1/responses", requests=requests)
     assert client.batches.retrieve(seen["batch"]["id"]).to_dict() == seen["batch"]

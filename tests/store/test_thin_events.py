@@ -14,7 +14,7 @@ from openai.types import webhooks as types
 from core import ids
 from core.database import Database, Transaction
 from jobs.answers.extraction import Answer
-from jobs.file_records import Batch, BatchStatus
+from jobs.file_records import BatchEntry, BatchStatus
 from jobs.store import retention, settle
 from jobs.store.claims import Claim
 from jobs.store.responses import NewResponse
@@ -170,7 +170,7 @@ def test_the_end_of_a_batch_is_a_thin_event_in_the_same_transaction(
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=[f"batch.{status}"])
     webhooks.make_endpoint(database, account_id, event_types=["job.succeeded"])
-    batch = Batch(id=ids.new(), account_id=account_id, status=status)
+    batch = BatchEntry(id=ids.new(), account_id=account_id, status=status)
     with database.transaction() as transaction:
         thin_events.batch_ended(transaction, batch)
 
@@ -183,7 +183,7 @@ def test_a_batch_whose_end_is_rolled_back_has_no_event(
     database: Database, account_id: uuid.UUID
 ) -> None:
     webhooks.make_endpoint(database, account_id, event_types=["batch.completed"])
-    batch = Batch(id=ids.new(), account_id=account_id, status=BatchStatus.COMPLETED)
+    batch = BatchEntry(id=ids.new(), account_id=account_id, status=BatchStatus.COMPLETED)
 
     def write(transaction: Transaction) -> None:
         thin_events.batch_ended(transaction, batch)
