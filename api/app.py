@@ -17,6 +17,7 @@ from api.openai.batches import runner
 from api.openai.batches.routes import BatchRoutes
 from api.openai.batches.runner import BatchRunner
 from api.openai.batches.served import served
+from api.openai.chat.routes import ChatRoutes
 from api.openai.files import FileRoutes
 from api.openai.foreground import Foreground
 from api.rate_limits import Limiter
@@ -59,7 +60,7 @@ from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
 from net.client import GuardedClient
 from net.guard import WEB
-from webhooks import secrets
+from webhooks import secrets, thin_events
 
 #: The version of the API in the document, not that of the service.
 API_VERSION = "1.0"
@@ -102,6 +103,7 @@ class Service:
             loop.request_stop()
         self.waits.close()
         self.streams.close()
+        self.foreground.close()
         self.revocation.close()
 
     def close(self) -> None:
@@ -249,7 +251,6 @@ def create_app(
     router.include(endpoints)
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
-    router.include(ModelRoutes(settings))
     for routes in (
         *_files_and_batches(
             router,
@@ -260,6 +261,8 @@ def create_app(
             disk=disk,
             held_open=held_open,
         ),
+        ModelRoutes(settings),
+        ChatRoutes(settings, database=database, service=submissions, foreground=foreground),
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
@@ -329,6 +332,7 @@ def _files_and_batches(
             owner=runner.owner(),
             service=submissions,
             endpoints=endpoints,
+            notify=thin_events.batch_ended,
         )
     )
     return (

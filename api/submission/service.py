@@ -101,11 +101,18 @@ class SubmissionService:
         *,
         header: requests.GroupHeaders,
         request_id: str,
+        held: bool = False,
         joined: Joined = lambda _transaction, _job_id: None,
     ) -> Accepted:
         """Store a job or a whole group, or return what an identical request has created.
 
-        ``joined`` is called with a new job at the end of its transaction; what it raises undoes the submission.
+        Args:
+            caller: whose job it is.
+            parsed: the request.
+            header: its headers.
+            request_id: the request's id.
+            held: whether the client waits for the answer on this connection; see :mod:`jobs.store.holds`.
+            joined: called with a new job at the end of its transaction; what it raises undoes the submission.
 
         Raises:
             core.errors.RequestError: lists every fault; or another request had the same idempotency key.
@@ -180,6 +187,7 @@ class SubmissionService:
                 fingerprint=fingerprint,
                 followers=others if parsed.kind is GROUP else None,
                 webhook=webhook.plain() if webhook is not None else None,
+                held=held,
                 response=parsed.response,
             ),
             joined,

@@ -19,6 +19,8 @@ BOUNDARIES = {
     "api/openai/batches/lines.py",
     "api/openai/batches/results.py",
     "api/openai/batches/runner.py",
+    "api/openai/foreground.py",
+    "api/openai/preparation.py",
     "api/serving/answers.py",
     "api/serving/loop.py",
     "api/streams/tail.py",
