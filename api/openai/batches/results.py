@@ -82,8 +82,11 @@ def _answer(database: Database, line: BatchLine, endpoint: BatchEndpoint) -> Lin
         return LineAnswer(_SERVER_ERROR, error_body("server_error", message, "server_error"), "")
     try:
         return endpoint.answer(job)
-    except errors.LonglookError:
+    except errors.Unavailable:
         raise
+    except errors.RequestError as error:
+        body = error_body(error.specific_code, error.message, "invalid_request_error")
+        return LineAnswer(error.status, body, job.request_id)
     except Exception:  # noqa: BLE001 - see below
         # One line must not stop the batch, nor the process that would meet it again and again.
         _log.exception("line_not_shown", job=ids.show("job", job.id))

@@ -1,4 +1,4 @@
-"""The routes whose requests a batch may have: ``/v1/responses``."""
+"""The routes whose requests a batch may have: ``/v1/responses`` and ``/v1/chat/completions``."""
 
 from __future__ import annotations
 
@@ -11,34 +11,36 @@ from api.auth import Caller
 from api.openai import conversation
 from api.openai.batches.endpoints import BatchEndpoint, LineAnswer
 from api.openai.batches.results import error_body
+from api.openai.chat import reading as chat_reading
+from api.openai.chat import results as chat_results
 from api.openai.earlier import Earlier
 from api.openai.files import read_image
+from api.openai.responses import objects, reading
 from api.openai.responses import request as responses_request
 from api.submission import ParsedSubmission, SubmissionService
-from core import errors, ids
+from core import errors
 from core.database import Database
 from core.settings import Settings
-from jobs.lifecycle import Status
 from jobs.records import Job
+from jobs.store import responses, traces
 
 #: Fields of a request that make no sense in a file, and the value that is refused.
 _REFUSED: Final[Mapping[str, tuple[bool, str]]] = {
     "stream": (True, "A line of a batch cannot be streamed."),
     "store": (False, "The results of a batch are read later, so they must be stored."),
 }
+_OK: Final = 200
 _FAILED: Final = 500
 
 
-class ResponsesEndpoint:
-    """``/v1/responses``.
+class _Endpoint:
+    """What both routes have in common.
 
     Args:
         settings: the limits of images, and of the served model.
         database: stores jobs and files.
-        service: its limits are those of the route.
+        service: its limits are those of the routes.
     """
-
-    path = "/v1/responses"
 
     def __init__(
         self, settings: Settings, *, database: Database, service: SubmissionService
@@ -52,6 +54,19 @@ class ResponsesEndpoint:
         """Return whether the body has an image at ``place``."""
         return conversation.is_image(place)
 
+    def answered(self, job: Job) -> bool:
+        """Return whether the job has succeeded, or has used up its tokens without an answer."""
+        return objects.status(job) in {objects.COMPLETED, objects.INCOMPLETE}
+
+    def _files(self, caller: Caller) -> conversation.Files:
+        return functools.partial(read_image, self._database, caller, max_bytes=self._image_bytes)
+
+
+class ResponsesEndpoint(_Endpoint):
+    """``/v1/responses``."""
+
+    path = "/v1/responses"
+
     def parse(self, caller: Caller, body: Mapping[str, Any]) -> ParsedSubmission:
         """Return a body as a submission, with all of its faults."""
         parsed = responses_request.parse(
@@ -59,33 +74,71 @@ class ResponsesEndpoint:
             profile=self._profile,
             limits=self._service.limits,
             earlier=Earlier(self._database, account_id=caller.account_id),
-            files=functools.partial(
-                read_image, self._database, caller, max_bytes=self._image_bytes
-            ),
-        )
-        return dataclasses.replace(parsed, faults=(*parsed.faults, *refused(body)))
-
-    def answered(self, job: Job) -> bool:
-        """Return whether the job has succeeded."""
-        return job.status is Status.SUCCEEDED
+            files=self._files(caller),
+        ).submission
+        return _of_batch(parsed, body)
 
     def answer(self, job: Job) -> LineAnswer:
-        """Return the Response of a finished job, or its error."""
+        """Return the Response of a finished job, or its error.
+
+        Raises:
+            core.errors.NotFound: it was deleted.
+            core.errors.Unavailable: the database does not answer.
+        """
         if not self.answered(job):
-            return failed(job)
-        return LineAnswer(200, _response(job), job.request_id)
+            return _failed(job)
+        stored = reading.find(self._database, job.id, scope=job.account_id)
+        shown = reading.ResponseReader(self._database, stored).response()
+        return LineAnswer(_OK, shown, job.request_id)
 
 
-def refused(body: Mapping[str, Any]) -> list[errors.Fault]:
-    """Return the faults of a body that is for no batch."""
-    return [
+class ChatEndpoint(_Endpoint):
+    """``/v1/chat/completions``."""
+
+    path = "/v1/chat/completions"
+
+    def parse(self, caller: Caller, body: Mapping[str, Any]) -> ParsedSubmission:
+        """Return a body as a submission, with all of its faults."""
+        parsed = chat_reading.parse(
+            body,
+            profile=self._profile,
+            limits=self._service.limits,
+            files=self._files(caller),
+        ).submission
+        return _of_batch(parsed, body)
+
+    def answer(self, job: Job) -> LineAnswer:
+        """Return the chat completion of a finished job, or its error.
+
+        Raises:
+            core.errors.Unavailable: the database does not answer.
+        """
+        generations = traces.read(self._database, job.id, attempt=job.attempt)
+        entry = responses.get(self._database, job.id)
+        sent = (entry.requested if entry is not None else None) or {}
+        try:
+            whole = chat_results.completion(job, generations, stop=sent.get("stop") or ())
+        except chat_results.JobFailed:
+            return _failed(job)
+        return LineAnswer(_OK, whole.model_dump(mode="json"), job.request_id)
+
+
+def _of_batch(parsed: ParsedSubmission, body: Mapping[str, Any]) -> ParsedSubmission:
+    """Return the submission of a line, which runs in the background."""
+    faults = [
         errors.Fault(f"#/{name}", sentence, "unsupported_parameter")
         for name, (value, sentence) in _REFUSED.items()
         if body.get(name) is value
     ]
+    sent = parsed.response
+    return dataclasses.replace(
+        parsed,
+        faults=(*parsed.faults, *faults),
+        response=None if sent is None else dataclasses.replace(sent, background=True),
+    )
 
 
-def failed(job: Job) -> LineAnswer:
+def _failed(job: Job) -> LineAnswer:
     """Return the error of a job that has failed or was cancelled."""
     code = job.error_code or str(job.status)
     message = job.error_message or f"The job was {job.status}."
@@ -97,33 +150,7 @@ def served(
 ) -> dict[str, BatchEndpoint]:
     """Return the routes whose requests batches may have, by path."""
     endpoints: list[BatchEndpoint] = [
-        ResponsesEndpoint(settings, database=database, service=service)
+        ResponsesEndpoint(settings, database=database, service=service),
+        ChatEndpoint(settings, database=database, service=service),
     ]
     return {endpoint.path: endpoint for endpoint in endpoints}
-
-
-def _response(job: Job) -> dict[str, Any]:
-    text = job.answer_text or ""
-    return {
-        "id": ids.show("resp", job.id),
-        "object": "response",
-        "created_at": int(job.created_at.timestamp()),
-        "status": "completed",
-        "model": job.model,
-        "output": [
-            {
-                "id": f"msg_{job.id.hex}",
-                "type": "message",
-                "role": "assistant",
-                "status": "completed",
-                "content": [{"type": "output_text", "text": text, "annotations": []}],
-            }
-        ],
-        "usage": {
-            "input_tokens": job.input_tokens or 0,
-            "input_tokens_details": {"cached_tokens": job.cached_tokens or 0},
-            "output_tokens": job.output_tokens or 0,
-            "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": (job.input_tokens or 0) + (job.output_tokens or 0),
-        },
-    }
