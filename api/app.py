@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
+from api.openai.chat.routes import ChatRoutes
 from api.openai.foreground import Foreground
 from api.openai.responses.routes import ResponseRoutes
 from api.rate_limits import Limiter
@@ -91,6 +92,7 @@ class Service:
         self.draining.set()
         self.waits.close()
         self.streams.close()
+        self.foreground.close()
         self.revocation.close()
 
     def close(self) -> None:
@@ -236,8 +238,9 @@ def create_app(
     router.include(endpoints)
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
-    router.include(ModelRoutes(settings))
     for routes in (
+        ModelRoutes(settings),
+        ChatRoutes(settings, database=database, service=submissions, foreground=foreground),
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),

@@ -362,6 +362,17 @@ class Job(Record):
         return self.data_removed_at is not None or self.answer_removed_at is not None
 
 
+class HeldJob(Record):
+    """A job whose client waits for the answer on an open connection; see :mod:`jobs.store.holds`."""
+
+    __tablename__ = "held_jobs"
+    __table_args__ = (sa.Index(None, "until"),)
+
+    job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
+    #: From this time on, nobody waits.
+    until: Mapped[datetime]
+
+
 class ResponseEntry(Record):
     """What a client of OpenAI's surface sent with a job, for the objects that show it there.
 

@@ -14,7 +14,7 @@ from core import write_ahead_log
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from core.wakeup import Wakeup
-from jobs.store import expiry, purge, search, turns, workers
+from jobs.store import expiry, holds, purge, search, turns, workers
 
 _log = structlog.get_logger(__name__)
 
@@ -89,6 +89,9 @@ class Sweeper(BackgroundLoop):
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
                 break
+        if leases:
+            # Held jobs are renewed like leases, so their holders need the same time after an outage.
+            self._cancel_dropped()
         turns.remove_passed(self._database)
         self.notify()
         workers.forget(self._database, silent=_FORGET)
@@ -133,6 +136,12 @@ class Sweeper(BackgroundLoop):
                 overdue=swept.overdue,
             )
         return swept.more
+
+    def _cancel_dropped(self) -> None:
+        """Cancel the jobs whose clients waited at a process that is gone."""
+        cancelled = holds.lapse(self._database, actor=f"sweeper:{self._owner}")
+        if cancelled:
+            _log.info("dropped_jobs_cancelled", jobs=cancelled)
 
     def purge(self) -> None:
         """Purge old data, if a purge is due, in small batches and for about a second.

@@ -27,7 +27,7 @@ from core import errors, ids
 from core.profiles import Detail
 from core.spool import SpooledFile
 
-#: Returns the file of an id, None if there is none of the purpose ``vision``.
+#: Returns the file of an id, None without one of the purpose ``vision``.
 Files = Callable[[str], SpooledFile | None]
 Role = Literal["system", "user", "assistant"]
 
@@ -131,7 +131,7 @@ def read(
     Args:
         body: the JSON of the request.
         name: the member with the messages; ``input`` may be a string.
-        max_images: the job gets the newest images, up to this number.
+        max_images: the job gets the newest images, at most this number.
         files: returns the file of an id.
         instructions: a system text before those of the messages.
         earlier: the messages before those of the request.
@@ -185,7 +185,7 @@ class _Reader:
         return message
 
     def item(self, item: object, pointer: str) -> Message | None:
-        """Return the message of an item, None if it is not a message or has faults."""
+        """Return the message of an item, None for another kind of item, or with faults."""
         if not isinstance(item, dict):
             self._fault(pointer, "This must be an object.")
             return None

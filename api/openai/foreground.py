@@ -1,10 +1,12 @@
 """Foreground requests: the response is held open until the job has finished, as long as its client waits.
 
 The response begins when the job is accepted, or earlier if that takes long, and carries filler while nothing else is to
-be sent: clients and proxies give up on a connection without bytes. What fails from then on is told in the body.
+be sent: clients and proxies give up on a connection without bytes. From then on, errors are in the body.
 
 A request that ends before its job, because its client hangs up, its key is revoked or the service stops, cancels the
-job: nobody waits for the answer. If the service stops, the connection breaks, so that clients send the request again.
+job: no client waits for the answer. With an idempotency key the client may send the request again and wait for the same
+job: so the job is cancelled after a minute (:mod:`jobs.store.holds`), as it is if this process dies. If the service
+stops, the connection breaks, so that clients send the request again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import structlog
 from flask import Response
 
 from api.auth import Caller
+from api.openai.holds import HeldJobs
 from api.openai.preparation import Preparation
 from api.revocation import Revocation
 from api.serving import current
@@ -45,12 +48,13 @@ _JSON_FILLER: Final = b" "
 #: A comment and an empty line: nothing to decoders, and a whole block to those that wait for one.
 _SSE_FILLER: Final = b":\n\n"
 _HEADERS: Final = {"X-Accel-Buffering": "no"}
-_GONE: Final = "gone"
+_GONE: Final = "The client has hung up."
+_REVOKED: Final = "This API key was revoked."
 
 Failure = errors.RequestError | errors.Unavailable
 
 
-class Body(Protocol):
+class HeldBody(Protocol):
     """The body of a held response in JSON, as a surface writes it."""
 
     def finished(self, job_id: uuid.UUID) -> bytes:
@@ -81,6 +85,8 @@ class Hold:
     filler: bytes
     follow: Callable[[uuid.UUID, HeldResponse], Iterator[bytes]] = field(repr=False)
     failed: Callable[[Failure], bytes] = field(repr=False)
+    #: Whether the client can send the request again and get the same job.
+    repeatable: bool
 
 
 class Foreground:
@@ -109,16 +115,26 @@ class Foreground:
         self._waits = waits
         self._streams = streams
         self._revocation = revocation
+        self.held = HeldJobs(database)
         self.silence_seconds = silence_seconds
         self.preparation_seconds = preparation_seconds
 
-    def answer(self, caller: Caller, submit: Callable[[], Accepted], body: Body) -> Response:
+    def answer(
+        self,
+        caller: Caller,
+        submit: Callable[[], Accepted],
+        body: HeldBody,
+        *,
+        repeatable: bool = False,
+    ) -> Response:
         """Submit a job and return the response that holds its result as JSON.
 
         Args:
             caller: whose place the response takes.
-            submit: returns the accepted job; it runs in another thread, as a part of this request.
+            submit: returns the accepted job, which must be held (:mod:`jobs.store.holds`); it runs in another thread,
+                as a part of this request.
             body: writes the result.
+            repeatable: whether the request has an idempotency key.
 
         Raises:
             core.errors.StreamsInUse: the account has no free place; nothing was submitted.
@@ -128,19 +144,28 @@ class Foreground:
         def follow(job_id: uuid.UUID, held: HeldResponse) -> Iterator[bytes]:
             return self._answer(job_id, held, caller, body)
 
-        return self._held(caller, submit, Hold(JSON, _JSON_FILLER, follow, body.failed))
+        hold = Hold(JSON, _JSON_FILLER, follow, body.failed, repeatable)
+        return self._held(caller, submit, hold)
 
     def stream(
-        self, caller: Caller, submit: Callable[[], Accepted], transcript: Transcript
+        self,
+        caller: Caller,
+        submit: Callable[[], Accepted],
+        transcript: Transcript,
+        *,
+        repeatable: bool = False,
     ) -> Response:
         """Submit a job and return the response that streams its events; see :meth:`answer`."""
 
         def follow(job_id: uuid.UUID, held: HeldResponse) -> Iterator[bytes]:
             return self._stream(job_id, held, caller, transcript)
 
-        return self._held(
-            caller, submit, Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, transcript.failed)
-        )
+        hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, transcript.failed, repeatable)
+        return self._held(caller, submit, hold)
+
+    def close(self) -> None:
+        """Renew no holds any more. A signal handler may call it."""
+        self.held.close()
 
     def _held(self, caller: Caller, submit: Callable[[], Accepted], hold: Hold) -> Response:
         self._streams.take(caller.account_id)
@@ -154,7 +179,7 @@ class Foreground:
         return Response(held, headers=_HEADERS, content_type=hold.content_type)
 
     def _answer(
-        self, job_id: uuid.UUID, held: HeldResponse, caller: Caller, body: Body
+        self, job_id: uuid.UUID, held: HeldResponse, caller: Caller, body: HeldBody
     ) -> Iterator[bytes]:
         held.place_used = True
         with self._waits.hold(job_id, account_id=caller.account_id, ended=held.ended) as wait:
@@ -208,6 +233,7 @@ class Foreground:
         except errors.Unavailable:
             _log.warning("dropped_job_not_cancelled", job_id=ids.show("job", job_id))
             return
+        self.held.end(job_id)
         if status in (Status.CANCELLED, Status.RUNNING):
             _log.info("dropped_job_cancelled", job_id=ids.show("job", job_id))
 
@@ -236,10 +262,9 @@ class HeldResponse(Closing):
         self.completed = False
         self.dropped: str | None = None
         self._closed = False
+        self._job_id: uuid.UUID | None = None
         self._watch = foreground.watch(caller, self._revoked)
-        self.preparation = Preparation(
-            submit, discard=lambda accepted: foreground.cancel(caller, accepted)
-        )
+        self.preparation = Preparation(submit, discard=self._discard)
 
     def __iter__(self) -> Iterator[bytes]:
         # Sent at once, with the head of the response.
@@ -260,6 +285,8 @@ class HeldResponse(Closing):
             self.completed = True
             yield self._hold.failed(errors.Unavailable("The service failed."))
             return
+        self._job_id = accepted.job_id
+        self._foreground.held.add(accepted.job_id, again=accepted.replayed)
         yield from self._follow(accepted.job_id)
 
     def _follow(self, job_id: uuid.UUID) -> Iterator[bytes]:
@@ -271,7 +298,7 @@ class HeldResponse(Closing):
         if self.completed or self.dropped == _GONE:
             return
         if self.dropped is not None:
-            yield self._hold.failed(errors.Unauthenticated(self.dropped))
+            yield self._hold.failed(errors.Unauthenticated(_REVOKED))
             return
         # The service stops. A client that sees a broken connection sends the request again.
         raise current.BrokenOff
@@ -281,12 +308,17 @@ class HeldResponse(Closing):
         self._drop(_GONE)
 
     def _revoked(self) -> None:
-        self._drop("This API key was revoked.")
+        self._drop(_REVOKED)
 
     def _drop(self, reason: str) -> None:
         self.dropped = self.dropped or reason
         self.ended.set()
         self.end_stream()
+
+    def _discard(self, accepted: Accepted) -> None:
+        # A job that is held no more is cancelled later, unless the client comes back.
+        if not self._hold.repeatable or self.dropped == _REVOKED:
+            self._foreground.cancel(self._caller, accepted)
 
     def close(self) -> None:
         """Release everything. Idempotent."""
@@ -294,6 +326,10 @@ class HeldResponse(Closing):
             return
         self._closed = True
         self._watch.close()
+        if self._job_id is not None:
+            self._foreground.held.remove(self._job_id)
+            if self.completed:
+                self._foreground.held.end(self._job_id)
         if not self.place_used:
             self._foreground.give_back(self._caller)
         if not self.completed:

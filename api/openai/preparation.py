@@ -15,7 +15,7 @@ class Preparation:
 
     Args:
         submit: returns the accepted job, or raises why it is refused.
-        discard: called with an accepted job that nobody waits for any more.
+        discard: called with an accepted job whose client no longer waits.
     """
 
     def __init__(

@@ -98,7 +98,7 @@ class Streams:
 
         Args:
             job_id: the job.
-            account_id: who follows it.
+            account_id: the account of the client.
             key_id: ends the stream when it is revoked.
             after: a number, of an event or not.
             taken: whether the account has taken a place for the stream, which closing the stream gives back.

@@ -99,8 +99,16 @@ class SubmissionService:
         *,
         header: requests.GroupHeaders,
         request_id: str,
+        held: bool = False,
     ) -> Accepted:
         """Store a job or a whole group, or return what an identical request has created.
+
+        Args:
+            caller: whose job it is.
+            parsed: the request.
+            header: its headers.
+            request_id: the request's id.
+            held: whether the client waits for the answer on this connection; see :mod:`jobs.store.holds`.
 
         Raises:
             core.errors.RequestError: lists every fault; or another request had the same idempotency key.
@@ -159,6 +167,7 @@ class SubmissionService:
                 fingerprint=fingerprint,
                 followers=others if parsed.kind is GROUP else None,
                 webhook=webhook.plain() if webhook is not None else None,
+                held=held,
                 response=parsed.response,
             )
         )

@@ -15,7 +15,7 @@ from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, idempotency, responses, search, storage, timeline, turns
+from jobs.store import dispatch, holds, idempotency, responses, search, storage, timeline, turns
 from jobs.store import images as submitted_images
 
 #: The sequence number of a job's first event, ``job.queued``.
@@ -57,6 +57,8 @@ class Submission:
     webhook: Mapping[str, Any] | None = None
     #: None: a job by itself.
     followers: Sequence[Follower] | None = None
+    #: Whether its client waits for the answer on an open connection.
+    held: bool = False
     #: What a client of OpenAI's surface sent; None: the job comes from the native routes.
     response: responses.NewResponse | None = None
 
@@ -213,6 +215,8 @@ def _insert(
         )
     if submission.response is not None:
         responses.add(transaction, job_id, submission.response)
+    if submission.held:
+        holds.begin(transaction, job_id)
     _record(transaction, submission, jobs, noted)
     # Last, after the waits for the key and the images: so no two submissions deadlock.
     turns.enter(transaction, submission.account_id, submission.priority)

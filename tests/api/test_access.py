@@ -47,6 +47,7 @@ ON_ALL = [
     ("GET", "/v1/jobs"),
     ("POST", "/v1/groups"),
     ("POST", "/v1/images"),
+    ("POST", "/v1/chat/completions"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/<path:model_id>"),
     ("POST", "/v1/operations"),

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+import sqlalchemy as sa
 from flask import Response
 from werkzeug.test import TestResponse
 
@@ -24,11 +25,14 @@ from api.submission import Accepted
 from core import errors
 from core.database import Database
 from core.settings import Settings
-from jobs.store import accounts, history
-from tests import factories
+from jobs.records import HeldJob
+from jobs.store import accounts, history, holds
+from tests import databases, factories
 from tests.api import wire, worker
 from tests.api.conftest import Caller
 
+#: Seconds for which a job is held that no process renews.
+LEASE = holds.LEASE.total_seconds()
 _ANSWERS = {200: ResponseSpec(None, "")}
 
 
@@ -40,13 +44,16 @@ class Surface:
     database: Database
     submit: Callable[[Principal], uuid.UUID]
     submitted: list[uuid.UUID] = field(default_factory=list)
+    repeatable: bool = False
 
     TAG = "test"
 
     @route.post("/test/answer", operation_id="answer", guard=Right.SUBMIT, answers=_ANSWERS)
     def answer(self, caller: Principal) -> Response:
         """Hold."""
-        return self.foreground.answer(caller, lambda: self._accepted(caller), self)
+        return self.foreground.answer(
+            caller, lambda: self._accepted(caller), self, repeatable=self.repeatable
+        )
 
     @route.post("/test/stream", operation_id="stream", guard=Right.SUBMIT, answers=_ANSWERS)
     def stream(self, caller: Principal) -> Response:
@@ -54,6 +61,7 @@ class Surface:
         return self.foreground.stream(caller, lambda: self._accepted(caller), self)
 
     def _accepted(self, caller: Principal) -> Accepted:
+        # Without its row, as the job of an earlier request.
         self.submitted.append(self.submit(caller))
         return Accepted(self.submitted[-1])
 
@@ -74,6 +82,12 @@ class Surface:
         return b"data: %b\n\n" % orjson.dumps({"type": event["type"]})
 
     @property
+    def held(self) -> int:
+        """The number of held jobs."""
+        with self.database.reading() as transaction:
+            return transaction.scalar(sa.select(sa.func.count()).select_from(HeldJob))
+
+    @property
     def status(self) -> str:
         """The status of the last job."""
         return history.status(self.database, [self.submitted[-1]])[self.submitted[-1]]
@@ -90,7 +104,7 @@ def surface(app: Router, database: Database) -> Surface:
     foreground.silence_seconds = 0.01
 
     def submit(caller: Principal) -> uuid.UUID:
-        return factories.make_job(database, caller.account_id)
+        return factories.make_job(database, caller.account_id, held=True)
 
     surface = Surface(foreground, database, submit)
     app.include(surface)
@@ -136,7 +150,38 @@ class TestJson:
             request.hang_up()
             assert b"".join(read).strip() == b""
             answer.close()
-        assert surface.status == "cancelled"
+        assert (surface.status, surface.held) == ("cancelled", 0)
+
+    def test_a_client_that_can_come_back_leaves_its_job_for_a_minute(
+        self, caller: Caller, surface: Surface, clock: databases.Clock
+    ) -> None:
+        surface.repeatable = True
+        first = post(caller)
+        next(pieces(first))
+        first.close()
+        assert surface.status == "queued"
+        clock.advance(LEASE + 1)
+        job_id = surface.submitted[0]
+        surface.submit = lambda _: job_id
+        second = post(caller)
+        read = pieces(second)
+        next(read)
+        next(read)
+        clock.advance(LEASE / 2)
+        assert holds.lapse(surface.database, actor="sweeper:test") == 0
+        worker.finish(surface.database)
+        assert orjson.loads(b"".join(read)) == {"status": "succeeded"}
+        second.close()
+        assert surface.held == 0
+
+    def test_a_client_that_does_not_come_back_has_its_job_cancelled_by_a_sweep(
+        self, caller: Caller, surface: Surface, clock: databases.Clock
+    ) -> None:
+        surface.repeatable = True
+        post(caller).close()
+        clock.advance(LEASE + 1)
+        assert holds.lapse(surface.database, actor="sweeper:test") == 1
+        assert (surface.status, surface.held) == ("cancelled", 0)
 
     def test_a_client_that_hung_up_before_the_job_was_accepted_cancels_it(
         self, caller: Caller, surface: Surface
