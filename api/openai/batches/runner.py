@@ -18,7 +18,7 @@ import structlog
 from api import errors as problems
 from api.auth import Caller
 from api.framework import spooling
-from api.openai.batches import lines, results
+from api.openai.batches import line_results, lines
 from api.openai.batches.endpoints import BatchEndpoints
 from api.openai.batches.validation import BatchReader
 from api.openai.files import lifetime_of_batches
@@ -286,8 +286,8 @@ class BatchRunner(BackgroundLoop):
         }
         usage, last = batch.usage, batch.written_line
         for line in chosen:
-            shown = results.result(self._database, batch, line, endpoint)
-            usage = results.added(usage, results.usage_of(shown))
+            shown = line_results.result(self._database, batch, line, endpoint)
+            usage = line_results.added(usage, line_results.usage_of(shown))
             written[line.state] += orjson.dumps(shown) + b"\n"
             last = line.number
             if sum(map(len, written.values())) >= _WRITTEN_BYTES:
