@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -103,7 +104,12 @@ class Stack:
 
     def restart_api(self) -> None:
         """Kill the API and start it again on the same port."""
+        # Its child would keep the port, and seem ready, until it notices the death.
+        family = children.of(self.api.pid)
         children.stop(self.api, signal.SIGKILL)
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._serve()
 
     def _serve(self) -> None:
