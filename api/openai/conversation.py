@@ -131,7 +131,7 @@ def read(
     Args:
         body: the JSON of the request.
         name: the member with the messages; ``input`` may be a string.
-        max_images: the job gets the newest images, up to this number.
+        max_images: the job gets the newest images, at most this number.
         files: returns the file of an id.
         instructions: a system text before those of the messages.
         earlier: the messages before those of the request.
@@ -185,7 +185,7 @@ class _Reader:
         return message
 
     def item(self, item: object, pointer: str) -> Message | None:
-        """Return the message of an item, None if it is not a message or has faults."""
+        """Return the message of an item, None for another kind of item, or with faults."""
         if not isinstance(item, dict):
             self._fault(pointer, "This must be an object.")
             return None
