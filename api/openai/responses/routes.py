@@ -147,11 +147,16 @@ class ResponseRoutes:
         """
         parsed = self._parsed(caller)
         request_id = problems.request_id()
+        repeatable = header.idempotency_key is not None
         not_stored_for = None if parsed.stored else caller
 
         def submit() -> Accepted:
             return self._service.submit(
-                caller, parsed.submission, header=header, request_id=request_id
+                caller,
+                parsed.submission,
+                header=header,
+                request_id=request_id,
+                held=not parsed.background,
             )
 
         if parsed.background:
@@ -161,8 +166,9 @@ class ResponseRoutes:
             follower = ResponseFollower(
                 self._reader, after_end=lambda job_id: self.ended(job_id, not_stored_for)
             )
-            return self._foreground.stream(caller, submit, follower)
-        return self._foreground.answer(caller, submit, _HeldBody(self, not_stored_for))
+            return self._foreground.stream(caller, submit, follower, repeatable=repeatable)
+        body = _ResponseBody(self, not_stored_for)
+        return self._foreground.answer(caller, submit, body, repeatable=repeatable)
 
     @route.get(
         "/v1/responses/<response_id>",
@@ -366,7 +372,7 @@ class ResponseRoutes:
             raise problems.not_found("response")
 
 
-class _HeldBody:
+class _ResponseBody:
     """The JSON of a held response."""
 
     def __init__(self, routes: ResponseRoutes, not_stored_for: Caller | None) -> None:
