@@ -17,6 +17,7 @@ from api import errors as problems
 from api.auth import Gate
 from api.openai.chat.routes import ChatRoutes
 from api.openai.foreground import Foreground
+from api.openai.responses.routes import ResponseRoutes
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
@@ -244,6 +245,15 @@ def create_app(
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
         FleetRoutes(settings, database=database),
+        ResponseRoutes(
+            settings,
+            database=database,
+            service=submissions,
+            foreground=foreground,
+            streams=streams,
+            waits=waits,
+            revocation=revocation,
+        ),
     ):
         router.include(routes)
     router.include(UsageRoutes(settings, database=database, quota=quota, gate=gate))

@@ -6,6 +6,7 @@ from typing import Annotated
 from api.framework import PathId, PathText
 
 JobId = Annotated[uuid.UUID, PathId("job", "job", "`job_` and 32 hex digits.")]
+ResponseId = Annotated[uuid.UUID, PathId("resp", "response", "`resp_` and 32 hex digits.")]
 GroupId = Annotated[uuid.UUID, PathId("grp", "group", "`grp_` and 32 hex digits.")]
 ImageId = Annotated[uuid.UUID, PathId("img", "image", "`img_` and 32 hex digits.")]
 QuarantinedImageId = Annotated[

@@ -17,7 +17,7 @@ from api.schemas import requests
 from api.submission import token_budget
 from api.submission.dialogue import Conversation, FoldedConversation
 from api.submission.downloads import Downloads
-from api.submission.images import SubmissionImages, originals
+from api.submission.images import Known, Prepared, SubmissionImages, originals
 from api.submission.parsing import GROUP, ParsedSubmission
 from api.submission.webhook_targets import WebhookTargets
 from core import errors, ids, logs
@@ -137,27 +137,11 @@ class SubmissionService:
             )
             if replayed is not None:
                 return replayed
-        # With faults there is no job, so its images are not downloaded.
-        with self._downloads.memory(caller.account_id) as memory:
-            sent = (
-                parsed.images
-                if faults
-                else self._downloads.download(
-                    caller.account_id, parsed.images, faults, memory=memory
-                )
-            )
-            submitted_images = self._images.prepare(caller.account_id, sent, known, faults)
-        # Decoded images need their files no more, and the response may wait for the job.
-        parsed.close()
-        del sent
+        submitted_images = self._prepared(caller, parsed, known, faults)
         if parsed.job is None or faults:
             raise problems.refused(faults)
         job, options = parsed.job, parsed.job.options
-        questions: Sequence[str] = job.requested
-        if parsed.conversation is not None:
-            folded = self._fold(parsed.conversation, options, submitted_images)
-            questions = [folded.question]
-            submitted_images = [submitted_images[position] for position in folded.images]
+        questions, submitted_images = self._questions(parsed, job, submitted_images)
         tokens = [tokens for _, tokens in submitted_images]
         system = parsed.conversation.system if parsed.conversation is not None else ""
         first, *others = (
@@ -186,6 +170,26 @@ class SubmissionService:
                 held=held,
                 response=parsed.response,
             )
+        )
+
+    def count(self, caller: Caller, parsed: ParsedSubmission) -> int:
+        """Return the most tokens that the input of a submission takes; nothing is stored.
+
+        Raises:
+            core.errors.RequestError: lists every fault.
+            core.errors.Unavailable: the images cannot be read now.
+        """
+        faults = list(parsed.faults)
+        known = self._images.known(caller.account_id, parsed.images, faults)
+        submitted_images = self._prepared(caller, parsed, known, faults)
+        if parsed.job is None or faults:
+            raise problems.refused(faults)
+        questions, submitted_images = self._questions(parsed, parsed.job, submitted_images)
+        system = parsed.conversation.system if parsed.conversation is not None else ""
+        return token_budget.input_tokens(
+            self._settings.profile,
+            question=system + "".join(questions),
+            image_tokens=[tokens for _, tokens in submitted_images],
         )
 
     def rerun(
@@ -241,6 +245,35 @@ class SubmissionService:
         return submission.store_image(
             self._database, account_id=caller.account_id, image=image, storage_limit=limit
         )
+
+    def _prepared(
+        self, caller: Caller, parsed: ParsedSubmission, known: Known, faults: list[errors.Fault]
+    ) -> list[Prepared]:
+        """Return the images of a submission, and free their files; with faults nothing is downloaded."""
+        with self._downloads.memory(caller.account_id) as memory:
+            sent = (
+                parsed.images
+                if faults
+                else self._downloads.download(
+                    caller.account_id, parsed.images, faults, memory=memory
+                )
+            )
+            submitted_images = self._images.prepare(caller.account_id, sent, known, faults)
+        # Decoded images need their files no more, and the response may wait for the job.
+        parsed.close()
+        return submitted_images
+
+    def _questions(
+        self,
+        parsed: ParsedSubmission,
+        job: requests.JobFields | requests.GroupFields,
+        submitted_images: list[Prepared],
+    ) -> tuple[Sequence[str], list[Prepared]]:
+        """Return the questions of a submission and their images: those of a conversation as far as it fits."""
+        if parsed.conversation is None:
+            return job.requested, submitted_images
+        folded = self._fold(parsed.conversation, job.options, submitted_images)
+        return [folded.question], [submitted_images[position] for position in folded.images]
 
     def _fold(
         self,

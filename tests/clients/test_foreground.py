@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -17,7 +15,6 @@ import sqlalchemy as sa
 from core.database import Database, utcnow
 from jobs.records import HeldJob
 from scripted.options import ScriptedOptions
-from tests import children
 from tests.api import image_files
 from tests.clients.service import Service
 from tests.e2e.stack import eventually, running
@@ -75,16 +72,6 @@ def newest(service: Service) -> dict[str, Any]:
     return job
 
 
-def kill_api(service: Service) -> None:
-    """Kill all processes of the API at once, and start it again."""
-    main = service.stack.api.pid
-    # It would replace its worker.
-    os.kill(main, signal.SIGSTOP)
-    for pid in children.of(main):
-        os.kill(pid, signal.SIGKILL)
-    service.stack.restart_api()
-
-
 def idle(service: Service) -> bool:
     """Whether the engine generates nothing."""
     return running(service.stack.engine_urls) == 0
@@ -110,7 +97,7 @@ def test_the_engine_stops_when_the_official_client_times_out(service: Service) -
 def test_the_engine_stops_some_time_after_the_api_was_killed(service: Service) -> None:
     with opened(service), contextlib.closing(Database(service.stack.database_url)) as database:
         assert eventually(lambda: not idle(service))
-        kill_api(service)
+        service.stack.restart_api()
         assert newest(service)["status"] == "running"
         with database.transaction() as transaction:
             assert transaction.execute(sa.select(HeldJob.job_id)).scalars().all()

@@ -1,15 +1,16 @@
 """The body of ``POST /v1/responses``: what is read, what is ignored, and what is refused by name.
 
-:func:`parse` returns a :class:`~api.submission.parsing.ParsedSubmission` with all faults of a body. It needs no request
-context, so the line of a batch is parsed in the same way::
+:func:`parse` returns a :class:`ParsedResponse`, whose submission has all faults of a body. It needs no request context,
+so the line of a batch is parsed in the same way::
 
     parsed = request.parse(body, profile=profile, limits=service.limits, files=files, earlier=Earlier(...))
-    service.submit(caller, parsed, header=GroupHeaders(), request_id=...)
+    service.submit(caller, parsed.submission, header=GroupHeaders(), request_id=...)
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
@@ -137,6 +138,23 @@ class ResponseRequest(requests.RequestModel):
     )
 
 
+@dataclass(frozen=True)
+class ParsedResponse:
+    """A submission, and how its client wants the answer.
+
+    Attributes:
+        submission: with all faults.
+        background: whether the client does not wait.
+        stream: whether it wants a stream of events.
+        stored: whether the content stays after the answer.
+    """
+
+    submission: parsing.ParsedSubmission
+    background: bool = False
+    stream: bool = False
+    stored: bool = True
+
+
 def parse(
     body: object,
     *,
@@ -144,8 +162,8 @@ def parse(
     limits: requests.RequestLimits,
     earlier: Earlier,
     files: conversation.Files = lambda _: None,
-) -> parsing.ParsedSubmission:
-    """Return the submission of a body, with all of its faults.
+) -> ParsedResponse:
+    """Return the submission of a body, with all of its faults, and how its client wants the answer.
 
     Args:
         body: decoded JSON; strings at the places of :func:`api.openai.conversation.is_image` may be long ones.
@@ -156,7 +174,7 @@ def parse(
     """
     if not isinstance(body, dict):
         fault = errors.Fault("#", "The body must be a JSON object.")
-        return parsing.ParsedSubmission(RESPONSE, None, (), (fault,))
+        return ParsedResponse(parsing.ParsedSubmission(RESPONSE, None, (), (fault,)))
     read, faults = options.split(body, ignored=IGNORED, refused=REFUSED)
     sent: ResponseRequest | None = None
     try:
@@ -180,7 +198,7 @@ def parse(
         faults += messages.faults
     if sent is None or messages is None:
         images = messages.images if messages is not None else ()
-        return parsing.ParsedSubmission(RESPONSE, None, images, tuple(faults))
+        return ParsedResponse(parsing.ParsedSubmission(RESPONSE, None, images, tuple(faults)))
     faults += _model_faults(sent, limits)
     job_options = _options(sent, profile, limits, faults)
     job = None
@@ -188,13 +206,19 @@ def parse(
         question = messages.conversation.whole().question
         job = requests.JobFields.model_construct(question=question, options=job_options)
     requested = requested_of(sent) | {"input": messages.items}
-    return parsing.ParsedSubmission(
+    submission = parsing.ParsedSubmission(
         RESPONSE,
         job,
         messages.images,
         tuple(faults),
         conversation=messages.conversation,
         response=NewResponse("responses", bool(sent.background), requested),
+    )
+    return ParsedResponse(
+        submission,
+        background=bool(sent.background),
+        stream=bool(sent.stream),
+        stored=sent.store is not False,
     )
 
 
