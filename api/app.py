@@ -17,7 +17,7 @@ from api import errors as problems
 from api.auth import Gate
 from api.openai.chat.routes import ChatRoutes
 from api.openai.foreground import Foreground
-from api.openai.responses.routes import ResponseRoutes
+from api.openai.responses.response_routes import ResponseRoutes
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
