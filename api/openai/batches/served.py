@@ -15,7 +15,7 @@ from api.openai.chat import reading as chat_reading
 from api.openai.chat import results as chat_results
 from api.openai.earlier import Earlier
 from api.openai.files import read_image
-from api.openai.responses import objects, reading
+from api.openai.responses import replay, response_object
 from api.openai.responses import request as responses_request
 from api.submission import ParsedSubmission, SubmissionService
 from core import errors
@@ -56,7 +56,7 @@ class _Endpoint:
 
     def answered(self, job: Job) -> bool:
         """Return whether the job has succeeded, or has used up its tokens without an answer."""
-        return objects.status(job) in {objects.COMPLETED, objects.INCOMPLETE}
+        return response_object.status(job) in {response_object.COMPLETED, response_object.INCOMPLETE}
 
     def _files(self, caller: Caller) -> conversation.Files:
         return functools.partial(read_image, self._database, caller, max_bytes=self._image_bytes)
@@ -87,8 +87,8 @@ class ResponsesEndpoint(_Endpoint):
         """
         if not self.answered(job):
             return _failed(job)
-        stored = reading.find(self._database, job.id, scope=job.account_id)
-        shown = reading.ResponseReader(self._database, stored).response()
+        stored = replay.find(self._database, job.id, scope=job.account_id)
+        shown = replay.ResponseReader(self._database, stored).response()
         return LineAnswer(_OK, shown, job.request_id)
 
 
