@@ -56,7 +56,10 @@ class _Endpoint:
 
     def answered(self, job: Job) -> bool:
         """Return whether the job has succeeded, or has used up its tokens without an answer."""
-        return response_object.status(job) in {response_object.COMPLETED, response_object.INCOMPLETE}
+        return response_object.status(job) in {
+            response_object.COMPLETED,
+            response_object.INCOMPLETE,
+        }
 
     def _files(self, caller: Caller) -> conversation.Files:
         return functools.partial(read_image, self._database, caller, max_bytes=self._image_bytes)
