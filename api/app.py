@@ -14,7 +14,7 @@ from api import cors, documents, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
 from api.openai.batches import runner
-from api.openai.batches.routes import BatchRoutes
+from api.openai.batches.batch_routes import BatchRoutes
 from api.openai.batches.runner import BatchRunner
 from api.openai.batches.served import served
 from api.openai.chat.routes import ChatRoutes

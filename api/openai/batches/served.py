@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
 from api.auth import Caller
 from api.openai import conversation
 from api.openai.batches.endpoints import BatchEndpoint, LineAnswer
-from api.openai.batches.results import error_body
+from api.openai.batches.line_results import error_body
 from api.openai.chat import reading as chat_reading
 from api.openai.chat import results as chat_results
 from api.openai.earlier import Earlier
-from api.openai.files import read_image
+from api.openai.image_files import ImageFiles
 from api.openai.responses import replay, response_object
 from api.openai.responses import request as responses_request
 from api.submission import ParsedSubmission, SubmissionService
@@ -46,7 +45,7 @@ class _Endpoint:
         self, settings: Settings, *, database: Database, service: SubmissionService
     ) -> None:
         self._profile = settings.profile
-        self._image_bytes = settings.max_image_mb * 2**20
+        self._files = ImageFiles(settings, database=database)
         self._database = database
         self._service = service
 
@@ -61,9 +60,6 @@ class _Endpoint:
             response_object.INCOMPLETE,
         }
 
-    def _files(self, caller: Caller) -> conversation.Files:
-        return functools.partial(read_image, self._database, caller, max_bytes=self._image_bytes)
-
 
 class ResponsesEndpoint(_Endpoint):
     """``/v1/responses``."""
@@ -77,7 +73,7 @@ class ResponsesEndpoint(_Endpoint):
             profile=self._profile,
             limits=self._service.limits,
             earlier=Earlier(self._database, account_id=caller.account_id),
-            files=self._files(caller),
+            files=self._files.of(caller),
         ).submission
         return _of_batch(parsed, body)
 
@@ -106,7 +102,7 @@ class ChatEndpoint(_Endpoint):
             body,
             profile=self._profile,
             limits=self._service.limits,
-            files=self._files(caller),
+            files=self._files.of(caller),
         ).submission
         return _of_batch(parsed, body)
 
