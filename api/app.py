@@ -14,13 +14,13 @@ from api import cors, documents, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
 from api.openai.batches import runner
-from api.openai.batches.routes import BatchRoutes
+from api.openai.batches.batch_routes import BatchRoutes
 from api.openai.batches.runner import BatchRunner
 from api.openai.batches.served import served
 from api.openai.chat.routes import ChatRoutes
 from api.openai.files import FileRoutes
 from api.openai.foreground import Foreground
-from api.openai.responses.routes import ResponseRoutes
+from api.openai.responses.response_routes import ResponseRoutes
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes

@@ -213,27 +213,6 @@ def lifetime_of_batches(settings: Settings) -> timedelta:
     return timedelta(days=min(BATCH_DAYS, settings.retention_answer_days or BATCH_DAYS))
 
 
-def read_image(
-    database: Database, caller: Caller, file_id: str, *, max_bytes: int
-) -> SpooledFile | None:
-    """Return the image in a file of purpose ``vision``, as content of the current request; None: it does not exist.
-
-    Args:
-        database: stores files.
-        caller: whose file.
-        file_id: as the request names it, ``file-…``.
-        max_bytes: the largest image.
-    """
-    parsed = ids.parse("file", file_id)
-    file = parsed and files.get(database, parsed, account_id=caller.account_id)
-    if not file or file.purpose != "vision" or file.bytes > max_bytes:
-        return None
-    content = framework.new_file()
-    for piece in files.read(database, file.id):
-        content.write(piece)
-    return content
-
-
 def attachment(filename: str) -> str:
     """Return the Content-Disposition of a download: the name in UTF-8 by RFC 6266, and in ASCII for old clients."""
     plain = "".join(char if char.isascii() and char not in '"\\%' else "_" for char in filename)

@@ -17,7 +17,7 @@ EVERYTHING = (*PACKAGES, "bench", "deploy", "models", "tests", "tools")
 #: Where whatever nobody foresaw ends, besides the error handler that Flask is given.
 BOUNDARIES = {
     "api/openai/batches/lines.py",
-    "api/openai/batches/results.py",
+    "api/openai/batches/line_results.py",
     "api/openai/batches/runner.py",
     "api/openai/foreground.py",
     "api/openai/preparation.py",

@@ -18,7 +18,7 @@ import structlog
 from api import errors as problems
 from api.auth import Caller
 from api.framework import spooling
-from api.openai.batches import lines, results
+from api.openai.batches import line_results, lines
 from api.openai.batches.endpoints import BatchEndpoints
 from api.openai.batches.validation import BatchReader
 from api.openai.files import lifetime_of_batches
@@ -37,7 +37,6 @@ from jobs.store.batches import BatchClaim, BatchLost
 
 _log = structlog.get_logger(__name__)
 
-_LEASE: Final = timedelta(seconds=60)
 _EVERY_SECONDS: Final = 0.5
 #: Lines that one slice submits, before the next batch has its turn.
 _FED: Final = 16
@@ -92,6 +91,7 @@ class BatchRunner(BackgroundLoop):
         self._service = service
         self._endpoints = endpoints
         self._notify = notify
+        self._lease = timedelta(seconds=settings.lease_seconds)
         self._window = settings.batch_window
         self._line_bytes = settings.max_body_mb * 2**20
         self._lifetime = lifetime_of_batches(settings)
@@ -105,7 +105,7 @@ class BatchRunner(BackgroundLoop):
         Raises:
             core.database.DatabaseUnavailable: the database does not answer; the next call continues.
         """
-        held = batches.claim(self._database, owner=self._owner, lease=_LEASE)
+        held = batches.claim(self._database, owner=self._owner, lease=self._lease)
         if held is None:
             return False
         try:
@@ -286,8 +286,8 @@ class BatchRunner(BackgroundLoop):
         }
         usage, last = batch.usage, batch.written_line
         for line in chosen:
-            shown = results.result(self._database, batch, line, endpoint)
-            usage = results.added(usage, results.usage_of(shown))
+            shown = line_results.result(self._database, batch, line, endpoint)
+            usage = line_results.added(usage, line_results.usage_of(shown))
             written[line.state] += orjson.dumps(shown) + b"\n"
             last = line.number
             if sum(map(len, written.values())) >= _WRITTEN_BYTES:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
 from api.auth import Caller
 from api.openai import conversation
 from api.openai.batches.endpoints import BatchEndpoint, LineAnswer
-from api.openai.batches.results import error_body
+from api.openai.batches.line_results import error_body
 from api.openai.chat import reading as chat_reading
 from api.openai.chat import results as chat_results
 from api.openai.earlier import Earlier
-from api.openai.files import read_image
-from api.openai.responses import objects, reading
+from api.openai.image_files import ImageFiles
+from api.openai.responses import replay, response_object
 from api.openai.responses import request as responses_request
 from api.submission import ParsedSubmission, SubmissionService
 from core import errors
@@ -46,7 +45,7 @@ class _Endpoint:
         self, settings: Settings, *, database: Database, service: SubmissionService
     ) -> None:
         self._profile = settings.profile
-        self._image_bytes = settings.max_image_mb * 2**20
+        self._files = ImageFiles(settings, database=database)
         self._database = database
         self._service = service
 
@@ -56,10 +55,10 @@ class _Endpoint:
 
     def answered(self, job: Job) -> bool:
         """Return whether the job has succeeded, or has used up its tokens without an answer."""
-        return objects.status(job) in {objects.COMPLETED, objects.INCOMPLETE}
-
-    def _files(self, caller: Caller) -> conversation.Files:
-        return functools.partial(read_image, self._database, caller, max_bytes=self._image_bytes)
+        return response_object.status(job) in {
+            response_object.COMPLETED,
+            response_object.INCOMPLETE,
+        }
 
 
 class ResponsesEndpoint(_Endpoint):
@@ -74,7 +73,7 @@ class ResponsesEndpoint(_Endpoint):
             profile=self._profile,
             limits=self._service.limits,
             earlier=Earlier(self._database, account_id=caller.account_id),
-            files=self._files(caller),
+            files=self._files.of(caller),
         ).submission
         return _of_batch(parsed, body)
 
@@ -87,8 +86,8 @@ class ResponsesEndpoint(_Endpoint):
         """
         if not self.answered(job):
             return _failed(job)
-        stored = reading.find(self._database, job.id, scope=job.account_id)
-        shown = reading.ResponseReader(self._database, stored).response()
+        stored = replay.find(self._database, job.id, scope=job.account_id)
+        shown = replay.ResponseReader(self._database, stored).response()
         return LineAnswer(_OK, shown, job.request_id)
 
 
@@ -103,7 +102,7 @@ class ChatEndpoint(_Endpoint):
             body,
             profile=self._profile,
             limits=self._service.limits,
-            files=self._files(caller),
+            files=self._files.of(caller),
         ).submission
         return _of_batch(parsed, body)
 

@@ -16,7 +16,7 @@ from api import cursors, framework
 from api import errors as problems
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
-from api.openai.batches import results
+from api.openai.batches import line_results
 from api.openai.batches.endpoints import BatchEndpoints
 from api.schemas import batches as schemas
 from api.schemas.paths import BatchId
@@ -133,7 +133,7 @@ class BatchRoutes:
         endpoint = self._endpoints[batch.endpoint]
         data = [
             schemas.BatchResult.model_validate(
-                results.result(self._database, batch, line, endpoint)
+                line_results.result(self._database, batch, line, endpoint)
             )
             for line in listed[: query.limit]
         ]
@@ -233,7 +233,7 @@ class BatchRoutes:
 
 def _after(batch: file_records.BatchEntry, after: str | None) -> int:
     """Return the number of the line after which the requested page begins."""
-    number = 0 if after is None else results.number_of(batch, after)
+    number = 0 if after is None else line_results.number_of(batch, after)
     if number is None:
         fault = errors.Fault("after", "This must be the `last_id` of the previous page.")
         raise problems.refused([fault])
