@@ -20,7 +20,7 @@ from api.openai.batches.served import served
 from api.openai.chat.routes import ChatRoutes
 from api.openai.files import FileRoutes
 from api.openai.foreground import Foreground
-from api.openai.responses.routes import ResponseRoutes
+from api.openai.responses.response_routes import ResponseRoutes
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from scripted.options import ScriptedOptions
 from tests.api import image_files
 from tests.clients.javascript import JavaScript
 from tests.clients.service import Service
@@ -19,8 +20,18 @@ pytestmark = pytest.mark.e2e
 
 IMAGE = image_files.data_url(image_files.png())
 QUESTION = {"text": "How many circles?", "image": IMAGE}
-#: An answer that takes so long that a test can end it.
-ENDLESS = {"text": "How many circles? [[behavior:no_answer_at_length]]", "image": IMAGE}
+#: No guard ends this answer, so it runs until it is cancelled or its budget is used up, which takes seconds.
+ENDLESS = {
+    "text": "How many circles? [[behavior:no_answer_at_length]]",
+    "image": IMAGE,
+    "options": {"guards": {"loop": False, "budget": False, "convergence": False}},
+}
+
+
+@pytest.fixture(scope="module")
+def engine_options() -> ScriptedOptions:
+    """Slow enough for a cancel during an answer."""
+    return ScriptedOptions(tokens_per_second=150, markers=True)
 
 
 def line(number: int, **body: Any) -> dict[str, Any]:  # noqa: ANN401 - JSON
@@ -143,3 +154,74 @@ def test_the_python_client_sees_what_javascript_made(
     requests = [line(1)]
     seen = javascript.run("files", "batch", endpoint="/v1/responses", requests=requests)
     assert client.batches.retrieve(seen["batch"]["id"]).to_dict() == seen["batch"]
+
+
+def stored(response: dict[str, Any]) -> dict[str, Any]:
+    """Return a response without what the client adds to it."""
+    return {name: value for name, value in response.items() if name != "output_text"}
+
+
+class TestResponses:
+    def test_a_foreground_response_is_held_until_it_ends(self, javascript: JavaScript) -> None:
+        seen = javascript.run("responses", "foreground", **QUESTION)
+        response = seen["response"]
+        assert response["status"] == "completed"
+        assert [item["type"] for item in response["output"]] == ["reasoning", "message"]
+        assert seen["text"]
+        assert response["usage"]["total_tokens"] > 0
+
+    def test_a_background_response_is_polled_and_lists_its_input(
+        self, javascript: JavaScript
+    ) -> None:
+        seen = javascript.run("responses", "background", **QUESTION)
+        assert seen["created"]["status"] in ("queued", "in_progress")
+        assert seen["created"]["output"] == []
+        assert seen["response"]["status"] == "completed"
+        assert seen["text"]
+        [item] = seen["items"]
+        assert [part["type"] for part in item["content"]] == ["input_text", "input_image"]
+
+    def test_a_stream_replays_equal_from_the_start_and_from_the_middle(
+        self, javascript: JavaScript
+    ) -> None:
+        seen = javascript.run("responses", "streamed", **QUESTION)
+        numbers = [event["sequence_number"] for event in seen["live"]]
+        assert numbers == list(range(len(numbers)))
+        assert seen["again"] == seen["live"]
+        assert seen["rest"] == seen["live"][seen["after"] + 1 :]
+        assert seen["live"][-1]["type"] == "response.completed"
+        assert seen["live"][-1]["response"] == stored(seen["response"])
+
+    def test_the_helper_ends_with_the_response_live_and_later(self, javascript: JavaScript) -> None:
+        seen = javascript.run("responses", "helper", **QUESTION)
+        assert seen["final"]["status"] == "completed"
+        assert seen["final"]["output_text"] == seen["text"]
+        assert seen["replayed"] == seen["final"]
+
+    def test_a_structured_answer_is_parsed(self, javascript: JavaScript) -> None:
+        assert isinstance(javascript.run("responses", "parsed", **QUESTION)["count"], int)
+
+    def test_a_cancelled_response_resolves_the_helper_and_can_be_cancelled_again(
+        self, javascript: JavaScript
+    ) -> None:
+        seen = javascript.run("responses", "cancelled", **ENDLESS)
+        assert seen["final"]["status"] == "cancelled"
+        assert seen["final"]["incomplete_details"] is None
+        assert stored(seen["again"]) == stored(seen["retrieved"])
+        assert seen["retrieved"]["status"] == "cancelled"
+        [reasoning] = seen["retrieved"]["output"]
+        assert (reasoning["type"], reasoning["status"]) == ("reasoning", "incomplete")
+
+    def test_a_deleted_response_is_gone(self, javascript: JavaScript) -> None:
+        seen = javascript.run("responses", "deleted", **QUESTION)
+        assert seen["status"] == 404
+
+    def test_input_tokens_are_counted(self, javascript: JavaScript) -> None:
+        counted = javascript.run("responses", "counted", **QUESTION)
+        assert counted["object"] == "response.input_tokens"
+        assert counted["input_tokens"] > 0
+
+    def test_the_header_makes_a_repeated_request_the_same(self, javascript: JavaScript) -> None:
+        key = f"{javascript.package}-{datetime.now(UTC).timestamp()}"
+        first, second = javascript.run("responses", "repeated", **QUESTION, key=key)
+        assert first == second

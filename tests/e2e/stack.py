@@ -104,10 +104,10 @@ class Stack:
 
     def restart_api(self) -> None:
         """Kill the API and start it again on the same port."""
-        # Its child would keep the port, and seem ready, until it notices the death.
-        family = children.of(self.api.pid)
+        # Its workers too, which would keep the port until they see that their parent is gone.
+        workers = children.of(self.api.pid)
         children.stop(self.api, signal.SIGKILL)
-        for pid in family:
+        for pid in workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._serve()

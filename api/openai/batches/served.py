@@ -14,7 +14,7 @@ from api.openai.chat import reading as chat_reading
 from api.openai.chat import results as chat_results
 from api.openai.earlier import Earlier
 from api.openai.image_files import ImageFiles
-from api.openai.responses import objects, reading
+from api.openai.responses import replay, response_object
 from api.openai.responses import request as responses_request
 from api.submission import ParsedSubmission, SubmissionService
 from core import errors
@@ -55,7 +55,10 @@ class _Endpoint:
 
     def answered(self, job: Job) -> bool:
         """Return whether the job has succeeded, or has used up its tokens without an answer."""
-        return objects.status(job) in {objects.COMPLETED, objects.INCOMPLETE}
+        return response_object.status(job) in {
+            response_object.COMPLETED,
+            response_object.INCOMPLETE,
+        }
 
 
 class ResponsesEndpoint(_Endpoint):
@@ -83,8 +86,8 @@ class ResponsesEndpoint(_Endpoint):
         """
         if not self.answered(job):
             return _failed(job)
-        stored = reading.find(self._database, job.id, scope=job.account_id)
-        shown = reading.ResponseReader(self._database, stored).response()
+        stored = replay.find(self._database, job.id, scope=job.account_id)
+        shown = replay.ResponseReader(self._database, stored).response()
         return LineAnswer(_OK, shown, job.request_id)
 
 

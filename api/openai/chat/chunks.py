@@ -40,6 +40,7 @@ class ChunkTranscript:
         read: returns the row of a job and the trace of its last attempt.
         stop: texts before which the answer ends.
         include_usage: whether the stream ends with the usage.
+        after_end: called when the job has finished and its content was read.
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class ChunkTranscript:
         *,
         stop: Sequence[str] = (),
         include_usage: bool = False,
+        after_end: Callable[[uuid.UUID], None] = lambda _: None,
     ) -> None:
         self._read = read
         self._stop = stop
         self._include_usage = include_usage
+        self._after_end = after_end
         self._head: dict[str, Any] = {}
         self._job_id: uuid.UUID | None = None
         self._several = False
@@ -101,6 +104,7 @@ class ChunkTranscript:
     def _end(self) -> bytes:
         assert self._job_id is not None  # noqa: S101 - the stream has begun
         ended = self._read(self._job_id)
+        self._after_end(self._job_id)
         job, generations = ended.job, ended.generations
         try:
             reason = results.finish_reason(job, generations)
@@ -112,7 +116,7 @@ class ChunkTranscript:
             frames.append(self._delta({"content": content}))
         frames.append(self._delta({}, finish_reason=reason))
         if self._include_usage:
-            usage = results.usage(job, generations).model_dump()
+            usage = results.usage(job).model_dump()
             frames.append(_frame({**self._head, "choices": [], "usage": usage}))
         return b"".join([*frames, _DONE])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -66,6 +67,11 @@ def parse(
         chat = CompletionRequest.model_validate(body, context=limits)
     except ValidationError as error:
         faults += framework.faults_of(error)
+        # The other fields may have faults, too, as options of the job.
+        faulty = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+        valid = {name: value for name, value in sent.items() if name not in faulty}
+        with contextlib.suppress(ValidationError):
+            chat = CompletionRequest.model_validate(valid | {"messages": [{}]}, context=limits)
     read = conversation.read(
         sent, "messages", max_images=limits.images, files=files, drops_oldest=True
     )

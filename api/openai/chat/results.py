@@ -63,7 +63,7 @@ def completion(
                 ),
             )
         ],
-        usage=usage(job, generations),
+        usage=usage(job),
     )
 
 
@@ -109,26 +109,18 @@ def reasoning(job: Job, generations: Sequence[GenerationTrace]) -> str:
     return "".join(one.text for one in generations if roots[one.number] == chosen)
 
 
-def usage(job: Job, generations: Sequence[GenerationTrace]) -> CompletionUsage:
-    """Return the tokens of a job, with those of all samples."""
+def usage(job: Job) -> CompletionUsage:
+    """Return the tokens of a job, with those of all samples.
+
+    The trace, which is the reasoning, has the tokens of the answer too.
+    """
     prompt, output = job.input_tokens or 0, job.output_tokens or 0
-    answered = 0
-    if (job.options.get("answer_format") or {}).get("type") == "json_schema":
-        # After the reasoning comes the answer alone.
-        ends = {root: number for number, root in sorted(_roots(generations).items())}
-        answered = sum(
-            one.output_tokens
-            for one in generations
-            if one.continues is not None and one.number in ends.values()
-        )
     return CompletionUsage(
         prompt_tokens=prompt,
         completion_tokens=output,
         total_tokens=prompt + output,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=job.cached_tokens or 0),
-        completion_tokens_details=CompletionTokensDetails(
-            reasoning_tokens=max(0, output - answered)
-        ),
+        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=output),
     )
 
 

@@ -28,7 +28,8 @@ from api.submission import Accepted, SubmissionService
 from core import errors
 from core.database import Database
 from core.settings import Settings
-from jobs.store import history, traces
+from jobs.store import history, retention, traces
+from webhooks import purge
 
 PATH: Final = "/v1/chat/completions"
 _IMAGE: Final = "data:image/png;base64,iVBORw0KGgo…"
@@ -127,14 +128,21 @@ class ChatRoutes:
                 caller, chat.submission, header=header, request_id=request_id, held=True
             )
 
+        def after_end(job_id: uuid.UUID) -> None:
+            if chat.discard:
+                self._remove(job_id, caller)
+
         repeatable = header.idempotency_key is not None
 
         if chat.stream:
             transcript = ChunkTranscript(
-                self._read, stop=chat.stop, include_usage=chat.include_usage
+                self._read,
+                stop=chat.stop,
+                include_usage=chat.include_usage,
+                after_end=after_end,
             )
             return self._foreground.stream(caller, submit, transcript, repeatable=repeatable)
-        body = _Body(self._read, chat.stop)
+        body = _Body(self._read, chat.stop, after_end)
         return self._foreground.answer(caller, submit, body, repeatable=repeatable)
 
     def _read(self, job_id: uuid.UUID) -> FinishedJob:
@@ -146,17 +154,33 @@ class ChatRoutes:
         )
         return FinishedJob(view.job, generations)
 
+    def _remove(self, job_id: uuid.UUID, caller: Caller) -> None:
+        retention.remove_job(
+            self._database,
+            job_id,
+            account_id=caller.account_id,
+            actor=caller.actor,
+            remove_copies=purge.reduce_jobs,
+        )
+
 
 class _Body:
     """Writes a chat completion."""
 
-    def __init__(self, read: Callable[[uuid.UUID], FinishedJob], stop: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        read: Callable[[uuid.UUID], FinishedJob],
+        stop: tuple[str, ...],
+        after_end: Callable[[uuid.UUID], None],
+    ) -> None:
         self._read = read
         self._stop = stop
+        self._after_end = after_end
 
     def finished(self, job_id: uuid.UUID) -> bytes:
         """Return the chat completion of a finished job."""
         ended = self._read(job_id)
+        self._after_end(job_id)
         try:
             whole = results.completion(ended.job, ended.generations, stop=self._stop)
         except results.JobFailed as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from api.openai.responses import objects
-from api.openai.responses.reading import StoredResponse
+from api.openai.responses import response_object
+from api.openai.responses.replay import StoredResponse
 from core import ids
 
 Json = dict[str, Any]
@@ -19,7 +19,7 @@ def of(stored: StoredResponse, *, image_urls: bool) -> list[Json]:
         image_urls: whether images have the URL from which they came.
     """
     job = stored.view.job
-    items = objects.requested(stored.entry).get("input")
+    items = response_object.requested(stored.entry).get("input")
     if items is None:
         items = _native(stored)
     return [
@@ -27,7 +27,7 @@ def of(stored: StoredResponse, *, image_urls: bool) -> list[Json]:
             "id": f"msg_{job.id.hex}_in_{number}",
             "type": "message",
             "role": item["role"],
-            "status": objects.COMPLETED,
+            "status": response_object.COMPLETED,
             "content": [_part(part, stored, image_urls=image_urls) for part in item["content"]],
         }
         for number, item in enumerate(items)

@@ -10,8 +10,8 @@ from typing import Any, Final
 import structlog
 
 from api.openai.foreground import Failure
-from api.openai.responses import reading
-from api.openai.responses.reading import ResponseReader
+from api.openai.responses import replay
+from api.openai.responses.replay import ResponseReader
 from api.streams import frames
 from api.streams.follow import EventStream
 from core import errors, ids
@@ -65,10 +65,10 @@ class ResponseFollower:
     def failed(self, error: Failure) -> bytes:
         """Return the end of a stream for an error: a failed response, or an error if the response has begun."""
         if self._reader is None:
-            return b"".join(map(reading.frame, reading.failure(fault(error))))
+            return b"".join(map(replay.frame, replay.failure(fault(error))))
         members = {"code": code(error), "message": error.message, "param": None}
         number = self._reader.next_number
-        return reading.frame({"type": "error", "sequence_number": number, **members})
+        return replay.frame({"type": "error", "sequence_number": number, **members})
 
 
 class TypedStream(Closing):

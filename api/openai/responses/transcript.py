@@ -16,16 +16,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from api.openai.responses import objects
+from api.openai.responses import response_object
 from jobs.store.event_log import EventKind, JobEvent
 
 Json = dict[str, Any]
 
 _LAST: Final = {
-    objects.COMPLETED: "response.completed",
-    objects.FAILED: "response.failed",
-    objects.INCOMPLETE: "response.incomplete",
-    objects.CANCELLED: "response.incomplete",
+    response_object.COMPLETED: "response.completed",
+    response_object.FAILED: "response.failed",
+    response_object.INCOMPLETE: "response.incomplete",
+    response_object.CANCELLED: "response.incomplete",
 }
 
 
@@ -73,7 +73,7 @@ class TypedTranscript:
     def output(self) -> list[Json]:
         """The items so far, in their order."""
         growing = {
-            item.index: item.shown(objects.IN_PROGRESS, summarized=self._summarized)
+            item.index: item.shown(response_object.IN_PROGRESS, summarized=self._summarized)
             for item in self._open.values()
         }
         items = self._done | growing
@@ -96,10 +96,10 @@ class TypedTranscript:
                 yield from self._delta((event.attempt or 0, sample), event.delta or "")
             case EventKind.STARTED if not self._started:
                 self._started = True
-                started = self._created | {"status": objects.IN_PROGRESS}
+                started = self._created | {"status": response_object.IN_PROGRESS}
                 yield self._event("response.in_progress", response=started)
             case EventKind.QUEUED | EventKind.RESTARTED:
-                yield from self._close(objects.INCOMPLETE)
+                yield from self._close(response_object.INCOMPLETE)
 
     def end(
         self, status: str, answer: str | None, response: Callable[[list[Json]], Json]
@@ -111,8 +111,10 @@ class TypedTranscript:
             answer: its text; None: it has none.
             response: returns the response with the items of its output.
         """
-        completed = status == objects.COMPLETED
-        yield from self._close(objects.COMPLETED if completed else objects.INCOMPLETE)
+        completed = status == response_object.COMPLETED
+        yield from self._close(
+            response_object.COMPLETED if completed else response_object.INCOMPLETE
+        )
         if completed and answer is not None:
             yield from self._message(answer)
         yield self._event(_LAST[status], response=response(self.output))
@@ -132,7 +134,7 @@ class TypedTranscript:
             yield self._of_summary(item, "response.reasoning_summary_text.delta", delta=delta)
 
     def _reasoning_added(self, item: _OpenItem) -> Iterator[Json]:
-        empty = item.shown(objects.IN_PROGRESS, summarized=False) | {"content": []}
+        empty = item.shown(response_object.IN_PROGRESS, summarized=False) | {"content": []}
         yield self._event("response.output_item.added", output_index=item.index, item=empty)
         part = {"type": "reasoning_text", "text": ""}
         yield self._of_part(item, "response.content_part.added", part=part)
@@ -163,7 +165,7 @@ class TypedTranscript:
             "id": item_id,
             "type": "message",
             "role": "assistant",
-            "status": objects.IN_PROGRESS,
+            "status": response_object.IN_PROGRESS,
             "content": [],
         }
         place = {"item_id": item_id, "output_index": index, "content_index": 0}
@@ -174,7 +176,7 @@ class TypedTranscript:
         yield self._event("response.output_text.done", **place, text=answer, **text)
         part = part | {"text": answer}
         yield self._event("response.content_part.done", **place, part=part)
-        done = item | {"status": objects.COMPLETED, "content": [part]}
+        done = item | {"status": response_object.COMPLETED, "content": [part]}
         yield self._event("response.output_item.done", output_index=index, item=done)
         self._done[index] = done
 

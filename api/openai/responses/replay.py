@@ -14,7 +14,7 @@ from typing import Any, Final
 import orjson
 
 from api import errors as problems
-from api.openai.responses import objects
+from api.openai.responses import response_object
 from api.openai.responses.transcript import TypedTranscript
 from core import escapes, ids
 from core.database import Database
@@ -84,8 +84,8 @@ class ResponseReader:
         self._begun = False
         self._transcript = TypedTranscript(
             job.id.hex,
-            objects.queued(job, stored.entry),
-            summarized=objects.wants_summary(stored.entry),
+            response_object.queued(job, stored.entry),
+            summarized=response_object.wants_summary(stored.entry),
         )
         #: Whether all events were read.
         self.over = False
@@ -101,10 +101,12 @@ class ResponseReader:
             for _ in self.pages():
                 pass
             stored = find(self._database, self.job_id, scope=None)
-            state = objects.status(stored.view.job)
+            state = response_object.status(stored.view.job)
             # The job may have ended between the two reads.
-            if self.over or state not in objects.ENDED:
-                return objects.current(stored.view.job, stored.entry, self._transcript.output)
+            if self.over or state not in response_object.ENDED:
+                return response_object.current(
+                    stored.view.job, stored.entry, self._transcript.output
+                )
 
     def pages(self) -> Iterator[bytes]:
         """Yield the frames of the events that are stored now and have not been read yet, page by page.
@@ -141,7 +143,9 @@ class ResponseReader:
         view = history.get(self._database, self.job_id, account_id=None) or self._stored.view
         job, entry = view.job, self._stored.entry
         yield from self._transcript.end(
-            objects.status(job), job.answer_text, lambda items: objects.current(job, entry, items)
+            response_object.status(job),
+            job.answer_text,
+            lambda items: response_object.current(job, entry, items),
         )
 
     def _sample(self, event: event_log.JobEvent) -> int:
@@ -165,7 +169,7 @@ def frame(event: Json) -> bytes:
 def failure(error: Json) -> list[Json]:
     """Return the events of a response that failed before its job was accepted."""
     response = not_accepted(error)
-    created = response | {"status": objects.QUEUED, "error": None}
+    created = response | {"status": response_object.QUEUED, "error": None}
     return [
         {"type": "response.created", "sequence_number": 0, "response": created},
         {"type": "response.failed", "sequence_number": 1, "response": response},
@@ -178,7 +182,7 @@ def not_accepted(error: Json) -> Json:
         "id": ids.show("resp", ids.new()),
         "object": "response",
         "created_at": 0,
-        "status": objects.FAILED,
+        "status": response_object.FAILED,
         "background": False,
         "model": "",
         "error": error,

@@ -20,8 +20,8 @@ from api.openai import conversation
 from api.openai.earlier import Earlier
 from api.openai.foreground import Failure, Foreground
 from api.openai.image_files import ImageFiles
-from api.openai.responses import items, objects, reading, request, streams
-from api.openai.responses.reading import ResponseReader, StoredResponse
+from api.openai.responses import items, replay, request, response_object, streams
+from api.openai.responses.replay import ResponseReader, StoredResponse
 from api.openai.responses.request import ParsedResponse, ResponseRequest
 from api.openai.responses.schemas import (
     IMAGE_URLS,
@@ -149,11 +149,16 @@ class ResponseRoutes:
         """
         parsed = self._parsed(caller)
         request_id = problems.request_id()
+        repeatable = header.idempotency_key is not None
         not_stored_for = None if parsed.stored else caller
 
         def submit() -> Accepted:
             return self._service.submit(
-                caller, parsed.submission, header=header, request_id=request_id
+                caller,
+                parsed.submission,
+                header=header,
+                request_id=request_id,
+                held=not parsed.background,
             )
 
         if parsed.background:
@@ -163,8 +168,9 @@ class ResponseRoutes:
             follower = ResponseFollower(
                 self._reader, after_end=lambda job_id: self.ended(job_id, not_stored_for)
             )
-            return self._foreground.stream(caller, submit, follower)
-        return self._foreground.answer(caller, submit, _HeldBody(self, not_stored_for))
+            return self._foreground.stream(caller, submit, follower, repeatable=repeatable)
+        body = _ResponseBody(self, not_stored_for)
+        return self._foreground.answer(caller, submit, body, repeatable=repeatable)
 
     @route.get(
         "/v1/responses/<response_id>",
@@ -183,7 +189,7 @@ class ResponseRoutes:
         Any response can be streamed, at any time and from any number on, also one of a native job or of a foreground
         request; the events are the same each time.
         """
-        stored = reading.find(self._database, response_id, scope=caller.scope)
+        stored = replay.find(self._database, response_id, scope=caller.scope)
         if query.stream:
             return self._stream(caller, stored, after=query.starting_after)
         return self._shown(self._reader_of(stored).response())
@@ -200,7 +206,7 @@ class ResponseRoutes:
 
         The answer is the response as it has ended, any number of times, also if it had ended before.
         """
-        stored = reading.find(self._database, response_id, scope=caller.scope)
+        stored = replay.find(self._database, response_id, scope=caller.scope)
         if stored.entry is not None and not stored.entry.background:
             raise errors.InvalidRequest(
                 "Only a response that was created with `background: true` can be cancelled; to cancel another one, "
@@ -215,7 +221,7 @@ class ResponseRoutes:
             raise problems.not_found("response")
         if not status.terminal:
             self._wait(caller, response_id)
-        stored = reading.find(self._database, response_id, scope=caller.scope)
+        stored = replay.find(self._database, response_id, scope=caller.scope)
         return self._shown(self._reader_of(stored).response())
 
     @route.delete(
@@ -227,7 +233,7 @@ class ResponseRoutes:
     )
     def delete(self, caller: Caller, response_id: ResponseId) -> Response:
         """Delete a response, as the deletion of its job does. Cancel an unfinished one first."""
-        reading.find(self._database, response_id, scope=caller.scope)
+        replay.find(self._database, response_id, scope=caller.scope)
         try:
             self._remove(response_id, caller)
         except errors.Conflict:
@@ -247,7 +253,7 @@ class ResponseRoutes:
         self, caller: Caller, response_id: ResponseId, query: InputItemsQuery
     ) -> Response:
         """List the messages that were sent with a response, the last one first."""
-        stored = reading.find(self._database, response_id, scope=caller.scope)
+        stored = replay.find(self._database, response_id, scope=caller.scope)
         listed = items.of(stored, image_urls=IMAGE_URLS in query.include)
         if query.order == "desc":
             listed.reverse()
@@ -307,7 +313,7 @@ class ResponseRoutes:
         return parsed
 
     def _background(self, caller: Caller, accepted: Accepted, *, stream: bool) -> Response:
-        stored = reading.find(self._database, accepted.job_id, scope=caller.scope)
+        stored = replay.find(self._database, accepted.job_id, scope=caller.scope)
         headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
         if stream:
             response = self._stream(caller, stored, after=-1)
@@ -334,7 +340,9 @@ class ResponseRoutes:
     def _shown(self, response: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
         """Return a response as JSON; with the time until the next poll if it has not ended."""
         pace = (
-            {} if response["status"] in objects.ENDED else {"openai-poll-after-ms": str(_POLL_MS)}
+            {}
+            if response["status"] in response_object.ENDED
+            else {"openai-poll-after-ms": str(_POLL_MS)}
         )
         return Response(
             orjson.dumps(response),
@@ -344,7 +352,7 @@ class ResponseRoutes:
         )
 
     def _reader(self, job_id: uuid.UUID) -> ResponseReader:
-        return self._reader_of(reading.find(self._database, job_id, scope=None))
+        return self._reader_of(replay.find(self._database, job_id, scope=None))
 
     def _reader_of(self, stored: StoredResponse, *, after: int = -1) -> ResponseReader:
         return ResponseReader(self._database, stored, turns=self._streams.replays, after=after)
@@ -369,7 +377,7 @@ class ResponseRoutes:
             raise problems.not_found("response")
 
 
-class _HeldBody:
+class _ResponseBody:
     """The JSON of a held response."""
 
     def __init__(self, routes: ResponseRoutes, not_stored_for: Caller | None) -> None:
@@ -384,4 +392,4 @@ class _HeldBody:
 
     def failed(self, error: Failure) -> bytes:
         """Return a failed response."""
-        return orjson.dumps(reading.not_accepted(streams.fault(error)))
+        return orjson.dumps(replay.not_accepted(streams.fault(error)))
