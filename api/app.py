@@ -14,6 +14,14 @@ from api import cors, documents, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
 from api.key_uses import KeyUses
+from api.openai.batches import runner
+from api.openai.batches.batch_routes import BatchRoutes
+from api.openai.batches.runner import BatchRunner
+from api.openai.batches.served import served
+from api.openai.chat.routes import ChatRoutes
+from api.openai.files import FileRoutes
+from api.openai.foreground import Foreground
+from api.openai.responses.response_routes import ResponseRoutes
 from api.rate_limits import Limiter
 from api.revocation import Revocation
 from api.routes.deliveries import DeliveryRoutes
@@ -38,6 +46,7 @@ from api.streams.waits import Waits
 from api.submission import Downloads, SubmissionImages, SubmissionService, WebhookTargets
 from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
+from core.background import BackgroundLoop
 from core.database import Clock, Database, utcnow
 from core.peppers import Peppers
 from core.rate_limits import RateLimits
@@ -55,7 +64,7 @@ from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
 from net.client import GuardedClient
 from net.guard import WEB
-from webhooks import secrets
+from webhooks import secrets, thin_events
 
 #: The version of the API in the document, not that of the service.
 API_VERSION = "1.0"
@@ -77,24 +86,37 @@ class Service:
     images: ImageReader
     waits: Waits
     streams: Streams
+    foreground: Foreground
     revocation: Revocation
     key_uses: KeyUses
     fetching: GuardedClient
     buckets: RateLimits
     spool: Spool
     draining: threading.Event = field(default_factory=threading.Event)
+    #: Threads that :meth:`start` starts.
+    loops: list[BackgroundLoop] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start the threads that work in the background."""
+        for loop in self.loops:
+            loop.start()
 
     def drain(self) -> None:
         """Stop being ready, and end all waits and streams. Safe in a signal handler."""
         self.draining.set()
+        for loop in self.loops:
+            loop.request_stop()
         self.waits.close()
         self.streams.close()
+        self.foreground.close()
         self.revocation.close()
         self.key_uses.request_stop()
 
     def close(self) -> None:
         """Close everything; the application serves nothing afterwards."""
         self.drain()
+        for loop in self.loops:
+            loop.stop()
         self.images.close()
         self.fetching.close()
         for wakeup in self.wakeups:
@@ -173,12 +195,14 @@ def create_app(
         shares=held_open,
         revocation=revocation,
     )
+    foreground = Foreground(database, waits=waits, streams=streams, revocation=revocation)
     service = Service(
         database=database,
         wakeups=(wakeup, delivery_wakeup),
         images=images,
         waits=waits,
         streams=streams,
+        foreground=foreground,
         revocation=revocation,
         key_uses=uses,
         fetching=fetching,
@@ -236,13 +260,32 @@ def create_app(
     router.include(endpoints)
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
-    router.include(ModelRoutes(settings))
     for routes in (
+        *_files_and_batches(
+            router,
+            service,
+            settings,
+            submissions=submissions,
+            quota=quota,
+            disk=disk,
+            held_open=held_open,
+        ),
+        ModelRoutes(settings),
+        ChatRoutes(settings, database=database, service=submissions, foreground=foreground),
         QuarantineRoutes(database=database),
         OperationRoutes(database=database, gate=gate),
         QueueRoutes(settings, database=database, wakeup=wakeup, gate=gate),
         FleetRoutes(settings, database=database),
         KeyRoutes(database=database, gate=gate, peppers=peppers),
+        ResponseRoutes(
+            settings,
+            database=database,
+            service=submissions,
+            foreground=foreground,
+            streams=streams,
+            waits=waits,
+            revocation=revocation,
+        ),
     ):
         router.include(routes)
     router.include(UsageRoutes(settings, database=database, quota=quota, gate=gate))
@@ -288,6 +331,42 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
+def _files_and_batches(
+    router: framework.Router,
+    service: Service,
+    settings: Settings,
+    *,
+    submissions: SubmissionService,
+    quota: Quota,
+    disk: Disk,
+    held_open: Shares,
+) -> tuple[object, ...]:
+    """Return the routes of files and batches, and let ``service`` work on batches."""
+    endpoints = served(settings, database=service.database, service=submissions)
+    service.loops.append(
+        BatchRunner(
+            router,
+            service.database,
+            settings,
+            owner=runner.owner(),
+            service=submissions,
+            endpoints=endpoints,
+            notify=thin_events.batch_ended,
+        )
+    )
+    return (
+        FileRoutes(
+            settings,
+            database=service.database,
+            service=submissions,
+            quota=quota,
+            disk=disk,
+            held_open=held_open,
+        ),
+        BatchRoutes(database=service.database, endpoints=endpoints),
+    )
+
+
 def _router(
     settings: Settings, *, gate: Gate, spool: Spool, timer: Callable[[], float]
 ) -> framework.Router:
@@ -301,6 +380,7 @@ def _router(
         ),
         guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,
+        max_file_body_bytes=settings.file_body_bytes,
     )
     framework.links.install(router, public_url=settings.public_url)
     problems.install(router, timer=timer)

@@ -10,14 +10,34 @@ from typing import Final, Literal, get_args
 
 import uuid_utils.compat
 
-Kind = Literal["job", "grp", "img", "key", "acct", "req", "we", "evt", "dlv", "rcv", "op", "qp"]
+Kind = Literal[
+    "job",
+    "resp",
+    "grp",
+    "img",
+    "key",
+    "acct",
+    "req",
+    "we",
+    "evt",
+    "dlv",
+    "rcv",
+    "op",
+    "qp",
+    "file",
+    "batch",
+]
 
 #: Fewest hexadecimal digits of the beginning of an id that :func:`prefix` takes.
 MIN_PREFIX: Final = 6
 _DIGITS = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},32}}")
-_SHAPE = re.compile(r"([a-z]+)_([0-9a-f]{32})")
+#: The ids of files are written as OpenAI's.
+_FILE: Final = "file"
+_SHAPE = re.compile(r"((?!file_)[a-z]+_|file-)([0-9a-f]{32})")
 #: An id as people mistype it: cut, too long, or with other letters. Texts such as ``key_value`` are none.
-_MEANT = re.compile(rf"job_.*|(?:{'|'.join(get_args(Kind))})_\d.*|@.*", re.IGNORECASE | re.DOTALL)
+_MEANT = re.compile(
+    rf"job_.*|(?:{'|'.join(get_args(Kind))})_\d.*|file-\d.*|@.*", re.IGNORECASE | re.DOTALL
+)
 
 
 def new() -> uuid.UUID:
@@ -35,7 +55,7 @@ def prefix(kind: Kind, text: str) -> tuple[uuid.UUID, uuid.UUID] | None:
 
     ``text`` has at least :data:`MIN_PREFIX` hexadecimal digits; ``job_`` may be missing.
     """
-    digits = text.removeprefix(f"{kind}_")
+    digits = text.removeprefix(_before(kind))
     if not _DIGITS.fullmatch(digits):
         return None
     return uuid.UUID(hex=f"{digits:0<32}"), uuid.UUID(hex=f"{digits:f<32}")
@@ -48,12 +68,16 @@ def meant(text: str) -> bool:
 
 def show(kind: Kind, value: uuid.UUID) -> str:
     """Return ``value`` as callers see it, for example ``job_0190…`` (4 + 32 characters)."""
-    return f"{kind}_{value.hex}"
+    return f"{_before(kind)}{value.hex}"
 
 
 def parse(kind: Kind, text: str) -> uuid.UUID | None:
     """Return the UUID in ``text``, or None when it is not an id of this kind."""
     match = _SHAPE.fullmatch(text)
-    if match is None or match.group(1) != kind:
+    if match is None or match.group(1) != _before(kind):
         return None
     return uuid.UUID(hex=match.group(2))
+
+
+def _before(kind: Kind) -> str:
+    return f"{kind}-" if kind == _FILE else f"{kind}_"

@@ -14,7 +14,7 @@ from core import write_ahead_log
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from core.wakeup import Wakeup
-from jobs.store import expiry, purge, search, turns, workers
+from jobs.store import expiry, files, holds, purge, retention, search, turns, workers
 
 _log = structlog.get_logger(__name__)
 
@@ -89,6 +89,9 @@ class Sweeper(BackgroundLoop):
         for _ in range(_BATCHES):
             if not self._batch(leases=leases):
                 break
+        if leases:
+            # Held jobs are renewed like leases, so their holders need the same time after an outage.
+            self._cancel_dropped()
         turns.remove_passed(self._database)
         self.notify()
         workers.forget(self._database, silent=_FORGET)
@@ -134,6 +137,12 @@ class Sweeper(BackgroundLoop):
             )
         return swept.more
 
+    def _cancel_dropped(self) -> None:
+        """Cancel the jobs whose clients waited at a process that is gone."""
+        cancelled = holds.lapse(self._database, actor=f"sweeper:{self._owner}")
+        if cancelled:
+            _log.info("dropped_jobs_cancelled", jobs=cancelled)
+
     def purge(self) -> None:
         """Purge old data, if a purge is due, in small batches and for about a second.
 
@@ -159,6 +168,26 @@ class Sweeper(BackgroundLoop):
                 return
             if self.pause(_PURGE_BREATH_SECONDS):
                 return
+
+    def remove_files(self) -> None:
+        """Remove expired files, and what interrupted uploads have left, for about a second.
+
+        The next sweep continues. Raises :class:`core.database.DatabaseUnavailable`.
+        """
+        deadline = time.monotonic() + _PURGE_SECONDS
+        more = True
+        while more and time.monotonic() < deadline:
+            removed, more = files.purge(self._database)
+            if removed:
+                _log.info("files_removed", files=removed)
+            if self.pause(_PURGE_BREATH_SECONDS):
+                return
+
+    def discard(self) -> None:
+        """Remove the content of jobs that is not to be stored. Raises :class:`core.database.DatabaseUnavailable`."""
+        discarded = retention.discard(self._database, actor=f"sweeper:{self._owner}")
+        if discarded:
+            _log.info("content_discarded", jobs=discarded)
 
     def clean(self) -> None:
         """Remove the words of removed texts from the index, once an hour if there are any, for about a second.
@@ -206,6 +235,8 @@ class Sweeper(BackgroundLoop):
         try:
             self.sweep()
             self.purge()
+            self.remove_files()
+            self.discard()
             self.clean()
             write_ahead_log.truncate(self._database)
         except DatabaseUnavailable:

@@ -150,7 +150,9 @@ def _plain(value: object) -> object:
 @functools.cache
 def _kinds(model: type[BaseModel]) -> dict[str, type]:
     """Return the kind of each parameter of ``model``: list, dict or str."""
-    return {name: _kind(field.annotation) for name, field in model.model_fields.items()}
+    return {
+        field.alias or name: _kind(field.annotation) for name, field in model.model_fields.items()
+    }
 
 
 def _kind(annotation: Any) -> type:  # noqa: ANN401 - any type's own annotation

@@ -5,10 +5,13 @@ All of it is freed at the end of the request, and earlier where it is no longer 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import flask
+import structlog
 
 from core.spool import SpooledFile
 
@@ -49,11 +52,44 @@ def install(app: flask.Flask, *, make: Callable[[], SpooledFile]) -> None:
 
 
 def new_file() -> SpooledFile:
-    """Return new content, which is freed at the end of the current request."""
+    """Return new content, which is freed at the end of the current request.
+
+    Outside a request it stays in memory, and its user closes it.
+    """
+    if not flask.has_request_context():
+        return SpooledFile()
     make: Callable[[], SpooledFile] = flask.current_app.extensions[_OPEN]
     file = make()
     flask.g.setdefault(_OPEN, []).append(file)
     return file
+
+
+@contextlib.contextmanager
+def outside_request(app: flask.Flask) -> Iterator[Callable[[], None]]:
+    """Let :func:`new_file` work in a block without a request; yield what frees all content so far."""
+    with app.app_context():
+        try:
+            yield functools.partial(_close, None)
+        finally:
+            _close(None)
+
+
+def carried(run: Callable[[], None]) -> Callable[[], None]:
+    """Return ``run`` as another thread can call it, even after the end of the current request.
+
+    The content of the request goes with it, and is freed when ``run`` returns.
+    """
+    content = flask.g.pop(_OPEN, [])
+    bound = structlog.contextvars.get_contextvars()
+
+    @flask.copy_current_request_context
+    def carry() -> None:
+        flask.g.setdefault(_OPEN, []).extend(content)
+        flask.g.request_id = bound.get("request_id", "")
+        with structlog.contextvars.bound_contextvars(**bound):
+            run()
+
+    return carry
 
 
 def received(stream: Any) -> SpooledFile | None:  # noqa: ANN401 - the input of any server

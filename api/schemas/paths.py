@@ -6,6 +6,7 @@ from typing import Annotated
 from api.framework import PathId, PathText
 
 JobId = Annotated[uuid.UUID, PathId("job", "job", "`job_` and 32 hex digits.")]
+ResponseId = Annotated[uuid.UUID, PathId("resp", "response", "`resp_` and 32 hex digits.")]
 GroupId = Annotated[uuid.UUID, PathId("grp", "group", "`grp_` and 32 hex digits.")]
 ImageId = Annotated[uuid.UUID, PathId("img", "image", "`img_` and 32 hex digits.")]
 QuarantinedImageId = Annotated[
@@ -15,5 +16,7 @@ EndpointId = Annotated[uuid.UUID, PathId("we", "webhook endpoint")]
 DeliveryId = Annotated[uuid.UUID, PathId("dlv", "delivery")]
 RecoveryId = Annotated[uuid.UUID, PathId("rcv", "recovery")]
 KeyId = Annotated[uuid.UUID, PathId("key", "key", "`key_` and 32 hex digits.")]
+FileId = Annotated[uuid.UUID, PathId("file", "file", "`file-` and 32 hex digits.")]
+BatchId = Annotated[uuid.UUID, PathId("batch", "batch", "`batch_` and 32 hex digits.")]
 OperationId = Annotated[uuid.UUID, PathId("op", "operation", "`op_` and 32 hex digits.")]
 ModelName = Annotated[str, PathText("The model's name.")]

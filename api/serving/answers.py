@@ -134,6 +134,8 @@ class RequestRunner:
             cycle.rest = writer.rest()
         except ClientGone:
             cycle.outcome = ConnectionOutcome.CUT_OFF
+        except current.BrokenOff:
+            cycle.outcome = ConnectionOutcome.BREAK
         except Exception:  # noqa: BLE001 - the boundary: the thread serves other requests, too
             _log.exception("request_not_answered")
             if writer.untouched:

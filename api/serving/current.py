@@ -78,6 +78,21 @@ def identify(account_id: uuid.UUID) -> None:
         _current.request.identify(account_id)
 
 
+def carried(run: Callable[[], None]) -> Callable[[], None]:
+    """Return ``run`` as another thread can call it, as a part of the current request."""
+    request = _current.request
+
+    def carry() -> None:
+        with contextlib.nullcontext() if request is None else running(request):
+            run()
+
+    return carry
+
+
+class BrokenOff(Exception):
+    """A response that has begun cannot be completed: its client must see that the connection breaks."""
+
+
 @contextlib.contextmanager
 def running(request: CurrentRequest) -> Iterator[None]:
     """Make ``request`` the current request of this thread."""

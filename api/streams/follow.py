@@ -69,10 +69,8 @@ class Streams:
         """The number of open streams."""
         return self._open
 
-    def follow(
-        self, job_id: uuid.UUID, *, account_id: uuid.UUID, key_id: uuid.UUID, after: int
-    ) -> EventStream:
-        """Return the stream of a job's events beyond the number ``after``. The caller must close it.
+    def take(self, account_id: uuid.UUID) -> None:
+        """Take a place for a stream or a wait.
 
         Raises:
             core.errors.StreamsInUse: the account has no free place.
@@ -82,6 +80,34 @@ class Streams:
                 "Too many streams and waits are open, for this account or for this process.",
                 retry_after=_BUSY_SECONDS,
             )
+
+    def give_back(self, account_id: uuid.UUID) -> None:
+        """Give back a place that nothing was opened in."""
+        self._shares.give_back(account_id)
+
+    def follow(
+        self,
+        job_id: uuid.UUID,
+        *,
+        account_id: uuid.UUID,
+        key_id: uuid.UUID,
+        after: int,
+        taken: bool = False,
+    ) -> EventStream:
+        """Return the stream of a job's events beyond the number ``after``. The caller must close it.
+
+        Args:
+            job_id: the job.
+            account_id: the account of the client.
+            key_id: ends the stream when it is revoked.
+            after: a number, of an event or not.
+            taken: whether the account has taken a place for the stream, which closing the stream gives back.
+
+        Raises:
+            core.errors.StreamsInUse: the account has no free place.
+        """
+        if not taken:
+            self.take(account_id)
         self._count(1)
         stream = EventStream(self, job_id, account_id=account_id, after=after)
         stream.watch = self._revocation.watch(key_id, stream.end)

@@ -8,6 +8,7 @@ The heartbeat is a comment line without an empty line after it. EventSource igno
 client would take an empty line after an ``id:`` for an event and fail because it has no data.
 """
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from jobs.store.event_log import EventKind, JobEvent
 
 CONTENT_TYPE: Final = "text/event-stream; charset=utf-8"
 HEARTBEAT: Final = b":\n"
+_DATA: Final = b"data: "
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
 
@@ -37,3 +39,10 @@ def frame(event: JobEvent, *, job: bytes | None = None) -> bytes:
         members["valid_through"] = event.valid_through
         members["job"] = None if job is None else orjson.Fragment(job)
     return b"id: %d\ndata: %s\n\n" % (event.number, escapes.in_one_line(orjson.dumps(members)))
+
+
+def read(data: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the events in whole frames."""
+    for line in data.split(b"\n"):
+        if line.startswith(_DATA):
+            yield orjson.loads(line.removeprefix(_DATA))

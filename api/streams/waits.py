@@ -1,13 +1,17 @@
 """Requests that are held open until their job has finished. One thread a process looks for all of them."""
 
+from __future__ import annotations
+
 import threading
 import uuid
+from collections.abc import Callable
 
 import structlog
 
 from api.serving import current
 from core import errors
 from core.background import BackgroundLoop
+from core.closing import Closing
 from core.database import Database
 from core.shares import Shares
 from jobs.store import history
@@ -16,6 +20,24 @@ _log = structlog.get_logger(__name__)
 
 #: Between two looks at the jobs that are waited for.
 _CHECK_SECONDS = 0.1
+
+
+class HeldWait(Closing):
+    """A wait for one job. Closing it ends it."""
+
+    def __init__(self, ended: threading.Event, *, close: Callable[[], None]) -> None:
+        self._ended = ended
+        self._close: Callable[[], None] | None = close
+
+    def over(self, seconds: float) -> bool:
+        """Wait for up to ``seconds``; return whether the wait is over."""
+        return self._ended.wait(seconds)
+
+    def close(self) -> None:
+        """End the wait. Idempotent."""
+        close, self._close = self._close, None
+        if close is not None:
+            close()
 
 
 class Waits:
@@ -71,13 +93,20 @@ class Waits:
         finished = ended or threading.Event()
         # A client that has hung up waits no longer.
         current.hold(finished.set)
-        try:
-            self._enter(job_id, finished)
-            finished.wait(seconds)
-        finally:
-            self._leave(job_id, finished)
-            self._shares.give_back(account_id)
+        with self.hold(job_id, account_id=account_id, ended=finished) as wait:
+            wait.over(seconds)
         return True
+
+    def hold(self, job_id: uuid.UUID, *, account_id: uuid.UUID, ended: threading.Event) -> HeldWait:
+        """Begin a wait in a place that the account has taken; closing the wait gives the place back.
+
+        Args:
+            job_id: what is waited for.
+            account_id: who waits.
+            ended: set when the job has finished or the service stops; set it to end the wait early.
+        """
+        self._enter(job_id, ended)
+        return HeldWait(ended, close=lambda: self._end(job_id, account_id, ended))
 
     def close(self) -> None:
         """End all waits and refuse new ones. A signal handler may call it: it takes no lock."""
@@ -91,6 +120,10 @@ class Waits:
             else:
                 self._loop.start()
         self._loop.wake()
+
+    def _end(self, job_id: uuid.UUID, account_id: uuid.UUID, finished: threading.Event) -> None:
+        self._leave(job_id, finished)
+        self._shares.give_back(account_id)
 
     def _leave(self, job_id: uuid.UUID, finished: threading.Event) -> None:
         with self._lock:

@@ -12,11 +12,13 @@ from werkzeug import Request
 from api import errors as problems
 from api import framework
 from api.schemas import fields, requests
+from api.submission.dialogue import Conversation
 from core import errors
 from core.profiles import Detail
 from core.spool import SpooledFile
 from jobs import images
 from jobs.images import contents
+from jobs.store.responses import NewResponse
 
 FORM = "multipart/form-data"
 JSON = "application/json"
@@ -86,6 +88,10 @@ class ParsedSubmission:
     job: requests.JobFields | requests.GroupFields | None
     images: tuple[SubmittedImage, ...]
     faults: tuple[errors.Fault, ...]
+    #: The conversation whose folding is the question, from OpenAI's surface; its images are positions in ``images``.
+    conversation: Conversation | None = None
+    #: What else a client of that surface sent.
+    response: NewResponse | None = None
 
     def close(self) -> None:
         """Free the memory and the disk space of all files."""
@@ -139,9 +145,9 @@ def read_upload(request: Request, *, max_file_bytes: int) -> SpooledFile:
                 )
             except ValidationError as error:
                 raise problems.refused(framework.faults_of(error)) from None
-            decoded = _decoded(upload.file)
+            content = decoded(upload.file)
         body.close()
-        return decoded
+        return content
     if request.mimetype in _UNSTATED or request.mimetype.startswith("image/"):
         return body
     raise _wrong_type(request, body, f"that of an image, {FORM} or {JSON}")
@@ -157,7 +163,7 @@ def _is_uploaded_image(place: tuple[str | int, ...]) -> bool:
     return place in {("data",), ("url",), ("image_url",), ("image_url", "url")}
 
 
-def _decoded(url: fields.LongText) -> SpooledFile:
+def decoded(url: fields.LongText) -> SpooledFile:
     """Return the file in a data URL."""
     file = framework.new_file()
     pieces = url.pieces() if isinstance(url, framework.LongString) else images.pieces_of(url)
@@ -233,7 +239,7 @@ def _parse_json(
             submitted_images.append(SubmittedImage(pointer, source, detail))
             continue
         try:
-            data = _decoded(source)
+            data = decoded(source)
         except errors.ImageRejected as error:
             faults.append(errors.Fault(pointer, error.message, error.specific_code))
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -14,12 +15,19 @@ from api import errors as problems
 from api.auth import Caller
 from api.schemas import requests
 from api.submission import token_budget
+from api.submission.dialogue import Conversation, FoldedConversation
 from api.submission.downloads import Downloads
-from api.submission.images import SubmissionImages, originals
+from api.submission.images import (
+    DEFAULT_DETAIL,
+    Known,
+    Prepared,
+    SubmissionImages,
+    originals,
+)
 from api.submission.parsing import GROUP, ParsedSubmission
 from api.submission.webhook_targets import WebhookTargets
 from core import errors, ids, logs
-from core.database import Database
+from core.database import Database, Transaction
 from core.profiles import Detail
 from core.settings import Settings
 from core.spool import SpooledFile
@@ -33,6 +41,8 @@ from jobs.store.storage import Quota
 _log = structlog.get_logger(__name__)
 
 
+#: Called with a new job in the transaction that stores it.
+Joined = Callable[[Transaction, uuid.UUID], None]
 #: The job (of a group: its leader) that a request created, or that an identical request had created.
 Accepted = submission.Submitted
 
@@ -97,8 +107,18 @@ class SubmissionService:
         *,
         header: requests.GroupHeaders,
         request_id: str,
+        held: bool = False,
+        joined: Joined = lambda _transaction, _job_id: None,
     ) -> Accepted:
         """Store a job or a whole group, or return what an identical request has created.
+
+        Args:
+            caller: whose job it is.
+            parsed: the request.
+            header: its headers.
+            request_id: the request's id.
+            held: whether the client waits for the answer on this connection; see :mod:`jobs.store.holds`.
+            joined: called with a new job at the end of its transaction; what it raises undoes the submission.
 
         Raises:
             core.errors.RequestError: lists every fault; or another request had the same idempotency key.
@@ -110,7 +130,7 @@ class SubmissionService:
         webhook = self._webhook_targets.of_job(caller.account_id, requested_webhook, faults)
         fingerprint: str | None = None
         if header.idempotency_key is not None and parsed.job is not None and not faults:
-            requested = _requested(parsed.job, originals(parsed.images, known), header)
+            requested = _requested(parsed, parsed.job, originals(parsed.images, known), header)
             fingerprint = _fingerprint(parsed.kind.path, caller.account_id, requested)
             replayed = self._replay(caller.account_id, header.idempotency_key, fingerprint)
             if replayed is not None:
@@ -127,26 +147,16 @@ class SubmissionService:
             )
             if replayed is not None:
                 return replayed
-        # With faults there is no job, so its images are not downloaded.
-        with self._downloads.memory(caller.account_id) as memory:
-            sent = (
-                parsed.images
-                if faults
-                else self._downloads.download(
-                    caller.account_id, parsed.images, faults, memory=memory
-                )
-            )
-            submitted_images = self._images.prepare(caller.account_id, sent, known, faults)
-        # Decoded images need their files no more, and the response may wait for the job.
-        parsed.close()
-        del sent
+        submitted_images = self._prepared(caller, parsed, known, faults)
         if parsed.job is None or faults:
             raise problems.refused(faults)
         job, options = parsed.job, parsed.job.options
+        questions, submitted_images = self._questions(parsed, job, submitted_images)
         tokens = [tokens for _, tokens in submitted_images]
+        system = parsed.conversation.system if parsed.conversation is not None else ""
         first, *others = (
-            submission.Follower(question, self._effective(options, question, tokens))
-            for question in job.requested
+            submission.Follower(question, self._effective(options, question, tokens, system))
+            for question in questions
         )
         return self._store(
             submission.Submission(
@@ -167,7 +177,30 @@ class SubmissionService:
                 fingerprint=fingerprint,
                 followers=others if parsed.kind is GROUP else None,
                 webhook=webhook.plain() if webhook is not None else None,
-            )
+                held=held,
+                response=parsed.response,
+            ),
+            joined,
+        )
+
+    def count(self, caller: Caller, parsed: ParsedSubmission) -> int:
+        """Return the most tokens that the input of a submission takes; nothing is stored.
+
+        Raises:
+            core.errors.RequestError: lists every fault.
+            core.errors.Unavailable: the images cannot be read now.
+        """
+        faults = list(parsed.faults)
+        known = self._images.known(caller.account_id, parsed.images, faults)
+        submitted_images = self._prepared(caller, parsed, known, faults)
+        if parsed.job is None or faults:
+            raise problems.refused(faults)
+        questions, submitted_images = self._questions(parsed, parsed.job, submitted_images)
+        system = parsed.conversation.system if parsed.conversation is not None else ""
+        return token_budget.input_tokens(
+            self._settings.profile,
+            question=system + "".join(questions),
+            image_tokens=[tokens for _, tokens in submitted_images],
         )
 
     def rerun(
@@ -224,8 +257,87 @@ class SubmissionService:
             self._database, account_id=caller.account_id, image=image, storage_limit=limit
         )
 
+    def check_image(self, caller: Caller, data: SpooledFile) -> None:
+        """Check that a job of ``caller`` can use the image in ``data``; store nothing.
+
+        Raises:
+            core.errors.ImageRejected: it cannot.
+            core.errors.Overloaded: no decoding process became free in time.
+        """
+        self._images.decode(caller.account_id, data, detail=DEFAULT_DETAIL)
+
+    def _prepared(
+        self, caller: Caller, parsed: ParsedSubmission, known: Known, faults: list[errors.Fault]
+    ) -> list[Prepared]:
+        """Return the images of a submission, and free their files; with faults nothing is downloaded."""
+        with self._downloads.memory(caller.account_id) as memory:
+            sent = (
+                parsed.images
+                if faults
+                else self._downloads.download(
+                    caller.account_id, parsed.images, faults, memory=memory
+                )
+            )
+            submitted_images = self._images.prepare(caller.account_id, sent, known, faults)
+        # Decoded images need their files no more, and the response may wait for the job.
+        parsed.close()
+        return submitted_images
+
+    def _questions(
+        self,
+        parsed: ParsedSubmission,
+        job: requests.JobFields | requests.GroupFields,
+        submitted_images: list[Prepared],
+    ) -> tuple[Sequence[str], list[Prepared]]:
+        """Return the questions of a submission and their images: those of a conversation as far as it fits."""
+        if parsed.conversation is None:
+            return job.requested, submitted_images
+        folded = self._fold(parsed.conversation, job.options, submitted_images)
+        return [folded.question], [submitted_images[position] for position in folded.images]
+
+    def _fold(
+        self,
+        conversation: Conversation,
+        options: requests.JobOptions,
+        submitted_images: Sequence[tuple[object, int]],
+    ) -> FoldedConversation:
+        """Return the longest part of a conversation that fits.
+
+        Raises:
+            core.errors.InvalidRequest: not even the shortest one fits.
+        """
+        longest = self._settings.profile.max_question_chars
+        fault: errors.RequestError | None = None
+        for folded in conversation.foldings():
+            if len(folded.question) > longest:
+                continue
+            tokens = [submitted_images[position][1] for position in folded.images]
+            try:
+                self._effective(options, folded.question, tokens, conversation.system)
+            except errors.InvalidRequest as error:
+                fault = error
+            else:
+                return folded
+        sentence = (
+            f"The text of the conversation must have at most {longest:,} characters; it has "
+            f"{len(conversation.whole().question):,}."
+        )
+        raise problems.refused(
+            [
+                errors.Fault(
+                    conversation.place,
+                    sentence if fault is None else fault.message,
+                    "context_length_exceeded",
+                )
+            ]
+        )
+
     def _effective(
-        self, options: requests.JobOptions, question: str, image_tokens: list[int]
+        self,
+        options: requests.JobOptions,
+        question: str,
+        image_tokens: list[int],
+        system: str = "",
     ) -> dict[str, Any]:
         """Return all options of the job, with the defaults of today."""
         profile = self._settings.profile
@@ -239,7 +351,7 @@ class SubmissionService:
         return {
             "max_output_tokens": token_budget.output_tokens(
                 profile,
-                question=question + instructions.behind(question, answer_format, profile),
+                question=system + question + instructions.behind(question, answer_format, profile),
                 image_tokens=image_tokens,
                 requested=options.max_output_tokens,
             ),
@@ -249,6 +361,7 @@ class SubmissionService:
             "samples": samples,
             "answer_format": answer_format,
             "guards": self._guards(options.guards),
+            **({"system": system} if system else {}),
         }
 
     def _guards(self, requested: requests.Guards | None) -> dict[str, bool]:
@@ -298,13 +411,18 @@ class SubmissionService:
         )
         return None if job_id is None else Accepted(job_id)
 
-    def _store(self, new: submission.Submission) -> Accepted:
+    def _store(
+        self,
+        new: submission.Submission,
+        joined: Joined = lambda _transaction, _job_id: None,
+    ) -> Accepted:
         try:
             stored = submission.submit(
                 self._database,
                 new,
                 key_lifetime=self._key_lifetime,
                 storage_limit=self._quota.check(new.account_id),
+                joined=joined,
             )
         except errors.StorageQuotaExceeded:
             # An identical request may have used the rest of the quota.
@@ -344,6 +462,7 @@ def _priority_fault(parsed: ParsedSubmission, highest: Priority) -> list[errors.
 
 
 def _requested(
+    parsed: ParsedSubmission,
     job: requests.JobFields | requests.GroupFields,
     submitted_images: list[tuple[str, str]],
     header: requests.GroupHeaders,
@@ -360,6 +479,7 @@ def _requested(
         "images": submitted_images,
         "options": options,
         "deadline_seconds": _deadline(job.options, header),
+        **({} if parsed.response is None else {"response": dict(parsed.response.requested)}),
     }
 
 

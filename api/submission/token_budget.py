@@ -47,6 +47,13 @@ def output_tokens(
     return min(wanted, max(needed, room - _tokens_at_most(sent)))
 
 
+def input_tokens(profile: ModelProfile, *, question: str, image_tokens: Sequence[int]) -> int:
+    """Return the most tokens that an input takes: exact for images, an upper bound for texts."""
+    with_images = sum(image_tokens) + MARKER_TOKENS * len(image_tokens)
+    sent = profile.special_tokens.neutralize(question)
+    return profile.overhead_tokens + with_images + _tokens_at_most(sent)
+
+
 def _tokens_at_most(question: str) -> int:
     """Return the number of UTF-16 code units: one or two per character."""
     return len(question.encode("utf-16-le")) // 2

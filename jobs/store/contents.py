@@ -2,8 +2,9 @@
 
 A deletion, retention and an erasure all remove content by these functions, so this is the one list of its copies:
 
-* answer: question, answer, metadata, the texts in the options (choices, JSON Schema), the idempotency key with the
-  fingerprint of its request, the job's own webhook, the texts for the search, and the prompts.
+* answer: question, answer, metadata, the texts in the options (choices, JSON Schema, system text), what a client of
+  OpenAI's surface sent, the idempotency key with the fingerprint of its request, the job's own webhook, the texts for
+  the search, and the prompts.
 * trace: outputs with their events and steps, inserted texts, the texts for the search, and the prompts.
 
 What remains are ids, hashes of images, the request id, states, times and counts. :mod:`webhooks.purge` removes the
@@ -19,7 +20,7 @@ import sqlalchemy as sa
 from core.database import Transaction
 from jobs.phrases import Part
 from jobs.records import Attempt, Generation, Job, OutboxEntry, TraceChunk, table
-from jobs.store import search
+from jobs.store import responses, search
 
 #: The columns that are cleared with a job's question and answer.
 NO_ANSWER: Final[Mapping[str, Any]] = {
@@ -59,6 +60,7 @@ def remove_answers(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> 
     search.remove(transaction, job_ids, parts=(Part.QUESTION, Part.ANSWER))
     _remove_prompts(transaction, job_ids)
     _remove_option_texts(transaction, job_ids)
+    responses.remove_requested(transaction, job_ids)
     # The delivery process still reads it for moves that it has not seen, and then calls :func:`forget_webhooks`.
     unsent = sa.select(OutboxEntry.job_id).where(OutboxEntry.job_id.in_(job_ids))
     transaction.update(Job, Job.id.in_(job_ids), Job.id.not_in(unsent), webhook=sa.null())
@@ -80,10 +82,10 @@ def forget_webhooks(transaction: Transaction, job_ids: Collection[uuid.UUID]) ->
 
 def without_texts(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return a job's options without the texts in them; only the type of an answer format stays."""
-    answer_format = options.get("answer_format")
-    if not answer_format:
-        return dict(options)
-    return {**options, "answer_format": {"type": answer_format["type"]}}
+    stripped = {name: value for name, value in options.items() if name != "system"}
+    if answer_format := options.get("answer_format"):
+        stripped["answer_format"] = {"type": answer_format["type"]}
+    return stripped
 
 
 def _remove_prompts(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:

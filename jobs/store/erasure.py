@@ -15,7 +15,7 @@ from core import ids
 from core.database import Database
 from jobs.filters import Filter
 from jobs.records import Account, ApiKey, Image, QueuePause
-from jobs.store import commands, history, operation_removal, retention
+from jobs.store import batches, commands, files, history, operation_removal, retention
 from jobs.store.retention import DataRemoved, RemoveCopies
 
 #: Jobs, or images, of one transaction.
@@ -82,7 +82,7 @@ def erase_jobs(
 
 
 def close_account(database: Database, account_id: uuid.UUID, *, actor: str) -> None:
-    """Revoke the keys of an account and cancel its operations, so that nothing new arrives. It can be repeated.
+    """Revoke the keys of an account and cancel its operations and end its batches, so that nothing new arrives. It can be repeated.
 
     Raises:
         core.database.DatabaseUnavailable: the database does not answer.
@@ -97,6 +97,7 @@ def close_account(database: Database, account_id: uuid.UUID, *, actor: str) -> N
         )
         # Those of operators, too: a rerun would submit new jobs, and the query is removed below.
         operation_removal.cancel_of(transaction, account_id)
+        batches.end_all(transaction, account_id)
 
 
 def erase_account(
@@ -108,7 +109,7 @@ def erase_account(
     remove_account: RemoveAccount,
     progress: Callable[[int], object] = lambda _jobs: None,
 ) -> AccountErased:
-    """Erase all content of an account: jobs, images, receivers, and the names of the account and of its keys.
+    """Erase all content of an account: jobs, images, files, receivers, and the names of the account and of its keys.
 
     Keys are revoked and operations cancelled first, so nothing new arrives, and unfinished jobs are cancelled. While
     some still run, the rest of the account stays: another call continues once they have ended. The account's name is
@@ -140,6 +141,8 @@ def erase_account(
     if running:
         return AccountErased(jobs, images, cancelled, running)
     images += _remove_images(database, account_id, progress=lambda: progress(jobs))
+    batches.remove_all(database, account_id)
+    files.remove_all(database, account_id)
     while remove_account(database, account_id):
         progress(jobs)
     operation_removal.forget_account(database, account_id)

@@ -122,6 +122,22 @@ def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000
     )
 
 
+def samples(database: Database, job_id: uuid.UUID) -> dict[tuple[int, int], int]:
+    """Return for each generation of a job, by attempt and number, the first generation of its sample."""
+    with database.reading() as transaction:
+        rows = transaction.execute(
+            sa.select(Generation.attempt, Generation.number, Generation.continues)
+            .where(Generation.job_id == job_id)
+            .order_by(Generation.attempt, Generation.number)
+        ).all()
+    first: dict[tuple[int, int], int] = {}
+    for row in rows:
+        # A generation continues one with a lower number.
+        known = row.number if row.continues is None else first[row.attempt, row.continues]
+        first[row.attempt, row.number] = known
+    return first
+
+
 def _standing(row: sa.Row[Any]) -> EventPosition:
     status: Status = row.status
     if status.terminal:

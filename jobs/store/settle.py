@@ -108,6 +108,8 @@ def succeed(
         return settled
 
 
+#: The message of a job whose answer in JSON used up the token budget.
+ANSWER_CUT = "The answer reached its token limit before it was complete JSON of the schema."
 QUARANTINED = Failure(
     code=quarantine.CODE,
     message="Too many engines crashed while they processed an image of the job.",

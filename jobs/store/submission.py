@@ -1,7 +1,7 @@
 """Submissions: images, jobs, idempotency key and timeline in one transaction. The 202 follows the commit."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
@@ -15,7 +15,7 @@ from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
 from jobs.records import Job, JobImage, table
-from jobs.store import dispatch, idempotency, search, storage, timeline, turns
+from jobs.store import dispatch, holds, idempotency, responses, search, storage, timeline, turns
 from jobs.store import images as submitted_images
 
 #: The sequence number of a job's first event, ``job.queued``.
@@ -57,6 +57,10 @@ class Submission:
     webhook: Mapping[str, Any] | None = None
     #: None: a job by itself.
     followers: Sequence[Follower] | None = None
+    #: Whether its client waits for the answer on an open connection.
+    held: bool = False
+    #: What a client of OpenAI's surface sent; None: the job comes from the native routes.
+    response: responses.NewResponse | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def submit(
     *,
     key_lifetime: timedelta,
     storage_limit: int | None = None,
+    joined: Callable[[Transaction, uuid.UUID], None] = lambda _transaction, _job_id: None,
 ) -> Submitted:
     """Store a job, its images and its key; or return the job that an earlier request with the same key submitted.
 
@@ -92,6 +97,7 @@ def submit(
         submission: the job.
         key_lifetime: how long its Idempotency-Key is valid.
         storage_limit: the most bytes that the account may store, as :meth:`jobs.store.storage.Quota.check` returns it.
+        joined: called with the new job at the end of its transaction; what it raises undoes the submission.
 
     Raises:
         core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is stored.
@@ -106,7 +112,9 @@ def submit(
                 idempotency.forget_expired(
                     transaction, account_id=submission.account_id, key=key, stored=key_lifetime
                 )
-            return insert(transaction, submission, storage_limit=storage_limit)
+            stored = insert(transaction, submission, storage_limit=storage_limit)
+            joined(transaction, stored.job_id)
+            return stored
     except sa.exc.IntegrityError:
         if key is None:
             raise
@@ -195,19 +203,24 @@ def _insert(
         )
         for follower in submission.followers or ()
     ]
-    transaction.execute(
-        _JOB_IMAGE,
-        [
-            {
-                "job_id": job.id,
-                "position": position,
-                "image_id": view.image.id,
-                "tokens": view.tokens,
-            }
-            for job in jobs
-            for position, view in enumerate(views)
-        ],
-    )
+    if views:
+        transaction.execute(
+            _JOB_IMAGE,
+            [
+                {
+                    "job_id": job.id,
+                    "position": position,
+                    "image_id": view.image.id,
+                    "tokens": view.tokens,
+                }
+                for job in jobs
+                for position, view in enumerate(views)
+            ],
+        )
+    if submission.response is not None:
+        responses.add(transaction, job_id, submission.response)
+    if submission.held:
+        holds.begin(transaction, job_id)
     _record(transaction, submission, jobs, noted)
     # Last, after the waits for the key and the images: so no two submissions deadlock.
     turns.enter(transaction, submission.account_id, submission.priority)

@@ -10,7 +10,7 @@ from core.database import Database
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories
-from tests.api import worker
+from tests.api import batches, worker
 from tests.api.conftest import Caller, Json
 
 #: Every route with something in its path, and what else to send.
@@ -41,12 +41,20 @@ ON_THINGS = [
     ("POST", "/v1/webhook_endpoints/<endpoint_id>/recover"),
     ("GET", "/v1/webhook_endpoints/<endpoint_id>/recoveries/<recovery_id>"),
     ("GET", "/v1/webhook_endpoints/<endpoint_id>/deliveries"),
+    ("GET", "/v1/files/<file_id>"),
+    ("GET", "/v1/files/<file_id>/content"),
+    ("DELETE", "/v1/files/<file_id>"),
+    ("GET", "/v1/batches/<batch_id>"),
+    ("GET", "/v1/batches/<batch_id>/results"),
+    ("POST", "/v1/batches/<batch_id>/cancel"),
+    ("POST", "/v1/batches/<batch_id>/retry"),
 ]
 ON_ALL = [
     ("POST", "/v1/jobs"),
     ("GET", "/v1/jobs"),
     ("POST", "/v1/groups"),
     ("POST", "/v1/images"),
+    ("POST", "/v1/chat/completions"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/<path:model_id>"),
     ("POST", "/v1/operations"),
@@ -76,6 +84,10 @@ ON_ALL = [
     ("GET", "/v1/deliveries"),
     ("GET", "/v1/quarantine"),
     ("POST", "/v1/quarantine/<image_id>/release"),
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files"),
+    ("POST", "/v1/batches"),
+    ("GET", "/v1/batches"),
     ("GET", "/metrics"),
 ]
 PUBLIC = [
@@ -92,7 +104,7 @@ PUBLIC = [
 def at(rule: str, job: Json) -> str:
     """Return the path of a rule for the things of ``job``."""
     path = rule.replace("<job_id>", job["id"]).replace("<image_id>", job["images"][0]["id"])
-    for name in ("group", "endpoint", "delivery", "recovery"):
+    for name in ("group", "endpoint", "delivery", "recovery", "file", "batch"):
         path = path.replace(f"<{name}_id>", job.get(name, ""))
     return path.replace("<path:model_id>", "tiny-qvq")
 
@@ -108,7 +120,10 @@ def things(caller: Caller, database: Database) -> Json:
     worker.finish(database)
     [reported] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
     recovery = caller("POST", f"/v1/webhook_endpoints/{endpoint}/recover", json={"since": "0"})
+    batch = batches.create(caller, batches.lines(1))
     return job | {
+        "file": batch["input_file_id"],
+        "batch": batch["id"],
         "endpoint": endpoint,
         "delivery": reported["id"],
         "recovery": recovery.get_json()["id"],
@@ -153,6 +168,8 @@ def test_a_resource_of_another_account_looks_like_a_missing_one(
         "endpoint": f"we_{'0' * 32}",
         "delivery": f"dlv_{'0' * 32}",
         "recovery": f"rcv_{'0' * 32}",
+        "file": f"file-{'0' * 32}",
+        "batch": f"batch_{'0' * 32}",
         "images": [{"id": f"img_{'0' * 32}"}],
     }
     nobodys = stranger(method, at(rule, absent))

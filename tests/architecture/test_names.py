@@ -74,6 +74,7 @@ ALLOWED = {
     "NotFound",
     "found_at",
     "not_found",
+    "presence_penalty",
 }
 
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")

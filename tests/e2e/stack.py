@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -103,7 +104,12 @@ class Stack:
 
     def restart_api(self) -> None:
         """Kill the API and start it again on the same port."""
+        # Its workers too, which would keep the port until they see that their parent is gone.
+        workers = children.of(self.api.pid)
         children.stop(self.api, signal.SIGKILL)
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._serve()
 
     def _serve(self) -> None:

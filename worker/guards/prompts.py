@@ -10,6 +10,8 @@ _HEADING_CJK = "\n\n**最终答案**\n\n"
 _BOX = "\\[ \\boxed{"
 
 _VERIFY = "Look at the image again and check each visual claim.\n\n{question}"
+_VERIFY_TEXT = "Check each step of the answer again.\n\n{question}"
+_VERIFY_TEXT_CJK = "请再逐步检查一遍你的回答。\n\n{question}"
 _VERIFY_CJK = "请再看一遍图片，逐一核对你的描述。\n\n{question}"  # noqa: RUF001 - Chinese punctuation
 
 
@@ -36,9 +38,10 @@ def json_answer(trace: str, question: str, *, ended: bool) -> str:
     return heading(question)
 
 
-def verification(question: str) -> str:
-    """Return the message that asks the model to check its answer to ``question`` against the images."""
-    return (_VERIFY_CJK if in_cjk(question) else _VERIFY).replace("{question}", question)
+def verification(question: str, *, images: bool = True) -> str:
+    """Return the message that asks the model to check its answer to ``question``, against the ``images`` if any."""
+    english, chinese = (_VERIFY, _VERIFY_CJK) if images else (_VERIFY_TEXT, _VERIFY_TEXT_CJK)
+    return (chinese if in_cjk(question) else english).replace("{question}", question)
 
 
 def in_cjk(question: str) -> bool:

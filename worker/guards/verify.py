@@ -149,7 +149,10 @@ class Verification(GuardedGeneration):
         tokens: int,
     ) -> None:
         text, output = step.standing.text, step.end.output
-        inserted = prompts.verification(request.question) + request.instruction
+        inserted = (
+            prompts.verification(request.question, images=bool(request.images))
+            + request.instruction
+        )
         super().__init__(
             dataclasses.replace(
                 request,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from core.profiles import ModelProfile
@@ -40,7 +40,7 @@ def build(
     return engine.GenerationRequest(
         rid=rid,
         model=claim.model,
-        system=profile.system_prompt,
+        system=system(options, profile),
         images=tuple(images),
         question=claim.question,
         instruction=instructions.behind(claim.question, options.get("answer_format"), profile),
@@ -49,6 +49,12 @@ def build(
         salt=salt(claim),
         seed=options.get("seed"),
     )
+
+
+def system(options: Mapping[str, Any], profile: ModelProfile) -> str:
+    """Return the system prompt of a job: the model's own, and after it the text that the client sent."""
+    sent = options.get("system")
+    return f"{profile.system_prompt}\n\n{sent}" if sent else profile.system_prompt
 
 
 def salt(claim: claims.Claim) -> str:

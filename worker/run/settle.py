@@ -242,7 +242,7 @@ def _unmet(end: traces.GenerationEnd) -> settle_store.Failure:
     ran_out = end.finish_reason == "length"
     return settle_store.Failure(
         code="answer_format_unmet",
-        message="The answer reached its token limit before it was complete JSON of the schema."
+        message=settle_store.ANSWER_CUT
         if ran_out
         else "The model's answer is not JSON of the schema.",
         retryable=True,

@@ -1,0 +1,1 @@
+"""``/v1/chat/completions``: each chat completion is a job in the foreground."""

@@ -1,0 +1,82 @@
+"""The messages before those of a request that names a ``previous_response_id``, from the stored jobs."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any, Final
+
+from api.openai.conversation import Message, SentImage
+from core import errors, ids
+from core.database import Database
+from jobs.store import history, responses
+from jobs.store.history import JobView
+
+_PLACE: Final = "#/previous_response_id"
+_MAX_RESPONSES: Final = 100
+
+
+class Earlier:
+    """Finds earlier messages.
+
+    Args:
+        database: stores jobs.
+        account_id: the account whose responses may be named; None: any.
+    """
+
+    def __init__(self, database: Database, *, account_id: uuid.UUID | None) -> None:
+        self._database = database
+        self._account_id = account_id
+
+    def messages(self, response_id: str, faults: list[errors.Fault]) -> list[Message]:
+        """Return the input and the answers up to the response ``response_id``, the oldest first.
+
+        Without the response, or with one that has not finished, ``faults`` gets one.
+        """
+        rounds: list[list[Message]] = []
+        named: str | None = response_id
+        while named is not None and len(rounds) < _MAX_RESPONSES:
+            job_id = ids.parse("resp", named)
+            view = (
+                None
+                if job_id is None
+                else history.get(self._database, job_id, account_id=self._account_id)
+            )
+            if view is None or view.job.question is None:
+                sentence = f"There is no response `{named[:64]}`."
+                faults.append(errors.Fault(_PLACE, sentence, "previous_response_not_found"))
+                return []
+            if not view.job.status.terminal:
+                faults.append(errors.Fault(_PLACE, f"The response `{named}` has not finished."))
+                return []
+            entry = responses.get(self._database, view.job.id)
+            requested = (entry.requested if entry is not None else None) or {}
+            rounds.append(_of(view, requested, len(rounds)))
+            named = requested.get("previous_response_id")
+        return [message for messages in reversed(rounds) for message in messages]
+
+
+def _of(view: JobView, requested: dict[str, Any], number: int) -> list[Message]:
+    """Return the messages of one job; ``number`` makes the places of its images unique."""
+    job = view.job
+    items = requested.get("input")
+    if items is None:
+        images = [{"type": "input_image", "image": place} for place in range(len(view.images))]
+        question = {"type": "input_text", "text": job.question}
+        items = [{"role": "user", "content": [*images, question]}]
+    messages: list[Message] = []
+    for item in items:
+        if item["role"] not in ("user", "assistant"):
+            # System texts are not carried over to the next response.
+            continue
+        message = Message(item["role"], _PLACE)
+        for part in item["content"]:
+            if part["type"] != "input_image":
+                message.texts.append(part["text"])
+            elif part.get("image") is not None and part["image"] < len(view.images):
+                source = ids.show("img", view.images[part["image"]].image.id)
+                pointer = f"{_PLACE}/{number}/{part['image']}"
+                message.images.append(SentImage(pointer, source, None, {}))
+        messages.append(message)
+    if job.answer_text:
+        messages.append(Message("assistant", _PLACE, [job.answer_text]))
+    return messages

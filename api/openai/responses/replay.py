@@ -1,0 +1,197 @@
+"""Reads a response and its typed events from the stored events of its job.
+
+Only stored events count: what the live path of the native streams brings may be lost with its attempt, and then the
+numbers of later events would depend on who followed the job, and when.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from api import errors as problems
+from api.openai.responses import response_object
+from api.openai.responses.transcript import TypedTranscript
+from core import escapes, ids
+from core.database import Database
+from core.shares import Shares
+from jobs.records import ResponseEntry
+from jobs.store import event_log, history, responses
+from jobs.store.event_log import EventKind
+from jobs.store.history import JobView
+
+Json = dict[str, Any]
+_NOUN: Final = "response"
+#: How long a reader waits for its turn to read events.
+_TURN_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True)
+class StoredResponse:
+    """A job, and what the client sent with it."""
+
+    view: JobView
+    entry: ResponseEntry | None
+
+
+def find(database: Database, job_id: uuid.UUID, *, scope: uuid.UUID | None) -> StoredResponse:
+    """Return a response.
+
+    Args:
+        database: stores it.
+        job_id: its job.
+        scope: the account that it must belong to; None: any.
+
+    Raises:
+        core.errors.NotFound: it does not exist (in this account), or it was deleted.
+    """
+    view = problems.existing(history.get(database, job_id, account_id=scope), _NOUN)
+    if view.job.data_removed_at is not None:
+        raise problems.not_found(_NOUN)
+    return StoredResponse(view, responses.get(database, job_id))
+
+
+class ResponseReader:
+    """Reads the typed events of one response, each once and in order.
+
+    Args:
+        database: stores them.
+        stored: the response, as read at any time.
+        turns: limits how many readers read at once.
+        after: only events with larger numbers are encoded.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        stored: StoredResponse,
+        *,
+        turns: Shares | None = None,
+        after: int = -1,
+    ) -> None:
+        job = stored.view.job
+        self._database = database
+        self._turns = turns
+        self._after = after
+        self._stored = stored
+        self.job_id, self._account_id = job.id, job.account_id
+        self._samples: dict[tuple[int, int], int] = {}
+        self._position = 0
+        self._begun = False
+        self._transcript = TypedTranscript(
+            job.id.hex,
+            response_object.queued(job, stored.entry),
+            summarized=response_object.wants_summary(stored.entry),
+        )
+        #: Whether all events were read.
+        self.over = False
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next event."""
+        return self._transcript.next_number
+
+    def response(self) -> Json:
+        """Read all events that are stored now; return the response as it is now."""
+        while True:
+            for _ in self.pages():
+                pass
+            stored = find(self._database, self.job_id, scope=None)
+            state = response_object.status(stored.view.job)
+            # The job may have ended between the two reads.
+            if self.over or state not in response_object.ENDED:
+                return response_object.current(
+                    stored.view.job, stored.entry, self._transcript.output
+                )
+
+    def pages(self) -> Iterator[bytes]:
+        """Yield the frames of the events that are stored now and have not been read yet, page by page.
+
+        Raises:
+            core.errors.Unavailable: the database does not answer, or too many readers wait.
+        """
+        more = not self.over
+        while more:
+            page = self._read()
+            events = [] if self._begun else list(self._transcript.begin())
+            self._begun = True
+            for event in page.events:
+                self._position = event.number
+                events += self._events(event)
+            more = page.more
+            if not more:
+                self._position = max(self._position, page.through)
+                self.over = self.over or page.finished
+            if data := b"".join(map(frame, filter(self._wanted, events))):
+                yield data
+
+    def _read(self) -> event_log.EventPage:
+        if self._turns is None:
+            return event_log.read(self._database, self.job_id, after=self._position)
+        with self._turns.hold(self._account_id, seconds=_TURN_SECONDS):
+            return event_log.read(self._database, self.job_id, after=self._position)
+
+    def _events(self, event: event_log.JobEvent) -> Iterator[Json]:
+        if event.kind is not EventKind.FINISHED:
+            yield from self._transcript.feed(event, sample=self._sample(event))
+            return
+        self.over = True
+        view = history.get(self._database, self.job_id, account_id=None) or self._stored.view
+        job, entry = view.job, self._stored.entry
+        yield from self._transcript.end(
+            response_object.status(job),
+            job.answer_text,
+            lambda items: response_object.current(job, entry, items),
+        )
+
+    def _sample(self, event: event_log.JobEvent) -> int:
+        if event.attempt is None or event.generation is None:
+            return 0
+        place = (event.attempt, event.generation)
+        if place not in self._samples:
+            self._samples = event_log.samples(self._database, self.job_id)
+        return self._samples.get(place, event.generation)
+
+    def _wanted(self, event: Json) -> bool:
+        return bool(event["sequence_number"] > self._after)
+
+
+def frame(event: Json) -> bytes:
+    """Return an event as a frame, without an id: an id and a comment after it crash the Python client."""
+    data = escapes.in_one_line(orjson.dumps(event))
+    return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), data)
+
+
+def failure(error: Json) -> list[Json]:
+    """Return the events of a response that failed before its job was accepted."""
+    response = not_accepted(error)
+    created = response | {"status": response_object.QUEUED, "error": None}
+    return [
+        {"type": "response.created", "sequence_number": 0, "response": created},
+        {"type": "response.failed", "sequence_number": 1, "response": response},
+    ]
+
+
+def not_accepted(error: Json) -> Json:
+    """Return the response of a request whose job was not accepted, for a client whose response has begun."""
+    return {
+        "id": ids.show("resp", ids.new()),
+        "object": "response",
+        "created_at": 0,
+        "status": response_object.FAILED,
+        "background": False,
+        "model": "",
+        "error": error,
+        "incomplete_details": None,
+        "instructions": None,
+        "metadata": {},
+        "parallel_tool_calls": False,
+        "tool_choice": "none",
+        "tools": [],
+        "output": [],
+        "usage": None,
+    }

@@ -1,0 +1,162 @@
+"""A job as OpenAI's Response object."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from core import ids
+from jobs.lifecycle import Status
+from jobs.records import Job, ResponseEntry
+from jobs.store import settle
+
+Json = dict[str, Any]
+
+QUEUED, IN_PROGRESS, COMPLETED = "queued", "in_progress", "completed"
+FAILED, INCOMPLETE, CANCELLED = "failed", "incomplete", "cancelled"
+#: The statuses that never change.
+ENDED: Final = frozenset({COMPLETED, FAILED, INCOMPLETE, CANCELLED})
+#: The codes of errors that OpenAI's clients know, and one that is ours; all others are shown as ``server_error``.
+_CODES: Final = frozenset(
+    {
+        "server_error",
+        "rate_limit_exceeded",
+        "invalid_prompt",
+        "invalid_image",
+        "invalid_image_format",
+        "invalid_base64_image",
+        "invalid_image_url",
+        "image_too_large",
+        "image_too_small",
+        "image_parse_error",
+        "image_content_policy_violation",
+        "invalid_image_mode",
+        "image_file_too_large",
+        "unsupported_image_media_type",
+        "empty_image_file",
+        "failed_to_download_image",
+        "image_file_not_found",
+        "deadline_exceeded",
+    }
+)
+
+
+def status(job: Job) -> str:
+    """Return the status of a job as a response: it never goes back from ``in_progress`` to ``queued``.
+
+    A used-up token budget is ``incomplete`` if there is no answer.
+    """
+    match job.status:
+        case Status.QUEUED:
+            return QUEUED if job.started_at is None else IN_PROGRESS
+        case Status.RUNNING:
+            return IN_PROGRESS
+        case Status.CANCELLED:
+            return CANCELLED
+        case Status.FAILED:
+            return INCOMPLETE if job.error_message == settle.ANSWER_CUT else FAILED
+        case _:
+            cut = job.answer_text is None and job.finish_reason == "length"
+            return INCOMPLETE if cut and not job.answer_removed else COMPLETED
+
+
+def requested(entry: ResponseEntry | None) -> Mapping[str, Any]:
+    """Return what the client sent, as far as it is stored."""
+    return (entry.requested if entry is not None else None) or {}
+
+
+def queued(job: Job, entry: ResponseEntry | None) -> Json:
+    """Return the response as it was when it was created: the same at any time."""
+    sent = requested(entry)
+    reasoning = sent.get("reasoning") or {}
+    return {
+        "id": ids.show("resp", job.id),
+        "object": "response",
+        "created_at": _seconds(job.created_at),
+        "completed_at": None,
+        "status": QUEUED,
+        "background": True if entry is None else entry.background,
+        "model": job.model,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": sent.get("instructions"),
+        "max_output_tokens": sent.get("max_output_tokens"),
+        "metadata": dict(job.metadata_),
+        "previous_response_id": sent.get("previous_response_id"),
+        "parallel_tool_calls": False,
+        "tool_choice": "none",
+        "tools": [],
+        "temperature": job.options.get("temperature"),
+        "top_p": job.options.get("top_p"),
+        "truncation": sent.get("truncation", "disabled"),
+        "service_tier": sent.get("service_tier", "default"),
+        "store": sent.get("store", True),
+        "reasoning": {
+            "effort": reasoning.get("effort"),
+            "summary": reasoning.get("summary") or reasoning.get("generate_summary"),
+        },
+        "text": {"format": _format(sent)},
+        "user": sent.get("user"),
+        "output": [],
+        "usage": None,
+    }
+
+
+def current(job: Job, entry: ResponseEntry | None, output: Sequence[Json]) -> Json:
+    """Return the response as it is now, with the items of its output."""
+    state = status(job)
+    shown = queued(job, entry) | {"status": state, "output": list(output)}
+    if state not in ENDED:
+        return shown
+    return shown | {
+        "completed_at": _seconds(job.finished_at) if state == COMPLETED else None,
+        "error": _error(job) if state == FAILED else None,
+        "incomplete_details": {"reason": "max_output_tokens"} if state == INCOMPLETE else None,
+        "usage": usage(job),
+    }
+
+
+def usage(job: Job) -> Json | None:
+    """Return the tokens of a finished job, None if no engine accepted it.
+
+    The trace, which is the reasoning, has the tokens of the answer too.
+    """
+    if job.output_tokens is None and job.input_tokens is None:
+        return None
+    received, generated = job.input_tokens or 0, job.output_tokens or 0
+    return {
+        "input_tokens": received,
+        "input_tokens_details": {
+            "cached_tokens": job.cached_tokens or 0,
+            "cache_write_tokens": 0,
+        },
+        "output_tokens": generated,
+        "output_tokens_details": {"reasoning_tokens": generated},
+        "total_tokens": received + generated,
+    }
+
+
+def wants_summary(entry: ResponseEntry | None) -> bool:
+    """Whether the client asked for summaries of the reasoning."""
+    reasoning = requested(entry).get("reasoning") or {}
+    return bool(reasoning.get("summary") or reasoning.get("generate_summary"))
+
+
+def _format(sent: Mapping[str, Any]) -> Json:
+    shown: Json = (sent.get("text") or {}).get("format") or {"type": "text"}
+    return {"name": "answer"} | shown if shown["type"] == "json_schema" else shown
+
+
+def _error(job: Job) -> Json:
+    code = job.error_code or "server_error"
+    return {
+        "code": code if code in _CODES else "server_error",
+        "message": job.error_message or "",
+        "type": code,
+        "param": None,
+    }
+
+
+def _seconds(moment: datetime | None) -> int | None:
+    return None if moment is None else int(moment.timestamp())

@@ -1,0 +1,197 @@
+"""The typed events of a response, from the numbered events of its job. Pure and deterministic.
+
+The events of a response are computed from the first event of its job on, so they are the same at any time: live,
+replayed, and after restarts. The grammar is that of the accumulators in the official clients:
+
+* ``response.created``, ``response.queued``, ``response.in_progress``, each once and before the first item.
+* Each sample of an attempt is a reasoning item: added, part added, deltas, text done, part done, item done. If an
+  attempt is lost, its items end with the status ``incomplete``, and the next attempt has new ones.
+* The answer is a message item, which begins only when it is settled.
+* ``response.completed``, ``response.failed``, or ``response.incomplete``, also for a response that was cancelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from api.openai.responses import response_object
+from jobs.store.event_log import EventKind, JobEvent
+
+Json = dict[str, Any]
+
+_LAST: Final = {
+    response_object.COMPLETED: "response.completed",
+    response_object.FAILED: "response.failed",
+    response_object.INCOMPLETE: "response.incomplete",
+    response_object.CANCELLED: "response.incomplete",
+}
+
+
+@dataclass
+class _OpenItem:
+    """A reasoning item that grows."""
+
+    id: str
+    index: int
+    text: list[str] = field(default_factory=list)
+
+    def shown(self, status: str, *, summarized: bool) -> Json:
+        """Return the item with its text so far."""
+        text = "".join(self.text)
+        return {
+            "id": self.id,
+            "type": "reasoning",
+            "status": status,
+            "summary": [{"type": "summary_text", "text": text}] if summarized else [],
+            "content": [{"type": "reasoning_text", "text": text}],
+        }
+
+
+class TypedTranscript:
+    """Turns the events of one job into those of its response.
+
+    Args:
+        digits: the hexadecimal digits of the job's id, for the ids of items.
+        created: the response as it was created.
+        summarized: whether the trace is sent as a summary, too: some clients show nothing else.
+    """
+
+    def __init__(self, digits: str, created: Json, *, summarized: bool) -> None:
+        self._digits = digits
+        self._created = created
+        self._summarized = summarized
+        #: The number of the next event.
+        self.next_number = 0
+        self._started = False
+        self._open: dict[tuple[int, int], _OpenItem] = {}
+        self._done: dict[int, Json] = {}
+        self._next_index = 0
+
+    @property
+    def output(self) -> list[Json]:
+        """The items so far, in their order."""
+        growing = {
+            item.index: item.shown(response_object.IN_PROGRESS, summarized=self._summarized)
+            for item in self._open.values()
+        }
+        items = self._done | growing
+        return [items[index] for index in sorted(items)]
+
+    def begin(self) -> Iterator[Json]:
+        """Yield the events before the first event of the job."""
+        yield self._event("response.created", response=self._created)
+        yield self._event("response.queued", response=self._created)
+
+    def feed(self, event: JobEvent, *, sample: int) -> Iterator[Json]:
+        """Yield the events for an event of the job, except for its last one.
+
+        Args:
+            event: the next one; findings of guards add nothing.
+            sample: the first generation of the sample that the event belongs to.
+        """
+        match event.kind:
+            case EventKind.DELTA:
+                yield from self._delta((event.attempt or 0, sample), event.delta or "")
+            case EventKind.STARTED if not self._started:
+                self._started = True
+                started = self._created | {"status": response_object.IN_PROGRESS}
+                yield self._event("response.in_progress", response=started)
+            case EventKind.QUEUED | EventKind.RESTARTED:
+                yield from self._close(response_object.INCOMPLETE)
+
+    def end(
+        self, status: str, answer: str | None, response: Callable[[list[Json]], Json]
+    ) -> Iterator[Json]:
+        """Yield the events for the end of the job.
+
+        Args:
+            status: of the response.
+            answer: its text; None: it has none.
+            response: returns the response with the items of its output.
+        """
+        completed = status == response_object.COMPLETED
+        yield from self._close(
+            response_object.COMPLETED if completed else response_object.INCOMPLETE
+        )
+        if completed and answer is not None:
+            yield from self._message(answer)
+        yield self._event(_LAST[status], response=response(self.output))
+
+    def _delta(self, place: tuple[int, int], delta: str) -> Iterator[Json]:
+        if not delta:
+            return
+        item = self._open.get(place)
+        if item is None:
+            attempt, sample = place
+            item = _OpenItem(f"rs_{self._digits}_{attempt}_{sample}", self._take_index())
+            self._open[place] = item
+            yield from self._reasoning_added(item)
+        item.text.append(delta)
+        yield self._of_part(item, "response.reasoning_text.delta", delta=delta)
+        if self._summarized:
+            yield self._of_summary(item, "response.reasoning_summary_text.delta", delta=delta)
+
+    def _reasoning_added(self, item: _OpenItem) -> Iterator[Json]:
+        empty = item.shown(response_object.IN_PROGRESS, summarized=False) | {"content": []}
+        yield self._event("response.output_item.added", output_index=item.index, item=empty)
+        part = {"type": "reasoning_text", "text": ""}
+        yield self._of_part(item, "response.content_part.added", part=part)
+        if self._summarized:
+            part = {"type": "summary_text", "text": ""}
+            yield self._of_summary(item, "response.reasoning_summary_part.added", part=part)
+
+    def _close(self, status: str) -> Iterator[Json]:
+        """Yield the ends of all open items."""
+        for item in self._open.values():
+            shown = item.shown(status, summarized=self._summarized)
+            text = shown["content"][0]["text"]
+            yield self._of_part(item, "response.reasoning_text.done", text=text)
+            part = shown["content"][0]
+            yield self._of_part(item, "response.content_part.done", part=part)
+            if self._summarized:
+                yield self._of_summary(item, "response.reasoning_summary_text.done", text=text)
+                part = shown["summary"][0]
+                yield self._of_summary(item, "response.reasoning_summary_part.done", part=part)
+            yield self._event("response.output_item.done", output_index=item.index, item=shown)
+            self._done[item.index] = shown
+        self._open.clear()
+
+    def _message(self, answer: str) -> Iterator[Json]:
+        item_id, index = f"msg_{self._digits}", self._take_index()
+        part: Json = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        item: Json = {
+            "id": item_id,
+            "type": "message",
+            "role": "assistant",
+            "status": response_object.IN_PROGRESS,
+            "content": [],
+        }
+        place = {"item_id": item_id, "output_index": index, "content_index": 0}
+        yield self._event("response.output_item.added", output_index=index, item=item)
+        yield self._event("response.content_part.added", **place, part=part)
+        text: Json = {"logprobs": []}
+        yield self._event("response.output_text.delta", **place, delta=answer, **text)
+        yield self._event("response.output_text.done", **place, text=answer, **text)
+        part = part | {"text": answer}
+        yield self._event("response.content_part.done", **place, part=part)
+        done = item | {"status": response_object.COMPLETED, "content": [part]}
+        yield self._event("response.output_item.done", output_index=index, item=done)
+        self._done[index] = done
+
+    def _of_part(self, item: _OpenItem, kind: str, **members: object) -> Json:
+        place = {"item_id": item.id, "output_index": item.index, "content_index": 0}
+        return self._event(kind, **place, **members)
+
+    def _of_summary(self, item: _OpenItem, kind: str, **members: object) -> Json:
+        place = {"item_id": item.id, "output_index": item.index, "summary_index": 0}
+        return self._event(kind, **place, **members)
+
+    def _take_index(self) -> int:
+        index, self._next_index = self._next_index, self._next_index + 1
+        return index
+
+    def _event(self, kind: str, **members: object) -> Json:
+        number, self.next_number = self.next_number, self.next_number + 1
+        return {"type": kind, "sequence_number": number, **members}
