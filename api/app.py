@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from api import cors, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
-from api.openai.chat.routes import ChatRoutes
+from api.openai.chat.chat_routes import ChatRoutes
 from api.openai.foreground import Foreground
 from api.openai.responses.response_routes import ResponseRoutes
 from api.rate_limits import Limiter
