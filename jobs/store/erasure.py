@@ -82,7 +82,7 @@ def erase_jobs(
 
 
 def close_account(database: Database, account_id: uuid.UUID, *, actor: str) -> None:
-    """Revoke the keys of an account and cancel its operations and end its batches, so that nothing new arrives. It can be repeated.
+    """Revoke the keys of an account, and end its operations and batches, so that nothing new arrives. Idempotent.
 
     Raises:
         core.database.DatabaseUnavailable: the database does not answer.
