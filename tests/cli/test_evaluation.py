@@ -118,7 +118,8 @@ def test_a_summary_counts_each_kind_and_all() -> None:
 
     assert (color.kind, color.questions, color.accuracy) == ("color", 1, 1.0)
     assert (count.accuracy, count.found, count.failed) == (0.5, 0.5, 1)
-    assert (total.questions, total.right, total.cached) == (3, 2, pytest.approx(0.4))
+    assert (total.questions, total.right) == (3, 2)
+    assert total.cached == pytest.approx(0.4)
     assert summary.summarize(grades[:2])[-1].kind == "count"
 
 
