@@ -299,7 +299,7 @@ def _graded(
     items: Sequence[Item], jobs: Mapping[int, output.Json], options: _Options
 ) -> list[summary.Grade]:
     # Imported late: algebra and the sandbox take a moment, and a refused data set needs neither.
-    from cli.evaluation import grading  # noqa: PLC0415
+    from cli.evaluation import grading  # noqa: PLC0415 - see above
 
     grades = []
     with grading.grader() as grader:

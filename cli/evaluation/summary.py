@@ -47,7 +47,7 @@ class Summary:
     Attributes:
         low: the lower end of the 95 % interval of ``accuracy`` (Wilson's score interval).
         high: its upper end.
-        found: the share of questions with an answer.
+        answered: the share of questions with an answer.
         forced: the share of questions whose answer a guard forced.
         failed: jobs without success.
         cached: the share of input tokens from the engine's prefix cache.
@@ -61,7 +61,7 @@ class Summary:
     accuracy: float
     low: float
     high: float
-    found: float
+    answered: float
     forced: float
     failed: int
     cached: float
@@ -102,7 +102,7 @@ def _summary(kind: str, grades: Sequence[Grade]) -> Summary:
         accuracy=right / questions,
         low=low,
         high=high,
-        found=_share(grade.text is not None for grade in grades),
+        answered=_share(grade.text is not None for grade in grades),
         forced=_share(grade.forced for grade in grades),
         failed=sum(grade.error is not None for grade in grades),
         cached=sum(grade.cached_tokens for grade in grades)

@@ -117,7 +117,7 @@ def test_a_summary_counts_each_kind_and_all() -> None:
     color, count, total = summary.summarize(grades)
 
     assert (color.kind, color.questions, color.accuracy) == ("color", 1, 1.0)
-    assert (count.accuracy, count.found, count.failed) == (0.5, 0.5, 1)
+    assert (count.accuracy, count.answered, count.failed) == (0.5, 0.5, 1)
     assert (total.questions, total.right) == (3, 2)
     assert total.cached == pytest.approx(0.4)
     assert summary.summarize(grades[:2])[-1].kind == "count"
