@@ -189,6 +189,20 @@ class Client:
         form = [("questions", question) for question in questions]
         return self._send("/v1/groups", images, form, options=options, key=idempotency_key)
 
+    def upload_image(self, path: Path, *, detail: str | None = None) -> Json:
+        """Store an image; return it. The same file with the same detail is the same image.
+
+        Raises:
+            core.errors.InvalidRequest: the file cannot be read.
+        """
+        query = "" if detail is None else f"?detail={urllib.parse.quote(detail, safe='')}"
+        return self._call("POST", f"/v1/images{query}", fields=[("image", _part(path))]).json
+
+    def upload(self, name: str, content: bytes, *, purpose: str) -> Json:
+        """Store a file for another request, such as a batch; return it."""
+        fields = [("purpose", purpose), ("file", (name, content, "application/jsonl"))]
+        return self._call("POST", "/v1/files", fields=fields).json
+
     def group(self, group_id: str) -> Json:
         """Return a group with its jobs."""
         return self.look(f"/v1/groups/{urllib.parse.quote(group_id, safe='')}")

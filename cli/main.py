@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "up": "cli.up:up",
     "engine": "cli.engine:app",
     "submit": "cli.submit:submit",
+    "eval": "cli.evaluation:evaluate",
     "jobs": "cli.jobs:app",
     "batches": "cli.batches:app",
     "files": "cli.files:app",

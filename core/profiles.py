@@ -9,6 +9,9 @@ from typing import Literal
 from core import special_tokens
 from core.special_tokens import SpecialTokens
 
+#: Pixels of one visual token: patch 14, spatial merge 2, on both sides.
+TOKEN_PIXELS = 28 * 28
+
 Detail = Literal["low", "standard", "high", "max"]
 
 #: The largest number of visual tokens of a canonical image, by detail tier. One token covers 28 x 28

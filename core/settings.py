@@ -6,6 +6,7 @@ A field's description is its documentation: the reference and ``longlook config 
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
 import os
 import re
@@ -190,6 +191,13 @@ class Settings(BaseSettings):
         "separated by commas.",
     )
     max_images: int = Field(default=8, ge=1, le=64, description="Images in one job.")
+    min_image_tokens: int | None = Field(
+        default=None,
+        ge=4,
+        le=1280,
+        description="Least visual tokens of an image: the engine enlarges smaller ones. Default: the model's limit. "
+        "QVQ's published figures were measured with 1280. Restart the engine after a change. No effect on tiny-qvq.",
+    )
     max_image_mb: int = Field(default=20, ge=1, le=200, description="Largest image file, in MiB.")
     max_image_megapixels: int = Field(
         default=50,
@@ -614,7 +622,15 @@ class Settings(BaseSettings):
         family = self.model_profile
         if family == "auto":
             family = "tiny" if "tiny" in self.model else "qvq"
-        return profiles.PROFILES[family]
+        return self.profile_of(family)
+
+    def profile_of(self, family: str) -> profiles.ModelProfile:
+        """Return the limits of a family of models, with the limits that are settings."""
+        profile = profiles.PROFILES[family]
+        if self.min_image_tokens is None or profile is profiles.TINY:
+            return profile
+        least = self.min_image_tokens * profiles.TOKEN_PIXELS
+        return dataclasses.replace(profile, min_pixels=least)
 
     @classmethod
     def secret_names(cls) -> frozenset[str]:

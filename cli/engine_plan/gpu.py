@@ -34,8 +34,6 @@ VISION_CACHE = 2048
 STREAMS, STREAM_TOKENS = 64, 5120
 #: Size of fp8 weights relative to bf16: ``--quantization fp8`` leaves embeddings and vision tower unchanged.
 FP8 = 72 / 136.7
-#: Pixels of one image token: 2 x 2 patches of 14 x 14 pixels.
-TOKEN_PIXELS = 28 * 28
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,9 @@ def _flags(serve: ServeOptions, devices: Sequence[Device], fit: Fit) -> list[Fla
     running = min(STREAMS, max(1, fit.tokens // STREAM_TOKENS))
     pixels = {
         "min_pixels": serve.profile.min_pixels,
-        "max_pixels": min(serve.profile.max_pixels, profiles.DETAIL_TOKENS["max"] * TOKEN_PIXELS),
+        "max_pixels": min(
+            serve.profile.max_pixels, profiles.DETAIL_TOKENS["max"] * profiles.TOKEN_PIXELS
+        ),
     }
     idle = len(devices) - fit.parts
     return [

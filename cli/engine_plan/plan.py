@@ -29,8 +29,8 @@ def plan(
     path = model_path or options.engine_model_path
     configured = "model" in options.model_fields_set
     name = options.model if configured or not devices else profiles.QVQ.name
-    profile = options.profile if configured or not devices else profiles.QVQ
-    is_tiny = profile is profiles.TINY
+    profile = options.profile if configured or not devices else options.profile_of("qvq")
+    is_tiny = profile.name == profiles.TINY.name
     if not devices and not is_tiny and not path:
         raise errors.LaunchError(
             f"{name} needs NVIDIA GPUs, but none is usable. Without LONGLOOK_MODEL, this machine "

@@ -47,6 +47,28 @@ def test_two_h200_share_the_weights() -> None:
     assert chosen.environment["SGLANG_VLM_CACHE_SIZE_MB"] == "2048"
 
 
+@pytest.mark.parametrize("model", ["", profiles.QVQ.name])
+def test_small_images_are_enlarged_to_the_least_tokens_of_the_settings(model: str) -> None:
+    pixels = []
+    for least in ("", "1280"):
+        options = settings.Settings.read(
+            {
+                name: text
+                for name, text in (
+                    ("LONGLOOK_MODEL", model),
+                    ("LONGLOOK_MIN_IMAGE_TOKENS", least),
+                )
+                if text
+            }
+        )
+        chosen = plan.plan(
+            [H200, H200], options, host="127.0.0.1", port=30000, model_path="", extra=()
+        )
+        pixels.append(json.loads(value(chosen, "--mm-process-config"))["image"]["min_pixels"])
+
+    assert pixels == [profiles.QVQ.min_pixels, 1280 * 28 * 28]
+
+
 @pytest.mark.parametrize(
     ("gpus", "tp", "low", "high"),
     [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core import profiles
+from core import profiles, settings
 from jobs import images
 from jobs.images import geometry, pipeline
 
@@ -74,3 +74,13 @@ def test_tokens_of_a_canonical_image_follow_the_served_models_limits() -> None:
     assert images.image_tokens(1204, 868, profiles.QVQ) == 43 * 31
     assert images.image_tokens(1204, 868, profiles.TINY) <= profiles.TINY.max_pixels // 784
     assert images.image_tokens(56, 56, profiles.TINY) >= profiles.TINY.min_pixels // 784
+
+
+def test_tokens_of_a_small_image_follow_the_least_tokens_of_the_settings() -> None:
+    options = settings.Settings.read(
+        {"LONGLOOK_MODEL": "qvq-72b-preview", "LONGLOOK_MIN_IMAGE_TOKENS": "1280"}
+    )
+
+    assert images.image_tokens(280, 280, profiles.QVQ) == 100
+    assert images.image_tokens(280, 280, options.profile) >= 1280
+    assert images.image_tokens(1204, 868, options.profile) == 43 * 31
