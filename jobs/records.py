@@ -380,6 +380,7 @@ class ResponseEntry(Record):
     """
 
     __tablename__ = "responses"
+    __table_args__ = (partial_index("ix_responses_discard", "job_id", where="discard"),)
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     #: The routes that created it: ``responses`` or ``chat``.
@@ -388,6 +389,8 @@ class ResponseEntry(Record):
     background: Mapped[bool]
     #: The fields that the object repeats, with images by their position in the job; None: removed with the answer.
     requested: Mapped[dict[str, Any] | None]
+    #: Whether the content of the job is to be removed once it has ended.
+    discard: Mapped[bool]
 
 
 class QueueTurn(Record):

@@ -26,6 +26,7 @@ from jobs.records import (
     Image,
     ImageBytes,
     Job,
+    ResponseEntry,
     SearchText,
     StorageChange,
     StorageTotal,
@@ -55,7 +56,7 @@ class StorageKind(enum.StrEnum):
     IMAGES = enum.auto()
     #: Outputs of models, with their event index and steps, the prompts, and the copies for the search.
     TRACES = enum.auto()
-    #: Questions and answers, with the copies for the search.
+    #: Questions and answers, with the copies for the search, and what clients of OpenAI's surface sent.
     JOBS = enum.auto()
     #: What remains when data is deleted: options and metadata, 1 KiB per job, 512 bytes per image.
     RECORDS = enum.auto()
@@ -477,6 +478,7 @@ def _count_jobs(
     sums: list[tuple[StorageKind, Any, sa.ColumnElement[bool]]] = [
         (StorageKind.JOBS, sum(map(size.text, data)), jobs),
         (StorageKind.RECORDS, sum(map(size.text, remaining), _JOB_BYTES), jobs),
+        (StorageKind.JOBS, size.text(ResponseEntry.requested), ResponseEntry.job_id.in_(job_ids)),
         (StorageKind.TRACES, size.text(Attempt.prompt), Attempt.job_id.in_(job_ids)),
         (
             StorageKind.TRACES,
