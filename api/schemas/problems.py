@@ -35,7 +35,8 @@ class Problem(ResponseModel):
     status: int
     detail: str
     instance: str | None = Field(
-        default=None, description="The path; absent if the request was refused before it was routed."
+        default=None,
+        description="The path; absent if the request was refused before it was routed.",
     )
     request_id: str = Field(description="Also in the `x-request-id` header and in the log.")
     errors: list[ProblemFault] = Field(description="Every fault of the request.")

@@ -21,7 +21,7 @@ CHECKS = (
 )
 #: It compares each event of a stream with the schema of the whole body.
 OF_STREAMS = "ST108"
-#: An endless stream; what needs a sender of webhooks; and what would take the engine, the queue or the secrets away from the other requests.
+#: An endless stream; what needs a sender of webhooks; and what would take engines, queue or secrets from the others.
 EXCLUDED = r"/events$|/test$|/v1/engines/|/v1/queue/|/rotate"
 
 
