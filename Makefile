@@ -5,7 +5,7 @@ SEED ?= 1
 DATABASE ?= postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine javascript demo unit test coverage check format reference docs bench chaos lock secrets images
+.PHONY: help setup engine javascript tools demo unit test coverage check format reference docs bench chaos lock secrets images
 
 help: ## These lines
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,9 @@ engine: ## The environment of the real engine on a CPU, .venv-engine (2.6 GB)
 
 javascript: ## The JavaScript clients of the tests (needs npm; without them, their tests are skipped)
 	@cd tests/javascript && { test node_modules/.package-lock.json -nt package-lock.json || npm ci --ignore-scripts --no-fund --no-audit || echo "The JavaScript clients are not installed; their tests are skipped."; }
+
+tools: ## Programs that tests run against the API, in .venv-tools: clients of OpenAI's API, and schemathesis (optional)
+	@$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet "langchain-openai~=1.7" "litellm~=1.110" "llm~=0.36" "openai-agents~=0.24" "schemathesis~=4.32"
 
 demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
@@ -45,7 +48,7 @@ check: ## Lint, format, types, import contracts, migrations, prose
 	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check && .venv/bin/pytest -q --durations=0 --durations-min=5 tests/architecture/test_prose.py
 
 bench: ## The benchmarks, the model card's exam through the whole service last; each prints a table
-	@$(PYTHON) deploy/environments.py dev engine && for name in accept_images accept memory overhead streams webhooks engine_client live claims search history grammars abuse answers voting scenes; do .venv/bin/python -m bench.$$name || exit 1; done
+	@$(PYTHON) deploy/environments.py dev engine && for name in accept_images accept batches memory overhead streams webhooks engine_client live claims search history grammars abuse answers voting scenes; do .venv/bin/python -m bench.$$name || exit 1; done
 
 chaos: ## Everything is killed at random, MINUTES=10 SEED=1 DATABASE=postgresql or sqlite; prints figures, fails if a promise broke
 	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --database $(DATABASE)

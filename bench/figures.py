@@ -45,6 +45,24 @@ def cpu_seconds(pid: int) -> float:
     return found / _TICKS
 
 
+def resident_mib(pid: int) -> float:
+    """Return the resident memory of ``pid`` and of all its descendants, in MiB."""
+    children: dict[int, list[int]] = defaultdict(list)
+    pages: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            pages[int(folder.name)] = int((folder / "statm").read_text().split()[1])
+        except OSError:
+            continue
+        children[int(fields[1])].append(int(folder.name))
+    family, found = [pid], 0
+    for member in family:
+        found += pages.get(member, 0)
+        family += children[member]
+    return found * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
 def peak_mib(pid: int) -> float:
     """Return the peak resident memory of the process ``pid``, in MiB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():

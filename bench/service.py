@@ -212,6 +212,16 @@ class Caller:
         reply: dict[str, Any] = orjson.loads(answer)
         return reply
 
+    def get(self, path: str) -> dict[str, Any]:
+        """Return the JSON at ``path``; an error ends the benchmark."""
+        self._connection.request("GET", path, headers=self._headers)
+        response = self._connection.getresponse()
+        answer = response.read()
+        if response.status >= 400:
+            raise SystemExit(f"GET {path} got status {response.status}: {answer[:500]!r}")
+        reply: dict[str, Any] = orjson.loads(answer)
+        return reply
+
     def alive(self, path: str) -> bool:
         """Whether ``path`` returns status 200 now."""
         try:

@@ -18,6 +18,8 @@ COMMANDS: Final = {
     "engine": "cli.engine:app",
     "submit": "cli.submit:submit",
     "jobs": "cli.jobs:app",
+    "batches": "cli.batches:app",
+    "files": "cli.files:app",
     "operations": "cli.operations:app",
     "queue": "cli.queue:app",
     "engines": "cli.fleet:engines",

@@ -16,6 +16,7 @@ from core.database import Transaction
 from jobs.file_records import BatchEntry, BatchStatus
 from jobs.lifecycle import Status
 from jobs.records import Job, ResponseEntry, table
+from jobs.store import settle
 from webhooks import notifications
 from webhooks.policy import EventType
 
@@ -43,6 +44,7 @@ _ENDED = (
         _JOB.answer_removed_at,
         _JOB.data_removed_at,
         _JOB.finish_reason,
+        _JOB.error_message,
     )
     .join(ResponseEntry, _RESPONSE.job_id == _JOB.id)
     .where(
@@ -62,10 +64,12 @@ def response_types(
 
 
 def _type(job: sa.Row[Any]) -> EventType:
-    """Return the type of the end of a job: a used-up token budget without an answer is incomplete."""
+    """Return the type of the end of a job: a used-up token budget without a whole answer is incomplete."""
     removed = job.answer_removed_at is not None or job.data_removed_at is not None
     cut = job.finish_reason == "length" and job.answer_rule is None and not removed
-    if job.status is Status.SUCCEEDED and cut:
+    if (job.status is Status.SUCCEEDED and cut) or (
+        job.status is Status.FAILED and job.error_message == settle.ANSWER_CUT
+    ):
         return EventType.RESPONSE_INCOMPLETE
     return _OF_STATUS[job.status]
 

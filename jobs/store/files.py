@@ -197,22 +197,29 @@ def read(
     """Yield the bytes of a file from ``start`` to before ``end`` (None: its end), each chunk in a read of its own."""
     at = start
     while end is None or at < end:
+        count = CHUNK_BYTES if end is None else min(CHUNK_BYTES, end - at)
+        bound = {"file_id": file_id, "at": at, "count": count}
         with database.reading() as transaction:
-            row = transaction.execute(_CHUNK_AT, {"file_id": file_id, "at": at}).one_or_none()
-        if row is None or row.start + len(row.data) <= at:
+            piece = transaction.execute(_PART, bound).scalar_one_or_none()
+        if not piece:
             return
-        data = bytes(row.data)
-        stop = None if end is None else end - row.start
-        yield data[at - row.start : stop]
-        at = row.start + len(data)
+        yield bytes(piece)
+        at += len(piece)
 
 
-#: The chunk with the byte at a place.
-_CHUNK_AT = (
-    sa.select(_CHUNK.start, _CHUNK.data)
+_AT = sa.bindparam("at", type_=sa.BigInteger())
+#: The bytes from a place on, up to the end of their chunk: a line of a batch is much shorter than its chunk.
+_PART = (
+    sa.select(
+        sa.func.substr(
+            _CHUNK.data,
+            sa.cast(_AT - _CHUNK.start + 1, sa.Integer()),
+            sa.bindparam("count", type_=sa.Integer()),
+            type_=sa.LargeBinary(),
+        )
+    )
     .where(
-        _CHUNK.file_id == sa.bindparam("file_id", type_=_CHUNK.file_id.type),
-        _CHUNK.start <= sa.bindparam("at", type_=sa.BigInteger()),
+        _CHUNK.file_id == sa.bindparam("file_id", type_=_CHUNK.file_id.type), _CHUNK.start <= _AT
     )
     .order_by(_CHUNK.start.desc())
     .limit(1)

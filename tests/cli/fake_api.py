@@ -67,6 +67,9 @@ def serving(answers: Mapping[str, list[Canned]]) -> Iterator[FakeApi]:
         def do_POST(self) -> None:
             self._give()
 
+        def do_DELETE(self) -> None:
+            self._give()
+
         def log_message(self, *_: object) -> None:
             """Say nothing."""
 

@@ -28,7 +28,7 @@ class ScenarioFailed(AssertionError):
 
 
 class JavaScript:
-    """A package of JavaScript and the Node.js that runs it.
+    """A package of JavaScript and the Node.js that runs it (``node``).
 
     Args:
         package: its name in ``package.json``.
@@ -43,7 +43,7 @@ class JavaScript:
         if not (FOLDER / "node_modules" / package).is_dir():
             raise Missing(f"The npm package {package} is not installed; run `make javascript`.")
         self.package = package
-        self._node = _node(_NODE[package])
+        self.node = _node(_NODE[package])
         self._environment = {
             "PATH": os.environ["PATH"],
             "LONGLOOK_TEST_CLIENT": package,
@@ -63,7 +63,7 @@ class JavaScript:
             ScenarioFailed: it threw.
         """
         completed = subprocess.run(
-            [self._node, "harness.mjs", f"{module}.mjs", scenario, json.dumps(arguments)],
+            [self.node, "harness.mjs", f"{module}.mjs", scenario, json.dumps(arguments)],
             cwd=FOLDER,
             env=self._environment,
             capture_output=True,

@@ -44,6 +44,11 @@ def fail(database: Database, claim: Claim) -> None:
     settle.fail(database, claim, fault, generation=None)
 
 
+def cut_json(database: Database, claim: Claim) -> None:
+    fault = settle.Failure("answer_format_unmet", settle.ANSWER_CUT, retryable=True)
+    settle.fail(database, claim, fault, generation=CUT)
+
+
 def stop(database: Database, claim: Claim) -> None:
     settle.stop(database, claim, generation=None)
 
@@ -77,6 +82,7 @@ def unwrapped(payload: bytes) -> object:
         (succeed, "response.completed", types.ResponseCompletedWebhookEvent),
         (find_nothing, "response.completed", types.ResponseCompletedWebhookEvent),
         (run_out, "response.incomplete", types.ResponseIncompleteWebhookEvent),
+        (cut_json, "response.incomplete", types.ResponseIncompleteWebhookEvent),
         (fail, "response.failed", types.ResponseFailedWebhookEvent),
         (stop, "response.cancelled", types.ResponseCancelledWebhookEvent),
     ],
