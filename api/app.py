@@ -8,14 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import flask
-import orjson
-from flask import Response
 from pydantic import SecretStr
 
-from api import cors, framework, health, metrics
+from api import cors, documents, framework, health, metrics
 from api import errors as problems
 from api.auth import Gate
+from api.openai.batches import runner
+from api.openai.batches.batch_routes import BatchRoutes
+from api.openai.batches.runner import BatchRunner
+from api.openai.batches.served import served
 from api.openai.chat.chat_routes import ChatRoutes
+from api.openai.files import FileRoutes
 from api.openai.foreground import Foreground
 from api.openai.responses.response_routes import ResponseRoutes
 from api.rate_limits import Limiter
@@ -41,6 +44,7 @@ from api.streams.waits import Waits
 from api.submission import Downloads, SubmissionImages, SubmissionService, WebhookTargets
 from api.tokens import StreamTokens
 from api.unknown_keys import UnknownKeys
+from core.background import BackgroundLoop
 from core.database import Clock, Database, utcnow
 from core.rate_limits import RateLimits
 from core.redis_prefix import RedisPrefix
@@ -57,11 +61,10 @@ from jobs.store.positions import PositionForecast
 from jobs.store.storage import Quota
 from net.client import GuardedClient
 from net.guard import WEB
-from webhooks import secrets
+from webhooks import secrets, thin_events
 
 #: The version of the API in the document, not that of the service.
 API_VERSION = "1.0"
-_DOCUMENT = "/openapi.json"
 _EXTENSION = "longlook"
 _DESCRIPTION = (
     "Asynchronous image reasoning. A job is a question about one or more images. Longlook accepts it immediately, "
@@ -86,10 +89,19 @@ class Service:
     buckets: RateLimits
     spool: Spool
     draining: threading.Event = field(default_factory=threading.Event)
+    #: Threads that :meth:`start` starts.
+    loops: list[BackgroundLoop] = field(default_factory=list)
+
+    def start(self) -> None:
+        """Start the threads that work in the background."""
+        for loop in self.loops:
+            loop.start()
 
     def drain(self) -> None:
         """Stop being ready, and end all waits and streams. Safe in a signal handler."""
         self.draining.set()
+        for loop in self.loops:
+            loop.request_stop()
         self.waits.close()
         self.streams.close()
         self.foreground.close()
@@ -98,6 +110,8 @@ class Service:
     def close(self) -> None:
         """Close everything; the application serves nothing afterwards."""
         self.drain()
+        for loop in self.loops:
+            loop.stop()
         self.images.close()
         self.fetching.close()
         for wakeup in self.wakeups:
@@ -239,6 +253,15 @@ def create_app(
     router.include(SecretRoutes(database=database, vault=vault))
     router.include(DeliveryRoutes(database=database, quota=quota))
     for routes in (
+        *_files_and_batches(
+            router,
+            service,
+            settings,
+            submissions=submissions,
+            quota=quota,
+            disk=disk,
+            held_open=held_open,
+        ),
         ModelRoutes(settings),
         ChatRoutes(settings, database=database, service=submissions, foreground=foreground),
         QuarantineRoutes(database=database),
@@ -299,6 +322,42 @@ def openapi_document() -> dict[str, Any]:
         service_of(app).close()
 
 
+def _files_and_batches(
+    router: framework.Router,
+    service: Service,
+    settings: Settings,
+    *,
+    submissions: SubmissionService,
+    quota: Quota,
+    disk: Disk,
+    held_open: Shares,
+) -> tuple[object, ...]:
+    """Return the routes of files and batches, and let ``service`` work on batches."""
+    endpoints = served(settings, database=service.database, service=submissions)
+    service.loops.append(
+        BatchRunner(
+            router,
+            service.database,
+            settings,
+            owner=runner.owner(),
+            service=submissions,
+            endpoints=endpoints,
+            notify=thin_events.batch_ended,
+        )
+    )
+    return (
+        FileRoutes(
+            settings,
+            database=service.database,
+            service=submissions,
+            quota=quota,
+            disk=disk,
+            held_open=held_open,
+        ),
+        BatchRoutes(database=service.database, endpoints=endpoints),
+    )
+
+
 def _router(
     settings: Settings, *, gate: Gate, spool: Spool, timer: Callable[[], float]
 ) -> framework.Router:
@@ -312,6 +371,7 @@ def _router(
         ),
         guards=gate.guard,
         max_body_bytes=settings.max_body_mb * 2**20,
+        max_file_body_bytes=settings.file_body_bytes,
     )
     framework.links.install(router, public_url=settings.public_url)
     problems.install(router, timer=timer)
@@ -319,10 +379,5 @@ def _router(
     framework.install(
         router, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
     )
-    document = functools.cache(lambda: orjson.dumps(router.document()))
-
-    def openapi() -> Response:
-        return Response(document(), content_type="application/json")
-
-    router.add_url_rule(_DOCUMENT, view_func=openapi)
+    documents.install(router)
     return router

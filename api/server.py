@@ -71,8 +71,12 @@ def post_fork(_server: Arbiter, _worker: Worker) -> None:
 
 
 def post_worker_init(worker: Worker) -> None:
-    """Give the server the folder for large bodies, and end all waits and streams on SIGTERM for a quick stop."""
+    """Give the server the folder for large bodies, and end all waits and streams on SIGTERM for a quick stop.
+
+    The threads of the application start here: in the process that serves.
+    """
     service = service_of(worker.wsgi)
+    service.start()
     worker.spool = service.spool
     stop = signal.getsignal(signal.SIGTERM)
 

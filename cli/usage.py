@@ -31,7 +31,7 @@ def summary(state: output.Json) -> list[str]:
     quota = "without a quota" if limit is None else f"of {output.size(limit)}"
     kinds = ", ".join(
         f"{kind} {output.size(stored[f'{kind}_bytes'])}"
-        for kind in ("images", "traces", "jobs", "records", "deliveries")
+        for kind in ("images", "traces", "jobs", "records", "files", "deliveries")
     )
     requests = state["requests"]
     return [

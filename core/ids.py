@@ -11,13 +11,29 @@ from typing import Final, Literal
 import uuid_utils.compat
 
 Kind = Literal[
-    "job", "resp", "grp", "img", "key", "acct", "req", "we", "evt", "dlv", "rcv", "op", "qp"
+    "job",
+    "resp",
+    "grp",
+    "img",
+    "key",
+    "acct",
+    "req",
+    "we",
+    "evt",
+    "dlv",
+    "rcv",
+    "op",
+    "qp",
+    "file",
+    "batch",
 ]
 
 #: Fewest hexadecimal digits of the beginning of an id that :func:`prefix` takes.
 MIN_PREFIX: Final = 6
 _DIGITS = re.compile(rf"[0-9a-f]{{{MIN_PREFIX},32}}")
-_SHAPE = re.compile(r"([a-z]+)_([0-9a-f]{32})")
+#: The ids of files are written as OpenAI's.
+_FILE: Final = "file"
+_SHAPE = re.compile(r"((?!file_)[a-z]+_|file-)([0-9a-f]{32})")
 
 
 def new() -> uuid.UUID:
@@ -35,7 +51,7 @@ def prefix(kind: Kind, text: str) -> tuple[uuid.UUID, uuid.UUID] | None:
 
     ``text`` has at least :data:`MIN_PREFIX` hexadecimal digits; ``job_`` may be missing.
     """
-    digits = text.removeprefix(f"{kind}_")
+    digits = text.removeprefix(_before(kind))
     if not _DIGITS.fullmatch(digits):
         return None
     return uuid.UUID(hex=f"{digits:0<32}"), uuid.UUID(hex=f"{digits:f<32}")
@@ -43,12 +59,16 @@ def prefix(kind: Kind, text: str) -> tuple[uuid.UUID, uuid.UUID] | None:
 
 def show(kind: Kind, value: uuid.UUID) -> str:
     """Return ``value`` as callers see it, for example ``job_0190…`` (4 + 32 characters)."""
-    return f"{kind}_{value.hex}"
+    return f"{_before(kind)}{value.hex}"
 
 
 def parse(kind: Kind, text: str) -> uuid.UUID | None:
     """Return the UUID in ``text``, or None when it is not an id of this kind."""
     match = _SHAPE.fullmatch(text)
-    if match is None or match.group(1) != kind:
+    if match is None or match.group(1) != _before(kind):
         return None
     return uuid.UUID(hex=match.group(2))
+
+
+def _before(kind: Kind) -> str:
+    return f"{kind}-" if kind == _FILE else f"{kind}_"

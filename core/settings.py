@@ -134,6 +134,12 @@ class Settings(BaseSettings):
         le=1024,
         description="Largest request body, in MiB. A key can have a smaller limit.",
     )
+    max_file_mb: int = Field(
+        default=200,
+        ge=1,
+        le=512,
+        description="Largest file of `POST /v1/files`, in MiB; at most a third of `LONGLOOK_SPOOL_MB` is accepted.",
+    )
     bodies_mb: int = Field(
         default=256,
         ge=2,
@@ -364,6 +370,13 @@ class Settings(BaseSettings):
         ge=1,
         description="Limit of queued jobs of all accounts; above it submissions get 429.",
     )
+    batch_window: int = Field(
+        default=64,
+        ge=1,
+        le=10_000,
+        description="Unfinished jobs of one batch: its other lines wait for their turn. At most half of the account's "
+        "queue is filled by batches.",
+    )
     requests_per_minute: int = Field(
         default=6_000,
         ge=1,
@@ -563,6 +576,16 @@ class Settings(BaseSettings):
         if not self.outbound_proxy:
             return None
         return OutboundProxy.parse(self.outbound_proxy, direct=self.outbound_no_proxy)
+
+    @property
+    def max_file_bytes(self) -> int:
+        """The most bytes of a file: its request, and the file out of it, take space in the spool at once."""
+        return min(self.max_file_mb, self.spool_mb // _SPOOLED_BODIES) * 2**20
+
+    @property
+    def file_body_bytes(self) -> int:
+        """The most bytes of a request with a file: the other fields of its form are small."""
+        return self.max_file_bytes + 2**20
 
     @property
     def renew_interval(self) -> float:

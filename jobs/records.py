@@ -20,7 +20,7 @@ from jobs.phrases import Part
 # SQLite generates numbers only for a key of the type INTEGER.
 _SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 # A missing value is SQL's NULL, not JSON's null.
-_JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
+JSON = sa.JSON(none_as_null=True).with_variant(postgresql.JSONB(none_as_null=True), "postgresql")
 
 
 def enumeration(kind: type[enum.StrEnum], name: str) -> sa.Enum:
@@ -55,8 +55,8 @@ class Record(orm.DeclarativeBase):
     )
     type_annotation_map: ClassVar[dict[Any, Any]] = {
         datetime: UTCDateTime(),
-        dict[str, Any]: _JSON,
-        list[str]: _JSON,
+        dict[str, Any]: JSON,
+        list[str]: JSON,
         str: sa.Text(),
         Status: enumeration(Status, "status"),
         Outcome: enumeration(Outcome, "outcome"),
@@ -71,7 +71,7 @@ class Record(orm.DeclarativeBase):
 #: For tables with a composite key and small rows: on SQLite the key then is the table, instead of a second b-tree.
 #: Tables with texts or bytes in their rows stay as they are: without a rowid SQLite reads those rows at each step of a
 #: search, which makes it four times as slow at 3 KB a row, and the file larger.
-_KEY_IS_TABLE = {"sqlite_with_rowid": False}
+KEY_IS_TABLE = {"sqlite_with_rowid": False}
 
 
 def table(record: type[Record]) -> sa.Table:
@@ -99,7 +99,7 @@ class StorageTotal(Record):
     """The bytes of one kind that an account stores, without the changes that are still in :class:`StorageChange`."""
 
     __tablename__ = "storage_totals"
-    __table_args__ = (_KEY_IS_TABLE,)
+    __table_args__ = (KEY_IS_TABLE,)
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
     kind: Mapped[str] = mapped_column(primary_key=True)
@@ -199,7 +199,7 @@ class ImageCrashes(Record):
         partial_index(
             "ix_image_crashes_quarantined", "quarantined_at", where="quarantined_at IS NOT NULL"
         ),
-        _KEY_IS_TABLE,
+        KEY_IS_TABLE,
     )
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
@@ -315,7 +315,7 @@ class Job(Record):
     answer_tex: Mapped[str | None]
     answer_rule: Mapped[str | None]
     #: The value of the text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None: the text has none.
-    answer_value: Mapped[Any | None] = mapped_column(_JSON)
+    answer_value: Mapped[Any | None] = mapped_column(JSON)
     #: Whether a guard made the model answer; None without an answer.
     answer_forced: Mapped[bool | None]
     #: How the job's samples voted (:class:`jobs.answers.votes.Tally`), and the winner's share; None: there was no vote.
@@ -380,6 +380,7 @@ class ResponseEntry(Record):
     """
 
     __tablename__ = "responses"
+    __table_args__ = (partial_index("ix_responses_discard", "job_id", where="discard"),)
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     #: The routes that created it: ``responses`` or ``chat``.
@@ -388,6 +389,8 @@ class ResponseEntry(Record):
     background: Mapped[bool]
     #: The fields that the object repeats, with images by their position in the job; None: removed with the answer.
     requested: Mapped[dict[str, Any] | None]
+    #: Whether the content of the job is to be removed once it has ended.
+    discard: Mapped[bool]
 
 
 class QueueTurn(Record):
@@ -396,7 +399,7 @@ class QueueTurn(Record):
     __tablename__ = "queue_turns"
     __table_args__ = (
         sa.Index("ix_queue_turns_next", "next_turn", "step", "account_id"),
-        _KEY_IS_TABLE,
+        KEY_IS_TABLE,
     )
 
     account_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("accounts.id"), primary_key=True)
@@ -443,7 +446,7 @@ class JobImage(Record):
 
     __tablename__ = "job_images"
     # By job too, so that the newest jobs of an image come first: one of them is likely to need it still.
-    __table_args__ = (sa.Index(None, "image_id", "job_id"), _KEY_IS_TABLE)
+    __table_args__ = (sa.Index(None, "image_id", "job_id"), KEY_IS_TABLE)
 
     job_id: Mapped[uuid.UUID] = mapped_column(sa.ForeignKey("jobs.id"), primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
@@ -528,7 +531,7 @@ class FindingEntry(Record):
             ["generations.job_id", "generations.attempt", "generations.number"],
         ),
         sa.Index(None, "kind", "job_id"),
-        _KEY_IS_TABLE,
+        KEY_IS_TABLE,
     )
 
     job_id: Mapped[uuid.UUID] = mapped_column(primary_key=True)
@@ -647,7 +650,7 @@ class Worker(Record):
     seen_at: Mapped[datetime] = mapped_column(index=True)
     draining: Mapped[bool]
     #: The engines as this worker sees them (url, state, model, version, window); None before it has asked them.
-    engines: Mapped[list[dict[str, Any]] | None] = mapped_column(_JSON)
+    engines: Mapped[list[dict[str, Any]] | None] = mapped_column(JSON)
     #: When an operator told it to take no more jobs, and the actor.
     drain_requested_at: Mapped[datetime | None]
     drain_requested_by: Mapped[str | None]
@@ -734,7 +737,7 @@ class OperationJob(Record):
         partial_index(
             "ix_operation_jobs_left", "operation_id", "job_id", where="reason IS NOT NULL"
         ),
-        _KEY_IS_TABLE,
+        KEY_IS_TABLE,
     )
 
     operation_id: Mapped[uuid.UUID] = mapped_column(

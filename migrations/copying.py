@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, Transaction
+from jobs import file_records  # noqa: F401 - its tables are records, too
 from jobs.records import Job, Record, table
 from jobs.store import workers
 from migrations import schema
@@ -32,7 +33,13 @@ Progress = Callable[[str, int], object]
 _ALIVE: Final = timedelta(minutes=1)
 _ROWS: Final = 500
 #: Rows of one transaction in tables with large values.
-_LARGE: Final = {"image_bytes": 4, "generations": 50, "search_texts": 50, "attempts": 100}
+_LARGE: Final = {
+    "image_bytes": 4,
+    "file_chunks": 4,
+    "generations": 50,
+    "search_texts": 50,
+    "attempts": 100,
+}
 #: Triggers write these rows too, so they are copied last.
 _COUNTED: Final = ("storage_totals", "storage_changes")
 #: What is not copied: the target has an id of its own, so that both may use one Redis.

@@ -11,7 +11,7 @@ therefore calls :func:`fan_out_account` first.
 import collections
 import itertools
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
@@ -22,9 +22,9 @@ from core import ids
 from core.database import Database, Transaction
 from jobs.records import Job, OutboxEntry, table
 from jobs.store import contents
-from webhooks import notifications, policy
+from webhooks import notifications, policy, thin_events
 from webhooks.notifications import Listener, Notification, NotificationTarget
-from webhooks.policy import Webhook
+from webhooks.policy import EventType, Webhook
 
 _log = structlog.get_logger(__name__)
 
@@ -52,7 +52,17 @@ class FanOut:
     account_id: uuid.UUID | None = field(default=None, compare=False)
 
 
-_Planned = list[tuple[OutboxEntry, list[NotificationTarget]]]
+@dataclass(frozen=True)
+class _Planned:
+    """What becomes of an entry: the notifications of its move, by their types, with at least one target each."""
+
+    entry: OutboxEntry
+    targets: Mapping[EventType, Sequence[NotificationTarget]]
+
+    @property
+    def deliveries(self) -> int:
+        return sum(map(len, self.targets.values()))
+
 
 _ENTRIES = sa.select(OutboxEntry).order_by(OutboxEntry.id)
 _CLAIMED = (
@@ -99,12 +109,13 @@ def fan_out(
             ).all()
             for account_id in accounts
         }
-        planned: _Planned = []
+        planned: list[_Planned] = []
         deliveries: collections.Counter[uuid.UUID] = collections.Counter()
-        for entry, targets in _plan(transaction, list(itertools.chain(*claimed.values()))):
-            if deliveries[entry.account_id] < max(1, most):
-                planned.append((entry, targets))
-                deliveries[entry.account_id] += len(targets)
+        for one in _plan(transaction, list(itertools.chain(*claimed.values()))):
+            account_id = one.entry.account_id
+            if deliveries[account_id] < max(1, most):
+                planned.append(one)
+                deliveries[account_id] += one.deliveries
         _write(transaction, planned)
         more = (
             len(planned) < sum(map(len, claimed.values()))
@@ -157,7 +168,7 @@ def fan_out_account(transaction: Transaction, account_id: uuid.UUID) -> None:
     _write(transaction, _plan(transaction, entries.all()))
 
 
-def _plan(transaction: Transaction, entries: Sequence[OutboxEntry]) -> _Planned:
+def _plan(transaction: Transaction, entries: Sequence[OutboxEntry]) -> list[_Planned]:
     """Return entries with their targets, by the time of the move: clocks of the hosts that made the ids may differ."""
     if not entries:
         return []
@@ -169,10 +180,44 @@ def _plan(transaction: Transaction, entries: Sequence[OutboxEntry]) -> _Planned:
         for batch in _batches(entries)
         for row in transaction.execute(_WEBHOOKS, {"ids": [entry.job_id for entry in batch]})
     }
-    return [
-        (entry, _targets(entry, webhooks.get(entry.job_id), listeners.get(entry.account_id, ())))
-        for entry in sorted(entries, key=lambda entry: (entry.at, entry.id))
+    responses = _responses(transaction, entries, listeners)
+    planned = []
+    for entry in sorted(entries, key=lambda entry: (entry.at, entry.id)):
+        existing = [
+            listener
+            for listener in listeners.get(entry.account_id, ())
+            if listener.existed(entry.at)
+        ]
+        targets = {
+            policy.TYPES[entry.status]: _targets(entry, webhooks.get(entry.job_id), existing)
+        }
+        if entry.status.terminal and entry.job_id in responses:
+            event_type = responses[entry.job_id]
+            targets[event_type] = _subscribed(event_type, existing)
+        planned.append(_Planned(entry, {kind: them for kind, them in targets.items() if them}))
+    return planned
+
+
+def _responses(
+    transaction: Transaction,
+    entries: Sequence[OutboxEntry],
+    listeners: Mapping[uuid.UUID, Sequence[Listener]],
+) -> dict[uuid.UUID, EventType]:
+    """Return the event types of the ends of responses that an endpoint of their account subscribes to, by job."""
+    subscribed = {
+        account_id
+        for account_id, endpoints in listeners.items()
+        if any(not policy.RESPONSES.isdisjoint(endpoint.event_types) for endpoint in endpoints)
+    }
+    ended = [
+        entry.job_id
+        for entry in entries
+        if entry.status.terminal and entry.account_id in subscribed
     ]
+    types: dict[uuid.UUID, EventType] = {}
+    for batch in _batches(ended):
+        types |= thin_events.response_types(transaction, batch)
+    return types
 
 
 def _webhook(row: sa.Row[Any]) -> Webhook | None:
@@ -187,41 +232,59 @@ def _webhook(row: sa.Row[Any]) -> Webhook | None:
 def _targets(
     entry: OutboxEntry, webhook: Webhook | None, listeners: Sequence[Listener]
 ) -> list[NotificationTarget]:
-    """Return the targets of an entry, each once: endpoints that listened, and the job's own webhook."""
+    """Return the targets of the job's own event, each once: endpoints that listened, and the job's own webhook."""
     event_type = policy.TYPES[entry.status]
     own = webhook if webhook is not None and event_type in webhook.events else None
     named = own.endpoint_id if own is not None else None
-    targets = [
-        NotificationTarget(queue_id=listener.id, endpoint_id=listener.id)
-        for listener in listeners
-        if listener.existed(entry.at)
-        and (event_type in listener.event_types or listener.id == named)
-    ]
+    targets = _subscribed(event_type, listeners, named=named)
     if own is not None and own.url is not None:
         queue_id, _ = policy.queue(entry.account_id, own.url)
         targets.append(NotificationTarget(queue_id=queue_id, endpoint_id=None, url=own.url))
     return targets
 
 
-def _write(transaction: Transaction, planned: _Planned) -> None:
+def _subscribed(
+    event_type: EventType, listeners: Sequence[Listener], *, named: uuid.UUID | None = None
+) -> list[NotificationTarget]:
+    """Return the endpoints that listen to an event type, and the one that is named."""
+    return [
+        NotificationTarget(queue_id=listener.id, endpoint_id=listener.id)
+        for listener in listeners
+        if event_type in listener.event_types or listener.id == named
+    ]
+
+
+def _write(transaction: Transaction, planned: Sequence[_Planned]) -> None:
     """Write the notifications of entries, and delete the entries."""
-    notified = [(entry, targets) for entry, targets in planned if targets]
+    notified = [one for one in planned if one.targets]
     notifications.open_queues(
         transaction,
-        ((entry.account_id, target) for entry, targets in notified for target in targets),
+        (
+            (one.entry.account_id, target)
+            for one in notified
+            for targets in one.targets.values()
+            for target in targets
+        ),
     )
     for batch in _batches(notified):
-        jobs = _jobs(transaction, [entry.job_id for entry, _ in batch])
+        jobs = _jobs(transaction, [one.entry.job_id for one in batch])
         notifications.write(
             transaction,
             [
-                _notification(entry, jobs[entry.job_id], targets, base=transaction.public_url)
-                for entry, targets in batch
+                _notification(
+                    one.entry,
+                    event_type,
+                    jobs[one.entry.job_id],
+                    targets,
+                    base=transaction.public_url,
+                )
+                for one in batch
+                for event_type, targets in one.targets.items()
             ],
         )
     for batch in _batches(planned):
-        transaction.execute(_DELETE, {"ids": [entry.id for entry, _ in batch]})
-        contents.forget_webhooks(transaction, {entry.job_id for entry, _ in batch})
+        transaction.execute(_DELETE, {"ids": [one.entry.id for one in batch]})
+        contents.forget_webhooks(transaction, {one.entry.job_id for one in batch})
 
 
 def _jobs(transaction: Transaction, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Job]:
@@ -237,13 +300,23 @@ def _jobs(transaction: Transaction, job_ids: Sequence[uuid.UUID]) -> dict[uuid.U
 
 
 def _notification(
-    entry: OutboxEntry, job: Job, targets: list[NotificationTarget], *, base: str
+    entry: OutboxEntry,
+    event_type: EventType,
+    job: Job,
+    targets: Sequence[NotificationTarget],
+    *,
+    base: str,
 ) -> Notification:
+    data = (
+        thin_events.response_data(job.id)
+        if event_type in policy.RESPONSES
+        else notifications.job_data(job, entry.status, base=base)
+    )
     return Notification(
         account_id=entry.account_id,
-        type=policy.TYPES[entry.status],
+        type=event_type,
         at=entry.at,
-        data=notifications.job_data(job, entry.status, base=base),
+        data=data,
         targets=targets,
         job_id=entry.job_id,
         reduced_at=notifications.answer_removed_at(job),

@@ -30,6 +30,14 @@ class EventType(enum.StrEnum):
     JOB_FAILED = "job.failed"
     JOB_CANCELLED = "job.cancelled"
     ENDPOINT_DISABLED = "endpoint.disabled"
+    RESPONSE_COMPLETED = "response.completed"
+    RESPONSE_FAILED = "response.failed"
+    RESPONSE_CANCELLED = "response.cancelled"
+    RESPONSE_INCOMPLETE = "response.incomplete"
+    BATCH_COMPLETED = "batch.completed"
+    BATCH_FAILED = "batch.failed"
+    BATCH_EXPIRED = "batch.expired"
+    BATCH_CANCELLED = "batch.cancelled"
 
 
 class DeliveryStatus(enum.StrEnum):
@@ -81,6 +89,15 @@ TYPES: Final[Mapping[Status, EventType]] = {
     Status.FAILED: EventType.JOB_FAILED,
     Status.CANCELLED: EventType.JOB_CANCELLED,
 }
+#: The event types of OpenAI's responses.
+RESPONSES: Final = frozenset(
+    {
+        EventType.RESPONSE_COMPLETED,
+        EventType.RESPONSE_FAILED,
+        EventType.RESPONSE_CANCELLED,
+        EventType.RESPONSE_INCOMPLETE,
+    }
+)
 
 #: The wait before each automatic attempt, from the end of the previous one.
 SCHEDULE: Final = (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import urllib.parse
 from collections.abc import Collection, Container, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -43,6 +44,10 @@ _FILE_NAME = re.compile(
 #: The break before a line that continues the one above.
 _CONTINUED = re.compile(rb"\r?\n[ \t]++")
 _DISPOSITION = b"content-disposition"
+#: The start of an extended value (RFC 8187), and characters that clients escape in quoted ones.
+_EXTENDED = re.compile(rb"^([A-Za-z0-9._-]+)'[^']*'")
+_ESCAPED = re.compile(r'\\(["\\])')
+_MAX_FILE_NAME_CHARS = 255
 
 
 @dataclass
@@ -53,11 +58,13 @@ class FormFile:
         field: its name in the form.
         content: its bytes, none if there are too many.
         size: the number of its bytes.
+        name: its file name, without control characters; empty if it has none.
     """
 
     field: str
     content: SpooledFile
     size: int = 0
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,13 @@ def _parts_left(decoder: MultipartDecoder, pieces: Iterator[bytes]) -> int:
 
 
 class _Decoder(MultipartDecoder):
-    """Refuses input that costs much more than its bytes, with our own messages."""
+    """Refuses input that costs much more than its bytes, with our own messages.
+
+    Attributes:
+        file_name: the file name in the header of the last part.
+    """
+
+    file_name = ""
 
     def receive_data(self, data: bytes | None) -> None:
         """Accept the next bytes. Raises :class:`core.errors.BodyTooLarge` if too many belong to no part."""
@@ -232,6 +245,7 @@ class _Decoder(MultipartDecoder):
                 f"one has {len(data):,}."
             )
         lines = _CONTINUED.sub(b" ", data).splitlines()
+        self.file_name = next((name for name in map(file_name_in, lines) if name), "")
         return super()._parse_headers(b"\r\n".join(_without_file_name(line) for line in lines))
 
 
@@ -243,6 +257,37 @@ def _without_file_name(line: bytes) -> bytes:
     if line[: len(_DISPOSITION)].lower() == _DISPOSITION:
         line = _FILE_NAME.sub(_fixed_name, line)
     return line.decode(errors="replace").encode()
+
+
+def file_name_in(line: bytes) -> str:
+    """Return the file name in a Content-Disposition line as text; empty if the line has none.
+
+    Clients send UTF-8 (RFC 7578), and some the extended form of RFC 8187, which has priority. Other encodings have no
+    mark: a byte that is not UTF-8 is read as Latin-1.
+    """
+    if line[: len(_DISPOSITION)].lower() != _DISPOSITION:
+        return ""
+    names: dict[bool, str] = {}
+    for match in _FILE_NAME.finditer(line):
+        value = (match[1] if match[1] is not None else match[2] or b"").strip()
+        extended = _EXTENDED.match(value) if b"*" in match[0].partition(b"=")[0] else None
+        if extended is not None:
+            text = _decoded(urllib.parse.unquote_to_bytes(value[extended.end() :]))
+        else:
+            text = _ESCAPED.sub(r"\1", _decoded(value))
+            # How browsers and httpx escape them in a quoted name (the form of HTML).
+            for code, character in (("%22", '"'), ("%0D", ""), ("%0A", "")):
+                text = text.replace(code, character)
+        names.setdefault(extended is not None, text)
+    name = names.get(True) or names.get(False, "")
+    return "".join(char for char in name if char.isprintable())[:_MAX_FILE_NAME_CHARS]
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return data.decode("latin-1")
 
 
 def _fixed_name(match: re.Match[bytes]) -> bytes:
@@ -275,13 +320,13 @@ class _Parts:
         self._text = io.BytesIO()
         self._file: FormFile | None = None
 
-    def take(self, decoder: MultipartDecoder) -> bool:
+    def take(self, decoder: _Decoder) -> bool:
         """Read all events that ``decoder`` has; return whether the form has ended."""
         while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
             if isinstance(event, Data):
                 self._more(event)
             elif isinstance(event, Field | FilePart):
-                self._begin(event)
+                self._begin(event, decoder.file_name)
         return isinstance(event, Epilogue)
 
     def form(self) -> FormBody:
@@ -298,14 +343,14 @@ class _Parts:
         files = self._files or self._not_chosen
         return FormBody(texts, files, frozenset(self._unnamed), undecodable)
 
-    def _begin(self, part: Field | FilePart) -> None:
+    def _begin(self, part: Field | FilePart, file_name: str) -> None:
         if not part.name:
             raise errors.RequestError(
                 "A form part has no name; its Content-Disposition header must have a `name`."
             )
         self._part = part
         if isinstance(part, FilePart):
-            self._file = FormFile(part.name, spooling.new_file())
+            self._file = FormFile(part.name, spooling.new_file(), name=file_name)
 
     def _is_text(self, part: Field | FilePart) -> bool:
         return isinstance(part, Field) and part.name not in self._file_fields

@@ -96,12 +96,14 @@ class RequestBodySpec:
         examples: by media type.
         description: for the document.
         carries_images: whether the limit for bodies with images applies, not the small one for all others.
+        carries_file: whether the limit for bodies with a file applies.
     """
 
     content: Mapping[str, type[BaseModel] | Json]
     examples: Mapping[str, Json] = field(default_factory=dict)
     description: str = ""
     carries_images: bool = False
+    carries_file: bool = False
 
 
 @dataclass(frozen=True)

@@ -36,15 +36,23 @@ class Router(flask.Flask):
         document: what the OpenAPI document says besides its operations.
         guards: returns the guard of the routes that are declared with this key.
         max_body_bytes: the application refuses a request body that has more bytes.
+        max_file_body_bytes: the same for a body with a file.
     """
 
     def __init__(
-        self, document: OpenApiDocument, *, guards: Callable[[Any], Guard], max_body_bytes: int
+        self,
+        document: OpenApiDocument,
+        *,
+        guards: Callable[[Any], Guard],
+        max_body_bytes: int,
+        max_file_body_bytes: int = 0,
     ) -> None:
         super().__init__("api", static_folder=None)
         self._document = document
         self._guards = guards
-        self.config["MAX_CONTENT_LENGTH"] = max_body_bytes
+        self._max_body_bytes = max_body_bytes
+        self._max_file_body_bytes = max(max_body_bytes, max_file_body_bytes)
+        self.config["MAX_CONTENT_LENGTH"] = self._max_file_body_bytes
         # Only the exact path of a route is served: no redirects.
         self.url_map.merge_slashes = False
         self.url_map.strict_slashes = True
@@ -70,6 +78,14 @@ class Router(flask.Flask):
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
         return self._document.render()
+
+    def _most(self, body: RequestBodySpec | None) -> int:
+        """Return the most bytes of a body."""
+        if body is not None and body.carries_file:
+            return self._max_file_body_bytes
+        if body is not None and body.carries_images:
+            return self._max_body_bytes
+        return wire.PLAIN_BODY_BYTES
 
     def _add(
         self,
@@ -104,7 +120,12 @@ class Router(flask.Flask):
             )
         )
         serve = functools.partial(
-            _serve, handler, guard, arguments=arguments, body=declaration.body
+            _serve,
+            handler,
+            guard,
+            arguments=arguments,
+            has_body=declaration.body is not None,
+            most=self._most(declaration.body),
         )
         self.add_url_rule(
             declaration.rule, declaration.operation_id, serve, methods=[declaration.method]
@@ -154,15 +175,16 @@ def _serve(
     guard: Guard | None,
     *,
     arguments: _Arguments,
-    body: RequestBodySpec | None,
+    has_body: bool,
+    most: int,
     **path_values: str,
 ) -> Response:
     """Admit the caller, check the head of the body and the parameters, and call the handler."""
     caller = None if guard is None else guard()
-    if body is not None:
-        wire.prepare(flask.request, carries_images=body.carries_images)
+    if has_body:
+        wire.prepare(flask.request, most=most)
     elif flask.request.method in _WITH_BODIES:
-        wire.prepare(flask.request, carries_images=False)
+        wire.prepare(flask.request, most=most)
         bodies.refuse_any(flask.request)
     values: dict[str, object] = {"caller": caller} if arguments.caller else {}
     if arguments.query is not None:

@@ -5,7 +5,9 @@ All of it is freed at the end of the request, and earlier where it is no longer 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import flask
@@ -60,6 +62,16 @@ def new_file() -> SpooledFile:
     file = make()
     flask.g.setdefault(_OPEN, []).append(file)
     return file
+
+
+@contextlib.contextmanager
+def outside_request(app: flask.Flask) -> Iterator[Callable[[], None]]:
+    """Let :func:`new_file` work in a block without a request; yield what frees all content so far."""
+    with app.app_context():
+        try:
+            yield functools.partial(_close, None)
+        finally:
+            _close(None)
 
 
 def carried(run: Callable[[], None]) -> Callable[[], None]:

@@ -27,12 +27,12 @@ _ZLIB_METHOD: Final = 8
 _ZLIB_CHECK: Final = 31
 
 
-def prepare(request: Request, *, carries_images: bool) -> None:
+def prepare(request: Request, *, most: int | None = PLAIN_BODY_BYTES) -> None:
     """Check the head of the body of ``request``, and limit all later reads of it.
 
     Args:
         request: one whose body has not been read.
-        carries_images: whether its route takes images; all other bodies must be small.
+        most: the most bytes of a body at its route; the request may have a lower limit.
 
     Raises:
         core.errors.UnsupportedContentEncoding: the body has a content coding other than gzip and deflate.
@@ -48,8 +48,8 @@ def prepare(request: Request, *, carries_images: bool) -> None:
     length = request.content_length
     encoding = _encoding(request) if coded or length else None
     limit = request.max_content_length
-    if not carries_images:
-        limit = PLAIN_BODY_BYTES if limit is None else min(PLAIN_BODY_BYTES, limit)
+    if most is not None:
+        limit = most if limit is None else min(most, limit)
         request.max_content_length = limit
     if limit is not None and length is not None and length > limit:
         raise problems.body_too_large(limit=limit, seen=length)

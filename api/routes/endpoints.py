@@ -321,8 +321,12 @@ class EndpointRoutes:
 
 
 def _example(event_type: str) -> dict[str, Any]:
-    """Return the data of a test: a job or an endpoint that does not exist."""
+    """Return the data of a test: an object that does not exist."""
     nothing = uuid.UUID(int=0)
+    if event_type.startswith("response."):
+        return {"id": ids.show("resp", nothing)}
+    if event_type.startswith("batch."):
+        return {"id": ids.show("batch", nothing)}
     if event_type == EventType.ENDPOINT_DISABLED:
         return {"id": ids.show("we", nothing), "object": "webhook_endpoint", "reason": "test"}
     status = "running" if event_type == EventType.JOB_STARTED else event_type.partition(".")[2]

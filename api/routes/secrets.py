@@ -1,15 +1,21 @@
 """The secrets and keys that sign webhooks, and the event types: ``/v1/webhook_secret``, ``/v1/webhook_event_types``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import flask
 from flask import Response
+from pydantic import BaseModel
 
 from api import framework
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, WebhookSpec, reply, route
 from api.schemas import webhooks as schemas
-from api.schemas.notifications import EndpointNotification, JobNotification
+from api.schemas.notifications import (
+    BatchNotification,
+    EndpointNotification,
+    JobNotification,
+    ResponseNotification,
+)
 from core.database import Database
 from core.vault import Vault
 from webhooks import secrets
@@ -23,12 +29,24 @@ _SUMMARIES = {
     EventType.JOB_FAILED: "A job has failed finally.",
     EventType.JOB_CANCELLED: "A job has been cancelled.",
     EventType.ENDPOINT_DISABLED: "Another endpoint of the account has been disabled.",
+    EventType.RESPONSE_COMPLETED: "A response is completed.",
+    EventType.RESPONSE_FAILED: "A response has failed finally.",
+    EventType.RESPONSE_CANCELLED: "A response has been cancelled.",
+    EventType.RESPONSE_INCOMPLETE: "A response has used up its tokens and has no answer.",
+    EventType.BATCH_COMPLETED: "All lines of a batch have ended.",
+    EventType.BATCH_FAILED: "The input file of a batch has faults, and none of its lines runs.",
+    EventType.BATCH_EXPIRED: "The completion window of a batch has passed; finished lines are in its files.",
+    EventType.BATCH_CANCELLED: "A batch has been cancelled; finished lines are in its files.",
+}
+_MODELS: Mapping[str, type[BaseModel]] = {
+    "job": JobNotification,
+    "endpoint": EndpointNotification,
+    "response": ResponseNotification,
+    "batch": BatchNotification,
 }
 #: What the service sends, for the OpenAPI document.
 NOTIFICATIONS = {
-    str(event): WebhookSpec(
-        EndpointNotification if event is EventType.ENDPOINT_DISABLED else JobNotification, summary
-    )
+    str(event): WebhookSpec(_MODELS[event.partition(".")[0]], summary)
     for event, summary in _SUMMARIES.items()
 }
 

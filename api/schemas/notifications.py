@@ -96,3 +96,25 @@ class EndpointNotification(_Event):
 
     type: Literal["endpoint.disabled"]
     data: EndpointNotificationData
+
+
+class ThinEventData(ResponseModel):
+    """The id alone: read the object for the rest."""
+
+    id: str
+
+
+class ResponseNotification(_Event):
+    """A response has ended, as an event of OpenAI."""
+
+    type: Literal[
+        "response.completed", "response.failed", "response.cancelled", "response.incomplete"
+    ]
+    data: ThinEventData
+
+
+class BatchNotification(_Event):
+    """A batch has ended, as an event of OpenAI."""
+
+    type: Literal["batch.completed", "batch.failed", "batch.expired", "batch.cancelled"]
+    data: ThinEventData

@@ -15,5 +15,7 @@ QuarantinedImageId = Annotated[
 EndpointId = Annotated[uuid.UUID, PathId("we", "webhook endpoint")]
 DeliveryId = Annotated[uuid.UUID, PathId("dlv", "delivery")]
 RecoveryId = Annotated[uuid.UUID, PathId("rcv", "recovery")]
+FileId = Annotated[uuid.UUID, PathId("file", "file", "`file-` and 32 hex digits.")]
+BatchId = Annotated[uuid.UUID, PathId("batch", "batch", "`batch_` and 32 hex digits.")]
 OperationId = Annotated[uuid.UUID, PathId("op", "operation", "`op_` and 32 hex digits.")]
 ModelName = Annotated[str, PathText("The model's name.")]

@@ -19,6 +19,7 @@ from api.schemas import fields
 from core import errors, profiles
 from core.special_tokens import SpecialTokens
 from jobs.answers import json_schema
+from jobs.store.consumption import MOST_DAYS
 
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,6})(?=$|[,;\s])", re.ASCII | re.IGNORECASE)
 #: Common proxies give up a response after 60 seconds.
@@ -542,11 +543,24 @@ class QueueQuery(ParameterModel):
 
 
 class UsageQuery(ParameterModel):
-    """The account of the usage."""
+    """The account of the usage, and the report about its jobs."""
 
     account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
         default=None,
-        description="The name or id of an account, for operators; the default is that of the key.",
+        description="The name or id of an account, for operators; the default is that of the key. The report of an "
+        "operator is about all accounts by default.",
+    )
+    since: fields.Moment | None = Field(
+        default=None,
+        description="The start of a report about submitted jobs, RFC 3339 or Unix seconds; the default is no report.",
+    )
+    until: fields.Moment | None = Field(
+        default=None, description=f"Its end, at most {MOST_DAYS} days later; the default is now."
+    )
+    by: list[Literal["day", "model", "account"]] = Field(
+        default=["day"],
+        max_length=8,
+        description="What makes a row of the report; give it several times for several of them.",
     )
 
 

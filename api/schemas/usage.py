@@ -4,7 +4,9 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from api.schemas.fields import Time
 from api.schemas.parts import ResponseModel
+from jobs.store.consumption import Dimension
 from jobs.store.storage import AccountStorage
 
 
@@ -19,6 +21,9 @@ class StorageUsage(ResponseModel):
     records_bytes: int = Field(
         description="What remains after a deletion: options and metadata, plus 1 KiB for each job and 0.5 KiB for "
         "each image."
+    )
+    files_bytes: int = Field(
+        description="Files, also those that batches write, plus 0.5 KiB for each."
     )
     deliveries_bytes: int = Field(
         description="Notifications and the receivers' responses, until retention removes them."
@@ -50,6 +55,38 @@ class RequestUsage(ResponseModel):
     remaining: int = Field(description="Requests that the key may send immediately after this one.")
 
 
+class UsageRow(ResponseModel):
+    """What the jobs of a group used. Of a job with several attempts the last one counts."""
+
+    day: str | None = Field(
+        description="The day of the submission in UTC; null if `by` does not have it, as the next three.",
+        examples=["2026-11-30"],
+    )
+    model: str | None
+    account: str | None = Field(description="The id of the account.")
+    account_name: str | None
+    jobs: int = Field(description="Submitted jobs, those that have not ended included.")
+    succeeded: int
+    failed: int
+    cancelled: int
+    input_tokens: int = Field(description="Tokens of questions and images, of ended jobs.")
+    cached_tokens: int = Field(description="Those of them that the engine had in its cache.")
+    image_tokens: int = Field(description="Those of them that are of images.")
+    output_tokens: int = Field(description="Tokens of reasoning and answers.")
+    engine_seconds: float = Field(description="Time that an engine generated.")
+
+
+class UsageReport(ResponseModel):
+    """What jobs used, by the time of their submission."""
+
+    since: Time
+    until: Time
+    by: list[Dimension]
+    data: list[UsageRow] = Field(
+        description="In the order of `by`; groups without jobs have no row."
+    )
+
+
 class AccountUsage(ResponseModel):
     """The usage of an account and its limits."""
 
@@ -58,3 +95,4 @@ class AccountUsage(ResponseModel):
     storage: StorageUsage
     queue: QueueUsage
     requests: RequestUsage
+    report: UsageReport | None = Field(description="Null without `since`.")

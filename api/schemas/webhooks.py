@@ -16,7 +16,19 @@ from webhooks import tables
 from webhooks.policy import EventType
 
 EventName = Literal[
-    "job.started", "job.succeeded", "job.failed", "job.cancelled", "endpoint.disabled"
+    "job.started",
+    "job.succeeded",
+    "job.failed",
+    "job.cancelled",
+    "endpoint.disabled",
+    "response.completed",
+    "response.failed",
+    "response.cancelled",
+    "response.incomplete",
+    "batch.completed",
+    "batch.failed",
+    "batch.expired",
+    "batch.cancelled",
 ]
 
 

@@ -20,6 +20,8 @@ _QUEUE_SECONDS: Final = 30.0
 _LINGER_SECONDS: Final = 2.0
 #: Maximum bytes of a body with a method that needs none.
 _NEEDLESS_BYTES: Final = 65536
+#: The requests that upload files, which have a limit of their own.
+FILES: Final = ("POST", "/v1/files")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class ServerLimits:
         threads: of running requests, without open streams and waits.
         memory: of bodies and unsent responses together.
         body: of one request body.
+        file_body: of a request body with a file, at :data:`FILES`.
         needless_body: of a request body with a method that needs none.
         rate: minimum bytes per second that a client must send or accept; each byte extends its time accordingly.
         head_seconds: for a head, and the maximum time in reserve while a client sends a body.
@@ -65,6 +68,11 @@ class ServerLimits:
     linger_seconds: float
     trusted: tuple[Network, ...]
     prefix: str = ""
+    file_body: int = 0
+
+    def of_body(self, method: str, path: str) -> int:
+        """Return the maximum bytes of the body of a request to ``path`` with a method that may have one."""
+        return max(self.body, self.file_body) if (method, path) == FILES else self.body
 
     @classmethod
     def of(
@@ -92,6 +100,7 @@ class ServerLimits:
             linger_seconds=_LINGER_SECONDS,
             trusted=tuple(map(ipaddress.ip_network, settings.trusted_proxies)),
             prefix=prefix,
+            file_body=settings.file_body_bytes,
         )
 
 

@@ -394,7 +394,11 @@ class Loop:
         head.mount(self._limits.prefix)
         address = addresses.group(head.client)
         key = identities.digest(head.field("AUTHORIZATION"))
-        own = self._limits.body if head.method in _BODY_METHODS else self._limits.needless_body
+        own = (
+            self._limits.of_body(head.method, head.path)
+            if head.method in _BODY_METHODS
+            else self._limits.needless_body
+        )
         group = self._known.account(key) or address
         body = transfer.receive(head, SpooledFile(self._spool, party=group), limit=own)
         cycle = RequestCycle(connection, head, body, group, address, key, self, began=self._timer())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -17,11 +17,17 @@ from api.schemas import requests
 from api.submission import token_budget
 from api.submission.dialogue import Conversation, FoldedConversation
 from api.submission.downloads import Downloads
-from api.submission.images import Known, Prepared, SubmissionImages, originals
+from api.submission.images import (
+    DEFAULT_DETAIL,
+    Known,
+    Prepared,
+    SubmissionImages,
+    originals,
+)
 from api.submission.parsing import GROUP, ParsedSubmission
 from api.submission.webhook_targets import WebhookTargets
 from core import errors, ids, logs
-from core.database import Database
+from core.database import Database, Transaction
 from core.profiles import Detail
 from core.settings import Settings
 from core.spool import SpooledFile
@@ -35,6 +41,8 @@ from jobs.store.storage import Quota
 _log = structlog.get_logger(__name__)
 
 
+#: Called with a new job in the transaction that stores it.
+Joined = Callable[[Transaction, uuid.UUID], None]
 #: The job (of a group: its leader) that a request created, or that an identical request had created.
 Accepted = submission.Submitted
 
@@ -100,6 +108,7 @@ class SubmissionService:
         header: requests.GroupHeaders,
         request_id: str,
         held: bool = False,
+        joined: Joined = lambda _transaction, _job_id: None,
     ) -> Accepted:
         """Store a job or a whole group, or return what an identical request has created.
 
@@ -109,6 +118,7 @@ class SubmissionService:
             header: its headers.
             request_id: the request's id.
             held: whether the client waits for the answer on this connection; see :mod:`jobs.store.holds`.
+            joined: called with a new job at the end of its transaction; what it raises undoes the submission.
 
         Raises:
             core.errors.RequestError: lists every fault; or another request had the same idempotency key.
@@ -169,7 +179,8 @@ class SubmissionService:
                 webhook=webhook.plain() if webhook is not None else None,
                 held=held,
                 response=parsed.response,
-            )
+            ),
+            joined,
         )
 
     def count(self, caller: Caller, parsed: ParsedSubmission) -> int:
@@ -245,6 +256,15 @@ class SubmissionService:
         return submission.store_image(
             self._database, account_id=caller.account_id, image=image, storage_limit=limit
         )
+
+    def check_image(self, caller: Caller, data: SpooledFile) -> None:
+        """Check that a job of ``caller`` can use the image in ``data``; store nothing.
+
+        Raises:
+            core.errors.ImageRejected: it cannot.
+            core.errors.Overloaded: no decoding process became free in time.
+        """
+        self._images.decode(caller.account_id, data, detail=DEFAULT_DETAIL)
 
     def _prepared(
         self, caller: Caller, parsed: ParsedSubmission, known: Known, faults: list[errors.Fault]
@@ -391,13 +411,18 @@ class SubmissionService:
         )
         return None if job_id is None else Accepted(job_id)
 
-    def _store(self, new: submission.Submission) -> Accepted:
+    def _store(
+        self,
+        new: submission.Submission,
+        joined: Joined = lambda _transaction, _job_id: None,
+    ) -> Accepted:
         try:
             stored = submission.submit(
                 self._database,
                 new,
                 key_lifetime=self._key_lifetime,
                 storage_limit=self._quota.check(new.account_id),
+                joined=joined,
             )
         except errors.StorageQuotaExceeded:
             # An identical request may have used the rest of the quota.

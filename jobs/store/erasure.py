@@ -15,7 +15,7 @@ from core import ids
 from core.database import Database
 from jobs.filters import Filter
 from jobs.records import Account, ApiKey, Image, QueuePause
-from jobs.store import commands, history, operation_removal, retention
+from jobs.store import batches, commands, files, history, operation_removal, retention
 from jobs.store.retention import DataRemoved, RemoveCopies
 
 #: Jobs, or images, of one transaction.
@@ -90,7 +90,7 @@ def erase_account(
     remove_account: RemoveAccount,
     progress: Callable[[int], object] = lambda _jobs: None,
 ) -> AccountErased:
-    """Erase all content of an account: jobs, images, receivers, and the names of the account and of its keys.
+    """Erase all content of an account: jobs, images, files, receivers, and the names of the account and of its keys.
 
     Keys are revoked and operations cancelled first, so nothing new arrives, and unfinished jobs are cancelled. While
     some still run, the rest of the account stays: another call continues once they have ended. The account's name is
@@ -116,6 +116,7 @@ def erase_account(
         )
         # Those of operators, too: a rerun would submit new jobs, and the query is removed below.
         operation_removal.cancel_of(transaction, account_id)
+        batches.end_all(transaction, account_id)
     everything = Filter(account_id=account_id)
     cancelled = _cancel(database, everything, actor=actor)
     # Before the pass: a job that ends during it may be behind it.
@@ -130,6 +131,8 @@ def erase_account(
     if running:
         return AccountErased(jobs, images, cancelled, running)
     images += _remove_images(database, account_id)
+    batches.remove_all(database, account_id)
+    files.remove_all(database, account_id)
     while remove_account(database, account_id):
         pass
     operation_removal.forget_account(database, account_id)

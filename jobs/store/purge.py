@@ -28,7 +28,7 @@ from core.database import Database, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records import Image, Job, TimelineEntry, table
-from jobs.store import contents, operation_removal, retention, timeline
+from jobs.store import batches, contents, operation_removal, retention, timeline
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,8 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
     if periods.timeline is not None:
         timelines = _purge_timelines(database, periods.timeline, actor=actor, limit=limit)
         operations, unfinished = operation_removal.purge(database, periods.timeline, limit=limit)
+        full |= unfinished
+        _, unfinished = batches.purge(database, periods.timeline)
         full |= unfinished
     return Purged(
         images=images,

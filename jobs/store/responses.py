@@ -3,12 +3,16 @@
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.records import ResponseEntry, table
+from jobs.records import Job, ResponseEntry, table
+
+#: A request that is still open reads the answer, and then removes the content itself.
+_GRACE: Final = timedelta(minutes=1)
 
 Surface = Literal["responses", "chat"]
 
@@ -21,11 +25,13 @@ class NewResponse:
         surface: the routes that create it.
         background: whether the client does not wait for the answer.
         requested: JSON, with images by their position in the job.
+        discard: whether the content of the job is to be removed once it has ended.
     """
 
     surface: Surface
     background: bool
     requested: Mapping[str, Any] = field(repr=False)
+    discard: bool = False
 
 
 def add(transaction: Transaction, job_id: uuid.UUID, new: NewResponse) -> None:
@@ -37,6 +43,7 @@ def add(transaction: Transaction, job_id: uuid.UUID, new: NewResponse) -> None:
             "surface": new.surface,
             "background": new.background,
             "requested": dict(new.requested),
+            "discard": new.discard,
         },
     )
 
@@ -49,4 +56,19 @@ def get(database: Database, job_id: uuid.UUID) -> ResponseEntry | None:
 
 def remove_requested(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> None:
     """Remove what was sent with jobs; their surface stays."""
-    transaction.update(ResponseEntry, ResponseEntry.job_id.in_(job_ids), requested=sa.null())
+    transaction.update(
+        ResponseEntry, ResponseEntry.job_id.in_(job_ids), requested=sa.null(), discard=False
+    )
+
+
+def to_discard(database: Database, *, limit: int) -> list[uuid.UUID]:
+    """Return up to ``limit`` jobs that ended a while ago, whose content is to be removed and whose request did not."""
+    with database.reading() as transaction:
+        wanted = (
+            sa.select(ResponseEntry.job_id)
+            .join(Job, Job.id == ResponseEntry.job_id)
+            # As the condition of its partial index, which SQLite compares as it is written.
+            .where(sa.text("responses.discard"), Job.finished_at < transaction.now(-_GRACE))
+            .limit(limit)
+        )
+        return list(transaction.execute(wanted).scalars())

@@ -12,7 +12,7 @@ from core import errors
 from core.database import Database, Transaction
 from jobs.lifecycle import Status
 from jobs.records import Image, ImageBytes, Job, JobImage, table
-from jobs.store import contents, timeline
+from jobs.store import contents, responses, timeline
 
 #: The condition of a job to need its images: it may run, or be run again.
 NEEDING = sa.and_(Job.images_released_at.is_(None), Job.data_removed_at.is_(None))
@@ -113,6 +113,15 @@ def remove_data(
     if remove_copies is not None:
         remove_copies(transaction, chosen)
     return DataRemoved(jobs=len(chosen), images=remove_orphans(transaction, chosen))
+
+
+def discard(database: Database, *, actor: str, limit: int = 50) -> int:
+    """Remove the content of ended jobs that is not to be stored and that no request has removed; return how many."""
+    job_ids = responses.to_discard(database, limit=limit)
+    if not job_ids:
+        return 0
+    with database.transaction() as transaction:
+        return remove_data(transaction, job_ids, actor=actor).jobs
 
 
 def remove_orphans(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> int:

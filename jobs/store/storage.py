@@ -18,6 +18,7 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, Transaction
+from jobs.file_records import FileChunk, FileEntry
 from jobs.records import (
     Account,
     Attempt,
@@ -25,6 +26,7 @@ from jobs.records import (
     Image,
     ImageBytes,
     Job,
+    ResponseEntry,
     SearchText,
     StorageChange,
     StorageTotal,
@@ -54,16 +56,19 @@ class StorageKind(enum.StrEnum):
     IMAGES = enum.auto()
     #: Outputs of models, with their event index and steps, the prompts, and the copies for the search.
     TRACES = enum.auto()
-    #: Questions and answers, with the copies for the search.
+    #: Questions and answers, with the copies for the search, and what clients of OpenAI's surface sent.
     JOBS = enum.auto()
     #: What remains when data is deleted: options and metadata, 1 KiB per job, 512 bytes per image.
     RECORDS = enum.auto()
+    #: Files, plus 512 bytes for each.
+    FILES = enum.auto()
     #: Notifications and the responses of their receivers; plus 512 bytes per notification and delivery attempt.
     DELIVERIES = enum.auto()
 
 
 _JOB_BYTES: Final = 1024
 _IMAGE_BYTES: Final = 512
+_FILE_BYTES: Final = 512
 #: The kinds that :func:`stored` counts without any counter of another room.
 _OWN_KINDS: Final = frozenset(StorageKind) - {StorageKind.DELIVERIES}
 
@@ -225,7 +230,8 @@ def _exceeded(used: int, limit: int, *, stored: bool = False) -> errors.StorageQ
     stores = "would store" if stored else "stores"
     return errors.StorageQuotaExceeded(
         f"The account {stores} {used / _MIB:.1f} MiB; its quota is {limit / _MIB:.1f} MiB. "
-        "Delete jobs or images (DELETE /v1/jobs/{id}, /v1/images/{id}), or ask the operator for a larger quota."
+        "Delete jobs, images or files (DELETE /v1/jobs/{id}, /v1/images/{id}, /v1/files/{id}), or ask the operator for "
+        "a larger quota."
     )
 
 
@@ -412,6 +418,16 @@ def stored(
     counted[StorageKind.IMAGES] += transaction.execute(images).scalar_one() or 0
     facts = sa.select(sa.func.count() * _IMAGE_BYTES).where(Image.account_id == account_id)
     counted[StorageKind.RECORDS] += transaction.execute(facts).scalar_one()
+    named = sa.select(sa.func.sum(size.text(FileEntry.filename) + _FILE_BYTES)).where(
+        FileEntry.account_id == account_id
+    )
+    chunks = (
+        sa.select(sa.func.sum(size.binary(FileChunk.data)))
+        .join(FileEntry, FileEntry.id == FileChunk.file_id)
+        .where(FileEntry.account_id == account_id)
+    )
+    for files in (named, chunks):
+        counted[StorageKind.FILES] += transaction.execute(files).scalar_one() or 0
     for counter in counters:
         counted.update(counter.count(transaction, account_id, None))
     after: uuid.UUID | None = None
@@ -462,6 +478,7 @@ def _count_jobs(
     sums: list[tuple[StorageKind, Any, sa.ColumnElement[bool]]] = [
         (StorageKind.JOBS, sum(map(size.text, data)), jobs),
         (StorageKind.RECORDS, sum(map(size.text, remaining), _JOB_BYTES), jobs),
+        (StorageKind.JOBS, size.text(ResponseEntry.requested), ResponseEntry.job_id.in_(job_ids)),
         (StorageKind.TRACES, size.text(Attempt.prompt), Attempt.job_id.in_(job_ids)),
         (
             StorageKind.TRACES,

@@ -1,7 +1,7 @@
 """Submissions: images, jobs, idempotency key and timeline in one transaction. The 202 follows the commit."""
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from types import MappingProxyType
@@ -85,6 +85,7 @@ def submit(
     *,
     key_lifetime: timedelta,
     storage_limit: int | None = None,
+    joined: Callable[[Transaction, uuid.UUID], None] = lambda _transaction, _job_id: None,
 ) -> Submitted:
     """Store a job, its images and its key; or return the job that an earlier request with the same key submitted.
 
@@ -96,6 +97,7 @@ def submit(
         submission: the job.
         key_lifetime: how long its Idempotency-Key is valid.
         storage_limit: the most bytes that the account may store, as :meth:`jobs.store.storage.Quota.check` returns it.
+        joined: called with the new job at the end of its transaction; what it raises undoes the submission.
 
     Raises:
         core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``; nothing is stored.
@@ -110,7 +112,9 @@ def submit(
                 idempotency.forget_expired(
                     transaction, account_id=submission.account_id, key=key, stored=key_lifetime
                 )
-            return insert(transaction, submission, storage_limit=storage_limit)
+            stored = insert(transaction, submission, storage_limit=storage_limit)
+            joined(transaction, stored.job_id)
+            return stored
     except sa.exc.IntegrityError:
         if key is None:
             raise

@@ -10,7 +10,7 @@ from core.database import Database
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories
-from tests.api import worker
+from tests.api import batches, worker
 from tests.api.conftest import Caller, Json
 
 #: Every route with something in its path, and what else to send.
@@ -45,6 +45,13 @@ ON_THINGS = [
     ("POST", "/v1/webhook_endpoints/<endpoint_id>/recover"),
     ("GET", "/v1/webhook_endpoints/<endpoint_id>/recoveries/<recovery_id>"),
     ("GET", "/v1/webhook_endpoints/<endpoint_id>/deliveries"),
+    ("GET", "/v1/files/<file_id>"),
+    ("GET", "/v1/files/<file_id>/content"),
+    ("DELETE", "/v1/files/<file_id>"),
+    ("GET", "/v1/batches/<batch_id>"),
+    ("GET", "/v1/batches/<batch_id>/results"),
+    ("POST", "/v1/batches/<batch_id>/cancel"),
+    ("POST", "/v1/batches/<batch_id>/retry"),
 ]
 ON_ALL = [
     ("POST", "/v1/jobs"),
@@ -79,12 +86,19 @@ ON_ALL = [
     ("GET", "/v1/deliveries"),
     ("GET", "/v1/quarantine"),
     ("POST", "/v1/quarantine/<image_id>/release"),
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files"),
+    ("POST", "/v1/batches"),
+    ("GET", "/v1/batches"),
     ("GET", "/metrics"),
 ]
 PUBLIC = [
     ("GET", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/openapi.json"),
+    ("GET", "/docs"),
+    ("GET", "/docs/<name>"),
+    ("GET", "/llms.txt"),
     ("GET", "/.well-known/longlook-webhook-key"),
 ]
 
@@ -92,7 +106,7 @@ PUBLIC = [
 def at(rule: str, job: Json) -> str:
     """Return the path of a rule for the things of ``job``."""
     path = rule.replace("<job_id>", job["id"]).replace("<image_id>", job["images"][0]["id"])
-    for name in ("group", "endpoint", "delivery", "recovery"):
+    for name in ("group", "endpoint", "delivery", "recovery", "file", "batch"):
         path = path.replace(f"<{name}_id>", job.get(name, ""))
     path = path.replace("<response_id>", job["id"].replace("job_", "resp_"))
     return path.replace("<path:model_id>", "tiny-qvq")
@@ -109,7 +123,10 @@ def things(caller: Caller, database: Database) -> Json:
     worker.finish(database)
     [reported] = caller("GET", f"/v1/jobs/{job['id']}/deliveries").get_json()["data"]
     recovery = caller("POST", f"/v1/webhook_endpoints/{endpoint}/recover", json={"since": "0"})
+    batch = batches.create(caller, batches.lines(1))
     return job | {
+        "file": batch["input_file_id"],
+        "batch": batch["id"],
         "endpoint": endpoint,
         "delivery": reported["id"],
         "recovery": recovery.get_json()["id"],
@@ -135,7 +152,8 @@ def test_no_route_answers_without_a_key(
 
 @pytest.mark.parametrize(("method", "rule"), PUBLIC)
 def test_health_and_the_document_need_no_key(client: FlaskClient, method: str, rule: str) -> None:
-    assert client.open(rule, method=method).status_code == 200
+    path = rule.replace("<name>", "start.js")
+    assert client.open(path, method=method).status_code == 200
 
 
 @pytest.mark.parametrize("role", [Role.READ, Role.SUBMIT])
@@ -153,6 +171,8 @@ def test_a_resource_of_another_account_looks_like_a_missing_one(
         "endpoint": f"we_{'0' * 32}",
         "delivery": f"dlv_{'0' * 32}",
         "recovery": f"rcv_{'0' * 32}",
+        "file": f"file-{'0' * 32}",
+        "batch": f"batch_{'0' * 32}",
         "images": [{"id": f"img_{'0' * 32}"}],
     }
     nobodys = stranger(method, at(rule, absent))

@@ -11,7 +11,7 @@ from werkzeug.test import TestResponse
 
 from api.app import create_app, service_of
 from api.framework import Router
-from core.database import Database
+from core.database import Database, utcnow
 from core.settings import Settings
 from jobs.images import ImageReader
 from jobs.store import accounts, storage, submission
@@ -208,3 +208,59 @@ def test_an_account_without_a_quota_stores_what_it_wants(
 
     assert usage(big)["storage"]["limit_bytes"] is None
     assert usage(big)["storage"]["total_bytes"] > 2 * usage(caller)["storage"]["total_bytes"]
+
+
+class TestReport:
+    def test_a_report_has_the_jobs_and_tokens_of_the_account(
+        self, caller: Caller, stranger: Caller, database: Database
+    ) -> None:
+        caller.job()
+        worker.finish(database)
+        stranger.job()
+
+        report = usage(caller, "?since=1&until=2")["report"]
+        today = usage(caller, f"?since={hour(-1)}&by=day&by=model")["report"]
+
+        assert (report["data"], report["by"]) == ([], ["day"])
+        [row] = today["data"]
+        assert (row["jobs"], row["succeeded"], row["model"]) == (1, 1, "tiny-qvq")
+        assert row["output_tokens"] > 0
+        assert row["account"] is None
+        assert today["by"] == ["day", "model"]
+
+    def test_operators_see_all_accounts_and_may_name_one(
+        self, caller: Caller, stranger: Caller, operator: Caller
+    ) -> None:
+        caller.job()
+        stranger.job()
+        query = f"?since={hour(-1)}&by=account"
+
+        everybody = usage(operator, query)["report"]["data"]
+        named = usage(operator, f"{query}&account=stranger")["report"]["data"]
+
+        assert {row["account_name"] for row in everybody} == {"default", "stranger"}
+        assert [(row["account_name"], row["jobs"]) for row in named] == [("stranger", 1)]
+        assert [row["account_name"] for row in usage(caller, query)["report"]["data"]] == [
+            "default"
+        ]
+
+    def test_without_a_start_there_is_no_report(self, caller: Caller) -> None:
+        assert usage(caller)["report"] is None
+
+    @pytest.mark.parametrize(
+        "query", ["since=10&until=10", "since=20&until=10", "since=0&until=8121600", "since=0"]
+    )
+    def test_a_range_that_is_empty_or_too_long_is_refused(self, caller: Caller, query: str) -> None:
+        answer = caller("GET", f"/v1/usage?{query}")
+        assert answer.status_code == 422
+        assert answer.get_json()["error"]["param"] == "since"
+
+    def test_an_unknown_dimension_is_refused(self, caller: Caller) -> None:
+        answer = caller("GET", f"/v1/usage?since={hour(-1)}&by=week")
+        assert answer.status_code == 422
+        assert "`day`" in answer.get_json()["detail"] or "'day'" in answer.get_json()["detail"]
+
+
+def hour(offset: int) -> int:
+    """Return the Unix time some hours from now."""
+    return int(utcnow().timestamp()) + offset * 3600

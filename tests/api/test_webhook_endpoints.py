@@ -30,7 +30,7 @@ from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.fakes import HandTimer, RecordingWakeup
 from webhooks import attempts, redelivery
-from webhooks.policy import AttemptOutcome
+from webhooks.policy import AttemptOutcome, EventType
 
 NEW = {"name": "prod", "url": "https://receiver.example/hook", "event_types": ["job.succeeded"]}
 ROOT = "/v1/webhook_endpoints"
@@ -223,6 +223,22 @@ def test_a_test_returns_the_response_of_the_receiver(caller: Caller, database: D
     sent = caller("GET", f"/v1/deliveries/{answer['delivery_id']}").get_json()
     assert (sent["attempts"][0]["kind"], sent["payload"]["type"]) == ("test", "job.failed")
     assert caller("GET", f"{ROOT}/{made['id']}").get_json()["failing_since"] is None
+
+
+@pytest.mark.parametrize("event_type", list(EventType))
+def test_an_event_of_each_type_can_be_tested(
+    caller: Caller, database: Database, event_type: str
+) -> None:
+    made = create(caller, event_types=[event_type])
+    prefix = {"job": "job", "endpoint": "we", "response": "resp", "batch": "batch"}
+
+    with tried_meanwhile(database, reported.OK):
+        tested = caller("POST", f"{ROOT}/{made['id']}/test", json={"event_type": event_type})
+
+    sent = caller("GET", f"/v1/deliveries/{tested.get_json()['delivery_id']}").get_json()
+    assert sent["payload"]["type"] == event_type
+    kind = prefix[event_type.partition(".")[0]]
+    assert sent["payload"]["data"]["id"] == f"{kind}_{'0' * 32}"
 
 
 def test_a_test_that_no_process_sends_is_unavailable(

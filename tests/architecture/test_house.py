@@ -16,6 +16,9 @@ PACKAGES = ("api", "cli", "core", "jobs", "migrations", "net", "scripted", "webh
 EVERYTHING = (*PACKAGES, "bench", "deploy", "models", "tests", "tools")
 #: Where whatever nobody foresaw ends, besides the error handler that Flask is given.
 BOUNDARIES = {
+    "api/openai/batches/lines.py",
+    "api/openai/batches/line_results.py",
+    "api/openai/batches/runner.py",
     "api/openai/foreground.py",
     "api/openai/preparation.py",
     "api/serving/answers.py",

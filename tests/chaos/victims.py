@@ -85,3 +85,13 @@ def running(target: Callable[..., None], *args: object, **rest: object) -> Itera
         process.kill()
         process.join()
         process.close()
+
+
+def batches(environment: Environment) -> None:
+    """Work on batches as an API does, without requests, until SIGTERM."""
+    app = create_app(begin(environment, "api"))
+    leaving = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: leaving.set())
+    service_of(app).start()
+    leaving.wait()
+    service_of(app).close()

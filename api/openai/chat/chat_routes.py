@@ -22,6 +22,7 @@ from api.openai.chat.reading import parse
 from api.openai.chat.requests import CompletionRequest
 from api.openai.errors_in_body import error_body
 from api.openai.foreground import Failure, Foreground
+from api.openai.image_files import ImageFiles
 from api.schemas.requests import GroupHeaders
 from api.submission import Accepted, SubmissionService
 from core import errors
@@ -78,7 +79,6 @@ class ChatRoutes:
         database: stores jobs.
         service: submits jobs.
         foreground: holds responses.
-        files: returns the uploaded file of an id.
     """
 
     TAG = "chat"
@@ -93,6 +93,7 @@ class ChatRoutes:
         foreground: Foreground,
     ) -> None:
         self._settings = settings
+        self._files = ImageFiles(settings, database=database)
         self._database = database
         self._service = service
         self._foreground = foreground
@@ -114,7 +115,12 @@ class ChatRoutes:
         chunks. `reasoning_content`, of the message or of a delta, has the trace. If the client hangs up, the job is
         cancelled. What fails after the job was accepted is in the body, as `{"error": …}`.
         """
-        chat = parse(_json(), profile=self._settings.profile, limits=self._service.limits)
+        chat = parse(
+            _json(),
+            profile=self._settings.profile,
+            limits=self._service.limits,
+            files=self._files.of(caller),
+        )
         request_id = problems.request_id()
 
         def submit() -> Accepted:

@@ -91,7 +91,10 @@ def parse(
         (),
         conversation=read.conversation,
         response=NewResponse(
-            "chat", background=False, requested={"input": read.items, "stop": list(stop)}
+            "chat",
+            background=False,
+            requested={"input": read.items, "stop": list(stop)},
+            discard=chat.store is False,
         ),
     )
     return ParsedChat(

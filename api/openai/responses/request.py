@@ -212,7 +212,9 @@ def parse(
         messages.images,
         tuple(faults),
         conversation=messages.conversation,
-        response=NewResponse("responses", bool(sent.background), requested),
+        response=NewResponse(
+            "responses", bool(sent.background), requested, discard=sent.store is False
+        ),
     )
     return ParsedResponse(
         submission,

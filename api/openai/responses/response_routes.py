@@ -19,6 +19,7 @@ from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.openai import conversation
 from api.openai.earlier import Earlier
 from api.openai.foreground import Failure, Foreground
+from api.openai.image_files import ImageFiles
 from api.openai.responses import items, replay, request, response_object, streams
 from api.openai.responses.replay import ResponseReader, StoredResponse
 from api.openai.responses.request import ParsedResponse, ResponseRequest
@@ -117,6 +118,7 @@ class ResponseRoutes:
         revocation: Revocation,
     ) -> None:
         self._profile = settings.profile
+        self._files = ImageFiles(settings, database=database)
         self._database = database
         self._service = service
         self._foreground = foreground
@@ -304,6 +306,7 @@ class ResponseRoutes:
                 profile=self._profile,
                 limits=self._service.limits,
                 earlier=Earlier(self._database, account_id=caller.account_id),
+                files=self._files.of(caller),
             )
             del sent
         body.close()

@@ -1,0 +1,1 @@
+"""``/v1/batches``: the requests in a file, each of which becomes a job."""

@@ -1,0 +1,40 @@
+"""Uploaded files as images of a request: what a ``file_id`` of a file of purpose ``vision`` names."""
+
+from __future__ import annotations
+
+from api import framework
+from api.auth import Caller
+from api.openai import conversation
+from core import ids
+from core.database import Database
+from core.settings import Settings
+from core.spool import SpooledFile
+from jobs.store import files
+
+
+class ImageFiles:
+    """Reads the images in files.
+
+    Args:
+        settings: the largest image.
+        database: stores files.
+    """
+
+    def __init__(self, settings: Settings, *, database: Database) -> None:
+        self._max_bytes = settings.max_image_mb * 2**20
+        self._database = database
+
+    def of(self, caller: Caller) -> conversation.Files:
+        """Return what reads the files of a caller, as content of the current request."""
+
+        def read(file_id: str) -> SpooledFile | None:
+            parsed = ids.parse("file", file_id)
+            file = parsed and files.get(self._database, parsed, account_id=caller.account_id)
+            if not file or file.purpose != "vision" or file.bytes > self._max_bytes:
+                return None
+            content = framework.new_file()
+            for piece in files.read(self._database, file.id):
+                content.write(piece)
+            return content
+
+        return read

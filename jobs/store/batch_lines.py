@@ -1,0 +1,385 @@
+"""The lines of batches: read from the input file, submitted as jobs, collected when the jobs have ended.
+
+The functions that write move the batch's own row in the same transaction: see :func:`jobs.store.batches.fence`.
+"""
+
+import uuid
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from core.database import Database, Transaction
+from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
+from jobs.records import Job, table
+from jobs.store import batches
+from jobs.store.batches import BatchClaim, BatchLost, fence
+
+#: Lines whose state one transaction changes.
+_ROWS: Final = 1_000
+#: Why a line that the batch no longer waits for has failed.
+UNFINISHED: Final = {
+    BatchStatus.EXPIRED: (
+        "batch_expired",
+        "This request was not finished before the batch expired.",
+    ),
+    BatchStatus.CANCELLED: (
+        "batch_cancelled",
+        "This request was not finished before the batch was cancelled.",
+    ),
+}
+#: Of a job that did not start, or did not end, in the time that the batch had left.
+_LATE: Final = "deadline_exceeded"
+
+_LINE = table(BatchLine).c
+_BATCH = table(BatchEntry).c
+_JOB = table(Job).c
+
+
+@dataclass(frozen=True)
+class NewLine:
+    """A line of the input file: its number from 1 on, and its place in bytes."""
+
+    number: int
+    custom_id: str
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class LinesRead:
+    """What a slice of the input file came to.
+
+    Attributes:
+        validated: the bytes of the file up to the end of the slice.
+        last_line: the number of its last line.
+        total: its lines that are not empty.
+        lines: those with a usable ``custom_id``.
+        faults: its faults, as the API shows them.
+        fault_count: the number of all its faults.
+        model: the model that its first line asks for.
+    """
+
+    validated: int
+    last_line: int
+    total: int
+    lines: Sequence[NewLine] = ()
+    faults: Sequence[dict[str, Any]] = field(default=(), repr=False)
+    fault_count: int = 0
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class LineError:
+    """Why a line has no answer, with the HTTP status that the same request alone would get."""
+
+    code: str
+    message: str
+    status: int | None = None
+    param: str | None = None
+
+
+def known_custom_ids(
+    database: Database, batch_id: uuid.UUID, custom_ids: Collection[str]
+) -> set[str]:
+    """Return those of ``custom_ids`` that lines of the batch have."""
+    with database.reading() as transaction:
+        rows = transaction.execute(
+            sa.select(_LINE.custom_id).where(
+                _LINE.batch_id == batch_id, _LINE.custom_id.in_(list(custom_ids))
+            )
+        )
+        return set(rows.scalars())
+
+
+def add(database: Database, held: BatchClaim, read: LinesRead) -> None:
+    """Add the lines of a slice of the input file.
+
+    Raises:
+        BatchLost: the batch is not this owner's any more, or another process has read the slice.
+    """
+    batch = held.batch
+    faults = [*(batch.faults or ()), *read.faults][: batches.MAX_FAULTS]
+    with database.transaction("lines") as transaction:
+        fence(
+            transaction,
+            held,
+            _BATCH.validated == batch.validated,
+            validated=read.validated,
+            last_line=read.last_line,
+            total=batch.total + read.total,
+            faults=faults or None,
+            fault_count=batch.fault_count + read.fault_count,
+            model=batch.model or read.model,
+        )
+        rows = [
+            {**vars(line), "batch_id": batch.id, "state": LineState.WAITING} for line in read.lines
+        ]
+        if rows:
+            transaction.execute(sa.insert(table(BatchLine)), rows)
+
+
+def take_over(database: Database, held: BatchClaim, *, limit: int) -> bool:
+    """Add up to ``limit`` failed lines of the batch that this one repeats; return whether there may be more.
+
+    Raises:
+        BatchLost: the batch is not this owner's any more, or another process has added them.
+    """
+    batch = held.batch
+    with database.transaction() as transaction:
+        rows = transaction.execute(
+            sa.select(_LINE.number, _LINE.custom_id, _LINE.start, _LINE.length)
+            .where(
+                _LINE.batch_id == batch.retry_of,
+                _LINE.state == LineState.FAILED,
+                _LINE.number > batch.last_line,
+            )
+            .order_by(_LINE.number)
+            .limit(limit)
+        ).all()
+        fence(
+            transaction,
+            held,
+            _BATCH.last_line == batch.last_line,
+            last_line=rows[-1].number if rows else batch.last_line,
+            total=batch.total + len(rows),
+        )
+        if rows:
+            transaction.execute(
+                sa.insert(table(BatchLine)),
+                [
+                    {
+                        "batch_id": batch.id,
+                        "number": row.number,
+                        "custom_id": row.custom_id,
+                        "start": row.start,
+                        "length": row.length,
+                        "state": LineState.WAITING,
+                    }
+                    for row in rows
+                ],
+            )
+    return len(rows) == limit
+
+
+def discard(database: Database, held: BatchClaim) -> bool:
+    """Delete some lines of a batch that cannot be run; return whether there may be more."""
+    with database.transaction() as transaction:
+        fence(transaction, held)
+        return batches.delete_lines(transaction, held.id)
+
+
+def waiting(database: Database, batch_id: uuid.UUID, *, limit: int) -> list[BatchLine]:
+    """Return up to ``limit`` lines that are not submitted yet, in their order."""
+    return _in_state(database, batch_id, LineState.WAITING, limit=limit)
+
+
+def unfinished(database: Database, batch_id: uuid.UUID) -> int:
+    """Return how many submitted lines have not been collected."""
+    with database.reading() as transaction:
+        return transaction.scalar(
+            sa.select(sa.func.count())
+            .select_from(table(BatchLine))
+            .where(_LINE.batch_id == batch_id, _LINE.state == LineState.SUBMITTED)
+        )
+
+
+def _in_state(
+    database: Database, batch_id: uuid.UUID, state: LineState, *, limit: int
+) -> list[BatchLine]:
+    with database.reading() as transaction:
+        wanted = (
+            sa.select(BatchLine)
+            .where(_LINE.batch_id == batch_id, _LINE.state == state)
+            .order_by(_LINE.number)
+            .limit(limit)
+        )
+        return list(transaction.session.scalars(wanted))
+
+
+def submitted(held: BatchClaim, number: int) -> Callable[[Transaction, uuid.UUID], None]:
+    """Return what notes the job of a line in the transaction that stores the job.
+
+    It raises :class:`jobs.store.batches.BatchLost`: the line has a job, or the batch is not this owner's any more.
+    """
+
+    def note(transaction: Transaction, job_id: uuid.UUID) -> None:
+        fence(transaction, held)
+        _move(
+            transaction, held, number, LineState.WAITING, state=LineState.SUBMITTED, job_id=job_id
+        )
+
+    return note
+
+
+def refuse(database: Database, held: BatchClaim, number: int, error: LineError) -> None:
+    """Note that a line becomes no job.
+
+    Raises:
+        BatchLost: the line has a job, or the batch is not this owner's any more.
+    """
+    with database.transaction() as transaction:
+        fence(transaction, held, failed=_BATCH.failed + 1)
+        _move(
+            transaction, held, number, LineState.WAITING, state=LineState.FAILED, **_columns(error)
+        )
+
+
+def collect(
+    database: Database, held: BatchClaim, *, answered: Callable[[Job], bool], limit: int
+) -> int:
+    """Note the ends of up to ``limit`` jobs of the batch; return how many there were.
+
+    Args:
+        database: where both are stored.
+        held: the batch.
+        answered: returns whether the answer to the request of a job is not an error.
+        limit: the most jobs.
+
+    Raises:
+        BatchLost: the batch is not this owner's any more.
+    """
+    ended = (
+        sa.select(_LINE.number, Job)
+        .join_from(table(BatchLine), Job, _JOB.id == _LINE.job_id)
+        .where(
+            _LINE.batch_id == held.id,
+            _LINE.state == LineState.SUBMITTED,
+            _JOB.finished_at.is_not(None),
+        )
+        .order_by(_LINE.number)
+        .limit(limit)
+    )
+    with database.reading() as transaction:
+        rows: dict[int, Job] = {row.number: row.Job for row in transaction.execute(ended)}
+    if not rows:
+        return 0
+    good = [number for number, job in rows.items() if answered(job)]
+    failed = {number: rows[number] for number in rows.keys() - set(good)}
+    with database.transaction("gather") as transaction:
+        fence(
+            transaction,
+            held,
+            completed=_BATCH.completed + len(good),
+            failed=_BATCH.failed + len(failed),
+        )
+        moved = transaction.execute(
+            sa.update(table(BatchLine))
+            .where(
+                _LINE.batch_id == held.id,
+                _LINE.number.in_(good),
+                _LINE.state == LineState.SUBMITTED,
+            )
+            .values(state=LineState.COMPLETED)
+            .returning(_LINE.number)
+        ).all()
+        if len(moved) < len(good):
+            raise BatchLost
+        for number, job in failed.items():
+            error = _unfinished(held, job)
+            _move(
+                transaction,
+                held,
+                number,
+                LineState.SUBMITTED,
+                state=LineState.FAILED,
+                **({} if error is None else _columns(error)),
+            )
+    return len(rows)
+
+
+def _unfinished(held: BatchClaim, job: Job) -> LineError | None:
+    """Return the error of a job that ended with its batch; None: it failed on its own."""
+    ending = held.batch.ending or (BatchStatus.EXPIRED if held.expired else None)
+    late = job.error_code == _LATE and ending is BatchStatus.EXPIRED
+    if ending in UNFINISHED and (late or job.cancel_requested_at is not None):
+        return LineError(*UNFINISHED[ending])
+    return None
+
+
+def give_up(database: Database, held: BatchClaim) -> int:
+    """Note that some lines that are not submitted never will be; return how many.
+
+    Raises:
+        BatchLost: the batch is not this owner's any more.
+    """
+    ending = held.batch.ending
+    if ending not in UNFINISHED:
+        return 0
+    numbers = [line.number for line in waiting(database, held.id, limit=_ROWS)]
+    if not numbers:
+        return 0
+    with database.transaction() as transaction:
+        fence(transaction, held, failed=_BATCH.failed + len(numbers))
+        moved = transaction.execute(
+            sa.update(table(BatchLine))
+            .where(
+                _LINE.batch_id == held.id,
+                _LINE.number.in_(numbers),
+                _LINE.state == LineState.WAITING,
+            )
+            .values(state=LineState.FAILED, **_columns(LineError(*UNFINISHED[ending])))
+            .returning(_LINE.number)
+        ).all()
+        if len(moved) < len(numbers):
+            raise BatchLost
+    return len(numbers)
+
+
+def running_jobs(database: Database, batch_id: uuid.UUID) -> list[uuid.UUID]:
+    """Return the jobs of a batch that have not ended, without those that are being cancelled."""
+    with database.reading() as transaction:
+        rows = transaction.execute(
+            sa.select(_JOB.id)
+            .join_from(table(BatchLine), table(Job), _JOB.id == _LINE.job_id)
+            .where(
+                _LINE.batch_id == batch_id,
+                _LINE.state == LineState.SUBMITTED,
+                _JOB.finished_at.is_(None),
+                _JOB.cancel_requested_at.is_(None),
+            )
+        )
+        return list(rows.scalars())
+
+
+def ended(
+    database: Database,
+    batch_id: uuid.UUID,
+    *,
+    after: int,
+    limit: int,
+    state: LineState | None = None,
+) -> list[BatchLine]:
+    """Return up to ``limit`` lines that have ended (in ``state``), in their order, beyond the number ``after``."""
+    # As text, so that SQLite, too, sees that the index of the ended lines fits.
+    over = sa.text("batch_lines.state IN ('completed', 'failed')")
+    wanted = (
+        sa.select(BatchLine)
+        .where(
+            _LINE.batch_id == batch_id,
+            _LINE.number > after,
+            over if state is None else _LINE.state == state,
+        )
+        .order_by(_LINE.number)
+        .limit(limit)
+    )
+    with database.reading() as transaction:
+        return list(transaction.session.scalars(wanted))
+
+
+def _move(
+    transaction: Transaction, held: BatchClaim, number: int, source: LineState, **values: object
+) -> None:
+    moved = transaction.execute(
+        sa.update(table(BatchLine))
+        .where(_LINE.batch_id == held.id, _LINE.number == number, _LINE.state == source)
+        .values(**values)
+        .returning(_LINE.number)
+    )
+    if moved.first() is None:
+        raise BatchLost
+
+
+def _columns(error: LineError) -> dict[str, Any]:
+    return {f"error_{name}": value for name, value in vars(error).items()}
