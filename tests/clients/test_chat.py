@@ -262,6 +262,11 @@ class TestStructured:
         assert isinstance(message.parsed, Count)
         assert message.content
         assert Count.model_validate_json(message.content) == message.parsed
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens_details is not None
+        reasoned = answer.usage.completion_tokens_details.reasoning_tokens
+        assert reasoned is not None
+        assert 0 < reasoned < answer.usage.completion_tokens
 
     def test_an_answer_that_is_cut_off_raises_the_clients_own_error(
         self, client: openai.OpenAI

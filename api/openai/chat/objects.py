@@ -18,7 +18,7 @@ class PromptTokensDetails(ResponseModel):
 class CompletionTokensDetails(ResponseModel):
     """Parts of the output's tokens."""
 
-    reasoning_tokens: int = Field(description="All tokens: the trace has those of the answer, too.")
+    reasoning_tokens: int = Field(description="All tokens, except for those of an answer in JSON.")
 
 
 class CompletionUsage(ResponseModel):

@@ -63,7 +63,7 @@ def completion(
                 ),
             )
         ],
-        usage=usage(job),
+        usage=usage(job, generations),
     )
 
 
@@ -109,18 +109,27 @@ def reasoning(job: Job, generations: Sequence[GenerationTrace]) -> str:
     return "".join(one.text for one in generations if roots[one.number] == chosen)
 
 
-def usage(job: Job) -> CompletionUsage:
+def usage(job: Job, generations: Sequence[GenerationTrace]) -> CompletionUsage:
     """Return the tokens of a job, with those of all samples.
 
-    The trace, which is the reasoning, has the tokens of the answer too.
+    The trace, which is the reasoning, has the tokens of the answer too, except for an answer in JSON.
     """
     prompt, output = job.input_tokens or 0, job.output_tokens or 0
+    in_json = (job.options.get("answer_format") or {}).get("type") == "json_schema"
+    ends = {root: number for number, root in sorted(_roots(generations).items())}
+    answered = sum(
+        one.output_tokens
+        for one in generations
+        if in_json and one.continues is not None and one.number in ends.values()
+    )
     return CompletionUsage(
         prompt_tokens=prompt,
         completion_tokens=output,
         total_tokens=prompt + output,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=job.cached_tokens or 0),
-        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=output),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=max(0, output - answered)
+        ),
     )
 
 
