@@ -19,8 +19,8 @@ engine: ## The environment of the real engine on a CPU, .venv-engine (2.6 GB)
 javascript: ## The JavaScript clients of the tests (needs npm; without them, their tests are skipped)
 	@cd tests/javascript && { test node_modules/.package-lock.json -nt package-lock.json || npm ci --ignore-scripts --no-fund --no-audit || echo "The JavaScript clients are not installed; their tests are skipped."; }
 
-tools: ## Programs that speak to OpenAI's API, in .venv-tools: a test runs the examples of the documentation with them
-	@$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet "langchain-openai~=1.7" "litellm~=1.110" "llm~=0.36" "openai-agents~=0.24"
+tools: ## Programs that tests run against the API, in .venv-tools: clients of OpenAI's API, and schemathesis (optional)
+	@$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet "langchain-openai~=1.7" "litellm~=1.110" "llm~=0.36" "openai-agents~=0.24" "schemathesis~=4.32"
 
 demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo

@@ -58,6 +58,7 @@ _PROBLEMS = {
     408: "The request body did not arrive in time.",
     409: "The state of the resource does not permit this, or a request with the same Idempotency-Key is in progress.",
     413: "The request body or the image file is too large.",
+    414: "The path and the query are too long.",
     415: "The content type, the content encoding or the image type is not supported.",
     422: "The request is invalid; `errors` lists every fault.",
     429: "Too many requests (`rate_limit_exceeded`) or queued jobs (`queue_full`): see `Retry-After`.",

@@ -116,7 +116,12 @@ class Router(flask.Flask):
                 query=arguments.query,
                 body=declaration.body,
                 answers=answers,
-                faults=_faults(declaration, guarded=guarded, invalid=style.invalid),
+                faults=_faults(
+                    declaration,
+                    guarded=guarded,
+                    invalid=style.invalid,
+                    has_query=arguments.query is not None,
+                ),
             )
         )
         serve = functools.partial(
@@ -152,15 +157,18 @@ class _Arguments:
         )
 
 
-def _faults(declaration: Route, *, guarded: bool, invalid: int) -> frozenset[int]:
+def _faults(declaration: Route, *, guarded: bool, invalid: int, has_query: bool) -> frozenset[int]:
     """Return the statuses of all errors of a route: its own, and those of its method and its guard.
 
     Args:
         declaration: of the route.
         guarded: whether it needs a key.
         invalid: the status of a request that is refused because of what it says.
+        has_query: whether it has parameters in the query, which may be too long.
     """
     faults = {*declaration.faults, 500}
+    if has_query:
+        faults.add(414)
     if guarded:
         faults |= {401, 403, 429, 503}
     if declaration.method in _WITH_BODIES:

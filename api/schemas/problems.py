@@ -34,7 +34,10 @@ class Problem(ResponseModel):
     title: str
     status: int
     detail: str
-    instance: str
+    instance: str | None = Field(
+        default=None,
+        description="The path; absent if the request was refused before it was routed.",
+    )
     request_id: str = Field(description="Also in the `x-request-id` header and in the log.")
     errors: list[ProblemFault] = Field(description="Every fault of the request.")
     error: OpenAIError

@@ -135,6 +135,7 @@ class ResponseRoutes:
                 ResponseObject,
                 "The response; of a background request it has not finished.",
                 ("Idempotent-Replayed", *_PACE),
+                content=_STREAM,
             )
         },
         faults=(400, 409, 413, 415, 422),
