@@ -15,7 +15,7 @@ from jobs.file_records import BatchStatus
 from jobs.lifecycle import Priority
 from jobs.records import Job
 from jobs.store import accounts
-from tests import databases, factories
+from tests import databases, factories, webhooks
 from tests.api import batches, image_files, worker
 from tests.api.batches import WINDOW, content, create, get, line, lines, settle
 from tests.api.conftest import Caller, Json, Part
@@ -430,6 +430,21 @@ class TestEnding:
         run(app, database, batch)
         file = caller("GET", f"/v1/files/{get(caller, batch)['output_file_id']}").get_json()
         assert file["expires_at"] == file["created_at"] + 7200
+
+    def test_the_end_of_a_batch_is_an_event(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        account_id = accounts.account_id(database, "default")
+        types = [f"batch.{name}" for name in ("completed", "failed", "expired", "cancelled")]
+        webhooks.make_endpoint(database, account_id, event_types=types)
+        cancelled = create(caller, lines(1))
+        caller("POST", f"/v1/batches/{cancelled['id']}/cancel")
+        settle(app, database, cancelled)
+        settle(app, database, create(caller, ["no JSON"]))
+        run(app, database, create(caller, lines(1)))
+
+        events = [event.type for event in webhooks.events(database)]
+        assert events == ["batch.cancelled", "batch.failed", "batch.completed"]
 
 
 class TestRequests:
