@@ -44,6 +44,10 @@ ON_THINGS = [
     ("GET", "/v1/files/<file_id>"),
     ("GET", "/v1/files/<file_id>/content"),
     ("DELETE", "/v1/files/<file_id>"),
+    ("GET", "/v1/responses/<response_id>"),
+    ("GET", "/v1/responses/<response_id>/input_items"),
+    ("POST", "/v1/responses/<response_id>/cancel"),
+    ("DELETE", "/v1/responses/<response_id>"),
     ("GET", "/v1/batches/<batch_id>"),
     ("GET", "/v1/batches/<batch_id>/results"),
     ("POST", "/v1/batches/<batch_id>/cancel"),
@@ -55,6 +59,8 @@ ON_ALL = [
     ("POST", "/v1/groups"),
     ("POST", "/v1/images"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/responses"),
+    ("POST", "/v1/responses/input_tokens"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/<path:model_id>"),
     ("POST", "/v1/operations"),
@@ -102,6 +108,7 @@ def at(rule: str, job: Json) -> str:
     path = rule.replace("<job_id>", job["id"]).replace("<image_id>", job["images"][0]["id"])
     for name in ("group", "endpoint", "delivery", "recovery", "file", "batch"):
         path = path.replace(f"<{name}_id>", job.get(name, ""))
+    path = path.replace("<response_id>", job["id"].replace("job_", "resp_"))
     return path.replace("<path:model_id>", "tiny-qvq")
 
 
