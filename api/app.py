@@ -17,7 +17,7 @@ from api.openai.batches import runner
 from api.openai.batches.batch_routes import BatchRoutes
 from api.openai.batches.runner import BatchRunner
 from api.openai.batches.served import served
-from api.openai.chat.routes import ChatRoutes
+from api.openai.chat.chat_routes import ChatRoutes
 from api.openai.files import FileRoutes
 from api.openai.foreground import Foreground
 from api.openai.responses.response_routes import ResponseRoutes

@@ -441,6 +441,25 @@ def read(
         return _generations(transaction, job_id, attempt=attempt)
 
 
+def answer_tokens(database: Database, job_id: uuid.UUID, attempt: int) -> int:
+    """Return the tokens of the last generations of all samples of an attempt, without samples of one generation.
+
+    With an answer in JSON, these are the answers alone.
+    """
+    with database.reading() as transaction:
+        rows = transaction.execute(
+            sa.select(_GENERATION.number, _GENERATION.continues, _GENERATION.output_tokens)
+            .where(_GENERATION.job_id == job_id, _GENERATION.attempt == attempt)
+            .order_by(_GENERATION.number)
+        ).all()
+    continued = {row.continues for row in rows}
+    return sum(
+        row.output_tokens
+        for row in rows
+        if row.continues is not None and row.number not in continued
+    )
+
+
 def newest(
     database: Database, job_id: uuid.UUID, *, chars: int
 ) -> tuple[list[GenerationTrace], list[int]]:

@@ -125,6 +125,10 @@ class TestAnswers:
 
         assert isinstance(response.output_parsed, Count)
         assert response.output[0].type == "reasoning"
+        assert response.usage is not None
+        # The answer in JSON has tokens of its own.
+        reasoning = response.usage.output_tokens_details.reasoning_tokens
+        assert 0 < reasoning < response.usage.output_tokens
 
     def test_half_a_json_is_never_in_the_output(self, client: openai.OpenAI) -> None:
         response = client.responses.parse(

@@ -222,3 +222,12 @@ def test_a_schema_that_no_grammar_can_be_made_of_is_rejected(subject: Subject) -
 
     with pytest.raises(errors.EngineRejected, match="JSON Schema of the answer"):
         asking.read(subject.engine, subject.ask(schema=schema))
+
+
+def test_a_text_without_an_image_is_answered(subject: Subject) -> None:
+    chunks = asking.read(subject.engine, asking.ask("What color is the sky?", images=()))
+
+    assert asking.text(chunks).strip()
+    usage = chunks[-1].usage
+    assert usage is not None
+    assert (usage.image_tokens, usage.input_tokens > 0) == (0, True)

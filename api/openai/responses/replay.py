@@ -20,7 +20,7 @@ from core import escapes, ids
 from core.database import Database
 from core.shares import Shares
 from jobs.records import ResponseEntry
-from jobs.store import event_log, history, responses
+from jobs.store import event_log, history, responses, traces
 from jobs.store.event_log import EventKind
 from jobs.store.history import JobView
 
@@ -36,6 +36,8 @@ class StoredResponse:
 
     view: JobView
     entry: ResponseEntry | None
+    #: The tokens that are of the answer alone, once the job has ended.
+    answer_tokens: int = 0
 
 
 def find(database: Database, job_id: uuid.UUID, *, scope: uuid.UUID | None) -> StoredResponse:
@@ -52,7 +54,15 @@ def find(database: Database, job_id: uuid.UUID, *, scope: uuid.UUID | None) -> S
     view = problems.existing(history.get(database, job_id, account_id=scope), _NOUN)
     if view.job.data_removed_at is not None:
         raise problems.not_found(_NOUN)
-    return StoredResponse(view, responses.get(database, job_id))
+    return _stored(database, view)
+
+
+def _stored(database: Database, view: JobView) -> StoredResponse:
+    job = view.job
+    answer_format = job.options.get("answer_format") or {}
+    in_json = job.status.terminal and answer_format.get("type") == "json_schema"
+    tokens = traces.answer_tokens(database, job.id, job.attempt) if in_json else 0
+    return StoredResponse(view, responses.get(database, job.id), tokens)
 
 
 class ResponseReader:
@@ -104,9 +114,7 @@ class ResponseReader:
             state = response_object.status(stored.view.job)
             # The job may have ended between the two reads.
             if self.over or state not in response_object.ENDED:
-                return response_object.current(
-                    stored.view.job, stored.entry, self._transcript.output
-                )
+                return _shown(stored, self._transcript.output)
 
     def pages(self) -> Iterator[bytes]:
         """Yield the frames of the events that are stored now and have not been read yet, page by page.
@@ -140,12 +148,11 @@ class ResponseReader:
             yield from self._transcript.feed(event, sample=self._sample(event))
             return
         self.over = True
-        view = history.get(self._database, self.job_id, account_id=None) or self._stored.view
-        job, entry = view.job, self._stored.entry
+        view = history.get(self._database, self.job_id, account_id=None)
+        stored = self._stored if view is None else _stored(self._database, view)
+        job = stored.view.job
         yield from self._transcript.end(
-            response_object.status(job),
-            job.answer_text,
-            lambda items: response_object.current(job, entry, items),
+            response_object.status(job), job.answer_text, lambda items: _shown(stored, items)
         )
 
     def _sample(self, event: event_log.JobEvent) -> int:
@@ -158,6 +165,12 @@ class ResponseReader:
 
     def _wanted(self, event: Json) -> bool:
         return bool(event["sequence_number"] > self._after)
+
+
+def _shown(stored: StoredResponse, output: list[Json]) -> Json:
+    return response_object.current(
+        stored.view.job, stored.entry, output, answer_tokens=stored.answer_tokens
+    )
 
 
 def frame(event: Json) -> bytes:

@@ -103,8 +103,17 @@ def queued(job: Job, entry: ResponseEntry | None) -> Json:
     }
 
 
-def current(job: Job, entry: ResponseEntry | None, output: Sequence[Json]) -> Json:
-    """Return the response as it is now, with the items of its output."""
+def current(
+    job: Job, entry: ResponseEntry | None, output: Sequence[Json], *, answer_tokens: int = 0
+) -> Json:
+    """Return the response as it is now, with the items of its output.
+
+    Args:
+        job: the job.
+        entry: what the client sent.
+        output: the items.
+        answer_tokens: the tokens that are of the answer alone.
+    """
     state = status(job)
     shown = queued(job, entry) | {"status": state, "output": list(output)}
     if state not in ENDED:
@@ -113,14 +122,14 @@ def current(job: Job, entry: ResponseEntry | None, output: Sequence[Json]) -> Js
         "completed_at": _seconds(job.finished_at) if state == COMPLETED else None,
         "error": _error(job) if state == FAILED else None,
         "incomplete_details": {"reason": "max_output_tokens"} if state == INCOMPLETE else None,
-        "usage": usage(job),
+        "usage": usage(job, answer_tokens),
     }
 
 
-def usage(job: Job) -> Json | None:
+def usage(job: Job, answer_tokens: int) -> Json | None:
     """Return the tokens of a finished job, None if no engine accepted it.
 
-    The trace, which is the reasoning, has the tokens of the answer too.
+    The trace, which is the reasoning, has the tokens of the answer too, except for an answer in JSON.
     """
     if job.output_tokens is None and job.input_tokens is None:
         return None
@@ -132,7 +141,7 @@ def usage(job: Job) -> Json | None:
             "cache_write_tokens": 0,
         },
         "output_tokens": generated,
-        "output_tokens_details": {"reasoning_tokens": generated},
+        "output_tokens_details": {"reasoning_tokens": max(0, generated - answer_tokens)},
         "total_tokens": received + generated,
     }
 
