@@ -17,6 +17,7 @@ USAGE: dict[str, Any] = {
         "traces_bytes": 2_560,
         "jobs_bytes": 12,
         "records_bytes": 1_024,
+        "files_bytes": 0,
         "deliveries_bytes": 0,
         "total_bytes": 3 * 2**29 + 3_596,
         "limit_bytes": 10 * 2**30,
@@ -35,7 +36,7 @@ def test_usage_of_the_keys_account_or_of_another_is_requested() -> None:
 
 
 def test_usage_is_shown_as_three_lines() -> None:
-    kinds = "images 1.5 GiB, traces 2.5 KiB, jobs 12 B, records 1.0 KiB, deliveries 0 B"
+    kinds = "images 1.5 GiB, traces 2.5 KiB, jobs 12 B, records 1.0 KiB, files 0 B, deliveries 0 B"
     assert usage.summary(USAGE) == [
         f"storage  1.5 GiB of 10.0 GiB ({kinds})",
         "queued   3 of 50000",
