@@ -185,7 +185,7 @@ def test_a_due_reindex_is_reported_until_it_ends(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     url = f"sqlite:///{tmp_path / 'longlook.db'}"
-    command.upgrade(databases.alembic(url), "0107")
+    command.upgrade(databases.alembic(url), "0109")
     with contextlib.closing(Database(url)) as opened:
         factories.insert_jobs(opened, factories.make_account(opened), [{}] * 60)
 
