@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import flask
@@ -115,12 +116,14 @@ class ChatRoutes:
         chunks. `reasoning_content`, of the message or of a delta, has the trace. If the client hangs up, the job is
         cancelled. What fails after the job was accepted is in the body, as `{"error": …}`.
         """
-        chat = parse(
-            _json(),
-            profile=self._settings.profile,
-            limits=self._service.limits,
-            files=self._files.of(caller),
-        )
+        with _json() as sent:
+            chat = parse(
+                sent,
+                profile=self._settings.profile,
+                limits=self._service.limits,
+                files=self._files.of(caller),
+            )
+            del sent
         request_id = problems.request_id()
 
         def submit() -> Accepted:
@@ -192,8 +195,9 @@ class _Body:
         return orjson.dumps(error_body(error))
 
 
-def _json() -> Any:  # noqa: ANN401 - JSON
-    """Return the JSON of the current request."""
+@contextlib.contextmanager
+def _json() -> Iterator[Any]:
+    """Yield the JSON of the current request; its images can be read only inside."""
     request = flask.request
     if request.mimetype not in ("", "application/json"):
         raise errors.UnsupportedMediaType(
@@ -203,6 +207,5 @@ def _json() -> Any:  # noqa: ANN401 - JSON
         )
     body = framework.read_body(request)
     with body.view() as data:
-        sent = framework.loads(data, long=conversation.is_image)
+        yield framework.loads(data, long=conversation.is_image)
     body.close()
-    return sent
