@@ -208,14 +208,16 @@ def test_a_body_is_refused_where_none_is_read(
     ]
     assert "/v1/jobs/job_id/cancel" in paths
     for path in paths:
+        # OpenAI's clients expect 400.
+        invalid = 400 if path.startswith(("/v1/batches", "/v1/responses")) else 422
         answer = admin("POST", path, data=b'{"reason": "x"}', content_type=JSON)
-        assert (path, answer.status_code) == (path, 422)
+        assert (path, answer.status_code) == (path, invalid)
         assert list(faults(answer)) == ["#/reason"]
         for unreported in (
             chunked(admin, path, b'{"reason": "x"}'),
             admin("POST", path, data=b"[]", content_type=JSON),
         ):
-            assert (path, unreported.status_code) == (path, 422)
+            assert (path, unreported.status_code) == (path, invalid)
         form = admin("POST", path, data={"reason": "x"})
         assert (path, form.status_code) == (path, 415)
         for nothing in (

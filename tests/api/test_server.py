@@ -78,7 +78,7 @@ def test_the_official_openai_client_lists_models_and_names_our_errors(live: Live
     assert client.models.retrieve("tiny-qvq").owned_by == "longlook"
     with pytest.raises(openai.NotFoundError) as missing:
         client.models.retrieve("gpt-5")
-    assert missing.value.code == "not_found"
+    assert missing.value.code == "model_not_found"
     assert missing.value.request_id
     with pytest.raises(openai.UnprocessableEntityError) as refused:
         client.post("/jobs", body={"question": ""}, cast_to=object)
