@@ -206,6 +206,24 @@ class TestRefusals:
         assert (caught.value.param, caught.value.code) == (param, "unsupported_parameter")
         assert caught.value.type == "invalid_request_error"
 
+    @pytest.mark.parametrize(
+        ("sent", "param", "code"),
+        [
+            ({"stop": ["a"] * 5}, "stop", "invalid_request_error"),
+            ({"stop": 5}, "stop", "invalid_request_error"),
+            ({"stop": ["a", 5]}, "stop[1]", "invalid_request_error"),
+            ({"extra_body": {"topk": 1}}, "topk", "unknown_parameter"),
+        ],
+    )
+    def test_a_fault_has_one_place_and_its_code(
+        self, client: openai.OpenAI, sent: dict[str, Any], param: str, code: str
+    ) -> None:
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask(client, **sent)
+        body: Any = caught.value.body
+        assert (caught.value.param, caught.value.code) == (param, code)
+        assert "faults" not in body["message"]
+
     def test_all_faults_are_named_in_openais_notation(self, client: openai.OpenAI) -> None:
         parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,eA"}}]
         messages = [
