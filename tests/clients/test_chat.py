@@ -281,6 +281,20 @@ class TestStructured:
         assert message.content
         assert Count.model_validate_json(message.content) == message.parsed
 
+    def test_an_answer_in_json_has_tokens_of_its_own_as_its_response_says(
+        self, client: openai.OpenAI
+    ) -> None:
+        whole = client.chat.completions.parse(**fields(), response_format=Count)
+        response = client.responses.retrieve(f"resp_{whole.id.removeprefix('chatcmpl-')}")
+        assert whole.usage is not None
+        assert response.usage is not None
+        assert whole.usage.prompt_tokens_details is not None
+        assert whole.usage.completion_tokens_details is not None
+        reasoning_tokens = whole.usage.completion_tokens_details.reasoning_tokens
+        assert reasoning_tokens == response.usage.output_tokens_details.reasoning_tokens
+        assert reasoning_tokens < whole.usage.completion_tokens
+        assert whole.usage.prompt_tokens_details.cache_write_tokens == 0
+
     def test_an_answer_that_is_cut_off_raises_the_clients_own_error(
         self, client: openai.OpenAI
     ) -> None:

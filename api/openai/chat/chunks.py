@@ -116,7 +116,7 @@ class ChunkTranscript:
             frames.append(self._delta({"content": content}))
         frames.append(self._delta({}, finish_reason=reason))
         if self._include_usage:
-            usage = results.usage(job).model_dump()
+            usage = results.usage(job, generations).model_dump()
             frames.append(_frame({**self._head, "choices": [], "usage": usage}))
         return b"".join([*frames, _DONE])
 

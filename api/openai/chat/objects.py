@@ -13,12 +13,15 @@ class PromptTokensDetails(ResponseModel):
     """Parts of the prompt's tokens."""
 
     cached_tokens: int = Field(description="Tokens from the engine's prefix cache.")
+    cache_write_tokens: Literal[0] = Field(default=0, description="Nothing is charged for them.")
 
 
 class CompletionTokensDetails(ResponseModel):
     """Parts of the output's tokens."""
 
-    reasoning_tokens: int = Field(description="All tokens: the trace has those of the answer, too.")
+    reasoning_tokens: int = Field(
+        description="All tokens except those of an answer in JSON: the trace has those of other answers, too."
+    )
 
 
 class CompletionUsage(ResponseModel):

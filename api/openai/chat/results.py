@@ -63,7 +63,7 @@ def completion(
                 ),
             )
         ],
-        usage=usage(job),
+        usage=usage(job, generations),
     )
 
 
@@ -109,10 +109,10 @@ def reasoning(job: Job, generations: Sequence[GenerationTrace]) -> str:
     return "".join(one.text for one in generations if roots[one.number] == chosen)
 
 
-def usage(job: Job) -> CompletionUsage:
+def usage(job: Job, generations: Sequence[GenerationTrace]) -> CompletionUsage:
     """Return the tokens of a job, with those of all samples.
 
-    The trace, which is the reasoning, has the tokens of the answer too.
+    The trace, which is the reasoning, has the tokens of the answer too, except for an answer in JSON.
     """
     prompt, output = job.input_tokens or 0, job.output_tokens or 0
     return CompletionUsage(
@@ -120,7 +120,21 @@ def usage(job: Job) -> CompletionUsage:
         completion_tokens=output,
         total_tokens=prompt + output,
         prompt_tokens_details=PromptTokensDetails(cached_tokens=job.cached_tokens or 0),
-        completion_tokens_details=CompletionTokensDetails(reasoning_tokens=output),
+        completion_tokens_details=CompletionTokensDetails(
+            reasoning_tokens=max(0, output - _json_tokens(job, generations))
+        ),
+    )
+
+
+def _json_tokens(job: Job, generations: Sequence[GenerationTrace]) -> int:
+    """Return the tokens of answers in JSON: those of the last generation of each continued sample."""
+    if (job.options.get("answer_format") or {}).get("type") != "json_schema":
+        return 0
+    continued = {one.continues for one in generations}
+    return sum(
+        one.output_tokens
+        for one in generations
+        if one.continues is not None and one.number not in continued
     )
 
 
