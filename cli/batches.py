@@ -34,9 +34,11 @@ def ls(
     output.table(
         ("batch", "status", "completed", "failed", "total", "endpoint", "created"),
         map(_row, page["data"]),
+        ids=("batch",),
     )
     if page["has_more"]:
-        output.note(f"More: longlook batches ls --limit {limit} --after {page['last_id']}")
+        options = {"--limit": [str(limit)], "--after": [str(page["last_id"])]}
+        output.hint("batches ls", options)
 
 
 @app.command("show")

@@ -34,9 +34,13 @@ def ls(
     if not output.for_people(as_json=as_json):
         output.as_json(page)
         return
-    output.table(("file", "purpose", "size", "created", "name"), map(_row, page["data"]))
+    output.table(
+        ("file", "purpose", "size", "created", "name"), map(_row, page["data"]), whole=4
+    )
     if page["has_more"]:
-        output.note(f"More: longlook files ls --limit {limit} --after {page['last_id']}")
+        chosen = [] if purpose is None else [purpose]
+        options = {"--purpose": chosen, "--limit": [str(limit)], "--after": [str(page["last_id"])]}
+        output.hint("files ls", options)
 
 
 @app.command("rm")

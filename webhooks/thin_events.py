@@ -1,8 +1,9 @@
 """The events of OpenAI's surface: how a response or a batch ended. Their ``data`` has the id alone, as OpenAI's have.
 
-A job has events of its own type whichever routes created it. One that was created as a response (``/v1/responses``,
-also as the line of a batch) has an event of the response besides, for the endpoints that subscribe to it: two events of
-different types with different ids. Chat completions and native jobs have none.
+A job has events of its own type whichever routes created it. One that was created as a background response
+(``/v1/responses``) has an event of the response besides, for the endpoints that subscribe to it: two events of
+different types with different ids. Foreground responses, lines of batches, chat completions and native jobs have none:
+their clients wait for the answer, or for the one event of the batch.
 """
 
 import uuid
@@ -51,6 +52,7 @@ _ENDED = (
         _JOB.id.in_(sa.bindparam("ids", expanding=True)),
         _JOB.finished_at.is_not(None),
         _RESPONSE.surface == "responses",
+        _RESPONSE.background.is_(sa.true()),
     )
 )
 

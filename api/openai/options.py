@@ -86,6 +86,13 @@ def split(
     return read, faults
 
 
+def unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
+    """Return the message and the code for an unknown field of a request."""
+    if len(place) == 1 and place[0] in EXTRA:
+        return f"`{place[0]}` belongs inside `options`.", errors.Fault.code
+    return "There is no such field.", "unknown_parameter"
+
+
 def job_options(
     own: Mapping[str, Any],
     places: Mapping[str, str],

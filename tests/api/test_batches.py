@@ -48,7 +48,7 @@ class TestValidation:
             [
                 line("good"),
                 "not JSON",
-                line("", method="GET"),
+                line("", method="GET", body={"input": "x", "temperature": 9}),
                 line("far", url="/v1/embeddings"),
                 "",
                 line("good"),
@@ -67,6 +67,7 @@ class TestValidation:
             (2, "invalid_json_line", None),
             (3, "invalid_request_error", "custom_id"),
             (3, "invalid_request_error", "method"),
+            (3, "invalid_request_error", "body.temperature"),
             (4, "invalid_request_error", "url"),
             (6, "duplicate_custom_id", "custom_id"),
             (7, "model_not_found", "body.model"),
@@ -79,7 +80,7 @@ class TestValidation:
             (10, "invalid_request_error", "body"),
             (11, "invalid_request_error", "body"),
         ]
-        assert failed["errors"]["total"] == 14
+        assert failed["errors"]["total"] == 15
         assert failed["failed_at"] is not None
         assert (failed["output_file_id"], failed["error_file_id"]) == (None, None)
         assert batches.jobs(database) == 0

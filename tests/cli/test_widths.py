@@ -150,7 +150,23 @@ CHANGE = {
     "action": "cancel_requested",
     "changes": {"status": "succeeded", "answer": LONG},
 }
+BATCH: dict[str, Any] = {
+    "id": f"batch_{DIGITS}",
+    "status": "in_progress",
+    "request_counts": {"total": 50_000, "completed": 10_000, "failed": 10_000},
+    "endpoint": "/v1/chat/completions",
+    "created_at": 1_764_000_000,
+}
+FILE: dict[str, Any] = {
+    "id": f"file-{DIGITS}",
+    "purpose": "batch_output",
+    "bytes": 200 * 2**20,
+    "created_at": 1_764_000_000,
+    "filename": "the questions of the night from the production database of the web shop.jsonl",
+}
 PATHS = {
+    "/v1/batches": [BATCH] * 3,
+    "/v1/files": [FILE] * 3,
     "/v1/jobs": JOBS,
     "/v1/operations": [OPERATION] * 3,
     f"/v1/operations/op_{DIGITS}/jobs": [LEFT] * 3,
@@ -168,6 +184,8 @@ PATHS = {
 PAGED = {
     "jobs ls --status failed --metadata 'case=4 2' --limit 3 -- 'created:<2h'": "job_",
     "operations ls --limit 3": "op_",
+    "batches ls --limit 3": "batch_",
+    "files ls --limit 3": "file-",
     f"operations show op_{DIGITS} --left": "job_",
     "quarantine ls --limit 3": "img_",
     "webhooks ls --limit 3": "we_",

@@ -206,6 +206,24 @@ class TestRefusals:
         assert (caught.value.param, caught.value.code) == (param, "unsupported_parameter")
         assert caught.value.type == "invalid_request_error"
 
+    @pytest.mark.parametrize(
+        ("sent", "param", "code"),
+        [
+            ({"stop": ["a"] * 5}, "stop", "invalid_request_error"),
+            ({"stop": 5}, "stop", "invalid_request_error"),
+            ({"stop": ["a", 5]}, "stop[1]", "invalid_request_error"),
+            ({"extra_body": {"topk": 1}}, "topk", "unknown_parameter"),
+        ],
+    )
+    def test_a_fault_has_one_place_and_its_code(
+        self, client: openai.OpenAI, sent: dict[str, Any], param: str, code: str
+    ) -> None:
+        with pytest.raises(openai.BadRequestError) as caught:
+            ask(client, **sent)
+        body: Any = caught.value.body
+        assert (caught.value.param, caught.value.code) == (param, code)
+        assert "faults" not in body["message"]
+
     def test_all_faults_are_named_in_openais_notation(self, client: openai.OpenAI) -> None:
         parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,eA"}}]
         messages = [
@@ -267,6 +285,20 @@ class TestStructured:
         reasoned = answer.usage.completion_tokens_details.reasoning_tokens
         assert reasoned is not None
         assert 0 < reasoned < answer.usage.completion_tokens
+
+    def test_an_answer_in_json_has_tokens_of_its_own_as_its_response_says(
+        self, client: openai.OpenAI
+    ) -> None:
+        whole = client.chat.completions.parse(**fields(), response_format=Count)
+        response = client.responses.retrieve(f"resp_{whole.id.removeprefix('chatcmpl-')}")
+        assert whole.usage is not None
+        assert response.usage is not None
+        assert whole.usage.prompt_tokens_details is not None
+        assert whole.usage.completion_tokens_details is not None
+        reasoning_tokens = whole.usage.completion_tokens_details.reasoning_tokens
+        assert reasoning_tokens == response.usage.output_tokens_details.reasoning_tokens
+        assert reasoning_tokens < whole.usage.completion_tokens
+        assert whole.usage.prompt_tokens_details.cache_write_tokens == 0
 
     def test_an_answer_that_is_cut_off_raises_the_clients_own_error(
         self, client: openai.OpenAI

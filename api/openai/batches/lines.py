@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal
@@ -114,21 +115,31 @@ def parse(
         sentence = error.message.replace("The request body", "The line")
         return ParsedLine(faults=(_fault(number, "invalid_json_line", sentence),))
     custom_id = _custom_id(value)
-    try:
-        request = LineRequest.model_validate(value)
-    except ValidationError as error:
-        return ParsedLine(custom_id, faults=_faults(number, framework.faults_of(error)))
-    if request.url != endpoint.path:
-        sentence = f"This must be the endpoint of the batch, `{endpoint.path}`."
-        return ParsedLine(custom_id, faults=_faults(number, [errors.Fault("#/url", sentence)]))
-    model = request.body.get("model")
-    return _parse_body(
-        request.body,
+    faults = _envelope_faults(value, endpoint)
+    body = value.get("body") if isinstance(value, dict) else None
+    if not isinstance(body, dict) or any(fault.pointer == "#/url" for fault in faults):
+        return ParsedLine(custom_id, faults=_faults(number, faults))
+    model = body.get("model")
+    parsed = _parse_body(
+        body,
         ParsedLine(custom_id, model if isinstance(model, str) else None),
         number,
         endpoint=endpoint,
         caller=caller,
     )
+    return dataclasses.replace(parsed, faults=(*_faults(number, faults), *parsed.faults))
+
+
+def _envelope_faults(value: object, endpoint: BatchEndpoint) -> list[errors.Fault]:
+    """Return the faults of a line outside its body."""
+    try:
+        request = LineRequest.model_validate(value)
+    except ValidationError as error:
+        return framework.faults_of(error)
+    if request.url == endpoint.path:
+        return []
+    sentence = f"This must be the endpoint of the batch, `{endpoint.path}`."
+    return [errors.Fault("#/url", sentence)]
 
 
 def _parse_body(

@@ -13,6 +13,7 @@ class PromptTokensDetails(ResponseModel):
     """Parts of the prompt's tokens."""
 
     cached_tokens: int = Field(description="Tokens from the engine's prefix cache.")
+    cache_write_tokens: Literal[0] = Field(default=0, description="Nothing is charged for them.")
 
 
 class CompletionTokensDetails(ResponseModel):

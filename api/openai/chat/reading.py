@@ -66,7 +66,7 @@ def parse(
     try:
         chat = CompletionRequest.model_validate(body, context=limits)
     except ValidationError as error:
-        faults += framework.faults_of(error)
+        faults += framework.faults_of(error, unknown=options.unknown)
         # The other fields may have faults, too, as options of the job.
         faulty = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
         valid = {name: value for name, value in sent.items() if name not in faulty}

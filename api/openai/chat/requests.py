@@ -32,8 +32,14 @@ def _ignore(_value: Any) -> None:  # noqa: ANN401 - untrusted input
     """Accept any value."""
 
 
+def _listed(value: object) -> object:
+    """Return a single text as a list: the faults of a union would have the places of its members."""
+    return [value] if isinstance(value, str) else value
+
+
 Ignored = Annotated[Any, BeforeValidator(_ignore)]
 _Stop = Annotated[fields.Text, Field(min_length=1, max_length=_MAX_STOP_CHARS)]
+_Stops = Annotated[list[_Stop], Field(max_length=_MAX_STOPS)]
 
 
 class JsonSchemaFormat(RequestModel):
@@ -87,9 +93,9 @@ class CompletionRequest(RequestModel):
     seed: int | None = Field(
         default=None, ge=-(2**63), lt=2**63, description="Best effort; taken modulo 2³¹."
     )
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=_MAX_STOPS)] | None = Field(
-        default=None, description="Up to 4 texts before which the answer ends."
-    )
+    stop: Annotated[
+        _Stops | None, BeforeValidator(_listed, json_schema_input_type=_Stop | _Stops | None)
+    ] = Field(default=None, description="Up to 4 texts before which the answer ends.")
     response_format: ResponseFormat | None = None
     reasoning_effort: Effort | None = Field(
         default=None, description="The size of the token budget, unless it is given."
@@ -144,9 +150,7 @@ class CompletionRequest(RequestModel):
     @property
     def stops(self) -> tuple[str, ...]:
         """The texts before which the answer ends."""
-        if self.stop is None:
-            return ()
-        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+        return tuple(self.stop or ())
 
     @property
     def job_seed(self) -> int | None:

@@ -180,7 +180,7 @@ def parse(
     try:
         sent = ResponseRequest.model_validate(read)
     except ValidationError as error:
-        faults += framework.faults_of(error, unknown=_unknown)
+        faults += framework.faults_of(error, unknown=options.unknown)
     messages = (
         conversation.read(
             body,
@@ -325,10 +325,3 @@ def _answer_format(sent: ResponseRequest, faults: list[errors.Fault]) -> dict[st
         if text_format is None
         else options.answer_format(text_format.type, text_format.schema_, "#/text/format", faults)
     )
-
-
-def _unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
-    """Return the message and the code for an unknown field."""
-    if len(place) == 1 and place[0] in options.EXTRA:
-        return f"`{place[0]}` belongs inside `options`.", errors.Fault.code
-    return "There is no such field.", "unknown_parameter"
