@@ -381,6 +381,27 @@ class TestEarlierResponses:
         assert answer.status_code == 400
         assert answer.get_json()["error"]["code"] == "previous_response_not_found"
 
+    def test_that_do_not_fit_are_not_read(
+        self, create: Create, caller: Caller, database: Database
+    ) -> None:
+        """A hundred responses can have gigabytes of text, which no job gets."""
+        oldest = shown(create())
+        worker.finish(database)
+        long = [
+            {"role": "user", "content": "x" * 30_000},
+            {"role": "assistant", "content": "6"},
+            {"role": "user", "content": "Sure?"},
+        ]
+        second = shown(create(input=long, truncation="auto", previous_response_id=oldest["id"]))
+        worker.finish(database)
+        assert caller("DELETE", f"/v1/responses/{oldest['id']}").status_code == 200
+
+        third = shown(create(truncation="auto", previous_response_id=second["id"]))
+        refused = create(truncation="disabled", previous_response_id=second["id"])
+
+        assert "User: Sure?" in str(job_of(database, third).question)
+        assert refused.get_json()["error"]["code"] == "context_length_exceeded"
+
     def test_must_have_ended(self, create: Create) -> None:
         answer = create(previous_response_id=shown(create())["id"])
 
