@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -109,6 +110,22 @@ class TestValidation:
         batch = create(caller, data or b"\n")
         settle(app, database, batch)
         assert faults(get(caller, batch)) == [(None, "empty_file", None)]
+
+    def test_what_is_behind_too_many_empty_lines_is_not_read(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        batch = create(caller, b"\n" * 300_000 + b"oops\n")
+        settle(app, database, batch)
+        assert faults(get(caller, batch)) == [(None, "too_many_lines", None)]
+
+    def test_what_is_behind_too_many_lines_is_not_read(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        batch = create(caller, b"x\n" * 60_000)
+        settle(app, database, batch)
+        failed = get(caller, batch)
+        assert failed["request_counts"]["total"] == 50_001
+        assert failed["errors"]["total"] == 50_002
 
     def test_a_line_that_is_too_long_is_a_fault_of_its_own(
         self, app: Router, caller: Caller, database: Database, settings: Settings
@@ -430,6 +447,40 @@ class TestEnding:
         run(app, database, batch)
         file = caller("GET", f"/v1/files/{get(caller, batch)['output_file_id']}").get_json()
         assert file["expires_at"] == file["created_at"] + 7200
+
+    def test_slow_lines_of_a_batch_do_not_keep_others_from_their_turn(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        """Each line may fetch images from a slow server."""
+        runner = batches.runner_of(app)
+        runner.timer = itertools.count(step=1.0).__next__
+        for _ in range(2):
+            create(caller, lines(3))
+        counts: list[int] = []
+        while not counts or counts[-1] < 6:
+            batches.end_pauses(database)
+            assert runner.run_slice()
+            counts.append(batches.jobs(database))
+        assert all(after - before <= 1 for before, after in itertools.pairwise([0, *counts]))
+
+
+class TestRetention:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"retention_answer_days": 2})
+
+    def test_files_of_batches_are_stored_no_longer_than_answers(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        after = {"anchor": "created_at", "seconds": 7 * 86_400}
+        form: dict[str, Any] = {"file": json.dumps(line("a")).encode(), "purpose": "batch"}
+        form |= {f"expires_after[{name}]": str(value) for name, value in after.items()}
+        sent = caller.form("/v1/files", form).get_json()
+        batch = batches.create_of(caller, sent["id"], output_expires_after=after)
+        run(app, database, batch)
+        written = caller("GET", f"/v1/files/{get(caller, batch)['output_file_id']}").get_json()
+        for file in (sent, written):
+            assert file["expires_at"] == file["created_at"] + 2 * 86_400
 
 
 class TestRequests:
