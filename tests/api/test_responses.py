@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from openai.types.responses import Response
 from werkzeug.test import TestResponse
 
 from api.app import service_of
+from api.framework import Router
 from core import ids
 from core.database import Database
 from jobs.answers.extraction import Answer
@@ -59,6 +61,18 @@ REFUSED: list[tuple[Json, str]] = [
     (
         {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "array"}}}},
         "text.format.schema",
+    ),
+    (
+        {
+            "text": {
+                "format": {
+                    "type": "json_schema",
+                    "name": "x",
+                    "schema": {"$schema": "\x00", "enum": ["a"], "type": "string"},
+                }
+            }
+        },
+        "text.format.schema.$schema",
     ),
     ({"surprise": 1}, "surprise"),
     ({"samples": 2}, "samples"),
@@ -334,6 +348,28 @@ class TestLongConversations:
         answer = create(input="x" * 30_000, truncation="auto")
 
         assert answer.get_json()["error"]["code"] == "context_length_exceeded"
+
+
+def test_a_response_that_is_deleted_before_its_request_shows_it_ends_with_an_error(
+    app: Router, create: Create, caller: Caller, database: Database
+) -> None:
+    service_of(app).foreground.silence_seconds = 0.01
+    answer = create(background=False)
+    sent: Iterator[bytes] = iter(answer.response)  # type: ignore[arg-type] # bytes, for us
+    read = [next(sent), next(sent)]
+    worker.finish(database)
+    [job_id] = stored_jobs(database)
+    assert caller("DELETE", f"/v1/responses/{ids.show('resp', job_id)}").status_code == 200
+
+    read += sent
+    answer.close()
+
+    assert b"There is no such response." in b"".join(read)
+
+
+def stored_jobs(database: Database) -> list[uuid.UUID]:
+    with database.reading() as transaction:
+        return list(transaction.session.scalars(sa.select(Job.id)))
 
 
 class TestEarlierResponses:
