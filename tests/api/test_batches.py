@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -15,7 +16,8 @@ from core.settings import Settings
 from jobs.file_records import BatchStatus
 from jobs.lifecycle import Priority
 from jobs.records import Job
-from jobs.store import accounts
+from jobs.store import accounts, purge
+from jobs.store.purge import Periods
 from tests import databases, factories
 from tests.api import batches, image_files, worker
 from tests.api.batches import WINDOW, content, create, get, line, lines, settle
@@ -465,6 +467,23 @@ class TestEnding:
 
 
 class TestRetention:
+    @pytest.mark.parametrize("period", ["answer", "timeline"])
+    def test_a_batch_goes_with_what_its_caller_wrote(
+        self, app: Router, caller: Caller, database: Database, age: databases.Age, period: str
+    ) -> None:
+        batch = create(caller, lines(2), metadata={"patient": "Doe"})
+        run(app, database, batch)
+        periods = Periods(**{period: timedelta(days=2)})
+
+        age(86_400)
+        purge.batch(database, periods, actor="test")
+        assert get(caller, batch)["metadata"] == {"patient": "Doe"}
+        age(86_400 + 60)
+        while purge.batch(database, periods, actor="test").more:
+            pass
+
+        assert caller("GET", f"/v1/batches/{batch['id']}").status_code == 404
+
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
         return settings.model_copy(update={"retention_answer_days": 2})
