@@ -16,7 +16,7 @@ from core.settings import Settings
 from jobs.file_records import BatchStatus
 from jobs.lifecycle import Priority
 from jobs.records import Job
-from jobs.store import accounts, purge
+from jobs.store import accounts, files, purge, storage
 from jobs.store.purge import Periods
 from tests import databases, factories
 from tests.api import batches, image_files, worker
@@ -527,6 +527,25 @@ class TestRequests:
             ("GET", ""), ("GET", "/results"), ("POST", "/cancel"), ("POST", "/retry"),
         ):  # fmt: skip
             assert stranger(method, f"/v1/batches/{made[0]}{path}").status_code == 404
+
+    def test_an_account_at_its_storage_quota_creates_none(
+        self, caller: Caller, database: Database
+    ) -> None:
+        """Each batch writes files: one key could fill the disk with batches that it cancels."""
+        data = json.dumps(line("a")).encode() + b"\n" * 2**21
+        new = files.NewFile(accounts.account_id(database, "default"), "batch", "lines.jsonl")
+        file = files.store(database, new, [data])
+        storage.limit_account(database, "default", storage_mb=1)
+
+        body = {
+            "input_file_id": ids.show("file", file.id),
+            "endpoint": "/v1/responses",
+            "completion_window": "24h",
+        }
+        refused = caller("POST", "/v1/batches", json=body)
+
+        assert refused.status_code == 403
+        assert refused.get_json()["error"]["code"] == "storage_quota_exceeded"
 
     def test_an_account_has_a_limit_of_unfinished_batches(self, caller: Caller) -> None:
         file_id = batches.upload(caller, lines(1))
