@@ -62,8 +62,8 @@ _IGNORED: Final = frozenset({"reasoning"})
 _UNSUPPORTED: Final = "unsupported_parameter"
 #: What an id may look like: those that are not read are stored and shown, too.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_NOT_FOUND: Final = "image_file_not_found"
-_NO_FILE: Final = "There is no such image, and no such file with the purpose `vision`."
+_UNKNOWN: Final = "image_file_not_found"
+_NO_SUCH_IMAGE: Final = "There is no such image, and no such file with the purpose `vision`."
 
 
 @dataclass(frozen=True)
@@ -298,7 +298,7 @@ class _Reader:
         shown: dict[str, Any],
     ) -> dict[str, Any] | None:
         if not isinstance(file_id, str) or _ID.fullmatch(file_id) is None:
-            self._fault(pointer, _NO_FILE, _NOT_FOUND)
+            self._fault(pointer, _NO_SUCH_IMAGE, _UNKNOWN)
             return None
         shown["file_id"] = file_id
         # The detail of an uploaded image is that of its upload.
@@ -349,7 +349,7 @@ def _submitted(
             faults.append(errors.Fault(image.pointer, error.message, error.specific_code))
             continue
         if source is None:
-            faults.append(errors.Fault(image.pointer, _NO_FILE, _NOT_FOUND))
+            faults.append(errors.Fault(image.pointer, _NO_SUCH_IMAGE, _UNKNOWN))
             continue
         submitted.append(parsing.SubmittedImage(image.pointer, source, image.detail))
     return tuple(submitted)
