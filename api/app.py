@@ -363,7 +363,7 @@ def _files_and_batches(
             disk=disk,
             held_open=held_open,
         ),
-        BatchRoutes(database=service.database, endpoints=endpoints),
+        BatchRoutes(database=service.database, endpoints=endpoints, quota=quota, disk=disk),
     )
 
 

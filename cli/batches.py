@@ -34,6 +34,7 @@ def ls(
     output.table(
         ("batch", "status", "completed", "failed", "total", "endpoint", "created"),
         map(_row, page["data"]),
+        whole=6,
         ids=("batch",),
     )
     if page["has_more"]:

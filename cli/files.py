@@ -35,7 +35,9 @@ def ls(
         output.as_json(page)
         return
     output.table(
-        ("file", "purpose", "size", "created", "name"), map(_row, page["data"]), whole=4
+        ("file", "purpose", "size", "created", "name"),
+        map(_row, page["data"]),
+        whole=3,
     )
     if page["has_more"]:
         chosen = [] if purpose is None else [purpose]

@@ -15,6 +15,7 @@ import structlog
 
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
+from jobs.store import retention
 from jobs.store.purge import NO_RETENTION, Periods
 from webhooks import attempts, claims, outbox, policy, purge, redelivery
 
@@ -165,6 +166,7 @@ class Dispatcher(BackgroundLoop):
             lost = attempts.expire(self._database)
             if lost:
                 _log.warning("senders_lost", attempts=lost)
+            self._discard()
             self._swept_at = time.monotonic()
         recovered = redelivery.recover(self._database, after=self._recovered_for)
         self._recovered_for = recovered.account_id
@@ -172,6 +174,14 @@ class Dispatcher(BackgroundLoop):
             _log.info("deliveries_recovered", attempts=recovered.resent)
         if recovered.more:
             self.wake()
+
+    def _discard(self) -> None:
+        """Remove a batch of content that is not to be stored, here, where its copies in notifications are known."""
+        discarded = retention.discard(
+            self._database, actor=f"sweeper:{self._owner}", remove_copies=purge.reduce_jobs
+        )
+        if discarded:
+            _log.info("content_discarded", jobs=discarded)
 
     def _purge(self) -> None:
         """Remove a batch of what is old, if it is time."""

@@ -14,7 +14,7 @@ from core import write_ahead_log
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from core.wakeup import Wakeup
-from jobs.store import expiry, files, holds, purge, retention, search, turns, workers
+from jobs.store import expiry, files, holds, purge, search, turns, workers
 
 _log = structlog.get_logger(__name__)
 
@@ -183,12 +183,6 @@ class Sweeper(BackgroundLoop):
             if self.pause(_PURGE_BREATH_SECONDS):
                 return
 
-    def discard(self) -> None:
-        """Remove the content of jobs that is not to be stored. Raises :class:`core.database.DatabaseUnavailable`."""
-        discarded = retention.discard(self._database, actor=f"sweeper:{self._owner}")
-        if discarded:
-            _log.info("content_discarded", jobs=discarded)
-
     def clean(self) -> None:
         """Remove the words of removed texts from the index, once an hour if there are any, for about a second.
 
@@ -236,7 +230,6 @@ class Sweeper(BackgroundLoop):
             self.sweep()
             self.purge()
             self.remove_files()
-            self.discard()
             self.clean()
             write_ahead_log.truncate(self._database)
         except DatabaseUnavailable:

@@ -16,6 +16,7 @@ The place of a string that may be long, for :func:`api.framework.loads`, is know
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -59,6 +60,10 @@ _IMAGES: Final = frozenset({"input_image", "image_url"})
 #: Items that clients send back from an earlier output, and that say nothing that a model could use.
 _IGNORED: Final = frozenset({"reasoning"})
 _UNSUPPORTED: Final = "unsupported_parameter"
+#: What an id may look like: those that are not read are stored and shown, too.
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_UNKNOWN: Final = "image_file_not_found"
+_NO_SUCH_IMAGE: Final = "There is no such image, and no such file with the purpose `vision`."
 
 
 @dataclass(frozen=True)
@@ -67,13 +72,13 @@ class SentImage:
 
     Attributes:
         pointer: the JSON pointer of its source in the request.
-        source: a data URL, a link, the id of an uploaded image, or a file.
+        source: a data URL, a link, or the id of an uploaded image or of a file.
         detail: the requested tier; None: the default.
         shown: the part as it is shown again.
     """
 
     pointer: str
-    source: fields.LongText | parsing.ImageLink | SpooledFile = field(repr=False)
+    source: fields.LongText | parsing.ImageLink = field(repr=False)
     detail: Detail | None
     shown: dict[str, Any]
 
@@ -140,9 +145,9 @@ def read(
     faults: list[errors.Fault] = []
     sent = body.get(name)
     if isinstance(sent, str) and name == "input":
-        messages = [_Reader(files, faults).string(sent)]
+        messages = [_Reader(faults).string(sent)]
     elif isinstance(sent, list) and sent and len(sent) <= MAX_ITEMS:
-        reader = _Reader(files, faults)
+        reader = _Reader(faults)
         read_ones = (reader.item(item, f"#/{name}/{index}") for index, item in enumerate(sent))
         messages = [message for message in read_ones if message is not None]
     else:
@@ -151,7 +156,8 @@ def read(
         return ReadConversation(None, (), [], [errors.Fault(f"#/{name}", sentence)])
     every = [*earlier, *messages]
     chosen = _newest_images(every, max_images)
-    images = _submitted([image for message in every for image in message.images], chosen, faults)
+    sent_images = [image for message in every for image in message.images]
+    images = _submitted(sent_images, chosen, files, faults)
     if not faults:
         faults += _order_faults(messages, f"#/{name}")
     items = [message.shown for message in messages]
@@ -173,8 +179,7 @@ def read(
 class _Reader:
     """Reads messages and appends their faults."""
 
-    def __init__(self, files: Files, faults: list[errors.Fault]) -> None:
-        self._files = files
+    def __init__(self, faults: list[errors.Fault]) -> None:
         self._faults = faults
 
     def string(self, text: str) -> Message:
@@ -292,19 +297,13 @@ class _Reader:
         detail: Detail | None,
         shown: dict[str, Any],
     ) -> dict[str, Any] | None:
-        source: str | SpooledFile | None = None
-        if isinstance(file_id, str):
-            shown["file_id"] = file_id
-            if ids.parse("img", file_id) is not None:
-                # The detail of an uploaded image is that of its upload.
-                source, detail = file_id, None
-            else:
-                source = self._files(file_id)
-        if source is None:
-            sentence = "There is no such image, and no such file with the purpose `vision`."
-            self._fault(pointer, sentence, "image_file_not_found")
+        if not isinstance(file_id, str) or _ID.fullmatch(file_id) is None:
+            self._fault(pointer, _NO_SUCH_IMAGE, _UNKNOWN)
             return None
-        message.images.append(SentImage(pointer, source, detail, shown))
+        shown["file_id"] = file_id
+        # The detail of an uploaded image is that of its upload.
+        tier = None if ids.parse("img", file_id) is not None else detail
+        message.images.append(SentImage(pointer, file_id, tier, shown))
         return shown
 
     def _text(self, message: Message, text: str, pointer: str) -> None:
@@ -329,29 +328,46 @@ def _newest_images(messages: Sequence[Message], limit: int) -> dict[str, int]:
 
 
 def _submitted(
-    sent: Sequence[SentImage], chosen: Mapping[str, int], faults: list[errors.Fault]
+    sent: Sequence[SentImage],
+    chosen: Mapping[str, int],
+    files: Files,
+    faults: list[errors.Fault],
 ) -> tuple[parsing.SubmittedImage, ...]:
-    """Return the chosen images; append the faults of data URLs."""
+    """Return the chosen images; append the faults of their data URLs and files.
+
+    Only the chosen ones are read: a request can name thousands of files.
+    """
     submitted: list[parsing.SubmittedImage] = []
     for image in sent:
         position = chosen.get(image.pointer)
         if position is None:
-            if isinstance(image.source, SpooledFile):
-                image.source.close()
             continue
         image.shown["image"] = position
-        source = image.source
-        if isinstance(source, framework.LongString) or (
-            isinstance(source, str) and fields.is_data_url(source)
-        ):
-            try:
-                source = parsing.decoded(source)
-            except errors.ImageRejected as error:
-                faults.append(errors.Fault(image.pointer, error.message, error.specific_code))
-                continue
-        assert not isinstance(source, framework.LongString)  # noqa: S101 - they are all data URLs
+        try:
+            source = _source(image.source, files)
+        except errors.ImageRejected as error:
+            faults.append(errors.Fault(image.pointer, error.message, error.specific_code))
+            continue
+        if source is None:
+            faults.append(errors.Fault(image.pointer, _NO_SUCH_IMAGE, _UNKNOWN))
+            continue
         submitted.append(parsing.SubmittedImage(image.pointer, source, image.detail))
     return tuple(submitted)
+
+
+def _source(
+    source: fields.LongText | parsing.ImageLink, files: Files
+) -> SpooledFile | str | parsing.ImageLink | None:
+    """Return the image of a data URL or of a file, and links and the ids of images as they are; None: no such file.
+
+    Raises:
+        core.errors.ImageRejected: the data URL is not valid.
+    """
+    if isinstance(source, parsing.ImageLink):
+        return source
+    if isinstance(source, framework.LongString) or fields.is_data_url(source):
+        return parsing.decoded(source)
+    return source if ids.parse("img", source) is not None else files(source)
 
 
 def _order_faults(messages: Sequence[Message], pointer: str) -> Iterator[errors.Fault]:

@@ -27,14 +27,23 @@ class Earlier:
         self._database = database
         self._account_id = account_id
 
-    def messages(self, response_id: str, faults: list[errors.Fault]) -> list[Message]:
+    def messages(
+        self, response_id: str, faults: list[errors.Fault], *, most_chars: int
+    ) -> list[Message]:
         """Return the input and the answers up to the response ``response_id``, the oldest first.
 
         Without the response, or with one that has not finished, ``faults`` gets one.
+
+        Args:
+            response_id: the newest response.
+            faults: gets the fault.
+            most_chars: once the texts have more characters than a job can get, older ones are not read. A hundred
+                responses can have gigabytes of text.
         """
         rounds: list[list[Message]] = []
         named: str | None = response_id
-        while named is not None and len(rounds) < _MAX_RESPONSES:
+        chars = 0
+        while named is not None and len(rounds) < _MAX_RESPONSES and chars <= most_chars:
             job_id = ids.parse("resp", named)
             view = (
                 None
@@ -51,6 +60,7 @@ class Earlier:
             entry = responses.get(self._database, view.job.id)
             requested = (entry.requested if entry is not None else None) or {}
             rounds.append(_of(view, requested, len(rounds)))
+            chars += sum(len(text) for message in rounds[-1] for text in message.texts)
             named = requested.get("previous_response_id")
         return [message for messages in reversed(rounds) for message in messages]
 

@@ -70,7 +70,7 @@ class FileRoutes:
     ) -> None:
         self._max_bytes = settings.max_file_bytes
         self._max_image_bytes = settings.max_image_mb * 2**20
-        self._batch_lifetime = lifetime_of_batches(settings)
+        self._settings = settings
         self._database = database
         self._service = service
         self._quota = quota
@@ -203,14 +203,17 @@ class FileRoutes:
             raise problems.refused([fault]) from None
 
     def _lifetime(self, requested: schemas.FileForm) -> timedelta | None:
-        if requested.expires_after is not None:
-            return timedelta(seconds=requested.expires_after.seconds)
-        return self._batch_lifetime if requested.purpose == "batch" else None
+        expiry = requested.expires_after
+        seconds = None if expiry is None else expiry.seconds
+        if requested.purpose == "batch":
+            return lifetime_of_batches(self._settings, seconds)
+        return None if seconds is None else timedelta(seconds=seconds)
 
 
-def lifetime_of_batches(settings: Settings) -> timedelta:
-    """Return how long the files of batches are stored by default: not longer than answers."""
-    return timedelta(days=min(BATCH_DAYS, settings.retention_answer_days or BATCH_DAYS))
+def lifetime_of_batches(settings: Settings, seconds: int | None = None) -> timedelta:
+    """Return how long a file of a batch is stored: as requested, or 30 days, but not longer than answers."""
+    wanted = timedelta(days=BATCH_DAYS) if seconds is None else timedelta(seconds=seconds)
+    return min(wanted, timedelta(days=settings.retention_answer_days or BATCH_DAYS))
 
 
 def attachment(filename: str) -> str:

@@ -292,7 +292,8 @@ class HeldResponse(Closing):
     def _follow(self, job_id: uuid.UUID) -> Iterator[bytes]:
         try:
             yield from self._hold.follow(job_id, self)
-        except errors.Unavailable as error:
+        except (errors.RequestError, errors.Unavailable) as error:
+            # For example, another request has deleted the job meanwhile.
             yield self._hold.failed(error)
             return
         if self.completed or self.dropped == _GONE:

@@ -159,6 +159,12 @@ def answer_format(
     if schema is None:
         faults.append(errors.Fault(f"{place}/schema", "This must be a JSON Schema."))
         return None
+    dialect = schema.get("$schema", "")
+    if not isinstance(dialect, str) or "\x00" in dialect:
+        # It is shown again, and PostgreSQL cannot store NUL.
+        sentence = "This must be text without NUL characters."
+        faults.append(errors.Fault(f"{place}/schema/$schema", sentence))
+        return None
     # The dialect, which some clients name, decides nothing within the supported subset.
     named = {name: value for name, value in schema.items() if name != "$schema"}
     return {"type": "json_schema", "schema": named}

@@ -59,7 +59,8 @@ class Threads(Generic[AnyTask]):
         self._started = 0
         #: Threads that were started or woken and have not taken a task yet.
         self._coming = 0
-        #: Running tasks that have given up their place.
+        #: Running tasks, and those of them that have given up their place.
+        self._live: set[int] = set()
         self._aside: set[int] = set()
 
     @property
@@ -79,7 +80,7 @@ class Threads(Generic[AnyTask]):
     def step_aside(self, task: AnyTask) -> bool:
         """Give up the place of a running task, which keeps its thread; return whether it had a place."""
         with self._changed:
-            if id(task) in self._aside:
+            if id(task) in self._aside or id(task) not in self._live:
                 return False
             self._aside.add(id(task))
             self._leave(task.group)
@@ -87,10 +88,14 @@ class Threads(Generic[AnyTask]):
             return True
 
     def step_back(self, task: AnyTask) -> None:
-        """Take a place for a task again, immediately: the number of places may be exceeded for a moment."""
+        """Take a place for a task again, immediately: the number of places may be exceeded for a moment.
+
+        A task that has ended meanwhile takes none: another thread can do a part of a request, and outlive it.
+        """
         with self._changed:
-            self._aside.discard(id(task))
-            self._enter(task.group)
+            if id(task) in self._aside:
+                self._aside.remove(id(task))
+                self._enter(task.group)
 
     def overdue(self, now: float) -> list[AnyTask]:
         """Remove and return the tasks whose wait has ended."""
@@ -115,6 +120,7 @@ class Threads(Generic[AnyTask]):
                 self._wake()
             self._run_task(task)
             with self._changed:
+                self._live.discard(id(task))
                 if id(task) in self._aside:
                     self._aside.discard(id(task))
                 else:
@@ -131,6 +137,7 @@ class Threads(Generic[AnyTask]):
         self._waiting.move_to_end(group)
         self._taken(task)
         self._enter(group)
+        self._live.add(id(task))
         return task
 
     def _next_group(self) -> Group | None:

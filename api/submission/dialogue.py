@@ -63,11 +63,21 @@ class Conversation:
         """Return the conversation with all turns."""
         return fold(self.turns)
 
-    def foldings(self) -> Iterator[FoldedConversation]:
-        """Yield the conversation with all turns, then, if it may lose them, without its oldest one, two, and so on."""
+    def foldings(self, *, longest: int) -> Iterator[FoldedConversation]:
+        """Yield the conversation with all turns, then, if it may lose them, without its oldest one, two, and so on.
+
+        Args:
+            longest: the most characters of a question; longer ones are left out.
+        """
         last = len(self.turns) if self.drops_oldest else 1
+        # Texts that are too long are not folded again and again: together they can have many times their bytes.
+        texts = sum(len(turn.text) for turn in self.turns)
         for first in range(last):
-            yield fold(self.turns[first:])
+            if texts <= longest:
+                folded = fold(self.turns[first:])
+                if len(folded.question) <= longest:
+                    yield folded
+            texts -= len(self.turns[first].text)
 
 
 def fold(turns: Sequence[Turn]) -> FoldedConversation:

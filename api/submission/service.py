@@ -308,9 +308,7 @@ class SubmissionService:
         """
         longest = self._settings.profile.max_question_chars
         fault: errors.RequestError | None = None
-        for folded in conversation.foldings():
-            if len(folded.question) > longest:
-                continue
+        for folded in conversation.foldings(longest=longest):
             tokens = [submitted_images[position][1] for position in folded.images]
             try:
                 self._effective(options, folded.question, tokens, conversation.system)

@@ -10,6 +10,9 @@ Retention has four classes of data, each with its own period from the end of a j
 * timeline: the timeline, except one entry with the state of the job. Operations and their lists of jobs have the same
   period, from the end of the operation.
 
+A batch has metadata and ids of the caller next to the states of its lines: it is removed with its lines at the end of
+the shorter of the periods of answers and timelines, from the end of the batch.
+
 :mod:`webhooks.purge` applies the same periods to webhooks.
 
 A column of the job per class states when its data was removed. Due jobs are found by that column, so a purge may be
@@ -88,7 +91,9 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
         timelines = _purge_timelines(database, periods.timeline, actor=actor, limit=limit)
         operations, unfinished = operation_removal.purge(database, periods.timeline, limit=limit)
         full |= unfinished
-        _, unfinished = batches.purge(database, periods.timeline)
+    ending = [period for period in (periods.answer, periods.timeline) if period is not None]
+    if ending:
+        _, unfinished = batches.purge(database, min(ending))
         full |= unfinished
     return Purged(
         images=images,

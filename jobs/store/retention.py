@@ -115,13 +115,20 @@ def remove_data(
     return DataRemoved(jobs=len(chosen), images=remove_orphans(transaction, chosen))
 
 
-def discard(database: Database, *, actor: str, limit: int = 50) -> int:
-    """Remove the content of ended jobs that is not to be stored and that no request has removed; return how many."""
+def discard(database: Database, *, actor: str, remove_copies: RemoveCopies, limit: int = 50) -> int:
+    """Remove the content of ended jobs that is not to be stored and that no request has removed; return how many.
+
+    Args:
+        database: where it is stored.
+        actor: who removes it, as the timeline names it.
+        remove_copies: called in the same transaction.
+        limit: the most jobs.
+    """
     job_ids = responses.to_discard(database, limit=limit)
     if not job_ids:
         return 0
     with database.transaction() as transaction:
-        return remove_data(transaction, job_ids, actor=actor).jobs
+        return remove_data(transaction, job_ids, actor=actor, remove_copies=remove_copies).jobs
 
 
 def remove_orphans(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> int:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from core.settings import Settings
 from jobs.file_records import BatchStatus
 from jobs.lifecycle import Priority
 from jobs.records import Job
-from jobs.store import accounts
+from jobs.store import accounts, files, purge, storage
+from jobs.store.purge import Periods
 from tests import databases, factories, webhooks
 from tests.api import batches, image_files, worker
 from tests.api.batches import WINDOW, content, create, get, line, lines, settle
@@ -110,6 +113,22 @@ class TestValidation:
         batch = create(caller, data or b"\n")
         settle(app, database, batch)
         assert faults(get(caller, batch)) == [(None, "empty_file", None)]
+
+    def test_what_is_behind_too_many_empty_lines_is_not_read(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        batch = create(caller, b"\n" * 300_000 + b"oops\n")
+        settle(app, database, batch)
+        assert faults(get(caller, batch)) == [(None, "too_many_lines", None)]
+
+    def test_what_is_behind_too_many_lines_is_not_read(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        batch = create(caller, b"x\n" * 60_000)
+        settle(app, database, batch)
+        failed = get(caller, batch)
+        assert failed["request_counts"]["total"] == 50_001
+        assert failed["errors"]["total"] == 50_002
 
     def test_a_line_that_is_too_long_is_a_fault_of_its_own(
         self, app: Router, caller: Caller, database: Database, settings: Settings
@@ -447,6 +466,57 @@ class TestEnding:
         events = [event.type for event in webhooks.events(database)]
         assert events == ["batch.cancelled", "batch.failed", "batch.completed"]
 
+    def test_slow_lines_of_a_batch_do_not_keep_others_from_their_turn(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        """Each line may fetch images from a slow server."""
+        runner = batches.runner_of(app)
+        runner.timer = itertools.count(step=1.0).__next__
+        for _ in range(2):
+            create(caller, lines(3))
+        counts: list[int] = []
+        while not counts or counts[-1] < 6:
+            batches.end_pauses(database)
+            assert runner.run_slice()
+            counts.append(batches.jobs(database))
+        assert all(after - before <= 1 for before, after in itertools.pairwise([0, *counts]))
+
+
+class TestRetention:
+    @pytest.mark.parametrize("period", ["answer", "timeline"])
+    def test_a_batch_goes_with_what_its_caller_wrote(
+        self, app: Router, caller: Caller, database: Database, age: databases.Age, period: str
+    ) -> None:
+        batch = create(caller, lines(2), metadata={"patient": "Doe"})
+        run(app, database, batch)
+        periods = Periods(**{period: timedelta(days=2)})
+
+        age(86_400)
+        purge.batch(database, periods, actor="test")
+        assert get(caller, batch)["metadata"] == {"patient": "Doe"}
+        age(86_400 + 60)
+        while purge.batch(database, periods, actor="test").more:
+            pass
+
+        assert caller("GET", f"/v1/batches/{batch['id']}").status_code == 404
+
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"retention_answer_days": 2})
+
+    def test_files_of_batches_are_stored_no_longer_than_answers(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        after = {"anchor": "created_at", "seconds": 7 * 86_400}
+        form: dict[str, Any] = {"file": json.dumps(line("a")).encode(), "purpose": "batch"}
+        form |= {f"expires_after[{name}]": str(value) for name, value in after.items()}
+        sent = caller.form("/v1/files", form).get_json()
+        batch = batches.create_of(caller, sent["id"], output_expires_after=after)
+        run(app, database, batch)
+        written = caller("GET", f"/v1/files/{get(caller, batch)['output_file_id']}").get_json()
+        for file in (sent, written):
+            assert file["expires_at"] == file["created_at"] + 2 * 86_400
+
 
 class TestRequests:
     def test_a_key_creates_one_batch(self, caller: Caller) -> None:
@@ -473,6 +543,25 @@ class TestRequests:
             ("GET", ""), ("GET", "/results"), ("POST", "/cancel"), ("POST", "/retry"),
         ):  # fmt: skip
             assert stranger(method, f"/v1/batches/{made[0]}{path}").status_code == 404
+
+    def test_an_account_at_its_storage_quota_creates_none(
+        self, caller: Caller, database: Database
+    ) -> None:
+        """Each batch writes files: one key could fill the disk with batches that it cancels."""
+        data = json.dumps(line("a")).encode() + b"\n" * 2**21
+        new = files.NewFile(accounts.account_id(database, "default"), "batch", "lines.jsonl")
+        file = files.store(database, new, [data])
+        storage.limit_account(database, "default", storage_mb=1)
+
+        body = {
+            "input_file_id": ids.show("file", file.id),
+            "endpoint": "/v1/responses",
+            "completion_window": "24h",
+        }
+        refused = caller("POST", "/v1/batches", json=body)
+
+        assert refused.status_code == 403
+        assert refused.get_json()["error"]["code"] == "storage_quota_exceeded"
 
     def test_an_account_has_a_limit_of_unfinished_batches(self, caller: Caller) -> None:
         file_id = batches.upload(caller, lines(1))

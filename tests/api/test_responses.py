@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from openai.types.responses import Response
 from werkzeug.test import TestResponse
 
 from api.app import service_of
+from api.framework import Router
 from core import ids
 from core.database import Database
 from jobs.answers.extraction import Answer
@@ -59,6 +61,18 @@ REFUSED: list[tuple[Json, str]] = [
     (
         {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "array"}}}},
         "text.format.schema",
+    ),
+    (
+        {
+            "text": {
+                "format": {
+                    "type": "json_schema",
+                    "name": "x",
+                    "schema": {"$schema": "\x00", "enum": ["a"], "type": "string"},
+                }
+            }
+        },
+        "text.format.schema.$schema",
     ),
     ({"surprise": 1}, "surprise"),
     ({"samples": 2}, "samples"),
@@ -336,6 +350,28 @@ class TestLongConversations:
         assert answer.get_json()["error"]["code"] == "context_length_exceeded"
 
 
+def test_a_response_that_is_deleted_before_its_request_shows_it_ends_with_an_error(
+    app: Router, create: Create, caller: Caller, database: Database
+) -> None:
+    service_of(app).foreground.silence_seconds = 0.01
+    answer = create(background=False)
+    sent: Iterator[bytes] = iter(answer.response)  # type: ignore[arg-type] # bytes, for us
+    read = [next(sent), next(sent)]
+    worker.finish(database)
+    [job_id] = stored_jobs(database)
+    assert caller("DELETE", f"/v1/responses/{ids.show('resp', job_id)}").status_code == 200
+
+    read += sent
+    answer.close()
+
+    assert b"There is no such response." in b"".join(read)
+
+
+def stored_jobs(database: Database) -> list[uuid.UUID]:
+    with database.reading() as transaction:
+        return list(transaction.session.scalars(sa.select(Job.id)))
+
+
 class TestEarlierResponses:
     def test_come_before_the_input_with_their_images(
         self, create: Create, caller: Caller, database: Database
@@ -380,6 +416,27 @@ class TestEarlierResponses:
 
         assert answer.status_code == 400
         assert answer.get_json()["error"]["code"] == "previous_response_not_found"
+
+    def test_that_do_not_fit_are_not_read(
+        self, create: Create, caller: Caller, database: Database
+    ) -> None:
+        """A hundred responses can have gigabytes of text, which no job gets."""
+        oldest = shown(create())
+        worker.finish(database)
+        long = [
+            {"role": "user", "content": "x" * 30_000},
+            {"role": "assistant", "content": "6"},
+            {"role": "user", "content": "Sure?"},
+        ]
+        second = shown(create(input=long, truncation="auto", previous_response_id=oldest["id"]))
+        worker.finish(database)
+        assert caller("DELETE", f"/v1/responses/{oldest['id']}").status_code == 200
+
+        third = shown(create(truncation="auto", previous_response_id=second["id"]))
+        refused = create(truncation="disabled", previous_response_id=second["id"])
+
+        assert "User: Sure?" in str(job_of(database, third).question)
+        assert refused.get_json()["error"]["code"] == "context_length_exceeded"
 
     def test_must_have_ended(self, create: Create) -> None:
         answer = create(previous_response_id=shown(create())["id"])

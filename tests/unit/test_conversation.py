@@ -199,6 +199,38 @@ def test_a_file_is_found_by_its_id() -> None:
     assert [image.detail for image in read_one.images] == [None, None]
 
 
+def test_only_files_that_the_job_gets_are_read() -> None:
+    read_ones: list[str] = []
+
+    def files(file_id: str) -> SpooledFile:
+        read_ones.append(file_id)
+        return SpooledFile.of(image_files.png())
+
+    parts = [{"type": "input_image", "file_id": f"file-{number}"} for number in range(1_000)]
+    read_one = read(user(*parts, "How many?"), max_images=2, files=files)
+
+    assert not read_one.faults
+    assert read_ones == ["file-998", "file-999"]
+
+
+@pytest.mark.parametrize("file_id", [7, "", "x" * 65, "file_\0", "data:image/png;base64,AAAA"])
+def test_what_cannot_be_an_id_is_a_fault_wherever_it_is(file_id: object) -> None:
+    read_one = read(user({"type": "input_image", "file_id": file_id}), user(image()), max_images=1)
+
+    assert places(read_one) == ["#/input/0/content/0/file_id"]
+
+
+def test_texts_that_are_too_long_together_are_never_folded() -> None:
+    one = {"role": "assistant", "content": "x" * 50}
+    read_one = read(*([user("y" * 50), one] * 20), user("Hi"), drops_oldest=True)
+
+    assert read_one.conversation is not None
+    questions = [one.question for one in read_one.conversation.foldings(longest=300)]
+    assert max(map(len, questions)) <= 300
+    assert questions[0].count("User: y") == 2
+    assert questions[-1] == "Hi"
+
+
 def test_too_long_conversations_lose_their_oldest_turns_with_their_images() -> None:
     read_one = read(
         user("One", image()),
@@ -208,8 +240,9 @@ def test_too_long_conversations_lose_their_oldest_turns_with_their_images() -> N
     )
 
     assert read_one.conversation is not None
-    assert [one.images for one in read_one.conversation.foldings()] == [(0, 1), (1,), (1,)]
-    assert [*read_one.conversation.foldings()][-1].question == "Two"
+    folded_ones = list(read_one.conversation.foldings(longest=10_000))
+    assert [one.images for one in folded_ones] == [(0, 1), (1,), (1,)]
+    assert folded_ones[-1].question == "Two"
 
 
 def test_long_strings_are_known_by_their_place() -> None:

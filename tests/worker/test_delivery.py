@@ -17,8 +17,9 @@ import sqlalchemy as sa
 from core.database import Database
 from core.settings import Settings
 from core.vault import Vault
-from jobs.store import storage, submission
+from jobs.store import history, storage, submission
 from jobs.store.purge import Periods
+from jobs.store.responses import NewResponse
 from net.client import GuardedClient, Reply
 from tests import factories, webhooks
 from tests.databases import Age
@@ -362,6 +363,30 @@ def test_a_dispatcher_removes_what_is_older_than_the_retention_periods(
 
     [event] = [event for event in webhooks.events(database) if event.job_id is not None]
     assert b"the answer" in event.payload
+
+
+def test_a_dispatcher_removes_what_is_not_to_be_stored_from_notifications_too(
+    database: Database, account_id: uuid.UUID, age: Age
+) -> None:
+    """As when the API dies between the end of a job and the answer to its request."""
+    dispatcher = Dispatcher(
+        database, owner="sender-1", lease=LEASE, send=make_sender(database).send
+    )
+    webhooks.make_endpoint(database, account_id)
+    not_stored = NewResponse("responses", background=False, requested={}, discard=True)
+    job_id = webhooks.run_job(database, account_id, answer="the answer", response=not_stored)
+    [before] = webhooks.events(database)
+    age(120)
+
+    dispatcher.turn()
+    dispatcher.stop()
+
+    job = history.job(database, job_id, account_id=None)
+    [event] = webhooks.events(database)
+    assert job is not None
+    assert (job.question, job.answer_text) == (None, None)
+    assert b"the answer" in before.payload
+    assert b"the answer" not in event.payload
 
 
 def test_a_drained_dispatcher_finishes_what_it_sends_and_starts_nothing(

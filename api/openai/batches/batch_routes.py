@@ -25,7 +25,9 @@ from core.database import Database
 from jobs import file_records
 from jobs.file_records import BatchStatus, LineState
 from jobs.store import batch_lines, batches, files
+from jobs.store.admission import Disk
 from jobs.store.batches import NewBatch
+from jobs.store.storage import Quota
 
 _log = structlog.get_logger(__name__)
 
@@ -39,21 +41,27 @@ class BatchRoutes:
     Args:
         database: stores batches; :class:`api.openai.batches.runner.BatchRunner` works on them.
         endpoints: the routes whose requests batches may have.
+        quota: the storage quota of accounts.
+        disk: the free disk space.
     """
 
     TAG = "batches"
     ERRORS = problems.OPENAI
 
-    def __init__(self, *, database: Database, endpoints: BatchEndpoints) -> None:
+    def __init__(
+        self, *, database: Database, endpoints: BatchEndpoints, quota: Quota, disk: Disk
+    ) -> None:
         self._database = database
         self._endpoints = endpoints
+        self._quota = quota
+        self._disk = disk
 
     @route.post(
         "/v1/batches",
         operation_id="createBatch",
         guard=Right.SUBMIT,
         answers={200: _CREATED},
-        faults=(400, 404, 409, 413, 415, 422),
+        faults=(400, 403, 404, 409, 413, 415, 422),
         body=RequestBodySpec({"application/json": schemas.BatchRequest}),
     )
     def create(self, caller: Caller, header: schemas.BatchHeaders) -> Response:
@@ -167,7 +175,7 @@ class BatchRoutes:
         operation_id="retryBatch",
         guard=Right.SUBMIT,
         answers={200: _CREATED},
-        faults=(400, 404, 409, 422),
+        faults=(400, 403, 404, 409, 422),
     )
     def retry(self, caller: Caller, batch_id: BatchId, header: schemas.BatchHeaders) -> Response:
         """Run the failed lines of a batch that has ended again, as a new batch with the same input file."""
@@ -192,6 +200,10 @@ class BatchRoutes:
         return self._create(new)
 
     def _create(self, new: NewBatch) -> Response:
+        if batches.replay(self._database, new) is None:
+            # A batch writes files, also one that is cancelled at once.
+            self._disk.check()
+            self._quota.check(new.account_id)
         batch, created = batches.create(self._database, new)
         _log.info("batch_created", batch=ids.show("batch", batch.id), replayed=not created)
         headers = {} if created else {"Idempotent-Replayed": "true"}

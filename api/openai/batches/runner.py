@@ -6,6 +6,7 @@ The API has it, because it has what submits jobs. One process works on a batch a
 from __future__ import annotations
 
 import dataclasses
+import time
 import uuid
 from collections.abc import Callable
 from datetime import timedelta
@@ -38,8 +39,10 @@ from jobs.store.batches import BatchClaim, BatchLost
 _log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS: Final = 0.5
-#: Lines that one slice submits, before the next batch has its turn.
+#: Lines that one slice submits, and about how many seconds it takes, before the next batch has its turn. Each line may
+#: fetch images from slow servers.
 _FED: Final = 16
+_FEED_SECONDS: Final = 1.0
 #: Lines, and about how many bytes, that one slice writes.
 _WRITTEN: Final = 50
 _WRITTEN_BYTES: Final = 2**20
@@ -71,6 +74,7 @@ class BatchRunner(BackgroundLoop):
         service: submits jobs.
         endpoints: the routes whose requests batches may have.
         notify: tells receivers of the end of a batch.
+        timer: a monotonic clock, in seconds.
     """
 
     def __init__(
@@ -83,6 +87,7 @@ class BatchRunner(BackgroundLoop):
         service: SubmissionService,
         endpoints: BatchEndpoints,
         notify: Notify = lambda _transaction, _batch: None,
+        timer: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__("batches", self._work, every=_EVERY_SECONDS, join_seconds=10.0)
         self._app = app
@@ -91,10 +96,11 @@ class BatchRunner(BackgroundLoop):
         self._service = service
         self._endpoints = endpoints
         self._notify = notify
+        self.timer = timer
         self._lease = timedelta(seconds=settings.lease_seconds)
         self._window = settings.batch_window
         self._line_bytes = settings.max_body_mb * 2**20
-        self._lifetime = lifetime_of_batches(settings)
+        self._settings = settings
         self._admission = Admission(database, settings)
         # Half of an account's queue stays free for what its callers submit meanwhile.
         self._spare = settings.queued_jobs_per_account // 2
@@ -181,12 +187,15 @@ class BatchRunner(BackgroundLoop):
         if not waiting and not open_lines:
             batches.begin_end(self._database, held, BatchStatus.COMPLETED)
             return _AT_ONCE
+        until = self.timer() + _FEED_SECONDS
         for line in waiting[: max(0, room)]:
             if self.stopping:
                 break
             self._admission.check(caller.account_id, jobs=self._spare + 1)
             self._submit(held, line, caller)
             free()
+            if self.timer() >= until:
+                break
         return _AT_ONCE if collected or (waiting and room > 0) else _IDLE
 
     def _submit(self, held: BatchClaim, line: BatchLine, caller: Caller) -> None:
@@ -305,12 +314,11 @@ class BatchRunner(BackgroundLoop):
         return True
 
     def _finish(self, held: BatchClaim, status: BatchStatus) -> None:
-        seconds = held.batch.output_expires_seconds
         batches.finish(
             self._database,
             held,
             status,
-            lifetime=self._lifetime if seconds is None else timedelta(seconds=seconds),
+            lifetime=lifetime_of_batches(self._settings, held.batch.output_expires_seconds),
             notify=self._notify,
         )
         _log.info(

@@ -78,6 +78,8 @@ class BatchReader:
                 elif custom_id is not None:
                     seen.add(custom_id)
                     new.append(NewLine(number, custom_id, line.start, line.length))
+            if self._too_long(batch.total + total, number):
+                break
             if total >= _LINES or self._timer() >= until:
                 more = True
                 break
@@ -85,7 +87,7 @@ class BatchReader:
         faults += [
             lines.repeated(line.number, line.custom_id) for line in new if line.custom_id in known
         ]
-        faults += self._faults_of_file(batch.total + total, batch.total, more=more)
+        faults += self._faults_of_file(batch.total + total, number, more=more)
         room = max(0, batches.MAX_LINES - batch.total)
         batch_lines.add(
             self._database,
@@ -103,10 +105,15 @@ class BatchReader:
         return more
 
     @staticmethod
-    def _faults_of_file(total: int, before: int, *, more: bool) -> list[dict[str, Any]]:
+    def _too_long(total: int, number: int) -> bool:
+        """Whether the file has too many lines: what is behind them is not read. Empty ones take time, too."""
+        return total > batches.MAX_LINES or number > 2 * batches.MAX_LINES
+
+    @classmethod
+    def _faults_of_file(cls, total: int, number: int, *, more: bool) -> list[dict[str, Any]]:
+        if cls._too_long(total, number):
+            sentence = f"The input file must have at most {batches.MAX_LINES:,} lines, and as many empty ones."
+            return [lines.of_file("too_many_lines", sentence)]
         if not total and not more:
             return [lines.of_file("empty_file", "The input file has no lines.")]
-        if before <= batches.MAX_LINES < total:
-            sentence = f"The input file must have at most {batches.MAX_LINES:,} lines."
-            return [lines.of_file("too_many_lines", sentence)]
         return []

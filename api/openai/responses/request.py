@@ -188,7 +188,7 @@ def parse(
             max_images=limits.images,
             files=files,
             instructions=sent.instructions if sent is not None else None,
-            earlier=_earlier(sent, earlier, faults),
+            earlier=_earlier(sent, earlier, faults, most_chars=limits.question_chars),
             drops_oldest=sent is not None and sent.truncation == "auto",
         )
         if "input" in body
@@ -252,11 +252,15 @@ _REPEATED: Final[dict[str, Any]] = {
 
 
 def _earlier(
-    sent: ResponseRequest | None, earlier: Earlier, faults: list[errors.Fault]
+    sent: ResponseRequest | None,
+    earlier: Earlier,
+    faults: list[errors.Fault],
+    *,
+    most_chars: int,
 ) -> list[conversation.Message]:
     if sent is None or sent.previous_response_id is None:
         return []
-    return earlier.messages(sent.previous_response_id, faults)
+    return earlier.messages(sent.previous_response_id, faults, most_chars=most_chars)
 
 
 def _model_faults(sent: ResponseRequest, limits: requests.RequestLimits) -> list[errors.Fault]:
