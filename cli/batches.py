@@ -34,7 +34,8 @@ def ls(
     output.table(
         ("batch", "status", "completed", "failed", "total", "endpoint", "created"),
         map(_row, page["data"]),
-        whole=6,
+        whole=5,
+        wide=("created",) if output.narrow() else (),
         ids=("batch",),
     )
     if page["has_more"]:

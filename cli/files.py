@@ -37,7 +37,9 @@ def ls(
     output.table(
         ("file", "purpose", "size", "created", "name"),
         map(_row, page["data"]),
-        whole=3,
+        whole=4,
+        wide=("created",) if output.narrow() else (),
+        ids=("file",),
     )
     if page["has_more"]:
         chosen = [] if purpose is None else [purpose]

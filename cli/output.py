@@ -294,7 +294,7 @@ def hint(command: str, options: Mapping[str, Sequence[str]], words: Sequence[str
 
 def _short_id(cell: str) -> str:
     """Return the first characters of an id; every command takes them instead of it."""
-    kind, separator, digits = inline(cell).partition("_")
+    kind, separator, digits = inline(cell).partition("-" if cell.startswith("file-") else "_")
     return f"{kind}{separator}{digits[:_ID_DIGITS]}"
 
 
