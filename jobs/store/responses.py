@@ -64,11 +64,14 @@ def remove_requested(transaction: Transaction, job_ids: Collection[uuid.UUID]) -
 def to_discard(database: Database, *, limit: int) -> list[uuid.UUID]:
     """Return up to ``limit`` jobs that ended a while ago, whose content is to be removed and whose request did not."""
     with database.reading() as transaction:
+        # Not a join, which SQLite would begin with all jobs that have ended.
+        ended = sa.exists().where(
+            Job.id == ResponseEntry.job_id, Job.finished_at < transaction.now(-_GRACE)
+        )
         wanted = (
             sa.select(ResponseEntry.job_id)
-            .join(Job, Job.id == ResponseEntry.job_id)
             # As the condition of its partial index, which SQLite compares as it is written.
-            .where(sa.text("responses.discard"), Job.finished_at < transaction.now(-_GRACE))
+            .where(sa.text("responses.discard"), ended)
             .limit(limit)
         )
         return list(transaction.execute(wanted).scalars())

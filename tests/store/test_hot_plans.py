@@ -20,11 +20,13 @@ import sqlalchemy as sa
 from bench import crowd
 from core.database import Database, utcnow
 from jobs.answers.extraction import Answer
-from jobs.records import Job, table
+from jobs.records import HeldJob, Job, table
 from jobs.store import (
     claims,
     commands,
     expiry,
+    holds,
+    responses,
     settle,
     traces,
     turns,
@@ -135,6 +137,20 @@ def _claim_by_rank(database: Database, _facts: crowd.Crowd) -> None:
         claims.hold(transaction, job, "me")
 
 
+def _hold(database: Database, _facts: crowd.Crowd) -> None:
+    claimed = _run(database)
+    with database.transaction() as transaction:
+        holds.begin(transaction, claimed.job_id)
+    holds.renew(database, [claimed.job_id])
+    with database.transaction() as transaction:
+        late = transaction.now(-timedelta(seconds=1))
+        transaction.update(HeldJob, HeldJob.job_id == claimed.job_id, until=late)
+    assert holds.lapse(database, actor="sweeper:test") == 1
+    holds.end(database, claimed.job_id)
+    assert responses.to_discard(database, limit=50) == []
+    assert settle.stop(database, claimed, generation=None)
+
+
 _OPERATIONS: dict[str, Callable[[Database, crowd.Crowd], object]] = {
     "claim": lambda database, _: factories.claim(database, "me"),
     "claim by rank": _claim_by_rank,
@@ -149,6 +165,7 @@ _OPERATIONS: dict[str, Callable[[Database, crowd.Crowd], object]] = {
     "samples": _sample,
     "ends": _ends,
     "sweep": _sweep,
+    "hold": _hold,
     "due": lambda database, _: expiry.due(database, limit=64),
     "turns": lambda database, _: turns.remove_passed(database),
     "notifications": lambda database, _: outbox.fan_out(database),
@@ -227,9 +244,9 @@ def _is_bounded(access: str) -> bool:
     )
 
 
-_MODULES = (claims, expiry, settle, traces, turns)
+_MODULES = (claims, expiry, holds, settle, traces, turns)
 #: Reads of one job, for people.
-_OTHERS = {"image", "uptime", "read", "newest"}
+_OTHERS = {"image", "uptime", "read", "newest", "answer_tokens"}
 
 
 def test_every_function_of_the_hot_path_is_tried() -> None:
