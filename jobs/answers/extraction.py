@@ -123,7 +123,7 @@ _FEW_WORDS = re.compile(
     r"[^\s\u4e00-\u9fff]{1,40}(?: [^\s\u4e00-\u9fff]{1,40}){0,2}|[^\s。]{1,4}。"
 )
 _ANSWER = re.compile(r"\banswers?\b|答案", re.IGNORECASE)
-_VISIBLE = re.compile(r"\w")
+_VISIBLE = re.compile(r"[^\W_]")
 
 
 @dataclass(frozen=True)

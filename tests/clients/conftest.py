@@ -6,6 +6,7 @@ another engine or other settings.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 
@@ -61,7 +62,8 @@ def service(
     try:
         stack.start_api()
         stack.start_worker()
-        yield Service(stack, request.param)
+        with contextlib.closing(Service(stack, request.param)) as started:
+            yield started
     finally:
         stack.close()
         shutil.rmtree(folder, ignore_errors=True)

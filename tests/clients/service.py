@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import openai
@@ -17,10 +17,17 @@ class Service:
     Attributes:
         stack: its processes.
         dialect: of its database, ``sqlite`` or ``postgresql``.
+        clients: the synchronous clients so far.
     """
 
     stack: Stack
     dialect: str
+    clients: list[openai.OpenAI] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close the connections of all synchronous clients."""
+        for client in self.clients:
+            client.close()
 
     @property
     def base_url(self) -> str:
@@ -45,7 +52,8 @@ class Service:
             "max_retries": 0,
             "timeout": 60,
         }
-        return openai.OpenAI(**given | options)
+        self.clients.append(openai.OpenAI(**given | options))
+        return self.clients[-1]
 
     def async_client(self, **options: Any) -> openai.AsyncOpenAI:  # noqa: ANN401 - the client's own
         """Return the asynchronous client, for use within one event loop."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobs.answers import extraction, model_refusals
@@ -569,6 +569,7 @@ PIECES = st.sampled_from(
 
 
 @given(st.one_of(st.text(), st.lists(PIECES).map("".join)), st.booleans())
+@example("_", True)
 def test_no_text_makes_the_extraction_fail(trace: str, ended: bool) -> None:  # noqa: FBT001 - drawn
     answer = extraction.extract(trace, ended=ended)
 
