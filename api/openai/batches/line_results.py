@@ -87,7 +87,7 @@ def _answer(database: Database, line: BatchLine, endpoint: BatchEndpoint) -> Lin
     except errors.RequestError as error:
         body = error_body(error.specific_code, error.message, "invalid_request_error")
         return LineAnswer(error.status, body, job.request_id)
-    except Exception:  # noqa: BLE001 - see below
+    except Exception:  # noqa: BLE001 - the boundary of one line
         # One line must not stop the batch, nor the process that would meet it again and again.
         _log.exception("line_not_shown", job=ids.show("job", job.id))
         message = "The service failed to show the answer to this request."

@@ -155,12 +155,15 @@ def _parse_body(
     try:
         submission = endpoint.parse(caller, body)
         faults = list(submission.faults)
+    except errors.Unavailable:
+        # Not the line's fault: it is read again later.
+        raise
     except errors.RequestError as error:
         faults = list(error.faults)
         if not faults:
             fault = _fault(number, error.specific_code, error.message, error.param)
             return ParsedLine(parsed.custom_id, parsed.model, faults=(fault,))
-    except Exception:  # noqa: BLE001 - see below
+    except Exception:  # noqa: BLE001 - the boundary of one line
         # One line must not stop the batch, nor the process that would meet it again and again.
         _log.exception("line_not_parsed", line=number)
         fault = _fault(number, "server_error", "The service failed to read this line.")

@@ -216,7 +216,7 @@ class BatchRunner(BackgroundLoop):
             status = problems.OPENAI.status_of(refused)
             error = LineError(refused.specific_code, refused.message, status, refused.param)
             batch_lines.refuse(self._database, held, line.number, error)
-        except Exception:  # noqa: BLE001 - see below
+        except Exception:  # noqa: BLE001 - the boundary of one line
             # One line must not stop the batch, nor the process that would meet it again and again.
             _log.exception("line_not_submitted", batch=ids.show("batch", held.id), line=line.number)
             error = LineError("server_error", "The service failed to submit this request.", 500)
