@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output
+from cli import client, lists, output
 from core.settings import Settings
 
 app = typer.Typer(
@@ -20,10 +20,8 @@ _PAGE = 100
 @app.command("ls")
 def ls(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Batches per page.")] = 20,
-    after: Annotated[
-        str | None, typer.Option(help="Only batches older than this one.", show_default=False)
-    ] = None,
+    limit: lists.Limit = lists.PAGE,
+    after: lists.After = None,
     as_json: output.AsJson = False,
 ) -> None:
     """List batches, newest first."""
@@ -38,9 +36,7 @@ def ls(
         wide=("created",) if output.narrow() else (),
         ids=("batch",),
     )
-    if page["has_more"]:
-        options = {"--limit": [str(limit)], "--after": [str(page["last_id"])]}
-        output.hint("batches ls", options)
+    lists.more("batches ls", page, limit=limit)
 
 
 @app.command("show")

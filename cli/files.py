@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli import client, output
+from cli import client, lists, output
 from core.settings import Settings
 
 app = typer.Typer(
@@ -21,10 +21,8 @@ def ls(
         str | None,
         typer.Option(help="Only of this purpose, such as batch_output.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Files per page.")] = 20,
-    after: Annotated[
-        str | None, typer.Option(help="Only files older than this one.", show_default=False)
-    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Entries per page.")] = lists.PAGE,
+    after: lists.After = None,
     as_json: output.AsJson = False,
 ) -> None:
     """List files, newest first."""
@@ -41,10 +39,8 @@ def ls(
         wide=("created",) if output.narrow() else (),
         ids=("file",),
     )
-    if page["has_more"]:
-        chosen = [] if purpose is None else [purpose]
-        options = {"--purpose": chosen, "--limit": [str(limit)], "--after": [str(page["last_id"])]}
-        output.hint("files ls", options)
+    chosen = {} if purpose is None else {"--purpose": [purpose]}
+    lists.more("files ls", page, limit=limit, options=chosen)
 
 
 @app.command("rm")

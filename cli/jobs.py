@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bulk, client, job_output, job_stats, job_waiting, names, output
+from cli import bulk, client, job_output, job_stats, job_waiting, lists, names, output
 from core import errors
 from core.settings import Settings
 from jobs.lifecycle import Status
@@ -22,7 +22,6 @@ JobId = Annotated[
     typer.Argument(metavar="ID", help="job_…, its first characters, or @last.", show_default=False),
 ]
 
-_PAGE: Final = 20
 _EXPORT_PAGE: Final = 100
 
 
@@ -67,7 +66,7 @@ def ls(
         str | None,
         typer.Option(help="Only jobs of this account; for operators.", show_default=False),
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Jobs per page.")] = _PAGE,
+    limit: lists.Limit = lists.PAGE,
     after: Annotated[
         str | None, typer.Option(help="Only jobs after this one in the list.", show_default=False)
     ] = None,
@@ -97,16 +96,14 @@ def ls(
         output.as_json(page)
         return
     job_output.table(page["data"])
-    if page.get("has_more"):
-        options = {
-            "--status": [str(entry) for entry in status or []],
-            "--metadata": metadata or [],
-            "--image": [image] if image else [],
-            "--account": [account] if account else [],
-            "--limit": [str(limit)] if limit != _PAGE else [],
-            "--after": [str(page["last_id"])],
-        }
-        output.hint("jobs ls --oldest" if oldest else "jobs ls", options, query or [])
+    chosen = {
+        "--status": [str(entry) for entry in status or []],
+        "--metadata": metadata or [],
+        "--image": [image] if image else [],
+        "--account": [account] if account else [],
+    }
+    command = "jobs ls --oldest" if oldest else "jobs ls"
+    lists.more(command, page, limit=limit, options=chosen, words=query or [])
 
 
 @app.command("show")

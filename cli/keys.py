@@ -21,6 +21,9 @@ app = typer.Typer(help="Create, list, limit and revoke API keys.", no_args_is_he
 #: Columns that a narrow terminal shows with `-o wide` only.
 _MORE: Final = ("priority", "limits", "key", "created")
 
+KeyId = Annotated[
+    str, typer.Argument(metavar="ID", help="key_…, or its first characters.", show_default=False)
+]
 Requests = Annotated[
     int | None,
     typer.Option(
@@ -127,10 +130,7 @@ def ls(*, as_json: output.AsJson = False) -> None:
 
 @app.command("limit")
 def limit(
-    key_id: Annotated[
-        str,
-        typer.Argument(metavar="ID", help="key_…, or its first characters.", show_default=False),
-    ],
+    key_id: KeyId,
     *,
     requests_per_minute: Requests = None,
     max_body_mb: Body = None,
@@ -152,10 +152,7 @@ def limit(
 
 @app.command("revoke")
 def revoke(
-    key_id: Annotated[
-        str,
-        typer.Argument(metavar="ID", help="key_…, or its first characters.", show_default=False),
-    ],
+    key_id: KeyId,
 ) -> None:
     """Revoke a key, effective immediately."""
     with schema.opened(Settings.read()) as database:

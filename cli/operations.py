@@ -4,10 +4,9 @@ from typing import Annotated, Final
 
 import typer
 
-from cli import bulk, client, names, output
+from cli import bulk, client, lists, names, output
 from core.settings import Settings
 
-_PAGE: Final = 20
 _LEFT_PAGE: Final = 100
 
 app = typer.Typer(
@@ -23,11 +22,8 @@ OperationId = Annotated[
 @app.command("ls")
 def ls(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Operations per page.")] = _PAGE,
-    after: Annotated[
-        str | None,
-        typer.Option(help="Only operations older than this one.", show_default=False),
-    ] = None,
+    limit: lists.Limit = lists.PAGE,
+    after: lists.After = None,
     as_json: output.AsJson = False,
 ) -> None:
     """List operations, newest first."""
@@ -44,9 +40,7 @@ def ls(
         wide=("skipped", "key"),
         ids=("operation",),
     )
-    if page["has_more"]:
-        size = {"--limit": [str(limit)] if limit != _PAGE else []}
-        output.hint("operations ls", size | {"--after": [str(page["last_id"])]})
+    lists.more("operations ls", page, limit=limit)
 
 
 @app.command("show")

@@ -1,13 +1,11 @@
 """``longlook quarantine``: images that crashed engines, for operators."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from cli import client, names, output
+from cli import client, lists, names, output
 from core.settings import Settings
-
-_PAGE: Final = 20
 
 app = typer.Typer(help="List and release images that crashed engines.", no_args_is_help=True)
 
@@ -15,10 +13,8 @@ app = typer.Typer(help="List and release images that crashed engines.", no_args_
 @app.command("ls")
 def ls(
     *,
-    limit: Annotated[int, typer.Option(min=1, max=100, help="Images per page.")] = _PAGE,
-    after: Annotated[
-        str | None, typer.Option(help="Only images older than this image.", show_default=False)
-    ] = None,
+    limit: lists.Limit = lists.PAGE,
+    after: lists.After = None,
     as_json: output.AsJson = False,
 ) -> None:
     """List images in quarantine, newest first."""
@@ -35,9 +31,7 @@ def ls(
         wide=("since",),
         ids=("image", "account"),
     )
-    if page.get("has_more"):
-        size = {"--limit": [str(limit)] if limit != _PAGE else []}
-        output.hint("quarantine ls", size | {"--after": [str(page["last_id"])]})
+    lists.more("quarantine ls", page, limit=limit)
 
 
 @app.command("release")

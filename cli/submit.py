@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cli import client, job_output, job_waiting, output
-from core import errors, profiles
+from cli import client, job_options, job_output, job_waiting, output
+from core import errors
 from core.settings import Settings
 from jobs.lifecycle import Priority, Status
 
@@ -27,27 +27,14 @@ def submit(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the answer.")] = False,
     stream: Annotated[bool, typer.Option("--stream", help="Show the trace as it grows.")] = False,
     as_json: output.AsJson = False,
-    detail: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Image resolution: {', '.join(profiles.DETAIL_TOKENS)}.", show_default=False
-        ),
-    ] = None,
-    max_output_tokens: Annotated[
-        int | None,
-        typer.Option(help="Maximum length of the answer, in tokens.", show_default=False),
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature.", show_default=False)
-    ] = None,
+    detail: job_options.Detail = None,
+    max_output_tokens: job_options.MaxOutputTokens = None,
+    temperature: job_options.Temperature = None,
     top_p: Annotated[
         float | None, typer.Option(help="Nucleus sampling probability.", show_default=False)
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Sampling seed.", show_default=False)] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(help="Maximum number of samples that vote on the answer.", show_default=False),
-    ] = None,
+    samples: job_options.Samples = None,
     answer_format: Annotated[
         str | None,
         typer.Option(
@@ -67,13 +54,7 @@ def submit(
     max_attempts: Annotated[
         int | None, typer.Option(help="Maximum number of attempts.", show_default=False)
     ] = None,
-    guard: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=on|off",
-            help="Turn a guard on or off: loop, budget, convergence, language or verify. Repeatable.",
-        ),
-    ] = None,
+    guard: job_options.Guards = None,
     metadata: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=VALUE", help="Metadata of the job. Repeatable."),

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli import client, job_output, names, output
+from cli import client, job_output, lists, names, output
 from core import errors, ids
 from core.settings import Settings
 from webhooks import signature
@@ -29,7 +29,6 @@ _ROOTS: Final[dict[ids.Kind, str]] = {
     "job": "/v1/jobs",
 }
 _KEY: Final = "/.well-known/longlook-webhook-key"
-_PAGE: Final = 20
 _MOST_BYTES: Final = 2**20
 _UNITS: Final = {"m": 60, "h": 3600, "d": 86400}
 
@@ -40,12 +39,8 @@ def ls(
     failed: Annotated[
         bool, typer.Option(help="List failed deliveries instead of endpoints.")
     ] = False,
-    limit: Annotated[
-        int, typer.Option(min=1, max=100, help="Number of entries, newest first.")
-    ] = _PAGE,
-    after: Annotated[
-        str | None, typer.Option(help="Only entries older than this one.", show_default=False)
-    ] = None,
+    limit: lists.Limit = lists.PAGE,
+    after: lists.After = None,
     as_json: output.AsJson = False,
 ) -> None:
     """List webhook endpoints and their health, or failed deliveries."""
@@ -63,10 +58,7 @@ def ls(
         _deliveries(page["data"])
     else:
         _endpoints(page["data"])
-    if page.get("has_more"):
-        size = {"--limit": [str(limit)] if limit != _PAGE else []}
-        command = "webhooks ls --failed" if failed else "webhooks ls"
-        output.hint(command, size | {"--after": [str(page["last_id"])]})
+    lists.more("webhooks ls --failed" if failed else "webhooks ls", page, limit=limit)
 
 
 @app.command("show")

@@ -121,9 +121,9 @@ def _change(settings: Settings, change: Callable[[list[bytes]], list[bytes]]) ->
         )
     path = settings.home / PEPPER_FILE
     try:
-        with secret_files.locked(settings.home):
-            text = "".join(f"{pepper.decode()}\n" for pepper in change(list(read(settings))))
-            secret_files.write(path, text, replace=True)
+        secret_files.change(
+            path, lambda: [pepper.decode() for pepper in change(list(read(settings)))]
+        )
     except (OSError, UnicodeDecodeError):
         # Without the cause: its message could have the contents of the file.
         raise errors.SettingsError(f"{path} cannot be changed") from None

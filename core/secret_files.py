@@ -4,7 +4,7 @@ import contextlib
 import fcntl
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 
@@ -27,9 +27,18 @@ def write(path: Path, text: str, *, replace: bool) -> None:
         Path(draft).unlink(missing_ok=True)
 
 
+def change(path: Path, changed: Callable[[], Iterable[str]]) -> None:
+    """Replace the secrets in ``path``, one on each line, by those that ``changed`` returns.
+
+    Of two processes that read and replace a secret in one folder, the second waits for the first.
+    """
+    with locked(path.parent):
+        write(path, "".join(f"{secret}\n" for secret in changed()), replace=True)
+
+
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock on the secrets in ``folder``: of two processes that read and replace one, the second waits."""
+    """Hold the lock on the secrets in ``folder``."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

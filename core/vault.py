@@ -104,9 +104,7 @@ def _change(settings: Settings, change: Callable[[list[str]], list[str]]) -> Non
         )
     path = settings.home / VAULT_FILE
     try:
-        with secret_files.locked(settings.home):
-            text = "".join(f"{key}\n" for key in change(_read(path)))
-            secret_files.write(path, text, replace=True)
+        secret_files.change(path, lambda: change(_read(path)))
     except OSError as error:
         raise errors.SettingsError(f"{path} cannot be changed") from error
 

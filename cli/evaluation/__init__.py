@@ -13,10 +13,10 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from cli import client, output
+from cli import client, job_options, output
 from cli.evaluation import dataset, report, summary
 from cli.evaluation.dataset import Item
-from core import errors, profiles
+from core import errors
 from core.settings import Settings
 
 _STATE: Final = "state.json"
@@ -46,12 +46,7 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    detail: Annotated[
-        str | None,
-        typer.Option(
-            help=f"Image resolution: {', '.join(profiles.DETAIL_TOKENS)}.", show_default=False
-        ),
-    ] = None,
+    detail: job_options.Detail = None,
     answer_format: Annotated[
         str | None,
         typer.Option(
@@ -61,25 +56,10 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    samples: Annotated[
-        int | None,
-        typer.Option(
-            help="Maximum number of samples that vote on each answer.", show_default=False
-        ),
-    ] = None,
-    max_output_tokens: Annotated[
-        int | None, typer.Option(help="Maximum tokens of each answer.", show_default=False)
-    ] = None,
-    temperature: Annotated[
-        float | None, typer.Option(help="Sampling temperature.", show_default=False)
-    ] = None,
-    guard: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=on|off",
-            help="Turn a guard on or off: loop, budget, convergence, language or verify. Repeatable.",
-        ),
-    ] = None,
+    samples: job_options.Samples = None,
+    max_output_tokens: job_options.MaxOutputTokens = None,
+    temperature: job_options.Temperature = None,
+    guard: job_options.Guards = None,
     as_json: output.AsJson = False,
 ) -> None:
     """Evaluate a data set: ask all questions as one batch, grade the answers, and write a report."""
