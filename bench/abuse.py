@@ -36,7 +36,9 @@ from core.database import Database, utcnow
 from jobs import phrases
 from jobs.lifecycle import Priority, Role, Status
 from jobs.phrases import Part
-from jobs.records import Attempt, Job, SearchText
+from jobs.records.attempts import Attempt
+from jobs.records.jobs import Job
+from jobs.records.search import SearchText
 from jobs.store import accounts
 
 _ENGINE = "?window=4&tokens_per_second=200&prefill_tokens_per_second=0"

@@ -22,7 +22,8 @@ from core import ids
 from core.database import Database, Now, Seconds, utcnow
 from jobs.events.index import SequenceBlock
 from jobs.lifecycle import Priority, Role, Status
-from jobs.records import Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store import accounts, claims, dispatch, timeline, turns
 from migrations import schema
 

@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database, utcnow
 from jobs.lifecycle import TURN_STEP, OperationAction, Priority, Role, Status
-from jobs.records import Image, Operation, table
+from jobs.records.declarative import table
+from jobs.records.images import Image
+from jobs.records.operations import Operation
 from jobs.store import accounts
 from webhooks.tables import WebhookQueue
 

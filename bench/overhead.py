@@ -28,7 +28,7 @@ from core import ids
 from core.database import Database, Transaction
 from core.redis_url import RedisURL
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 
 _ENGINE = "?tokens_per_second=0&prefill_tokens_per_second=0&window=256"
 _TOKENS = 16

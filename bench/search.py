@@ -24,7 +24,8 @@ from core.database import Database, utcnow
 from jobs import phrases
 from jobs.lifecycle import Priority, Role, Status
 from jobs.phrases import Part
-from jobs.records import Job, SearchText
+from jobs.records.jobs import Job
+from jobs.records.search import SearchText
 from jobs.store import accounts, history
 from migrations import schema
 

@@ -31,7 +31,8 @@ from bench import figures, service
 from core import profiles
 from jobs import engine
 from jobs.lifecycle import Status
-from jobs.records import Generation, Job
+from jobs.records.attempts import Generation
+from jobs.records.jobs import Job
 from worker.engines.sglang import wire
 
 _OPTIONS = "?behavior=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"

@@ -212,7 +212,8 @@ class Transaction:
     def execute(self, statement: sa.Executable, rows: Any = None) -> sa.Result[Any]:  # noqa: ANN401 - SQLAlchemy's own parameter type
         """Run ``statement``; bulk updates do not refresh the session's objects.
 
-        A statement of plain tables (:func:`jobs.records.table`) needs no session, which would double its cost.
+        A statement of plain tables (:func:`jobs.records.declarative.table`) needs no session, which would double its
+        cost.
         """
         if self._session is None and not _is_mapped(statement):
             return self._connection.execute(statement, rows)

@@ -17,7 +17,7 @@ from core.database import Database, DatabaseUnavailable, DiskFull, Transaction
 from core.settings import Settings
 from core.wakeup import Wakeup
 from jobs.lifecycle import OperationAction, OperationResult, Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import (
     accounts,
     commands,

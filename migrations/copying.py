@@ -18,8 +18,8 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, Transaction
-from jobs import file_records  # noqa: F401 - its tables are records, too
-from jobs.records import Job, Record, table
+from jobs.records.declarative import Record, table
+from jobs.records.jobs import Job
 from jobs.store import workers
 from migrations import schema
 from webhooks import tables  # noqa: F401 - its tables are records, too

@@ -8,8 +8,7 @@ from alembic import context
 
 from core.database import Database, UTCDateTime
 from core.settings import Settings
-from jobs import file_records  # noqa: F401 - its tables are records, too
-from jobs.records import Record
+from jobs.records.declarative import Record
 from webhooks import tables  # noqa: F401 - its tables are records, too
 
 _LOCK_TIMEOUT = "4s"

@@ -15,8 +15,7 @@ from alembic.config import Config
 
 from core import database as database_module
 from core.database import Database, UTCDateTime
-from jobs import file_records as _file_records  # noqa: F401 - its tables are records, too
-from jobs.records import Record
+from jobs.records.declarative import Record
 from tests import postgres
 from webhooks import tables as _tables  # noqa: F401 - its tables are records, too
 

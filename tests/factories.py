@@ -15,7 +15,8 @@ from core import ids
 from core.database import Database, Transaction, utcnow
 from jobs.images import CanonicalImage, OriginalFile
 from jobs.lifecycle import Priority, Role, Status
-from jobs.records import Generation, Job
+from jobs.records.attempts import Generation
+from jobs.records.jobs import Job
 from jobs.store import accounts, claims, history, submission, traces, turns
 
 PEPPER = b"pepper"

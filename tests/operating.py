@@ -25,7 +25,7 @@ from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role
 from jobs.operation_runner import OperationRunner
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import accounts, commands
 from tests import factories
 from tests.fakes import RecordingWakeup

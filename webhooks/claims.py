@@ -21,7 +21,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.records import OutboxEntry, table
+from jobs.records.declarative import table
+from jobs.records.timeline import OutboxEntry
 from webhooks import policy
 from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
 from webhooks.tables import (

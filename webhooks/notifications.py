@@ -15,7 +15,8 @@ import sqlalchemy as sa
 from core import ids, ordered_ids
 from core.database import Transaction
 from jobs.lifecycle import Status
-from jobs.records import Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store.outbox import NotificationsDue
 from webhooks import policy
 from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus, EventType

@@ -20,7 +20,9 @@ import structlog
 
 from core import ids
 from core.database import Database, Transaction
-from jobs.records import Job, OutboxEntry, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.timeline import OutboxEntry
 from jobs.store import contents
 from webhooks import notifications, policy, thin_events
 from webhooks.notifications import Listener, Notification, NotificationTarget

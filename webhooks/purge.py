@@ -14,7 +14,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.records import OutboxEntry
+from jobs.records.timeline import OutboxEntry
 from jobs.store.purge import Periods
 from webhooks import notifications, policy, url_queues
 from webhooks.policy import AttemptState, DeliveryStatus

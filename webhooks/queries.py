@@ -11,7 +11,7 @@ from sqlalchemy.orm import defer
 
 from core import ordered_ids
 from core.database import Database, Transaction
-from jobs.records import table
+from jobs.records.declarative import table
 from webhooks.policy import AttemptKind, AttemptState, DeliveryStatus
 from webhooks.tables import (
     WebhookAttempt,

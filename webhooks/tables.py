@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.records import Record, enumeration, partial_index
+from jobs.records.declarative import Record, enumeration, partial_index
 from webhooks.policy import AttemptKind, AttemptOutcome, AttemptState, DeliveryStatus
 
 

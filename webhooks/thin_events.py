@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Transaction
-from jobs.file_records import BatchEntry, BatchStatus
 from jobs.lifecycle import Status
-from jobs.records import Job, ResponseEntry, table
+from jobs.records.declarative import table
+from jobs.records.files import BatchEntry, BatchStatus
+from jobs.records.jobs import Job, ResponseEntry
 from jobs.store import settle
 from webhooks import notifications
 from webhooks.policy import EventType

@@ -25,7 +25,7 @@ from core.database import Database
 from core.settings import Settings
 from core.shares import Shares
 from core.spool import SpooledFile
-from jobs import file_records, images
+from jobs import images, records
 from jobs.store import files
 from jobs.store.admission import Disk
 from jobs.store.storage import Quota
@@ -182,7 +182,7 @@ class FileRoutes:
             raise problems.not_found("file")
         return reply(schemas.FileDeleted(id=ids.show("file", file_id)))
 
-    def _find(self, caller: Caller, file_id: uuid.UUID) -> file_records.FileEntry:
+    def _find(self, caller: Caller, file_id: uuid.UUID) -> records.files.FileEntry:
         known = files.get(self._database, file_id, account_id=caller.scope)
         return problems.existing(known, "file")
 
@@ -270,7 +270,7 @@ class _Content:
     def __init__(
         self,
         database: Database,
-        file: file_records.FileEntry,
+        file: records.files.FileEntry,
         held_open: Shares,
         *,
         account_id: uuid.UUID,

@@ -120,6 +120,6 @@ class ImageRoutes:
             raise problems.not_found("image")
         return reply(ImageDeleted(id=ids.show("img", image_id)))
 
-    def _find(self, image_id: uuid.UUID, caller: Caller) -> records.Image:
+    def _find(self, image_id: uuid.UUID, caller: Caller) -> records.images.Image:
         image = history.image(self._database, image_id, account_id=caller.scope)
         return problems.existing(image, "image")

@@ -226,7 +226,7 @@ class OperationRoutes:
             raise problems.refused([errors.Fault("#/query", sentence)])
         return matched
 
-    def _find(self, caller: Caller, operation_id: uuid.UUID) -> records.Operation:
+    def _find(self, caller: Caller, operation_id: uuid.UUID) -> records.operations.Operation:
         known = operations.get(self._database, operation_id, account_id=caller.scope)
         return problems.existing(known, "operation")
 
@@ -259,7 +259,7 @@ def _fingerprint(requested: schemas.OperationRequest, scope: uuid.UUID | None) -
     return hashlib.sha256(orjson.dumps(what)).hexdigest()
 
 
-def _accepted(operation: records.Operation, *, replayed: bool) -> Response:
+def _accepted(operation: records.operations.Operation, *, replayed: bool) -> Response:
     headers = {"Location": links.to(f"/v1/operations/{ids.show('op', operation.id)}")}
     if replayed:
         headers["Idempotent-Replayed"] = "true"

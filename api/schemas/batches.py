@@ -13,8 +13,8 @@ from api.schemas.files import ExpiresAfter, UnixTime
 from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import KeyHeaders, ParameterModel, RequestModel
 from core import ids
-from jobs import file_records
-from jobs.file_records import BatchStatus
+from jobs import records
+from jobs.records.files import BatchStatus
 
 _WINDOW = re.compile(r"([1-9][0-9]{0,3})(m|h|d)")
 _UNITS = {"m": timedelta(minutes=1), "h": timedelta(hours=1), "d": timedelta(days=1)}
@@ -158,7 +158,7 @@ class Batch(ResponseModel):
     )
 
     @classmethod
-    def of(cls, batch: file_records.BatchEntry) -> Self:
+    def of(cls, batch: records.files.BatchEntry) -> Self:
         """Return the response for a batch."""
         ended = {
             f"{status.value}_at": batch.finished_at if batch.status is status else None
@@ -216,7 +216,7 @@ class BatchResultList(Page[BatchResult, str]):
     """A page of the lines that have ended so far, in the order of the input file."""
 
 
-def _faults(batch: file_records.BatchEntry) -> BatchFaults | None:
+def _faults(batch: records.files.BatchEntry) -> BatchFaults | None:
     if not batch.faults:
         return None
     return BatchFaults(

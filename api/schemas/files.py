@@ -10,7 +10,7 @@ from pydantic import Field, PlainSerializer, WithJsonSchema
 from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import ParameterModel, RequestModel
 from core import ids
-from jobs import file_records
+from jobs import records
 
 #: What a caller may upload a file for.
 Purpose = Literal["assistants", "batch", "evals", "fine-tune", "user_data", "vision"]
@@ -71,7 +71,7 @@ class File(ResponseModel):
     status_details: None = None
 
     @classmethod
-    def of(cls, file: file_records.FileEntry) -> Self:
+    def of(cls, file: records.files.FileEntry) -> Self:
         """Return the response for a file."""
         return cls.from_record(file, id=ids.show("file", file.id))
 

@@ -79,7 +79,7 @@ class Group(ResponseModel):
         )
 
 
-def _usage(jobs: Sequence[records.Job]) -> GroupUsage | None:
+def _usage(jobs: Sequence[records.jobs.Job]) -> GroupUsage | None:
     billed = [job for job in jobs if job.input_tokens is not None]
     if not billed:
         return None

@@ -50,7 +50,7 @@ class Image(ResponseModel):
     urls: ImageUrls
 
     @classmethod
-    def of(cls, image: records.Image, *, profile: ModelProfile) -> Self:
+    def of(cls, image: records.images.Image, *, profile: ModelProfile) -> Self:
         """Return the response for ``image``, for the model of ``profile``."""
         image_id = ids.show("img", image.id)
         return cls.from_record(

@@ -107,7 +107,7 @@ class Votes(ResponseModel):
     )
 
     @classmethod
-    def of(cls, job: records.Job) -> Self | None:
+    def of(cls, job: records.jobs.Job) -> Self | None:
         """Return how the samples of ``job`` voted, if they did."""
         if job.votes is None:
             return None
@@ -173,7 +173,7 @@ class Notice(ResponseModel):
     message: str
 
     @classmethod
-    def late(cls, place: positions.QueuePosition | None, job: records.Job) -> list[Self]:
+    def late(cls, place: positions.QueuePosition | None, job: records.jobs.Job) -> list[Self]:
         """Return a warning if ``job`` may not start before its deadline."""
         deadline = round((job.deadline_at - job.created_at).total_seconds())
         if place is None or place.eta_seconds is None or place.eta_seconds <= deadline:
@@ -203,7 +203,7 @@ class Timings(ResponseModel):
     tokens_per_second: float | None = Field(description="After the first token.")
 
     @classmethod
-    def of(cls, job: records.Job) -> Self:
+    def of(cls, job: records.jobs.Job) -> Self:
         """Return the known timings of ``job``."""
         left_queue = job.started_at or job.finished_at
         return cls(
@@ -227,7 +227,7 @@ class EffectiveOptions(ResponseModel):
     max_attempts: int
 
     @classmethod
-    def of(cls, job: records.Job) -> Self:
+    def of(cls, job: records.jobs.Job) -> Self:
         """Return the options of ``job``."""
         return cls(
             max_output_tokens=job.options.get("max_output_tokens"),
@@ -390,7 +390,7 @@ def _removed(view: history.JobView) -> list[Removed]:
     return [kind for kind, is_gone in gone.items() if is_gone]
 
 
-def _job_usage(job: records.Job) -> JobUsage | None:
+def _job_usage(job: records.jobs.Job) -> JobUsage | None:
     if job.input_tokens is None:
         return None
     return JobUsage.from_record(job, output_tokens=job.output_tokens or 0)

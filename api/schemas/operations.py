@@ -125,7 +125,7 @@ class Operation(ResponseModel):
     finished_at: Time | None
 
     @classmethod
-    def of(cls, operation: records.Operation) -> Self:
+    def of(cls, operation: records.operations.Operation) -> Self:
         """Return the response for an operation."""
         scope = operation.scope_id
         return cls.from_record(
@@ -154,7 +154,7 @@ class OperationJob(ResponseModel):
     new_job_id: str | None = Field(description="The new job of a rerun.")
 
     @classmethod
-    def of(cls, job: records.OperationJob) -> Self:
+    def of(cls, job: records.operations.OperationJob) -> Self:
         """Return the response for a job of an operation."""
         new = job.new_job_id
         return cls.from_record(

@@ -52,7 +52,7 @@ class Continued(ResponseModel):
     inserted: str
 
     @classmethod
-    def of(cls, generation: records.Generation | traces.GenerationTrace) -> Self | None:
+    def of(cls, generation: records.attempts.Generation | traces.GenerationTrace) -> Self | None:
         """Return where ``generation`` goes on from, or None if it continues no other generation."""
         if generation.continues is None or generation.valid_chars is None:
             return None
@@ -130,7 +130,7 @@ class AttemptGeneration(ResponseModel):
     tokens_per_second: float | None
 
     @classmethod
-    def of(cls, generation: records.Generation) -> Self:
+    def of(cls, generation: records.attempts.Generation) -> Self:
         """Return what callers see of ``generation``."""
         return cls.from_record(
             generation,
@@ -213,5 +213,5 @@ def _answer(trace: traces.GenerationTrace) -> str | None:
     return answer.text if answer else None
 
 
-def _usage(generation: records.Generation | traces.GenerationTrace) -> Usage | None:
+def _usage(generation: records.attempts.Generation | traces.GenerationTrace) -> Usage | None:
     return None if generation.input_tokens is None else Usage.from_record(generation)

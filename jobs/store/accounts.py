@@ -19,7 +19,8 @@ from core.database import Database, Now, Seconds, Transaction
 from core.peppers import Peppers
 from core.settings import Settings
 from jobs.lifecycle import Priority, Role
-from jobs.records import Account, ApiKey, table
+from jobs.records.accounts import Account, ApiKey
+from jobs.records.declarative import table
 
 DEFAULT_ACCOUNT = "default"
 #: The highest limits that a key can have.

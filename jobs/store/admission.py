@@ -14,7 +14,7 @@ from core import errors
 from core.database import Database, DiskFull
 from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import timeline
 
 Timer = Callable[[], float]

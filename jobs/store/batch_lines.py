@@ -11,8 +11,9 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
-from jobs.records import Job, table
+from jobs.records.declarative import table
+from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
+from jobs.records.jobs import Job
 from jobs.store import batches
 from jobs.store.batches import BatchClaim, BatchLost, fence
 

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Now, Seconds, Transaction
-from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
-from jobs.records import table
+from jobs.records.declarative import table
+from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.store import files
 
 #: The most unfinished batches of one account.

@@ -20,7 +20,10 @@ from core.database import Database, Now, Seconds, Transaction
 from jobs.events.index import SequenceBlock
 from jobs.findings import Finding
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Generation, Image, ImageBytes, ImageCrashes, Job, JobImage, table
+from jobs.records.attempts import Attempt, Generation
+from jobs.records.declarative import table
+from jobs.records.images import Image, ImageBytes, ImageCrashes, JobImage
+from jobs.records.jobs import Job
 from jobs.store import dispatch, findings, pauses, timeline, traces
 
 

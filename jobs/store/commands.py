@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from core.database import Database, Now, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store import timeline
 
 _JOB = table(Job).c

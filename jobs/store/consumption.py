@@ -16,7 +16,9 @@ import sqlalchemy as sa
 from core import errors, ids
 from core.database import Database
 from jobs.lifecycle import Status
-from jobs.records import Account, Job, table
+from jobs.records.accounts import Account
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 
 #: The longest range.
 MOST_DAYS: Final = 93

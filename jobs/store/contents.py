@@ -19,7 +19,10 @@ import sqlalchemy as sa
 
 from core.database import Transaction
 from jobs.phrases import Part
-from jobs.records import Attempt, Generation, Job, OutboxEntry, TraceChunk, table
+from jobs.records.attempts import Attempt, Generation, TraceChunk
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.timeline import OutboxEntry
 from jobs.store import responses, search
 
 #: The columns that are cleared with a job's question and answer.

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 
 from core.database import Now
 from jobs.lifecycle import HEAD_START, TURN_STEP, Priority, Status
-from jobs.records import Job, QueueTurn, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.queue import QueueTurn
 from jobs.store import groups, pauses, timeline, turns
 
 _JOB = table(Job).c

@@ -14,7 +14,9 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database
 from jobs.filters import Filter
-from jobs.records import Account, ApiKey, Image, QueuePause
+from jobs.records.accounts import Account, ApiKey
+from jobs.records.images import Image
+from jobs.records.queue import QueuePause
 from jobs.store import batches, commands, files, history, operation_removal, retention
 from jobs.store.retention import DataRemoved, RemoveCopies
 

@@ -22,7 +22,9 @@ import sqlalchemy as sa
 from core.database import Database, Transaction
 from jobs.events import index as event_index
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
+from jobs.records.attempts import Attempt, Generation, TraceChunk
+from jobs.records.jobs import Job
+from jobs.records.timeline import TimelineEntry
 
 
 class EventKind(enum.StrEnum):

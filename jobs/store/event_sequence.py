@@ -9,7 +9,9 @@ import sqlalchemy as sa
 from core.database import Transaction
 from jobs.events import index as event_index
 from jobs.events.index import IndexEntry
-from jobs.records import Attempt, Job, table
+from jobs.records.attempts import Attempt
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 
 _RESERVED = (
     sa.update(table(Job))

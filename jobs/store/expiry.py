@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Outcome, Status
-from jobs.records import Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store import dispatch, pauses, settle, timeline, traces, workers
 from jobs.store.settle import Failure
 

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Now, Transaction
-from jobs.file_records import BatchEntry, FileChunk, FileEntry
-from jobs.records import table
+from jobs.records.declarative import table
+from jobs.records.files import BatchEntry, FileChunk, FileEntry
 from jobs.store import storage
 
 #: The most bytes of a chunk.

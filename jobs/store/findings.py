@@ -9,7 +9,9 @@ import sqlalchemy as sa
 
 from core.database import Now, Transaction, insert
 from jobs.findings import Finding, FindingKind
-from jobs.records import FindingEntry, Job, table
+from jobs.records.attempts import FindingEntry
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 
 
 def store(

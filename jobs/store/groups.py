@@ -13,7 +13,8 @@ import sqlalchemy as sa
 
 from core.database import Now, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store import timeline
 
 #: A follower waits at most this long after its leader's start: the leader's worker or engine may be gone.

@@ -11,17 +11,10 @@ from core import errors, ordered_ids
 from core.database import Database, Transaction
 from jobs import filters
 from jobs.lifecycle import Status
-from jobs.records import (
-    Attempt,
-    FindingEntry,
-    Generation,
-    Image,
-    ImageBytes,
-    ImageCrashes,
-    Job,
-    JobImage,
-    table,
-)
+from jobs.records.attempts import Attempt, FindingEntry, Generation
+from jobs.records.declarative import table
+from jobs.records.images import Image, ImageBytes, ImageCrashes, JobImage
+from jobs.records.jobs import Job
 from jobs.store import findings, positions, selection
 from jobs.store.images import FACTS, ImageFacts, ImageView
 

@@ -15,7 +15,8 @@ from typing import Final
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.records import HeldJob, Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import HeldJob, Job
 from jobs.store import commands
 
 #: A process that has not renewed a hold for so long is gone.

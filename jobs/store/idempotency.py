@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, Now, Seconds, Transaction
-from jobs.records import Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 
 
 def replay(

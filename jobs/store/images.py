@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from core import errors, ids
 from core.database import Now, Transaction, insert
 from jobs.images import CanonicalImage
-from jobs.records import Image, ImageBytes, table
+from jobs.records.declarative import table
+from jobs.records.images import Image, ImageBytes
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from collections.abc import Collection
 import sqlalchemy as sa
 
 from core.database import Transaction
-from jobs.records import Job, ReindexProgress, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.search import ReindexProgress
 
 #: On SQLite, the jobs of a pair of metadata are collected if there are at most this many.
 _FEW_PAIRS = 20_000

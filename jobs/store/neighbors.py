@@ -12,7 +12,10 @@ import sqlalchemy as sa
 
 from core.database import Transaction
 from jobs.lifecycle import OperationAction, OperationResult
-from jobs.records import Attempt, Job, Operation, OperationJob, table
+from jobs.records.attempts import Attempt
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.operations import Operation, OperationJob
 
 #: The jobs are collected if there are at most this many rows.
 _FEW = 5_000

@@ -9,7 +9,9 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Operation, OperationJob, TimelineEntry, table
+from jobs.records.declarative import table
+from jobs.records.operations import Operation, OperationJob
+from jobs.records.timeline import TimelineEntry
 from jobs.store import operations
 
 _OP = table(Operation).c

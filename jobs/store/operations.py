@@ -17,7 +17,10 @@ from core import errors, ids
 from core.database import Database, Now, Seconds, Transaction
 from jobs import filters
 from jobs.lifecycle import OperationAction, OperationResult, Status
-from jobs.records import ApiKey, Job, Operation, OperationJob, table
+from jobs.records.accounts import ApiKey
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.operations import Operation, OperationJob
 from jobs.store import history
 
 #: The most jobs of one operation.

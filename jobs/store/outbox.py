@@ -13,7 +13,8 @@ from core import ids
 from core.database import Transaction
 from core.wakeup import Wakeup
 from jobs.lifecycle import Status
-from jobs.records import OutboxEntry, table
+from jobs.records.declarative import table
+from jobs.records.timeline import OutboxEntry
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database, Now, Transaction
 from jobs.lifecycle import Priority
-from jobs.records import Account, QueuePause, table
+from jobs.records.accounts import Account
+from jobs.records.declarative import table
+from jobs.records.queue import QueuePause
 
 _PAUSE = table(QueuePause).c
 _ACTIVE = _PAUSE.resumed_at.is_(None)

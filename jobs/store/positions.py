@@ -19,7 +19,9 @@ import sqlalchemy as sa
 
 from core.database import Now, Transaction
 from jobs.lifecycle import FIRST_TURN, TURN_STEP, Priority, Status
-from jobs.records import Job, QueueTurn, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.queue import QueueTurn
 from jobs.store import pauses, timeline, turns
 
 #: At most this many jobs are counted for a position, and about as many for all other accounts together.

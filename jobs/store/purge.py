@@ -30,7 +30,10 @@ import sqlalchemy as sa
 from core.database import Database, Transaction
 from core.settings import Settings
 from jobs.lifecycle import Status
-from jobs.records import Image, Job, TimelineEntry, table
+from jobs.records.declarative import table
+from jobs.records.images import Image
+from jobs.records.jobs import Job
+from jobs.records.timeline import TimelineEntry
 from jobs.store import batches, contents, operation_removal, retention, timeline
 
 

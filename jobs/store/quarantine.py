@@ -17,7 +17,9 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, Transaction
-from jobs.records import Attempt, Image, ImageCrashes, table
+from jobs.records.attempts import Attempt
+from jobs.records.declarative import table
+from jobs.records.images import Image, ImageCrashes
 
 CODE: Final = errors.ImageQuarantined.code
 #: An engine needs longer to restart: requests that fail within this time failed in the same crash.

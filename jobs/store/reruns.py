@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from core import errors
 from jobs.lifecycle import Priority
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store.images import ImageView
 from jobs.store.submission import Submission
 

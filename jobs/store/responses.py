@@ -9,7 +9,8 @@ from typing import Any, Final, Literal
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.records import Job, ResponseEntry, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job, ResponseEntry
 
 #: A request that is still open reads the answer, and then removes the content itself.
 _GRACE: Final = timedelta(minutes=1)

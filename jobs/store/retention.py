@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Image, ImageBytes, Job, JobImage, table
+from jobs.records.declarative import table
+from jobs.records.images import Image, ImageBytes, JobImage
+from jobs.records.jobs import Job
 from jobs.store import contents, responses, timeline
 
 #: The condition of a job to need its images: it may run, or be run again.

@@ -15,7 +15,11 @@ import sqlalchemy as sa
 
 from core.database import Database, Transaction
 from jobs.phrases import PIPELINE, Part, Phrase, spellings
-from jobs.records import Account, Generation, Job, ReindexProgress, SearchText, table
+from jobs.records.accounts import Account
+from jobs.records.attempts import Generation
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.search import ReindexProgress, SearchText
 from jobs.store import metadata
 
 #: Up to this many texts with a phrase's words are compared with the phrase at once. With more, it is faster to test one
@@ -32,7 +36,7 @@ _WORDS: sa.ColumnElement[Any] = sa.literal_column("search_texts.words")
 _INDEX = sa.table("search_index", sa.column("search_index"), sa.column("rowid", sa.Integer()))
 
 
-#: The key of the only row of :class:`jobs.records.ReindexProgress`.
+#: The key of the only row of :class:`jobs.records.search.ReindexProgress`.
 _ONLY = 1
 _ACCOUNTS = sa.select(table(Account).c.id)
 _TEXT = sa.insert(table(SearchText)).from_select(

@@ -13,7 +13,10 @@ from core.database import Transaction
 from jobs.filters import Filter
 from jobs.lifecycle import Status
 from jobs.phrases import Phrase
-from jobs.records import Account, Image, Job, JobImage, table
+from jobs.records.accounts import Account
+from jobs.records.declarative import table
+from jobs.records.images import Image, JobImage
+from jobs.records.jobs import Job
 from jobs.store import findings, metadata, neighbors, search, timeline
 
 #: Ids begin with the time of the host that made them, which is at most this far from the database's.

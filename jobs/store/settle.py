@@ -22,7 +22,9 @@ from jobs.answers.votes import Tally
 from jobs.findings import Finding
 from jobs.lifecycle import Outcome, Status
 from jobs.phrases import Part
-from jobs.records import Attempt, Generation, Job, table
+from jobs.records.attempts import Attempt, Generation
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store import findings, groups, quarantine, search, timeline, traces
 from jobs.store.claims import Claim
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database, Transaction, utcnow
 from jobs.lifecycle import Priority, Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import pauses, timeline
 
 #: The period of rates.

@@ -15,7 +15,8 @@ from core.database import Database, Transaction
 from jobs import trace
 from jobs.document import Document
 from jobs.events.index import IndexEntry
-from jobs.records import Generation, table
+from jobs.records.attempts import Generation
+from jobs.records.declarative import table
 
 #: A generation: job, attempt, number.
 Place = tuple[uuid.UUID, int, int]

@@ -18,20 +18,13 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, Transaction
-from jobs.file_records import FileChunk, FileEntry
-from jobs.records import (
-    Account,
-    Attempt,
-    Generation,
-    Image,
-    ImageBytes,
-    Job,
-    ResponseEntry,
-    SearchText,
-    StorageChange,
-    StorageTotal,
-    table,
-)
+from jobs.records.accounts import Account, StorageChange, StorageTotal
+from jobs.records.attempts import Attempt, Generation
+from jobs.records.declarative import table
+from jobs.records.files import FileChunk, FileEntry
+from jobs.records.images import Image, ImageBytes
+from jobs.records.jobs import Job, ResponseEntry
+from jobs.records.search import SearchText
 
 Timer = Callable[[], float]
 

@@ -14,7 +14,9 @@ from core.database import Database, LockTimeout, Now, Seconds, Transaction
 from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part
-from jobs.records import Job, JobImage, table
+from jobs.records.declarative import table
+from jobs.records.images import JobImage
+from jobs.records.jobs import Job
 from jobs.store import dispatch, holds, idempotency, responses, search, storage, timeline, turns
 from jobs.store import images as submitted_images
 

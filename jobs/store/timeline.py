@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from core.database import Database, Now, Transaction
 from jobs import lifecycle
 from jobs.lifecycle import Priority, Status
-from jobs.records import Job, TimelineEntry, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.timeline import TimelineEntry
 from jobs.store import outbox, turns
 
 #: The columns that the timeline records: a job's history can be rebuilt from them. Leases are renewed too often.
@@ -86,7 +88,7 @@ class Change:
     """A change of jobs: their transition from one status to another, which may be the same.
 
     To build the statement takes longer than to run it, so frequent changes are module constants with parameters. The
-    conditions name columns of the bare table (:func:`jobs.records.table`).
+    conditions name columns of the bare table (:func:`jobs.records.declarative.table`).
 
     Args:
         action: the action in the timeline, one word in the past tense.
@@ -202,7 +204,7 @@ _ENTRY = sa.insert(table(TimelineEntry))
 
 
 def record(transaction: Transaction, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Append ``entries``, each with the columns of :class:`jobs.records.TimelineEntry`, to the timeline."""
+    """Append ``entries``, each with the columns of :class:`jobs.records.timeline.TimelineEntry`, to the timeline."""
     if entries:
         transaction.execute(_ENTRY, entries)
 

@@ -18,7 +18,9 @@ from jobs.events import index as event_index
 from jobs.events.index import IndexEntry
 from jobs.lifecycle import Status
 from jobs.phrases import Part
-from jobs.records import Generation, Job, TraceChunk, table
+from jobs.records.attempts import Generation, TraceChunk
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store import event_sequence, groups, search, steps, timeline
 
 Holding = tuple[uuid.UUID, int]

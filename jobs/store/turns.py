@@ -16,7 +16,9 @@ import sqlalchemy as sa
 
 from core.database import Database, Transaction
 from jobs.lifecycle import FIRST_TURN, TURN_STEP, Priority
-from jobs.records import Job, QueueTurn, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.queue import QueueTurn
 
 TURN = table(QueueTurn).c
 _JOB = table(Job).c

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from core.database import Database, Transaction
-from jobs.records import EngineCordon, Worker
+from jobs.records.fleet import EngineCordon, Worker
 
 
 @dataclass(frozen=True)

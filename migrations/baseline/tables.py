@@ -18,7 +18,7 @@ _JSON: Final = sa.JSON().with_variant(postgresql.JSONB(), "postgresql")
 _SERIAL: Final = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
 _PRIORITIES: Final = ("high", "normal", "low")
 _STATUSES: Final = ("queued", "running", "succeeded", "failed", "cancelled")
-#: On SQLite the key of the table is the table, instead of a second b-tree: see :mod:`jobs.records`.
+#: On SQLite the key of the table is the table, instead of a second b-tree: see :mod:`jobs.records.declarative`.
 _KEY_IS_TABLE: Final = {"sqlite_with_rowid": False}
 #: In the order of their creation: each refers to those before it, or to itself.
 TABLES: Final = (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from werkzeug.test import TestResponse
 
 from core.database import Database
-from jobs.records import Image, Job
+from jobs.records.images import Image
+from jobs.records.jobs import Job
 from tests.api import image_files
 from tests.api.conftest import Caller
 

@@ -18,7 +18,8 @@ from core.database import Database
 from core.settings import Settings
 from jobs.images import ImageReader
 from jobs.lifecycle import Role
-from jobs.records import ImageBytes, Job
+from jobs.records.images import ImageBytes
+from jobs.records.jobs import Job
 from jobs.store import accounts
 from tests import factories, races
 from tests.api import image_files, worker

@@ -14,7 +14,7 @@ from urllib3.fields import RequestField
 
 from core.database import Database
 from jobs.lifecycle import Role
-from jobs.records import Job
+from jobs.records.jobs import Job
 from tests import factories
 from tests.api import image_files
 from tests.api.asking import PNG, ask, faults, rows

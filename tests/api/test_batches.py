@@ -13,9 +13,9 @@ from api.framework import Router
 from core import ids
 from core.database import Database
 from core.settings import Settings
-from jobs.file_records import BatchStatus
 from jobs.lifecycle import Priority
-from jobs.records import Job
+from jobs.records.files import BatchStatus
+from jobs.records.jobs import Job
 from jobs.store import accounts, files, purge, storage
 from jobs.store.purge import Periods
 from tests import databases, factories, webhooks

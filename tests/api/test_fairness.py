@@ -23,7 +23,7 @@ from jobs.events.live import Subscriber
 from jobs.images import ImageReader
 from jobs.lifecycle import Role
 from jobs.phrases import Part
-from jobs.records import SearchText
+from jobs.records.search import SearchText
 from jobs.store import accounts, commands
 from tests import databases, factories
 from tests.api import image_files, wire

@@ -25,7 +25,7 @@ from api.submission import Accepted
 from core import errors
 from core.database import Database
 from core.settings import Settings
-from jobs.records import HeldJob
+from jobs.records.jobs import HeldJob
 from jobs.store import accounts, history, holds
 from tests import databases, factories
 from tests.api import wire, worker

@@ -16,7 +16,7 @@ from api.app import create_app, service_of
 from core.database import Database
 from core.settings import Settings
 from jobs.images import ImageReader
-from jobs.records import Job
+from jobs.records.jobs import Job
 from tests import factories
 from tests.api import image_files
 from tests.api.conftest import Caller, Json

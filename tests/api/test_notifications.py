@@ -8,7 +8,7 @@ from api.app import create_app, service_of
 from core.database import Database
 from core.settings import Settings
 from jobs.images import ImageReader
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import accounts
 from tests import webhooks
 from tests.api import worker

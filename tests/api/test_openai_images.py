@@ -9,7 +9,8 @@ import pytest
 import sqlalchemy as sa
 
 from core.database import Database
-from jobs.records import Image, Job, JobImage
+from jobs.records.images import Image, JobImage
+from jobs.records.jobs import Job
 from tests.api import image_files
 from tests.api.conftest import Caller
 

@@ -18,7 +18,7 @@ from api.framework import Router
 from core import ids
 from core.database import Database
 from jobs.answers.extraction import Answer
-from jobs.records import Job, ResponseEntry
+from jobs.records.jobs import Job, ResponseEntry
 from jobs.store import claims, settle
 from tests import factories
 from tests.api import image_files, worker

@@ -18,7 +18,7 @@ from api.framework import Router
 from api.revocation import Revocation
 from core.database import Database, DatabaseUnavailable
 from jobs.lifecycle import Role
-from jobs.records import ApiKey
+from jobs.records.accounts import ApiKey
 from jobs.store import accounts
 from tests import factories
 from tests import webhooks as reported

@@ -25,7 +25,7 @@ from jobs import findings
 from jobs.answers.extraction import Answer
 from jobs.events.live import Publisher, Subscriber
 from jobs.images import ImageReader
-from jobs.records import FindingEntry
+from jobs.records.attempts import FindingEntry
 from jobs.store import accounts, claims, expiry, retention, settle
 from jobs.store import findings as stored
 from tests import databases, factories

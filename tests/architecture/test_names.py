@@ -29,7 +29,7 @@ ROWS_AND_VIEWS = {
     "TimelineEntry",
 }
 #: Folders whose modules are called by the noun that they serve.
-FOLDERS_OF_NOUNS = {"api/routes", "api/schemas", "jobs/store"}
+FOLDERS_OF_NOUNS = {"api/routes", "api/schemas", "jobs/records", "jobs/store"}
 
 #: Words that are gone from file names and identifiers, each with the one that took its place.
 GONE = {

@@ -20,7 +20,9 @@ from core.database import Database
 from jobs.answers import extraction
 from jobs.events import index as event_index
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
-from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
+from jobs.records.attempts import Attempt, Generation, TraceChunk
+from jobs.records.jobs import Job
+from jobs.records.timeline import TimelineEntry
 from jobs.store import storage, timeline
 from tests.chaos.submissions import Order
 from tests.receivers import Got

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs.lifecycle import Outcome
-from jobs.records import Attempt
+from jobs.records.attempts import Attempt
 from tests import postgres
 from tests.chaos.deployment import Deployment
 from tests.chaos.storm import Fault

@@ -15,7 +15,9 @@ from core import failpoints
 from core.database import Database
 from jobs.images import CanonicalImage
 from jobs.lifecycle import Status
-from jobs.records import Job, StorageChange, Worker
+from jobs.records.accounts import StorageChange
+from jobs.records.fleet import Worker
+from jobs.records.jobs import Job
 from jobs.store import commands, storage, traces
 from jobs.store.storage import StorageKind
 from tests import factories

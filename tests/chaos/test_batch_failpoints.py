@@ -14,9 +14,10 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.failpoints import VARIABLE
-from jobs.file_records import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
 from jobs.lifecycle import Status
-from jobs.records import ApiKey, Job
+from jobs.records.accounts import ApiKey
+from jobs.records.files import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
+from jobs.records.jobs import Job
 from jobs.store import batches, files
 from jobs.store.batches import NewBatch
 from tests import factories

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.failpoints import VARIABLE
-from jobs.records import OutboxEntry
+from jobs.records.timeline import OutboxEntry
 from tests import factories, webhooks
 from tests.chaos import senders, victims
 from tests.chaos.scene import killed

@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from core.database import Database
 from core.failpoints import VARIABLE
 from jobs.lifecycle import OperationResult, Role
-from jobs.records import Account, Job, Operation, OperationJob
+from jobs.records.accounts import Account
+from jobs.records.jobs import Job
+from jobs.records.operations import Operation, OperationJob
 from tests import factories
 from tests.chaos import senders, victims
 from tests.chaos.scene import killed

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from core import failpoints, ids
 from core.database import Database
-from jobs.records import SearchText
+from jobs.records.search import SearchText
 from jobs.store import history, search
 from tests import factories
 

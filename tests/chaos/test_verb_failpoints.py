@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from core import failpoints
 from core.database import Database, utcnow
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from tests import factories
 from tests.databases import ROOT, PostgresSource
 

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 
 from core.database import Database, Transaction
 from jobs.lifecycle import Status
-from jobs.records import Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store import claims, settle, timeline, traces
 from worker.app import app
 

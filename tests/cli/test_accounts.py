@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database
-from jobs.records import StorageChange
+from jobs.records.accounts import StorageChange
 from jobs.store import commands, submission
 from tests import factories
 from tests.cli.commands import local

@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from core.database import Database, utcnow
-from jobs.records import HeldJob
+from jobs.records.jobs import HeldJob
 from scripted.options import ScriptedOptions
 from tests.api import image_files
 from tests.clients.service import Service

@@ -16,7 +16,7 @@ from openai.types.responses import Response
 
 from core import ids
 from core.database import Database
-from jobs.records import Job
+from jobs.records.jobs import Job
 from tests.api import image_files
 from tests.clients.service import Service
 from tests.e2e.stack import eventually, running

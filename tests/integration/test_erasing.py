@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database
 from jobs.lifecycle import Role
-from jobs.records import Account, ApiKey, Job, Operation
+from jobs.records.accounts import Account, ApiKey
+from jobs.records.jobs import Job
+from jobs.records.operations import Operation
 from jobs.store import settle
 from tests import factories
 from tests.operating import House, Json, house_in

@@ -16,7 +16,9 @@ import sqlalchemy as sa
 from core import errors, ids
 from core.database import Database, Transaction
 from jobs.lifecycle import Priority, Role, Status
-from jobs.records import Job, Operation, OperationJob, TimelineEntry
+from jobs.records.jobs import Job
+from jobs.records.operations import Operation, OperationJob
+from jobs.records.timeline import TimelineEntry
 from jobs.store import accounts, erasure, purge
 from tests import factories, operating
 from tests.operating import House, house_in

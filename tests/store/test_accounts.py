@@ -12,7 +12,7 @@ from core import errors, ids, peppers
 from core.database import Database
 from core.peppers import Peppers
 from jobs.lifecycle import Role
-from jobs.records import ApiKey
+from jobs.records.accounts import ApiKey
 from jobs.store import accounts
 from tests import databases, factories, races
 

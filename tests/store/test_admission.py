@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database, DiskFull
 from core.settings import Settings
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import admission
 from tests import factories
 from tests.fakes import HandTimer

@@ -13,9 +13,10 @@ import sqlalchemy as sa
 
 from core import ids
 from core.database import Database, utcnow
-from jobs.file_records import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
 from jobs.lifecycle import Status
-from jobs.records import ApiKey, Job
+from jobs.records.accounts import ApiKey
+from jobs.records.files import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
+from jobs.records.jobs import Job
 from jobs.store import batch_lines, batches, files
 from jobs.store.batch_lines import LineError, LinesRead, NewLine
 from jobs.store.batches import BatchClaim, NewBatch

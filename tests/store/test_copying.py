@@ -19,7 +19,9 @@ from core.redis_prefix import installation
 from jobs import filters
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
-from jobs.records import Installation, Job, Record
+from jobs.records.declarative import Record
+from jobs.records.fleet import Installation
+from jobs.records.jobs import Job
 from jobs.store import accounts, history, settle, storage, traces, workers
 from migrations import copying, schema
 from tests import factories, webhooks

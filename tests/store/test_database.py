@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database, DatabaseUnavailable, LockTimeout, utcnow
-from jobs.records import Account, Job
+from jobs.records.accounts import Account
+from jobs.records.jobs import Job
 from jobs.store import claims, commands, history
 from tests import factories, postgres, races
 from tests.databases import Age, Clock, PostgresSource

@@ -18,7 +18,8 @@ from core.database import Database
 from jobs import filters
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
-from jobs.records import Account, Job
+from jobs.records.accounts import Account
+from jobs.records.jobs import Job
 from jobs.store import accounts, erasure, history, retention, search, settle, traces
 from jobs.store import purge as retention_purge
 from tests import factories, webhooks

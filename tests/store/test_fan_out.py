@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs.answers.extraction import Answer
-from jobs.records import Job, OutboxEntry
+from jobs.records.jobs import Job
+from jobs.records.timeline import OutboxEntry
 from jobs.store import commands, retention, settle
 from tests import factories, races, webhooks
 from tests.databases import Age

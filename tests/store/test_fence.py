@@ -16,7 +16,8 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
-from jobs.records import Job, Record
+from jobs.records.declarative import Record
+from jobs.records.jobs import Job
 from jobs.store import claims, commands, expiry, history, traces
 from jobs.store import settle as outcomes
 from tests import databases, factories, races

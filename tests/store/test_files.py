@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from core import errors
 from core.database import Database
-from jobs.file_records import FileChunk, FileEntry
+from jobs.records.files import FileChunk, FileEntry
 from jobs.store import erasure, files, storage
 from jobs.store.storage import StorageKind
 from tests import factories

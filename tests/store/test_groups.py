@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs.lifecycle import Priority, Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import (
     claims,
     commands,

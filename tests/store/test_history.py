@@ -15,7 +15,8 @@ from core.database import Database, utcnow
 from jobs import filters
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Priority, Status
-from jobs.records import Attempt, Job
+from jobs.records.attempts import Attempt
+from jobs.records.jobs import Job
 from jobs.store import claims, commands, history, positions, settle, submission, traces
 from tests import factories, races
 from tests.databases import Age

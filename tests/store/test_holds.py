@@ -10,7 +10,8 @@ import sqlalchemy as sa
 
 from core.database import Database
 from jobs.lifecycle import Status
-from jobs.records import HeldJob, TimelineEntry
+from jobs.records.jobs import HeldJob
+from jobs.records.timeline import TimelineEntry
 from jobs.store import history, holds
 from tests import factories
 from tests.databases import Age

@@ -20,7 +20,8 @@ import sqlalchemy as sa
 from bench import crowd
 from core.database import Database, utcnow
 from jobs.answers.extraction import Answer
-from jobs.records import HeldJob, Job, table
+from jobs.records.declarative import table
+from jobs.records.jobs import HeldJob, Job
 from jobs.store import (
     claims,
     commands,

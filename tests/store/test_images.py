@@ -12,7 +12,8 @@ from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.images import CanonicalImage
-from jobs.records import Attempt, Generation, Image, ImageBytes
+from jobs.records.attempts import Attempt, Generation
+from jobs.records.images import Image, ImageBytes
 from jobs.store import claims, contents, history, retention, settle, submission, traces
 from tests import factories, races
 

@@ -17,7 +17,9 @@ from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import TRANSITIONS, Outcome, Status
-from jobs.records import Attempt, Generation, Job, TimelineEntry, TraceChunk
+from jobs.records.attempts import Attempt, Generation, TraceChunk
+from jobs.records.jobs import Job
+from jobs.records.timeline import TimelineEntry
 from jobs.store import claims, commands, expiry, history, purge, retention, settle, timeline, traces
 from tests import databases, factories
 from tests.databases import Age

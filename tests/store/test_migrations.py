@@ -18,7 +18,8 @@ from alembic.util import CommandError
 
 from core import errors
 from core.database import Database
-from jobs.records import Job, Record
+from jobs.records.declarative import Record
+from jobs.records.jobs import Job
 from migrations import schema
 from tests import databases, factories, postgres
 from tests.databases import ROOT

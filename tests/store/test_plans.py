@@ -17,7 +17,9 @@ from core.database import Database, utcnow
 from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.phrases import Part
-from jobs.records import Job, SearchText, StorageChange
+from jobs.records.accounts import StorageChange
+from jobs.records.jobs import Job
+from jobs.records.search import SearchText
 from jobs.store import (
     admission,
     claims,

@@ -17,7 +17,10 @@ from core.settings import Settings
 from jobs.answers.extraction import Answer
 from jobs.images import CanonicalImage
 from jobs.lifecycle import Status
-from jobs.records import Attempt, Generation, Image, ImageBytes, Job, TimelineEntry
+from jobs.records.attempts import Attempt, Generation
+from jobs.records.images import Image, ImageBytes
+from jobs.records.jobs import Job
+from jobs.records.timeline import TimelineEntry
 from jobs.store import (
     claims,
     commands,

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Outcome, Status
-from jobs.records import ImageCrashes
+from jobs.records.images import ImageCrashes
 from jobs.store import claims, expiry, history, quarantine, settle
 from tests import factories
 from tests.databases import Age

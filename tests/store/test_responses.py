@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from core.database import Database
-from jobs.records import StorageTotal
+from jobs.records.accounts import StorageTotal
 from jobs.store import responses, retention, storage
 from jobs.store.responses import NewResponse
 from jobs.store.storage import StorageKind

@@ -15,7 +15,8 @@ from jobs import phrases
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.phrases import Part
-from jobs.records import Job, SearchText
+from jobs.records.jobs import Job
+from jobs.records.search import SearchText
 from jobs.store import (
     commands,
     contents,

@@ -14,7 +14,8 @@ import sqlalchemy as sa
 from core import ids
 from core.database import Database
 from jobs.phrases import Part
-from jobs.records import Job, SearchText
+from jobs.records.jobs import Job
+from jobs.records.search import SearchText
 from jobs.store import history
 from tests import factories
 

@@ -14,7 +14,7 @@ from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.findings import Action, Finding, FindingKind
 from jobs.lifecycle import Outcome, Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import claims, commands, history, settle, steps, traces
 from tests import factories
 from tests.databases import Age

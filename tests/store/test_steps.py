@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from core.database import Database
 from jobs import trace
 from jobs.events.index import IndexEntry
-from jobs.records import Generation
+from jobs.records.attempts import Generation
 from jobs.store import claims, expiry, retention, settle, steps, traces
 from tests import factories, races
 from tests.databases import Age

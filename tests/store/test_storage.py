@@ -16,7 +16,7 @@ from core import errors
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.images import CanonicalImage
-from jobs.records import StorageChange, StorageTotal
+from jobs.records.accounts import StorageChange, StorageTotal
 from jobs.store import claims, expiry, purge, retention, search, settle, storage, submission, traces
 from jobs.store.storage import StorageKind
 from tests import factories, webhooks

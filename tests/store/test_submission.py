@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from core import errors, ids
 from core.database import Database
 from jobs.lifecycle import Priority, Status
-from jobs.records import Image, Job, TimelineEntry
+from jobs.records.images import Image
+from jobs.records.jobs import Job
+from jobs.records.timeline import TimelineEntry
 from jobs.store import idempotency, retention, submission
 from tests import factories, races
 from tests.databases import Age

@@ -14,7 +14,7 @@ from openai.types import webhooks as types
 from core import ids
 from core.database import Database, Transaction
 from jobs.answers.extraction import Answer
-from jobs.file_records import BatchEntry, BatchStatus
+from jobs.records.files import BatchEntry, BatchStatus
 from jobs.store import retention, settle
 from jobs.store.claims import Claim
 from jobs.store.responses import NewResponse

@@ -17,7 +17,8 @@ import sqlalchemy as sa
 from core import failpoints
 from core.database import Database, utcnow
 from jobs.lifecycle import HEAD_START, Priority, Status
-from jobs.records import Job, QueueTurn
+from jobs.records.jobs import Job
+from jobs.records.queue import QueueTurn
 from jobs.store import claims, commands, positions, settle, submission, turns
 from tests import factories, races
 from tests.databases import Age

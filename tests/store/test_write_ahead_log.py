@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from core import write_ahead_log
 from core.database import SQLITE_LOG_BYTES, Database
-from jobs.records import ImageBytes
+from jobs.records.images import ImageBytes
 
 _ROW_BYTES = 2**20
 

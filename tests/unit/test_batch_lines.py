@@ -15,7 +15,7 @@ from api.openai.batches.endpoints import LineAnswer
 from api.submission import ParsedSubmission
 from core.database import DatabaseUnavailable
 from jobs.lifecycle import Role
-from jobs.records import Job
+from jobs.records.jobs import Job
 
 
 class Failing:

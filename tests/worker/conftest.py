@@ -19,7 +19,7 @@ from core.database import Database
 from jobs.engine import Engine
 from jobs.images import CanonicalImage, OriginalFile
 from jobs.lifecycle import Outcome, Priority, Role, Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
 from tests import image_files
 from tests.fakes import NoSandbox, RecordingPublisher

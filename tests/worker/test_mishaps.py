@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from jobs.lifecycle import Outcome, Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import claims, commands, history
 from tests.databases import Age
 from tests.engines.conftest import connect

@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from core.database import Database, utcnow
 from jobs.lifecycle import Status
-from jobs.records import Job, TimelineEntry
+from jobs.records.jobs import Job
+from jobs.records.timeline import TimelineEntry
 from jobs.store import purge
 from tests import factories
 from tests.databases import Clock

@@ -13,7 +13,8 @@ from core import errors
 from jobs import engine
 from jobs.engine import Chunk
 from jobs.lifecycle import Outcome, Status
-from jobs.records import Image, Job
+from jobs.records.images import Image
+from jobs.records.jobs import Job
 from jobs.store import commands, history, retention
 from tests.worker.conftest import Bench, submitted
 from worker.leases import StopReason

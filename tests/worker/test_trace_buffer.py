@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from core.database import Database, DatabaseUnavailable, Transaction
 from jobs.events.index import SequenceBlock
-from jobs.records import TraceChunk
+from jobs.records.attempts import TraceChunk
 from jobs.store import event_log
 from tests import factories
 from tests.databases import Clock

@@ -22,8 +22,8 @@ from api.schemas import batches as schemas
 from api.schemas.paths import BatchId
 from core import errors, ids
 from core.database import Database
-from jobs import file_records
-from jobs.file_records import BatchStatus, LineState
+from jobs import records
+from jobs.records.files import BatchStatus, LineState
 from jobs.store import batch_lines, batches, files
 from jobs.store.admission import Disk
 from jobs.store.batches import NewBatch
@@ -227,7 +227,7 @@ class BatchRoutes:
             raise problems.refused(faults)
         return file_id
 
-    def _check_retry(self, batch: file_records.BatchEntry) -> None:
+    def _check_retry(self, batch: records.files.BatchEntry) -> None:
         """Raise :class:`core.errors.Conflict` if there is nothing to repeat."""
         if not batch.status.terminal:
             raise errors.Conflict("The batch has not ended.", code="batch_not_ended")
@@ -238,12 +238,12 @@ class BatchRoutes:
                 "The input file of the batch does not exist any more.", code="input_file_gone"
             )
 
-    def _find(self, caller: Caller, batch_id: uuid.UUID) -> file_records.BatchEntry:
+    def _find(self, caller: Caller, batch_id: uuid.UUID) -> records.files.BatchEntry:
         known = batches.get(self._database, batch_id, account_id=caller.scope)
         return problems.existing(known, "batch")
 
 
-def _after(batch: file_records.BatchEntry, after: str | None) -> int:
+def _after(batch: records.files.BatchEntry, after: str | None) -> int:
     """Return the number of the line after which the requested page begins."""
     number = 0 if after is None else line_results.number_of(batch, after)
     if number is None:

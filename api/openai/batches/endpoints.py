@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from api.auth import Caller
 from api.submission import ParsedSubmission
-from jobs.records import Job
+from jobs.records.jobs import Job
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import structlog
 from api.openai.batches.endpoints import BatchEndpoint, LineAnswer
 from core import errors, ids
 from core.database import Database
-from jobs.file_records import BatchEntry, BatchLine
+from jobs.records.files import BatchEntry, BatchLine
 from jobs.store import history
 
 _log = structlog.get_logger(__name__)

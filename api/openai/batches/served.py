@@ -20,7 +20,7 @@ from api.submission import ParsedSubmission, SubmissionService
 from core import errors
 from core.database import Database
 from core.settings import Settings
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import responses, traces
 
 #: Fields of a request that make no sense in a file, and the value that is refused.

@@ -17,7 +17,7 @@ import orjson
 from api.openai.chat import results
 from api.openai.errors_in_body import error_body
 from core import errors, escapes
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store.event_log import EventKind
 from jobs.store.traces import GenerationTrace
 

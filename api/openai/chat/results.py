@@ -16,7 +16,7 @@ from api.openai.chat.objects import (
 )
 from core import errors
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store.traces import GenerationTrace
 
 _UNMET = "answer_format_unmet"

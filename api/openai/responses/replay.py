@@ -19,7 +19,7 @@ from api.openai.responses.transcript import TypedTranscript
 from core import escapes, ids
 from core.database import Database
 from core.shares import Shares
-from jobs.records import ResponseEntry
+from jobs.records.jobs import ResponseEntry
 from jobs.store import event_log, history, responses, traces
 from jobs.store.event_log import EventKind
 from jobs.store.history import JobView

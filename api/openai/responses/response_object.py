@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from core import ids
 from jobs.lifecycle import Status
-from jobs.records import Job, ResponseEntry
+from jobs.records.jobs import Job, ResponseEntry
 from jobs.store import settle
 
 Json = dict[str, Any]

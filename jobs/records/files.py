@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapped, mapped_column
 
-from jobs.records import JSON, KEY_IS_TABLE, Record, enumeration, partial_index
+from jobs.records.declarative import JSON, KEY_IS_TABLE, Record, enumeration, partial_index
 
 
 class BatchStatus(enum.StrEnum):
