@@ -193,7 +193,7 @@ class ResponseRoutes:
         stored = replay.find(self._database, response_id, scope=caller.scope)
         if query.stream:
             return self._stream(caller, stored, after=query.starting_after)
-        return self._shown(self._reader_of(stored).response())
+        return self._shown(stored)
 
     @route.post(
         "/v1/responses/<response_id>/cancel",
@@ -223,7 +223,7 @@ class ResponseRoutes:
         if not status.terminal:
             self._wait(caller, response_id)
         stored = replay.find(self._database, response_id, scope=caller.scope)
-        return self._shown(self._reader_of(stored).response())
+        return self._shown(stored)
 
     @route.delete(
         "/v1/responses/<response_id>",
@@ -287,7 +287,7 @@ class ResponseRoutes:
 
     def finished(self, job_id: uuid.UUID) -> bytes:
         """Return the JSON of a response that has ended."""
-        return orjson.dumps(self._reader(job_id).response())
+        return orjson.dumps(self._current(replay.find(self._database, job_id, scope=None)))
 
     def ended(self, job_id: uuid.UUID, not_stored_for: Caller | None) -> None:
         """Remove the content of a response that has ended, if a client asked for that."""
@@ -320,7 +320,7 @@ class ResponseRoutes:
             response = self._stream(caller, stored, after=-1)
             response.headers.update(headers)
             return response
-        return self._shown(self._reader_of(stored).response(), headers)
+        return self._shown(stored, headers)
 
     def _stream(self, caller: Caller, stored: StoredResponse, *, after: int) -> Response:
         body: TypedStream | bytes = b""
@@ -338,8 +338,12 @@ class ResponseRoutes:
             body = TypedStream(job_id, reader, events)
         return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
 
-    def _shown(self, response: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    def _current(self, stored: StoredResponse) -> dict[str, Any]:
+        return replay.current(self._database, stored, turns=self._streams.replays)
+
+    def _shown(self, stored: StoredResponse, headers: dict[str, str] | None = None) -> Response:
         """Return a response as JSON; with the time until the next poll if it has not ended."""
+        response = self._current(stored)
         pace = (
             {}
             if response["status"] in response_object.ENDED
