@@ -42,7 +42,7 @@ def replayed(events: list[Json]) -> Json:
         last: Json = events[-1]["response"]
         return last
     items: dict[int, Json] = {}
-    response = events[0]["response"]
+    response: Json = events[0]["response"]
     for event in events:
         match event["type"]:
             case "response.in_progress":

@@ -117,10 +117,10 @@ class ResponseReader:
         self._database = database
         self._turns = turns
         self._after = after
-        self._stored = stored
         self.job_id, self._account_id = job.id, job.account_id
         self._samples: dict[tuple[int, int], int] = {}
-        self._position = 0
+        #: The number of the last event of the job that was read.
+        self.position = 0
         self._begun = False
         self._transcript = TypedTranscript(
             job.id.hex,
@@ -139,36 +139,55 @@ class ResponseReader:
         """Yield the frames of the events that are stored now and have not been read yet, page by page.
 
         Raises:
-            core.errors.Unavailable: the database does not answer, or too many readers wait.
+            core.errors.NotFound: the response was deleted.
+            core.errors.Unavailable: the database does not answer, or too many readers wait; another call goes on.
         """
         more = not self.over
         while more:
             page = self._read()
+            # All reads come first: a page is shown whole, or read again.
+            samples = self._known_samples(page)
+            ended = self._ended(page)
+            self._samples = samples
             events = [] if self._begun else list(self._transcript.begin())
             self._begun = True
             for event in page.events:
-                self._position = event.number
-                events += self._events(event)
+                self.position = event.number
+                if event.kind is not EventKind.FINISHED:
+                    sample = self._sample(event)
+                    events += self._transcript.feed(event, sample=sample)
+            if ended is not None:
+                events += self._end(ended)
             more = page.more
             if not more:
-                self._position = max(self._position, page.through)
-                self.over = self.over or page.finished
+                self.position = max(self.position, page.through)
+                self.over = page.finished
             if data := b"".join(map(frame, filter(self._wanted, events))):
                 yield data
 
     def _read(self) -> event_log.EventPage:
         with _turn(self._turns, self._account_id):
-            return event_log.read(self._database, self.job_id, after=self._position)
+            return event_log.read(self._database, self.job_id, after=self.position)
 
-    def _events(self, event: event_log.JobEvent) -> Iterator[Json]:
-        if event.kind is not EventKind.FINISHED:
-            yield from self._transcript.feed(event, sample=self._sample(event))
-            return
-        self.over = True
-        view = history.get(self._database, self.job_id, account_id=None)
-        stored = self._stored if view is None else _stored(self._database, view)
+    def _known_samples(self, page: event_log.EventPage) -> dict[tuple[int, int], int]:
+        places = {
+            (event.attempt, event.generation)
+            for event in page.events
+            if event.attempt is not None and event.generation is not None
+        }
+        if places <= self._samples.keys():
+            return self._samples
+        return event_log.samples(self._database, self.job_id)
+
+    def _ended(self, page: event_log.EventPage) -> StoredResponse | None:
+        """Return the response as it has ended, if the page has its last event."""
+        if not any(event.kind is EventKind.FINISHED for event in page.events):
+            return None
+        return find(self._database, self.job_id, scope=None)
+
+    def _end(self, stored: StoredResponse) -> Iterator[Json]:
         job = stored.view.job
-        yield from self._transcript.end(
+        return self._transcript.end(
             response_object.status(job),
             job.answer_text,
             lambda items: _shown(stored, items),
@@ -178,10 +197,7 @@ class ResponseReader:
     def _sample(self, event: event_log.JobEvent) -> int:
         if event.attempt is None or event.generation is None:
             return 0
-        place = (event.attempt, event.generation)
-        if place not in self._samples:
-            self._samples = event_log.samples(self._database, self.job_id)
-        return self._samples.get(place, event.generation)
+        return self._samples.get((event.attempt, event.generation), event.generation)
 
     def _wanted(self, event: Json) -> bool:
         return bool(event["sequence_number"] > self._after)
