@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.events.live import LiveEvent
+from jobs.events.live import LiveEvent, StoredThrough
 
 
 class RecordingWakeup:
@@ -48,10 +49,20 @@ class RecordingPublisher:
 
     def __init__(self) -> None:
         self.reported: list[LiveEvent] = []
+        self.announced: list[StoredThrough] = []
+        self.watching: set[uuid.UUID] = set()
 
     def record(self, events: Sequence[LiveEvent]) -> None:
         """Keep ``events``."""
         self.reported += events
+
+    def announce(self, stored: Sequence[StoredThrough]) -> None:
+        """Keep ``stored``."""
+        self.announced += stored
+
+    def watched(self) -> set[uuid.UUID]:
+        """Return the jobs that a test watches."""
+        return self.watching
 
 
 class HandTimer:

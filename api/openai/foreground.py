@@ -27,6 +27,7 @@ from api.revocation import Revocation
 from api.serving import current
 from api.streams import frames
 from api.streams.follow import Streams
+from api.streams.stored import StoredStream
 from api.streams.waits import Waits
 from api.submission import Accepted
 from core import errors, ids
@@ -72,6 +73,20 @@ class Transcript(Protocol):
 
     def feed(self, event: Mapping[str, Any]) -> bytes:
         """Return what the next native event adds; the last one is ``job.finished``."""
+
+    def failed(self, error: Failure) -> bytes:
+        """Return the end of the stream for an error."""
+
+
+class StoredTranscript(Protocol):
+    """The events of a held stream that shows only what is stored, as a surface writes them."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the last event was written."""
+
+    def follow(self, job_id: uuid.UUID, stream: StoredStream) -> Iterator[bytes]:
+        """Yield what is to be sent, up to the last event or until ``stream`` is ended."""
 
     def failed(self, error: Failure) -> bytes:
         """Return the end of the stream for an error."""
@@ -163,6 +178,22 @@ class Foreground:
         hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, transcript.failed, repeatable)
         return self._held(caller, submit, hold)
 
+    def stream_stored(
+        self,
+        caller: Caller,
+        submit: Callable[[], Accepted],
+        transcript: StoredTranscript,
+        *,
+        repeatable: bool = False,
+    ) -> Response:
+        """Submit a job and return the response that streams its stored events; see :meth:`answer`."""
+
+        def follow(job_id: uuid.UUID, held: HeldResponse) -> Iterator[bytes]:
+            return self._stream_stored(job_id, held, caller, transcript)
+
+        hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, transcript.failed, repeatable)
+        return self._held(caller, submit, hold)
+
     def close(self) -> None:
         """Renew no holds any more. A signal handler may call it."""
         self.held.close()
@@ -210,6 +241,21 @@ class Foreground:
                     held.completed = True
         finally:
             stream.close()
+
+    def _stream_stored(
+        self, job_id: uuid.UUID, held: HeldResponse, caller: Caller, transcript: StoredTranscript
+    ) -> Iterator[bytes]:
+        held.place_used = True
+        stream = self._streams.follow_stored(
+            job_id, account_id=caller.account_id, key_id=caller.key_id, taken=True
+        )
+        stream.hung_up = held.hang_up
+        held.end_stream = stream.end
+        if held.dropped is not None:
+            stream.end()
+        with stream:
+            yield from transcript.follow(job_id, stream)
+            held.completed = transcript.over
 
     def _finished(self, job_id: uuid.UUID) -> bool:
         status = history.status(self._database, [job_id]).get(job_id)

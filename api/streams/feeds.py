@@ -1,4 +1,4 @@
-"""The latest events of a followed job: one short feed for all followers of the job."""
+"""What is new of a followed job, for all of its followers: its latest events, or how far they are stored."""
 
 import threading
 from collections import deque
@@ -147,6 +147,50 @@ class Feed:
                 self._append(event.mark.number, frames.frame(_job_event(event)))
             elif event.mark.number > self._last:
                 self._pending.append(event)
+
+
+class StoredFeed:
+    """How far the events of one job are stored. The tail thread writes; followers read."""
+
+    def __init__(self) -> None:
+        self.followers = 0
+        self._changed = threading.Condition()
+        self._number = 0
+        self._over = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the job does not exist any more, or the service stops."""
+        return self._over
+
+    def advance(self, number: int) -> None:
+        """Wake the followers if the events are stored up to a higher number than before."""
+        with self._changed:
+            if number > self._number:
+                self._number = number
+                self._changed.notify_all()
+
+    def end(self) -> None:
+        """End all followers."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def wait(self, number: int, *, seconds: float, ended: Callable[[], bool]) -> int:
+        """Wait up to ``seconds`` until events beyond ``number`` are stored; return the number of the last one.
+
+        After :meth:`wake`, it also returns if ``ended`` is true.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: ended() or self._over or self._number > number, timeout=seconds
+            )
+            return self._number
+
+    def wake(self) -> None:
+        """Make all waiting followers check whether they have ended."""
+        with self._changed:
+            self._changed.notify_all()
 
 
 def _job_event(live: LiveEvent) -> JobEvent:

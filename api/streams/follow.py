@@ -14,6 +14,7 @@ from api.revocation import Revocation, RevocationWatch
 from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
+from api.streams.stored import StoredStream
 from api.streams.tail import Tail
 from core import errors, ids
 from core.database import Database
@@ -110,6 +111,24 @@ class Streams:
             self.take(account_id)
         self._count(1)
         stream = EventStream(self, job_id, account_id=account_id, after=after)
+        stream.watch = self._revocation.watch(key_id, stream.end)
+        return stream
+
+    def follow_stored(
+        self, job_id: uuid.UUID, *, account_id: uuid.UUID, key_id: uuid.UUID, taken: bool = False
+    ) -> StoredStream:
+        """Return a stream that waits for stored events; see :meth:`follow`. The caller must close it."""
+        if not taken:
+            self.take(account_id)
+        self._count(1)
+
+        def release() -> None:
+            self._count(-1)
+            self._shares.give_back(account_id)
+
+        stream = StoredStream(
+            self._tail, job_id, release=release, silence_seconds=self._heartbeat_seconds
+        )
         stream.watch = self._revocation.watch(key_id, stream.end)
         return stream
 

@@ -4,19 +4,23 @@ import itertools
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from typing import TypeVar
 
 import structlog
 
 from api.framework import links
 from api.schemas.jobs import Job
 from api.streams import frames
-from api.streams.feeds import Feed
+from api.streams.feeds import Feed, StoredFeed
 from core import ids
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
-from jobs.events.live import LiveEvent, Subscriber
+from jobs.events.live import LiveEvent, StoredThrough, Subscriber
 from jobs.store import event_log, history
 from jobs.store.event_log import EventKind, JobEvent
+
+T = TypeVar("T", Feed, StoredFeed)
 
 _log = structlog.get_logger(__name__)
 
@@ -40,6 +44,7 @@ class Tail:
         self._subscriber = subscriber
         self._lock = threading.Lock()
         self._feeds: dict[uuid.UUID, Feed] = {}
+        self._stored: dict[uuid.UUID, StoredFeed] = {}
         #: What Redis has brought, by job, until its shift.
         self._woken: dict[uuid.UUID, list[LiveEvent]] = {}
         self._attached = threading.Event()
@@ -49,8 +54,24 @@ class Tail:
 
     def attach(self, job_id: uuid.UUID) -> Feed:
         """Begin to follow a job; to be ended by :meth:`detach`."""
+        return self._attach(self._feeds, job_id, Feed)
+
+    def detach(self, job_id: uuid.UUID, feed: Feed) -> None:
+        """End to follow a job."""
+        self._detach(self._feeds, job_id, feed)
+
+    def attach_stored(self, job_id: uuid.UUID) -> StoredFeed:
+        """Begin to follow how far the events of a job are stored; to be ended by :meth:`detach_stored`."""
+        return self._attach(self._stored, job_id, StoredFeed)
+
+    def detach_stored(self, job_id: uuid.UUID, feed: StoredFeed) -> None:
+        """End to follow how far the events of a job are stored."""
+        self._detach(self._stored, job_id, feed)
+
+    def _attach(self, feeds: dict[uuid.UUID, T], job_id: uuid.UUID, new: Callable[[], T]) -> T:
         with self._lock:
-            feed = self._feeds.setdefault(job_id, Feed())
+            if (feed := feeds.get(job_id)) is None:
+                feed = feeds[job_id] = new()
             feed.followers += 1
             if self._loop.stopping:
                 feed.end()
@@ -60,51 +81,64 @@ class Tail:
         self._loop.wake()
         return feed
 
-    def detach(self, job_id: uuid.UUID, feed: Feed) -> None:
-        """End to follow a job."""
+    def _detach(self, feeds: dict[uuid.UUID, T], job_id: uuid.UUID, feed: T) -> None:
         with self._lock:
             feed.followers -= 1
-            if not feed.followers and self._feeds.get(job_id) is feed:
-                del self._feeds[job_id]
+            if not feed.followers and feeds.get(job_id) is feed:
+                del feeds[job_id]
 
     def close(self) -> None:
         """Let all followers go, soon. A signal handler may call it: no lock is taken here."""
         self._loop.request_stop()
 
-    def _followed(self) -> dict[uuid.UUID, Feed]:
+    def _followed(self) -> tuple[dict[uuid.UUID, Feed], dict[uuid.UUID, StoredFeed]]:
         with self._lock:
-            return dict(self._feeds)
+            return dict(self._feeds), dict(self._stored)
 
     def _round(self) -> float | None:
         attached = self._attached.is_set()
         self._attached.clear()
-        feeds = self._followed()
-        self._subscriber.want(feeds)
-        self._on_note(feeds, next(self._shifts))
+        feeds, stored = self._followed()
+        self._subscriber.want(feeds, stored=stored)
+        self._on_note(feeds, stored, next(self._shifts))
         if attached or time.monotonic() - self._looked_at >= _LOOK_SECONDS:
             self._looked_at = time.monotonic()
-            self._look(feeds)
-        if not feeds:
+            self._look(feeds, stored)
+        if not feeds and not stored:
             return None
         self._loop.pause(_ROUND_SECONDS)
         return 0.0
 
     def _end(self) -> None:
         self._subscriber.close()
-        for feed in self._followed().values():
+        feeds, stored = self._followed()
+        for feed in feeds.values():
             feed.end()
+        for follows in stored.values():
+            follows.end()
 
-    def _on_note(self, feeds: dict[uuid.UUID, Feed], shift: int) -> None:
+    def _on_note(
+        self, feeds: dict[uuid.UUID, Feed], stored: dict[uuid.UUID, StoredFeed], shift: int
+    ) -> None:
         for reported in self._subscriber.hear():
+            if isinstance(reported, StoredThrough):
+                if follows := stored.get(reported.job_id):
+                    follows.advance(reported.number)
+                continue
             self._woken.setdefault(reported.job_id, []).append(reported)
         for job_id in [one for one in self._woken if one.int % _SHIFTS == shift]:
             events = self._woken.pop(job_id)
             if feed := feeds.get(job_id):
                 feed.add_live(events)
 
-    def _look(self, feeds: dict[uuid.UUID, Feed]) -> None:
+    def _look(self, feeds: dict[uuid.UUID, Feed], stored: dict[uuid.UUID, StoredFeed]) -> None:
         try:
-            positions = event_log.standings(self._database, list(feeds))
+            positions = event_log.standings(self._database, list(feeds.keys() | stored.keys()))
+            for job_id, follows in stored.items():
+                if (standing := positions.get(job_id)) is None:
+                    follows.end()
+                else:
+                    follows.advance(standing.number)
             for job_id, feed in feeds.items():
                 standing = positions.get(job_id)
                 if standing is None:

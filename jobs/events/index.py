@@ -4,12 +4,16 @@ Streams show a text in pieces, each with a permanent number. The text is stored 
 compact index with one :class:`IndexEntry` per piece, so that a stream can start from any number.
 """
 
+import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
+
+#: Bytes of an index that are read at once by who needs only its start.
+_PREFIX: Final = 256
 
 
 @dataclass(frozen=True)
@@ -109,3 +113,30 @@ def cut(text: str, marks: Sequence[IndexEntry], *, after: int) -> Iterator[tuple
         if mark.number > after:
             yield mark, text[start:end]
         start = end
+
+
+def first_text(index: bytes | None) -> int | None:
+    """Return the number of the first mark with text; None without one. It reads no more of the index than it needs."""
+    if index is None:
+        return None
+    stream, read, decoder = zlib.decompressobj(), "", json.JSONDecoder()
+    rest = index
+    place, number = 1, 0
+    length: int
+    gap: int
+    while True:
+        more = stream.decompress(rest, _PREFIX)
+        rest = stream.unconsumed_tail
+        read += more.decode("latin-1")
+        while True:
+            try:
+                (gap, length, *_), end = decoder.raw_decode(read, place)
+            except ValueError:
+                break
+            number += gap
+            if length:
+                return number
+            # After the comma.
+            place = end + 1
+        if not more:
+            return None

@@ -2,15 +2,19 @@
 
 It is fast and unreliable, and nothing depends on it: a stream reads a lost event from SQL a moment later.
 Each event has the number of its predecessor, so that a gap is noticed. Redis stores none of them.
+
+Some streams show only stored events. On a second channel they hear how far the events are stored, and Redis tells the
+publisher that somebody has heard it: such a job is watched, and its text is stored more often.
 """
 
 import contextlib
 import queue
 import threading
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import orjson
 import redis
@@ -22,6 +26,9 @@ from jobs.events.index import IndexEntry
 
 #: After the prefix of the installation; the id of the job follows.
 _CHANNEL = "live:"
+_STORED_CHANNEL = "stored:"
+#: A job is watched for so long after a reader was heard of. A running job is announced each second.
+_WATCHED_SECONDS: Final = 5.0
 #: The limit of batches that wait for a slow Redis; further ones are dropped.
 _WAITING = 20
 _SOCKET_SECONDS = 1.0
@@ -41,18 +48,38 @@ class LiveEvent:
     delta: str = field(repr=False)
 
 
+@dataclass(frozen=True)
+class StoredThrough:
+    """The note that the events of a job are stored up to ``number``, which may be too low."""
+
+    job_id: uuid.UUID
+    number: int
+
+
 class Publisher:
     """Publishes events from its own thread, so that its callers never wait for Redis. Drops what it cannot send.
 
     Args:
         redis_url: of the server.
         prefix: returns the prefix of all channels.
+        timer: a monotonic clock, in seconds.
     """
 
-    def __init__(self, redis_url: str, prefix: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        redis_url: str,
+        prefix: Callable[[], str],
+        *,
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._redis = _client(redis_url)
         self._prefix = prefix
-        self._batches: queue.Queue[Sequence[LiveEvent] | None] = queue.Queue(_WAITING)
+        self._timer = timer
+        self._batches: queue.Queue[Sequence[LiveEvent | StoredThrough] | None] = queue.Queue(
+            _WAITING
+        )
+        #: When a reader of the stored events of a job was last heard of.
+        self._watched: dict[uuid.UUID, float] = {}
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
         self._outage = Outage("redis", use="live_events")
 
@@ -64,6 +91,16 @@ class Publisher:
         """Publish ``events`` in their order, soon or never; return at once."""
         with contextlib.suppress(queue.Full):
             self._batches.put_nowait(events)
+
+    def announce(self, stored: Sequence[StoredThrough]) -> None:
+        """Publish how far the events of jobs are stored, soon or never; return at once."""
+        with contextlib.suppress(queue.Full):
+            self._batches.put_nowait(stored)
+
+    def watched(self) -> set[uuid.UUID]:
+        """Return the announced jobs whose stored events somebody follows."""
+        since = self._timer() - _WATCHED_SECONDS
+        return {job_id for job_id, at in list(self._watched.items()) if at > since}
 
     def stop(self) -> None:
         """Stop the thread and close the connection to Redis."""
@@ -79,19 +116,32 @@ class Publisher:
             if self._outage.may_try():
                 self._publish(batch)
 
-    def _publish(self, batch: Sequence[LiveEvent]) -> None:
+    def _publish(self, batch: Sequence[LiveEvent | StoredThrough]) -> None:
         by_job: dict[uuid.UUID, list[LiveEvent]] = {}
+        stored: list[StoredThrough] = []
         for event in batch:
-            by_job.setdefault(event.job_id, []).append(event)
+            if isinstance(event, StoredThrough):
+                stored.append(event)
+            else:
+                by_job.setdefault(event.job_id, []).append(event)
         try:
-            channels = self._prefix() + _CHANNEL
+            prefix = self._prefix()
             pipeline = self._redis.pipeline(transaction=False)
             for job_id, events in by_job.items():
-                pipeline.publish(channels + job_id.hex, encode(events))
-            pipeline.execute()
+                pipeline.publish(prefix + _CHANNEL + job_id.hex, encode(events))
+            for note in stored:
+                pipeline.publish(prefix + _STORED_CHANNEL + note.job_id.hex, str(note.number))
+            heard = pipeline.execute()[len(by_job) :]
             self._outage.back()
         except (errors.Unavailable, redis.RedisError, OSError) as error:
             self._outage.lost(_reason(error))
+            return
+        now = self._timer()
+        for note, count in zip(stored, heard, strict=True):
+            if count:
+                self._watched[note.job_id] = now
+        for job_id in [one for one, at in self._watched.items() if at <= now - _WATCHED_SECONDS]:
+            del self._watched[job_id]
 
 
 class Subscriber:
@@ -108,17 +158,18 @@ class Subscriber:
         self._channels = ""
         self._redis: redis.Redis | None = None
         self._pubsub: Any = None
-        self._woken: set[uuid.UUID] = set()
+        self._woken: set[str] = set()
         self._outage = Outage("redis", use="streams")
 
-    def want(self, job_ids: Collection[uuid.UUID]) -> None:
-        """Receive the events of exactly these jobs from now on."""
-        wanted = set(job_ids)
+    def want(self, job_ids: Collection[uuid.UUID], *, stored: Collection[uuid.UUID] = ()) -> None:
+        """Receive the events of exactly these jobs from now on, and how far those of ``stored`` are stored."""
+        wanted = {_CHANNEL + job_id.hex for job_id in job_ids}
+        wanted.update(_STORED_CHANNEL + job_id.hex for job_id in stored)
         if wanted == self._woken or not self._outage.may_try():
             return
         with self._faults_noted():
             if self._pubsub is None:
-                self._channels = self._prefix() + _CHANNEL
+                self._channels = self._prefix()
                 self._redis = _client(self._url)
                 self._pubsub = self._redis.pubsub(  # type: ignore[no-untyped-call] # redis has no types here
                     ignore_subscribe_messages=True
@@ -130,9 +181,9 @@ class Subscriber:
             self._woken = wanted
             self._outage.back()
 
-    def hear(self) -> list[LiveEvent]:
-        """Return the events that have arrived, without waiting for more."""
-        events: list[LiveEvent] = []
+    def hear(self) -> list[LiveEvent | StoredThrough]:
+        """Return the events and notes that have arrived, without waiting for more."""
+        events: list[LiveEvent | StoredThrough] = []
         if not self._woken:
             return events
         with self._faults_noted():
@@ -162,8 +213,8 @@ class Subscriber:
             self._outage.lost(_reason(error))
             self.close()
 
-    def _channel(self, job_id: uuid.UUID) -> str:
-        return self._channels + job_id.hex
+    def _channel(self, name: str) -> str:
+        return self._channels + name
 
 
 def encode(events: Iterable[LiveEvent]) -> bytes:
@@ -176,10 +227,13 @@ def encode(events: Iterable[LiveEvent]) -> bytes:
     return orjson.dumps(rows)
 
 
-def decode(channel: bytes, message: bytes) -> list[LiveEvent]:
-    """Return the events of a message; a message in the format of another version is empty."""
+def decode(channel: bytes, message: bytes) -> list[LiveEvent | StoredThrough]:
+    """Return what a message says; a message in the format of another version is empty."""
     try:
-        job_id = uuid.UUID(hex=channel.decode().rpartition(":")[2])
+        kind, _, digits = channel.decode().rpartition(":")
+        job_id = uuid.UUID(hex=digits)
+        if kind.endswith(_STORED_CHANNEL.removesuffix(":")):
+            return [StoredThrough(job_id, int(message))]
         return [
             LiveEvent(
                 job_id,

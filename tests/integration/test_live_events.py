@@ -10,7 +10,7 @@ import pytest
 
 from jobs.events import live
 from jobs.events.index import IndexEntry
-from jobs.events.live import LiveEvent, Publisher, Subscriber
+from jobs.events.live import LiveEvent, Publisher, StoredThrough, Subscriber
 from tests.e2e.stack import eventually
 from tests.fakes import redis_prefix
 from tests.redis_servers import RedisServer
@@ -37,9 +37,11 @@ def subscriber(redis_url: str) -> Iterator[Subscriber]:
     subscriber.close()
 
 
-def woken(subscriber: Subscriber) -> tuple[list[LiveEvent], Callable[[], int]]:
+def woken(
+    subscriber: Subscriber,
+) -> tuple[list[LiveEvent | StoredThrough], Callable[[], int]]:
     """Return the list of received events, and a callback that appends to it and counts."""
-    events: list[LiveEvent] = []
+    events: list[LiveEvent | StoredThrough] = []
 
     def listen() -> int:
         events.extend(subscriber.hear())

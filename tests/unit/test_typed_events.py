@@ -61,13 +61,15 @@ def typed(
     """Return all events of a response."""
     transcript = TypedTranscript("1", CREATED, summarized=summarized)
     listed = list(transcript.begin())
+    attempt = 1
     for event, sample in events:
+        attempt = event.attempt or attempt
         listed += transcript.feed(event, sample=sample)
 
     def response(items: list[Json]) -> Json:
         return CREATED | {"status": status, "output": items}
 
-    listed += transcript.end(status, answer, response)
+    listed += transcript.end(status, answer, response, attempt=attempt)
     return listed
 
 
@@ -140,6 +142,25 @@ def test_a_lost_attempt_ends_its_item_and_never_goes_back() -> None:
     assert [item["status"] for item in last["output"]] == ["incomplete", "completed", "completed"]
     kinds = [event["type"] for event in events]
     assert kinds.count("response.queued") == kinds.count("response.in_progress") == 1
+
+
+def test_without_the_timeline_the_events_have_the_same_numbers() -> None:
+    """The timeline of an old job is removed before its text."""
+    texts = [(1, 0, "lost"), (2, 0, "again"), (2, 0, ".")]
+    whole = typed(native(QUEUED, STARTED, texts[0], QUEUED, RESTARTED, *texts[1:]), "completed")
+
+    assert typed(native(*texts), "completed") == whole
+
+
+@pytest.mark.parametrize("chars", [0, 1, 2047, 2048, 2049, 10_000])
+def test_a_long_answer_comes_in_several_deltas(chars: int) -> None:
+    answer = ("圆 🟢 6" * chars)[:chars]
+    events = typed(native(QUEUED, STARTED, (1, 0, "x")), "completed", answer=answer)
+
+    last = check(events)
+    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    assert "".join(deltas) == last["output"][1]["content"][0]["text"] == answer
+    assert len(deltas) == max(1, -(-chars // 2048))
 
 
 def test_any_order_of_attempts_and_samples_keeps_the_grammar() -> None:

@@ -3,13 +3,18 @@
 One thread serves all generations. Twenty times a second it marks the new text of each generation with the next event
 number of its job, and publishes it to the followers. One transaction a second writes the marked text; each row is
 fenced. The thread never renews a lease.
+
+Some streams show only stored text: their numbers must be the same after this process was killed. For the jobs that such
+a stream follows, up to 64 of them, there are four transactions a second instead of one, and the first text is written
+at once.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -19,7 +24,7 @@ from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs import engine
 from jobs.events.index import IndexEntry
-from jobs.events.live import LiveEvent
+from jobs.events.live import LiveEvent, StoredThrough
 from jobs.store import traces
 from jobs.store.claims import Claim
 
@@ -27,6 +32,12 @@ _log = structlog.get_logger(__name__)
 
 #: Between two events of one generation: there are at most 20 a second.
 _TICK_SECONDS = 0.05
+#: Between two writes of the text of watched jobs.
+_WATCHED_SECONDS = 0.25
+#: Writes take at most one part in so many of the time of this thread, which also publishes.
+_WATCHED_SHARE = 5
+#: The most jobs whose text is written more often.
+_MOST_WATCHED = 64
 
 
 class EventSink(Protocol):
@@ -34,6 +45,12 @@ class EventSink(Protocol):
 
     def record(self, events: Sequence[LiveEvent]) -> None:
         """Publish ``events`` in their order, without waiting."""
+
+    def announce(self, stored: Sequence[StoredThrough]) -> None:
+        """Publish how far the events of jobs are stored, without waiting."""
+
+    def watched(self) -> Collection[uuid.UUID]:
+        """Return the announced jobs whose stored events somebody follows."""
 
 
 class TraceBuffer:
@@ -78,6 +95,11 @@ class TraceBuffer:
         """Return all text so far."""
         with self._lock:
             return "".join(self._parts)
+
+    @property
+    def marked(self) -> int:
+        """The number of marks so far."""
+        return len(self._marks)
 
     @property
     def event_index(self) -> tuple[IndexEntry, ...]:
@@ -172,7 +194,8 @@ class TraceWriter(BackgroundLoop):
         self._closed: list[TraceBuffer] = []
         #: Parts whose write failed; they are written again unchanged, so a lost reply does no harm.
         self._pending: list[traces.TracePart] = []
-        self._flushed_at = time.monotonic()
+        self._flushed_at = self._watched_at = time.monotonic()
+        self._watched_seconds = _WATCHED_SECONDS
 
     def open(self, claim: Claim, *, generation: int, started_at: datetime) -> TraceBuffer:
         """Start to record a generation that started at ``started_at`` by the database's clock."""
@@ -215,10 +238,24 @@ class TraceWriter(BackgroundLoop):
         Parts whose write failed are written first and alone; meanwhile the buffers gather text. So an outage of any
         length leaves one part for each generation, not thousands that would delay the renewal of leases.
         """
+        self._flush(None)
+
+    def flush_watched(self) -> bool:
+        """Write the text of the watched jobs; return False if there are none, or if an earlier write has failed."""
+        watched = self._publisher.watched()
+        running = {buffer.claim.job_id for buffer in self.buffers()}
+        jobs = frozenset(sorted(running.intersection(watched))[:_MOST_WATCHED])
+        if not jobs or self._pending:
+            return False
+        self._flush(jobs)
+        return True
+
+    def _flush(self, jobs: Collection[uuid.UUID] | None) -> None:
+        """Write what is marked of ``jobs``; None: of all."""
         with self._marking:
-            buffers = self.buffers()
-            self._record(buffers)
-            self._pending = parts = self._pending or self._take()
+            self._record(self.buffers())
+            self._pending = parts = self._pending or self._take(jobs)
+            buffers = [one for one in self.buffers() if jobs is None or one.claim.job_id in jobs]
             numbers = {
                 (buffer.claim.job_id, buffer.claim.attempt): buffer.claim.numbers
                 for buffer in buffers
@@ -232,6 +269,7 @@ class TraceWriter(BackgroundLoop):
             _log.warning("traces_not_written", parts=len(parts))
             return
         self._pending = []
+        self._publisher.announce(_stored(part for part in parts if _holding(part) not in lost))
         with self._marking:
             for key in wanted.keys() - lost:
                 numbers[key].extend(wanted[key])
@@ -239,11 +277,20 @@ class TraceWriter(BackgroundLoop):
         for holding in lost & still_open:
             self._on_lost(holding)
 
-    def _take(self) -> list[traces.TracePart]:
-        """Return the marked text that is not written yet, of ended generations too."""
+    def _take(self, jobs: Collection[uuid.UUID] | None) -> list[traces.TracePart]:
+        """Return the marked text of ``jobs`` that is not written yet, of ended generations too.
+
+        It is that of all generations of a job: a lower number of a job is never stored later than a higher one.
+        """
         with self._lock:
-            buffers = [*self._closed, *self._buffers]
-            self._closed.clear()
+            buffers = [
+                one
+                for one in (*self._closed, *self._buffers)
+                if jobs is None or one.claim.job_id in jobs
+            ]
+            self._closed = [
+                one for one in self._closed if jobs is not None and one.claim.job_id not in jobs
+            ]
         return [part for buffer in buffers if (part := buffer.take()) is not None]
 
     def _mark(self, buffers: list[TraceBuffer]) -> None:
@@ -251,15 +298,40 @@ class TraceWriter(BackgroundLoop):
             self._record(buffers)
 
     def _record(self, buffers: list[TraceBuffer]) -> None:
+        new = [buffer for buffer in buffers if not buffer.marked]
         if events := [event for buffer in buffers if (event := buffer.mark()) is not None]:
             self._publisher.record(events)
+        # Whether a job is watched shows when it is announced; its first text is not to wait for a write.
+        if begun := [StoredThrough(one.claim.job_id, 0) for one in new if one.marked]:
+            self._publisher.announce(begun)
 
     def _tick_or_flush(self) -> None:
         if time.monotonic() - self._flushed_at >= self._flush_seconds:
-            self._flushed_at = time.monotonic()
+            self._flushed_at = self._watched_at = time.monotonic()
             self.flush()
-        else:
+        elif time.monotonic() - self._watched_at < self._watched_seconds:
             self.tick()
+        else:
+            began = time.monotonic()
+            if self.flush_watched():
+                self._watched_at = began
+                took = time.monotonic() - began
+                self._watched_seconds = max(_WATCHED_SECONDS, _WATCHED_SHARE * took)
+            else:
+                self.tick()
+
+
+def _holding(part: traces.TracePart) -> traces.Holding:
+    return part.job_id, part.attempt
+
+
+def _stored(parts: Iterable[traces.TracePart]) -> list[StoredThrough]:
+    """Return how far the events of each job are stored, from what has just been written."""
+    through: dict[uuid.UUID, int] = {}
+    for part in parts:
+        number = part.event_index[-1].number if part.event_index else 0
+        through[part.job_id] = max(number, through.get(part.job_id, 0))
+    return [StoredThrough(job_id, number) for job_id, number in through.items()]
 
 
 def readable(text: str) -> str:

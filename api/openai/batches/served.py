@@ -87,7 +87,7 @@ class ResponsesEndpoint(_Endpoint):
         if not self.answered(job):
             return _failed(job)
         stored = replay.find(self._database, job.id, scope=job.account_id)
-        shown = replay.ResponseReader(self._database, stored).response()
+        shown = replay.current(self._database, stored)
         return LineAnswer(_OK, shown, job.request_id)
 
 

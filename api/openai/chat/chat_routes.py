@@ -15,7 +15,7 @@ from api import errors as problems
 from api import framework
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, route
-from api.openai import conversation
+from api.openai import conversation, unstored
 from api.openai.chat import results
 from api.openai.chat.chunks import ChunkTranscript, FinishedJob
 from api.openai.chat.objects import ChatCompletion
@@ -29,8 +29,7 @@ from api.submission import Accepted, SubmissionService
 from core import errors
 from core.database import Database
 from core.settings import Settings
-from jobs.store import history, retention, traces
-from webhooks import purge
+from jobs.store import history, traces
 
 PATH: Final = "/v1/chat/completions"
 _IMAGE: Final = "data:image/png;base64,iVBORw0KGgo…"
@@ -133,7 +132,7 @@ class ChatRoutes:
 
         def after_end(job_id: uuid.UUID) -> None:
             if chat.discard:
-                self._remove(job_id, caller)
+                unstored.remove(self._database, job_id, caller)
 
         repeatable = header.idempotency_key is not None
 
@@ -156,15 +155,6 @@ class ChatRoutes:
             else []
         )
         return FinishedJob(view.job, generations)
-
-    def _remove(self, job_id: uuid.UUID, caller: Caller) -> None:
-        retention.remove_job(
-            self._database,
-            job_id,
-            account_id=caller.account_id,
-            actor=caller.actor,
-            remove_copies=purge.reduce_jobs,
-        )
 
 
 class _Body:

@@ -1,4 +1,4 @@
-"""Reads a response and its typed events from the stored events of its job.
+"""Reads a response from the stored texts of its job, and its typed events from the stored events.
 
 Only stored events count: what the live path of the native streams brings may be lost with its attempt, and then the
 numbers of later events would depend on who followed the job, and when.
@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final
 
 import orjson
 
 from api import errors as problems
-from api.openai.responses import response_object
+from api.openai.responses import output, response_object
 from api.openai.responses.transcript import TypedTranscript
 from core import escapes, ids
 from core.database import Database
 from core.shares import Shares
 from jobs.records.jobs import ResponseEntry
-from jobs.store import event_log, history, responses, traces
+from jobs.store import event_log, history, responses, sample_texts, traces
 from jobs.store.event_log import EventKind
 from jobs.store.history import JobView
 
@@ -65,6 +66,35 @@ def _stored(database: Database, view: JobView) -> StoredResponse:
     return StoredResponse(view, responses.get(database, job.id), tokens)
 
 
+def current(database: Database, stored: StoredResponse, *, turns: Shares | None = None) -> Json:
+    """Return a response as it is now, as its last typed event has it.
+
+    It costs as much as what it shows: the events are not read.
+
+    Args:
+        database: stores it.
+        stored: the response, as read a moment ago.
+        turns: limits how many read at once.
+
+    Raises:
+        core.errors.NotFound: it was deleted.
+        core.errors.Unavailable: the database does not answer, or too many readers wait.
+    """
+    job = stored.view.job
+    with _turn(turns, job.account_id):
+        read = sample_texts.read(database, job.id)
+    if read.removed and job.trace_removed_at is None:
+        # Its text was removed since its row was read.
+        stored = find(database, job.id, scope=None)
+        job = stored.view.job
+    summarized = response_object.wants_summary(stored.entry)
+    return _shown(stored, output.of(job, read.samples, summarized=summarized))
+
+
+def _turn(turns: Shares | None, account_id: uuid.UUID) -> AbstractContextManager[None]:
+    return nullcontext() if turns is None else turns.hold(account_id, seconds=_TURN_SECONDS)
+
+
 class ResponseReader:
     """Reads the typed events of one response, each once and in order.
 
@@ -87,10 +117,10 @@ class ResponseReader:
         self._database = database
         self._turns = turns
         self._after = after
-        self._stored = stored
         self.job_id, self._account_id = job.id, job.account_id
         self._samples: dict[tuple[int, int], int] = {}
-        self._position = 0
+        #: The number of the last event of the job that was read.
+        self.position = 0
         self._begun = False
         self._transcript = TypedTranscript(
             job.id.hex,
@@ -105,63 +135,69 @@ class ResponseReader:
         """The number of the next event."""
         return self._transcript.next_number
 
-    def response(self) -> Json:
-        """Read all events that are stored now; return the response as it is now."""
-        while True:
-            for _ in self.pages():
-                pass
-            stored = find(self._database, self.job_id, scope=None)
-            state = response_object.status(stored.view.job)
-            # The job may have ended between the two reads.
-            if self.over or state not in response_object.ENDED:
-                return _shown(stored, self._transcript.output)
-
     def pages(self) -> Iterator[bytes]:
         """Yield the frames of the events that are stored now and have not been read yet, page by page.
 
         Raises:
-            core.errors.Unavailable: the database does not answer, or too many readers wait.
+            core.errors.NotFound: the response was deleted.
+            core.errors.Unavailable: the database does not answer, or too many readers wait; another call goes on.
         """
         more = not self.over
         while more:
             page = self._read()
+            # All reads come first: a page is shown whole, or read again.
+            samples = self._known_samples(page)
+            ended = self._ended(page)
+            self._samples = samples
             events = [] if self._begun else list(self._transcript.begin())
             self._begun = True
             for event in page.events:
-                self._position = event.number
-                events += self._events(event)
+                self.position = event.number
+                if event.kind is not EventKind.FINISHED:
+                    sample = self._sample(event)
+                    events += self._transcript.feed(event, sample=sample)
+            if ended is not None:
+                events += self._end(ended)
             more = page.more
             if not more:
-                self._position = max(self._position, page.through)
-                self.over = self.over or page.finished
+                self.position = max(self.position, page.through)
+                self.over = page.finished
             if data := b"".join(map(frame, filter(self._wanted, events))):
                 yield data
 
     def _read(self) -> event_log.EventPage:
-        if self._turns is None:
-            return event_log.read(self._database, self.job_id, after=self._position)
-        with self._turns.hold(self._account_id, seconds=_TURN_SECONDS):
-            return event_log.read(self._database, self.job_id, after=self._position)
+        with _turn(self._turns, self._account_id):
+            return event_log.read(self._database, self.job_id, after=self.position)
 
-    def _events(self, event: event_log.JobEvent) -> Iterator[Json]:
-        if event.kind is not EventKind.FINISHED:
-            yield from self._transcript.feed(event, sample=self._sample(event))
-            return
-        self.over = True
-        view = history.get(self._database, self.job_id, account_id=None)
-        stored = self._stored if view is None else _stored(self._database, view)
+    def _known_samples(self, page: event_log.EventPage) -> dict[tuple[int, int], int]:
+        places = {
+            (event.attempt, event.generation)
+            for event in page.events
+            if event.attempt is not None and event.generation is not None
+        }
+        if places <= self._samples.keys():
+            return self._samples
+        return event_log.samples(self._database, self.job_id)
+
+    def _ended(self, page: event_log.EventPage) -> StoredResponse | None:
+        """Return the response as it has ended, if the page has its last event."""
+        if not any(event.kind is EventKind.FINISHED for event in page.events):
+            return None
+        return find(self._database, self.job_id, scope=None)
+
+    def _end(self, stored: StoredResponse) -> Iterator[Json]:
         job = stored.view.job
-        yield from self._transcript.end(
-            response_object.status(job), job.answer_text, lambda items: _shown(stored, items)
+        return self._transcript.end(
+            response_object.status(job),
+            job.answer_text,
+            lambda items: _shown(stored, items),
+            attempt=job.attempt,
         )
 
     def _sample(self, event: event_log.JobEvent) -> int:
         if event.attempt is None or event.generation is None:
             return 0
-        place = (event.attempt, event.generation)
-        if place not in self._samples:
-            self._samples = event_log.samples(self._database, self.job_id)
-        return self._samples.get(place, event.generation)
+        return self._samples.get((event.attempt, event.generation), event.generation)
 
     def _wanted(self, event: Json) -> bool:
         return bool(event["sequence_number"] > self._after)

@@ -16,7 +16,7 @@ from api import errors as problems
 from api import framework
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
-from api.openai import conversation
+from api.openai import conversation, unstored
 from api.openai.earlier import Earlier
 from api.openai.foreground import Failure, Foreground
 from api.openai.image_files import ImageFiles
@@ -33,7 +33,7 @@ from api.openai.responses.schemas import (
     ResponseObject,
     RetrieveQuery,
 )
-from api.openai.responses.streams import ResponseFollower, TypedStream
+from api.openai.responses.streams import ResponseTranscript, TypedStream
 from api.revocation import Revocation
 from api.schemas.paths import ResponseId
 from api.streams import frames
@@ -43,7 +43,7 @@ from api.submission import Accepted, SubmissionService
 from core import errors, ids
 from core.database import Database
 from core.settings import Settings
-from jobs.store import commands, event_log, retention
+from jobs.store import commands, retention
 from webhooks import purge
 
 #: How long the answer to a cancel waits for the engine to stop.
@@ -166,10 +166,10 @@ class ResponseRoutes:
             accepted = submit()
             return self._background(caller, accepted, stream=parsed.stream)
         if parsed.stream:
-            follower = ResponseFollower(
+            transcript = ResponseTranscript(
                 self._reader, after_end=lambda job_id: self.ended(job_id, not_stored_for)
             )
-            return self._foreground.stream(caller, submit, follower, repeatable=repeatable)
+            return self._foreground.stream_stored(caller, submit, transcript, repeatable=repeatable)
         body = _ResponseBody(self, not_stored_for)
         return self._foreground.answer(caller, submit, body, repeatable=repeatable)
 
@@ -193,7 +193,7 @@ class ResponseRoutes:
         stored = replay.find(self._database, response_id, scope=caller.scope)
         if query.stream:
             return self._stream(caller, stored, after=query.starting_after)
-        return self._shown(self._reader_of(stored).response())
+        return self._shown(stored)
 
     @route.post(
         "/v1/responses/<response_id>/cancel",
@@ -223,7 +223,7 @@ class ResponseRoutes:
         if not status.terminal:
             self._wait(caller, response_id)
         stored = replay.find(self._database, response_id, scope=caller.scope)
-        return self._shown(self._reader_of(stored).response())
+        return self._shown(stored)
 
     @route.delete(
         "/v1/responses/<response_id>",
@@ -287,12 +287,12 @@ class ResponseRoutes:
 
     def finished(self, job_id: uuid.UUID) -> bytes:
         """Return the JSON of a response that has ended."""
-        return orjson.dumps(self._reader(job_id).response())
+        return orjson.dumps(self._current(replay.find(self._database, job_id, scope=None)))
 
     def ended(self, job_id: uuid.UUID, not_stored_for: Caller | None) -> None:
         """Remove the content of a response that has ended, if a client asked for that."""
         if not_stored_for is not None:
-            self._remove(job_id, not_stored_for)
+            unstored.remove(self._database, job_id, not_stored_for)
 
     def _parsed(self, caller: Caller) -> ParsedResponse:
         body = framework.read_body(flask.request)
@@ -320,26 +320,25 @@ class ResponseRoutes:
             response = self._stream(caller, stored, after=-1)
             response.headers.update(headers)
             return response
-        return self._shown(self._reader_of(stored).response(), headers)
+        return self._shown(stored, headers)
 
     def _stream(self, caller: Caller, stored: StoredResponse, *, after: int) -> Response:
         body: TypedStream | bytes = b""
         # A response closes the stream that is its body; a response to HEAD has no body.
         if flask.request.method != HTTPMethod.HEAD:
-            job_id = stored.view.job.id
             reader = self._reader_of(stored, after=after)
-            position = event_log.standings(self._database, [job_id])[job_id]
-            events = self._streams.follow(
-                job_id,
-                account_id=caller.account_id,
-                key_id=caller.key_id,
-                after=position.number,
+            stream = self._streams.follow_stored(
+                stored.view.job.id, account_id=caller.account_id, key_id=caller.key_id
             )
-            body = TypedStream(job_id, reader, events)
+            body = TypedStream(lambda: reader, stream)
         return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
 
-    def _shown(self, response: dict[str, Any], headers: dict[str, str] | None = None) -> Response:
+    def _current(self, stored: StoredResponse) -> dict[str, Any]:
+        return replay.current(self._database, stored, turns=self._streams.replays)
+
+    def _shown(self, stored: StoredResponse, headers: dict[str, str] | None = None) -> Response:
         """Return a response as JSON; with the time until the next poll if it has not ended."""
+        response = self._current(stored)
         pace = (
             {}
             if response["status"] in response_object.ENDED

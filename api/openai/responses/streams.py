@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import structlog
@@ -12,26 +11,103 @@ import structlog
 from api.openai.foreground import Failure
 from api.openai.responses import replay
 from api.openai.responses.replay import ResponseReader
-from api.streams import frames
-from api.streams.follow import EventStream
-from core import errors, ids
+from api.streams.stored import StoredStream
+from core import errors
 from core.closing import Closing
-from jobs.store.event_log import EventKind
 
 _log = structlog.get_logger(__name__)
 
-#: Between two reads of the events of a running job: the worker stores them about once a second.
-_READ_SECONDS: Final = 0.25
 #: A comment and an empty line, which means nothing without an id.
 _HEARTBEAT: Final = b":\n\n"
 
 
-class ResponseFollower:
-    """Follows a running job: the native stream says when there may be new events in SQL.
+class TypedStream(Closing):
+    """The stream of a response, live or replayed. Iterating blocks; closing frees its place.
+
+    An outage of the database only delays events: the client has heartbeats meanwhile.
+
+    Args:
+        open_reader: returns the reader of the typed events.
+        stream: waits for stored events; it has the place.
+        after_end: called before the last event is sent.
+    """
+
+    def __init__(
+        self,
+        open_reader: Callable[[], ResponseReader],
+        stream: StoredStream,
+        *,
+        after_end: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._open_reader = open_reader
+        self._stream = stream
+        self._after_end = after_end
+        self._reader: ResponseReader | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the last event was read."""
+        return self._reader is not None and self._reader.over
+
+    def __iter__(self) -> Iterator[bytes]:
+        # Sent at once, with the head of the response.
+        yield _HEARTBEAT
+        try:
+            yield from self.events()
+        except errors.RequestError as error:
+            # For example, another request has deleted the response.
+            yield self.failed(error)
+
+    def events(self) -> Iterator[bytes]:
+        """Yield events, and heartbeats, up to the last one or until the stream is ended.
+
+        Raises:
+            core.errors.NotFound: the response was deleted.
+        """
+        self._stream.begin()
+        while not self._stream.ended:
+            silent, failed = True, False
+            try:
+                for data in self._pages():
+                    silent = False
+                    if self.over:
+                        self._after_end()
+                    yield data
+            except errors.Unavailable:
+                _log.warning("response_not_read")
+                failed = True
+            if self.over:
+                return
+            if silent:
+                yield _HEARTBEAT
+            if failed or self._reader is None:
+                self._stream.pause()
+            else:
+                self._stream.wait(self._reader.position)
+
+    def failed(self, error: Failure) -> bytes:
+        """Return the end of a stream for an error: a failed response, or an error if the response has begun."""
+        if self._reader is None:
+            return b"".join(map(replay.frame, replay.failure(fault(error))))
+        members = {"code": code(error), "message": error.message, "param": None}
+        number = self._reader.next_number
+        return replay.frame({"type": "error", "sequence_number": number, **members})
+
+    def _pages(self) -> Iterator[bytes]:
+        self._reader = self._reader or self._open_reader()
+        return self._reader.pages()
+
+    def close(self) -> None:
+        """Release everything. Idempotent."""
+        self._stream.close()
+
+
+class ResponseTranscript:
+    """Writes the stream of a foreground request.
 
     Args:
         open_reader: returns the reader of a response.
-        after_end: called after the last event, with the id of the job.
+        after_end: called before the last event is sent, with the id of the job.
     """
 
     def __init__(
@@ -42,79 +118,25 @@ class ResponseFollower:
     ) -> None:
         self._open_reader = open_reader
         self._after_end = after_end
-        self._reader: ResponseReader | None = None
-        self._read_at = 0.0
+        self._typed: TypedStream | None = None
 
-    def begin(self, job_id: uuid.UUID) -> bytes:
-        """Return the events that are stored already."""
-        self._reader = self._open_reader(job_id)
-        return b"".join(self._reader.pages())
+    @property
+    def over(self) -> bool:
+        """Whether the last event was written."""
+        return self._typed is not None and self._typed.over
 
-    def feed(self, event: Mapping[str, Any]) -> bytes:
-        """Return the events that are new in SQL after a native event."""
-        assert self._reader is not None  # noqa: S101 - the stream has begun
-        last = event["type"] == EventKind.FINISHED
-        if not last and time.monotonic() - self._read_at < _READ_SECONDS:
-            return b""
-        self._read_at = time.monotonic()
-        data = b"".join(self._reader.pages())
-        if last:
-            self._after_end(self._reader.job_id)
-        return data
+    def follow(self, job_id: uuid.UUID, stream: StoredStream) -> Iterator[bytes]:
+        """Yield what is to be sent, up to the last event or until ``stream`` is ended."""
+        self._typed = TypedStream(
+            lambda: self._open_reader(job_id), stream, after_end=lambda: self._after_end(job_id)
+        )
+        return self._typed.events()
 
     def failed(self, error: Failure) -> bytes:
-        """Return the end of a stream for an error: a failed response, or an error if the response has begun."""
-        if self._reader is None:
-            return b"".join(map(replay.frame, replay.failure(fault(error))))
-        members = {"code": code(error), "message": error.message, "param": None}
-        number = self._reader.next_number
-        return replay.frame({"type": "error", "sequence_number": number, **members})
-
-
-class TypedStream(Closing):
-    """The stream of a response that exists, live or replayed. Iterating blocks; closing frees its place.
-
-    Args:
-        job_id: its job.
-        reader: reads its events.
-        events: the native stream from the last stored event on, which has the place.
-    """
-
-    def __init__(self, job_id: uuid.UUID, reader: ResponseReader, events: EventStream) -> None:
-        self._job_id = job_id
-        self._reader = reader
-        self._events = events
-        self._read_at = 0.0
-
-    def __iter__(self) -> Iterator[bytes]:
-        # Sent at once, with the head of the response.
-        yield _HEARTBEAT
-        yield from self._reader.pages()
-        if self._reader.over:
-            return
-        for data in self._events:
-            new = list(frames.read(data))
-            finished = any(event["type"] == EventKind.FINISHED for event in new)
-            if finished or not new or time.monotonic() - self._read_at >= _READ_SECONDS:
-                yield from self._pages(must=finished)
-            if not new:
-                yield _HEARTBEAT
-            if self._reader.over:
-                return
-
-    def _pages(self, *, must: bool) -> Iterator[bytes]:
-        self._read_at = time.monotonic()
-        try:
-            yield from self._reader.pages()
-        except errors.Unavailable:
-            if must:
-                # The connection breaks, and the client resumes after the last event that it has.
-                raise
-            _log.warning("response_not_read", job_id=ids.show("job", self._job_id))
-
-    def close(self) -> None:
-        """Release everything. Idempotent."""
-        self._events.close()
+        """Return the end of the stream for an error."""
+        if self._typed is not None:
+            return self._typed.failed(error)
+        return b"".join(map(replay.frame, replay.failure(fault(error))))
 
 
 def code(error: Failure) -> str:

@@ -6,7 +6,7 @@ replayed, and after restarts. The grammar is that of the accumulators in the off
 * ``response.created``, ``response.queued``, ``response.in_progress``, each once and before the first item.
 * Each sample of an attempt is a reasoning item: added, part added, deltas, text done, part done, item done. If an
   attempt is lost, its items end with the status ``incomplete``, and the next attempt has new ones.
-* The answer is a message item, which begins only when it is settled.
+* The answer is a message item, which begins only when it is settled. A long one has several deltas.
 * ``response.completed``, ``response.failed``, or ``response.incomplete``, also for a response that was cancelled.
 """
 
@@ -16,10 +16,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from api.openai.responses import response_object
+from api.openai.responses import output, response_object
 from jobs.store.event_log import EventKind, JobEvent
 
 Json = dict[str, Any]
+
+#: The longest delta of an answer, in characters. It decides the numbers of events, which are permanent.
+ANSWER_DELTA_CHARS: Final = 2048
 
 _LAST: Final = {
     response_object.COMPLETED: "response.completed",
@@ -39,14 +42,7 @@ class _OpenItem:
 
     def shown(self, status: str, *, summarized: bool) -> Json:
         """Return the item with its text so far."""
-        text = "".join(self.text)
-        return {
-            "id": self.id,
-            "type": "reasoning",
-            "status": status,
-            "summary": [{"type": "summary_text", "text": text}] if summarized else [],
-            "content": [{"type": "reasoning_text", "text": text}],
-        }
+        return output.reasoning(self.id, "".join(self.text), status, summarized=summarized)
 
 
 class TypedTranscript:
@@ -69,16 +65,6 @@ class TypedTranscript:
         self._done: dict[int, Json] = {}
         self._next_index = 0
 
-    @property
-    def output(self) -> list[Json]:
-        """The items so far, in their order."""
-        growing = {
-            item.index: item.shown(response_object.IN_PROGRESS, summarized=self._summarized)
-            for item in self._open.values()
-        }
-        items = self._done | growing
-        return [items[index] for index in sorted(items)]
-
     def begin(self) -> Iterator[Json]:
         """Yield the events before the first event of the job."""
         yield self._event("response.created", response=self._created)
@@ -94,15 +80,18 @@ class TypedTranscript:
         match event.kind:
             case EventKind.DELTA:
                 yield from self._delta((event.attempt or 0, sample), event.delta or "")
-            case EventKind.STARTED if not self._started:
-                self._started = True
-                started = self._created | {"status": response_object.IN_PROGRESS}
-                yield self._event("response.in_progress", response=started)
+            case EventKind.STARTED:
+                yield from self._start()
             case EventKind.QUEUED | EventKind.RESTARTED:
                 yield from self._close(response_object.INCOMPLETE)
 
     def end(
-        self, status: str, answer: str | None, response: Callable[[list[Json]], Json]
+        self,
+        status: str,
+        answer: str | None,
+        response: Callable[[list[Json]], Json],
+        *,
+        attempt: int,
     ) -> Iterator[Json]:
         """Yield the events for the end of the job.
 
@@ -110,14 +99,22 @@ class TypedTranscript:
             status: of the response.
             answer: its text; None: it has none.
             response: returns the response with the items of its output.
+            attempt: the last one of the job.
         """
         completed = status == response_object.COMPLETED
+        yield from self._close_lost(attempt)
         yield from self._close(
             response_object.COMPLETED if completed else response_object.INCOMPLETE
         )
         if completed and answer is not None:
             yield from self._message(answer)
-        yield self._event(_LAST[status], response=response(self.output))
+        yield self._event(_LAST[status], response=response(self._items()))
+
+    def _start(self) -> Iterator[Json]:
+        if not self._started:
+            self._started = True
+            started = self._created | {"status": response_object.IN_PROGRESS}
+            yield self._event("response.in_progress", response=started)
 
     def _delta(self, place: tuple[int, int], delta: str) -> Iterator[Json]:
         if not delta:
@@ -125,7 +122,11 @@ class TypedTranscript:
         item = self._open.get(place)
         if item is None:
             attempt, sample = place
-            item = _OpenItem(f"rs_{self._digits}_{attempt}_{sample}", self._take_index())
+            # The timeline of an old job is removed before its text.
+            yield from self._start()
+            yield from self._close_lost(attempt)
+            item_id = output.reasoning_id(self._digits, attempt, sample)
+            item = _OpenItem(item_id, self._take_index())
             self._open[place] = item
             yield from self._reasoning_added(item)
         item.text.append(delta)
@@ -141,6 +142,11 @@ class TypedTranscript:
         if self._summarized:
             part = {"type": "summary_text", "text": ""}
             yield self._of_summary(item, "response.reasoning_summary_part.added", part=part)
+
+    def _close_lost(self, attempt: int) -> Iterator[Json]:
+        """Yield the ends of the open items if they are of an earlier attempt than ``attempt``."""
+        if any(earlier < attempt for earlier, _ in self._open):
+            yield from self._close(response_object.INCOMPLETE)
 
     def _close(self, status: str) -> Iterator[Json]:
         """Yield the ends of all open items."""
@@ -159,26 +165,23 @@ class TypedTranscript:
         self._open.clear()
 
     def _message(self, answer: str) -> Iterator[Json]:
-        item_id, index = f"msg_{self._digits}", self._take_index()
-        part: Json = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
-        item: Json = {
-            "id": item_id,
-            "type": "message",
-            "role": "assistant",
-            "status": response_object.IN_PROGRESS,
-            "content": [],
-        }
-        place = {"item_id": item_id, "output_index": index, "content_index": 0}
+        item, index = output.message(self._digits, None), self._take_index()
+        part = output.MESSAGE_PART
+        place = {"item_id": item["id"], "output_index": index, "content_index": 0}
         yield self._event("response.output_item.added", output_index=index, item=item)
         yield self._event("response.content_part.added", **place, part=part)
         text: Json = {"logprobs": []}
-        yield self._event("response.output_text.delta", **place, delta=answer, **text)
+        for start in range(0, max(1, len(answer)), ANSWER_DELTA_CHARS):
+            delta = answer[start : start + ANSWER_DELTA_CHARS]
+            yield self._event("response.output_text.delta", **place, delta=delta, **text)
         yield self._event("response.output_text.done", **place, text=answer, **text)
-        part = part | {"text": answer}
-        yield self._event("response.content_part.done", **place, part=part)
-        done = item | {"status": response_object.COMPLETED, "content": [part]}
+        done = output.message(self._digits, answer)
+        yield self._event("response.content_part.done", **place, part=done["content"][0])
         yield self._event("response.output_item.done", output_index=index, item=done)
         self._done[index] = done
+
+    def _items(self) -> list[Json]:
+        return [self._done[index] for index in sorted(self._done)]
 
     def _of_part(self, item: _OpenItem, kind: str, **members: object) -> Json:
         place = {"item_id": item.id, "output_index": item.index, "content_index": 0}
