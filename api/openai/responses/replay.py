@@ -19,6 +19,7 @@ from api.openai.responses.transcript import TypedTranscript
 from core import escapes, ids
 from core.database import Database
 from core.shares import Shares
+from jobs.answers import json_schema
 from jobs.records import ResponseEntry
 from jobs.store import event_log, history, responses, traces
 from jobs.store.event_log import EventKind
@@ -59,8 +60,7 @@ def find(database: Database, job_id: uuid.UUID, *, scope: uuid.UUID | None) -> S
 
 def _stored(database: Database, view: JobView) -> StoredResponse:
     job = view.job
-    answer_format = job.options.get("answer_format") or {}
-    in_json = job.status.terminal and answer_format.get("type") == "json_schema"
+    in_json = job.status.terminal and json_schema.of(job.options.get("answer_format")) is not None
     tokens = traces.answer_tokens(database, job.id, job.attempt) if in_json else 0
     return StoredResponse(view, responses.get(database, job.id), tokens)
 
