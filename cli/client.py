@@ -97,10 +97,12 @@ def answer_format(text: str) -> dict[str, Any]:
             return {"type": kind}
         case "choice", str(options) if options:
             return {"type": kind, "options": [option.strip() for option in options.split(",")]}
+        case "json", "" if text == kind:
+            return {"type": "json_object"}
         case "json", str(name) if name.startswith("@"):
             return {"type": "json_schema", "schema": _schema(Path(name[1:]))}
     raise errors.InvalidRequest(
-        f"{text!r} must be free, number, boolean, choice:red,green or json:@schema.json.",
+        f"{text!r} must be free, number, boolean, choice:red,green, json or json:@schema.json.",
         param="format",
     )
 

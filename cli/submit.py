@@ -40,7 +40,7 @@ def submit(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="Answer format: number, boolean, choice:red,green or json:@schema.json.",
+            help="Answer format: number, boolean, choice:red,green, json or json:@schema.json.",
             show_default=False,
         ),
     ] = None,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import orjson
 
 from jobs import engine
+from jobs.answers import json_schema
 
 #: How a stream can fail. The first three replace the answer; the others occur after ``failure_after`` tokens.
 Failure = Literal[
@@ -42,6 +43,7 @@ class Behavior:
             reaches no answer.
         failure: how the stream fails, and ``failure_after`` how many tokens.
         ignores_schema: whether the text ignores the request's JSON Schema.
+        endless_json: whether an object of any shape continues until the output limit.
         delay_seconds: extra time before the first token.
     """
 
@@ -53,6 +55,7 @@ class Behavior:
     failure: Failure | None = None
     failure_after: int = 0
     ignores_schema: bool = False
+    endless_json: bool = False
     delay_seconds: float = 0.0
 
 
@@ -87,6 +90,7 @@ BEHAVIORS: dict[str, Behavior] = {
     "mistaken": Behavior(verification="corrected"),
     "unsure": Behavior(verification="doubted"),
     "deaf": Behavior(ignores_schema=True),
+    "endless_json": Behavior(endless_json=True),
     "busy": Behavior(failure="busy"),
     "refuse": Behavior(failure="refused"),
     "starting": Behavior(failure="starting"),
@@ -145,6 +149,8 @@ def select(question: str, default: str, *, markers: bool) -> Behavior:
 def generate(request: engine.GenerationRequest, behavior: Behavior) -> Iterator[str]:
     """Yield the tokens of the answer, which never end if ``behavior`` is endless."""
     rng = _rng(request)
+    if request.schema == json_schema.ANY_OBJECT and behavior.endless_json:
+        yield from itertools.chain(tokens('{"seen": ['), itertools.cycle(tokens('{"a": ["x"]}, ')))
     if request.schema is not None and not behavior.ignores_schema:
         yield from tokens(orjson.dumps(sample_value(request.schema, rng)).decode())
         return
@@ -245,7 +251,9 @@ def _rest(whole: Iterator[str], continuation: str, ending: str) -> Iterator[str]
 
 
 def sample_value(schema: Mapping[str, Any], rng: random.Random) -> Any:  # noqa: ANN401 - JSON
-    """Return a short random value of a JSON Schema that :func:`jobs.answers.json_schema.faults` accepts."""
+    """Return a short random value of a schema without :func:`jobs.answers.json_schema.faults`, or any object."""
+    if schema == json_schema.ANY_OBJECT:
+        return {"count": rng.randint(0, 9), "notes": {"sure": rng.choice((False, True))}}
     return _sample(schema, schema.get("$defs", {}), rng)
 
 

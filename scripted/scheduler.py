@@ -183,7 +183,9 @@ class Scheduler:
             behavior = behaviors.BEHAVIORS["reset"]
         if behavior.failure == "refused":
             raise BadRequest("The scripted engine is configured to reject this request.")
-        if request.schema is not None and json_schema.faults(request.schema):
+        if request.schema not in (None, json_schema.ANY_OBJECT) and json_schema.faults(
+            request.schema or {}
+        ):
             raise BadRequest("Failed to compile json grammar: the schema has faults.")
         if len(request.images) > self.options.max_images:
             raise BadRequest(

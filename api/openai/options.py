@@ -148,12 +148,7 @@ def answer_format(
         faults: gets the fault.
     """
     if kind == "json_object":
-        sentence = (
-            "`json_object` is not supported: no grammar can enforce an object of any shape. Send the JSON Schema of "
-            "the object as `json_schema`."
-        )
-        faults.append(errors.Fault(f"{place}/type", sentence, _UNSUPPORTED))
-        return None
+        return {"type": "json_object"}
     if kind != "json_schema":
         return None
     if schema is None:

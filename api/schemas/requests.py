@@ -117,11 +117,12 @@ _Choice = Annotated[fields.Question, Field(max_length=200), AfterValidator(_no_s
 class AnswerFormat(RequestModel):
     """The type of the answer's `value`, which is null if the answer's text is not of this type.
 
-    For `json_schema`, the model first reasons freely; then the engine's grammar enforces the schema. A job whose
-    answer does not match it fails with `answer_format_unmet`.
+    For `json_schema`, the model first reasons freely; then the engine's grammar enforces the schema. For
+    `json_object`, it enforces a JSON object of any shape. A job whose answer does not match the format fails with
+    `answer_format_unmet`.
     """
 
-    type: Literal["free", "number", "boolean", "choice", "json_schema"]
+    type: Literal["free", "number", "boolean", "choice", "json_schema", "json_object"]
     options: (
         Annotated[
             list[_Choice],

@@ -52,7 +52,7 @@ def evaluate(
         typer.Option(
             "--format",
             metavar="FORMAT",
-            help="Answer format of questions without choices: free, number, boolean or json:@schema.json.",
+            help="Answer format of questions without choices: free, number, boolean, json or json:@schema.json.",
             show_default=False,
         ),
     ] = None,

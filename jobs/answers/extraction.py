@@ -30,10 +30,12 @@ from jobs.document import Block, BlockKind, Box, Document, Heading, markup
 from jobs.document.model import first_from
 from jobs.trace.kinds import StepKind, kind_of, reopens
 
-#: The last one is not a rule of this module: the answer was requested as JSON, see :mod:`jobs.answers.values`.
-Rule = Literal[
-    "answer_tag", "heading+boxed", "heading", "boxed", "label", "phrase", "whole", "json_schema"
-]
+#: An answer that was requested as JSON; no rules of this module, see :mod:`jobs.answers.values`.
+JsonRule = Literal["json_schema", "json_object"]
+Rule = (
+    Literal["answer_tag", "heading+boxed", "heading", "boxed", "label", "phrase", "whole"]
+    | JsonRule
+)
 
 _STOPS = " .。"
 _ABBREVIATION = re.compile(r"(?<![A-Za-z])[A-Za-z]\.(?:[A-Za-z]\.){1,8}[ ]*\Z")

@@ -34,6 +34,12 @@ _JSON = (
 )
 
 
+_OBJECT = (
+    "After the final answer, give it once more as a JSON object.",
+    "在最终答案之后，请再用一个 JSON 对象写一遍。",  # noqa: RUF001 - same
+)
+
+
 def behind(question: str, answer_format: Mapping[str, Any] | None, profile: ModelProfile) -> str:
     """Return the text to append to ``question``, with leading white space; may be empty.
 
@@ -53,6 +59,8 @@ def behind(question: str, answer_format: Mapping[str, Any] | None, profile: Mode
             instruction = _BOOLEAN[language]
         case "choice":
             instruction = f"{_lettered((answer_format or {})['options'])}\n{_CHOICE[language]}"
+        case "json_object":
+            instruction = _OBJECT[language]
         case "json_schema":
             instruction = f"{_JSON[language]}\n{_plain((answer_format or {})['schema'])}"
     return f"\n\n{instruction}" if instruction else ""

@@ -2,6 +2,7 @@
 
 A grammar would ignore the other keywords, or could need unlimited resources for them: patterns, recursive references,
 objects with arbitrary properties. A schema without :func:`faults` can be generated and has a bounded depth.
+:data:`ANY_OBJECT` is the one schema outside the subset: the service itself sends it for the format ``json_object``.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from jsonschema import Draft202012Validator
 from referencing import Registry
 
 from core.special_tokens import SpecialTokens
 
+#: The schema of any object. Only the token budget of the answer bounds what its grammar allows.
+ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
 MAX_BYTES = 8192
 #: Nested objects and arrays in the answer.
 MAX_DEPTH = 8
@@ -59,6 +62,18 @@ _REF = "#/$defs/"
 #: Name of a definition; such names need no escapes.
 _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}")
 _MAX_FAULTS = 20
+
+
+def of(answer_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Return the schema that an answer in the format of a job must match; None for a format that is not JSON."""
+    match (answer_format or {}).get("type"):
+        case "json_schema":
+            schema: Mapping[str, Any] = (answer_format or {})["schema"]
+            return schema
+        case "json_object":
+            return ANY_OBJECT
+        case _:
+            return None
 
 
 def faults(schema: Mapping[str, Any], special_tokens: SpecialTokens | None = None) -> list[str]:

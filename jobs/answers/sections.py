@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.answers import values
+from jobs.answers import json_schema, values
 
 _BLANK = re.compile(r"\n[^\S\n]*+\n\s*+")
 
@@ -18,7 +18,7 @@ def read(text: str, answer_format: Mapping[str, Any] | None, question: str = "")
     same.
     """
     value = values.read(text, answer_format, question)
-    if value is not None or (answer_format or {}).get("type") == "json_schema":
+    if value is not None or json_schema.of(answer_format) is not None:
         return value
     paragraphs = [paragraph for paragraph in _BLANK.split(text.strip()) if paragraph]
     if len(paragraphs) < 2:  # noqa: PLR2004 - one paragraph has been read

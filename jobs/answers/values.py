@@ -20,6 +20,8 @@ from jobs.answers import folding, json_schema, meaning, numbers
 #: Characters of a text that a comparison of words reads.
 _MAX_TEXT = 200
 _MAX_JSON = 100_000
+#: Nested objects and arrays. Encoders and the parsers of clients have limits, the lowest of them about 200.
+MAX_JSON_DEPTH = 64
 
 # Yes and no.
 
@@ -92,10 +94,9 @@ def read(text: str, answer_format: Mapping[str, Any] | None, question: str = "")
             return boolean(text)
         case "choice":
             return choice(text, requested["options"])
-        case "json_schema":
-            return structured(text, requested["schema"])
         case _:
-            return None
+            schema = json_schema.of(requested)
+            return None if schema is None else structured(text, schema)
 
 
 def boolean(text: str) -> bool | None:
@@ -152,8 +153,8 @@ def _by_letter(plain: str, options: Sequence[str]) -> set[str]:
 def structured(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the JSON object in ``text`` if it is an instance of ``schema``; see :mod:`jobs.answers.json_schema`.
 
-    Integers that not every JSON parser represents exactly become floats. Characters that a database cannot store are
-    replaced.
+    JSON that is nested more than :data:`MAX_JSON_DEPTH` deep is not read. Integers that not every JSON parser
+    represents exactly become floats. Characters that a database cannot store are replaced.
     """
     if len(text) > _MAX_JSON:
         return None
@@ -162,7 +163,7 @@ def structured(text: str, schema: Mapping[str, Any]) -> dict[str, Any] | None:
         value = json.loads(
             text, strict=False, parse_int=_integer, parse_float=_finite, parse_constant=_refuse
         )
-        value = _storable(value)
+        value = _storable(value, MAX_JSON_DEPTH)
         return value if isinstance(value, dict) and json_schema.holds(schema, value) else None
     except (ValueError, RecursionError):
         return None
@@ -184,18 +185,24 @@ def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not JSON")
 
 
-def _storable(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return the JSON value without NUL and lone surrogates."""
+def _storable(value: Any, depth: int) -> Any:  # noqa: ANN401 - JSON
+    """Return the JSON value without NUL and lone surrogates.
+
+    Raises:
+        ValueError: objects and arrays are nested more than ``depth`` deep.
+    """
     if isinstance(value, str):
         return (
             value.replace("\x00", "\ufffd")
             .encode("utf-16", "surrogatepass")
             .decode("utf-16", "replace")
         )
+    if isinstance(value, list | dict) and not depth:
+        raise ValueError("the JSON is nested too deeply")
     if isinstance(value, list):
-        return [_storable(part) for part in value]
+        return [_storable(part, depth - 1) for part in value]
     if isinstance(value, dict):
-        return {_storable(name): _storable(part) for name, part in value.items()}
+        return {_storable(name, depth): _storable(part, depth - 1) for name, part in value.items()}
     return value
 
 

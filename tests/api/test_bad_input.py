@@ -64,6 +64,8 @@ class TestOptions:
             {"answer_format": {"options": ["a", "A "], "type": "choice"}},
             {"answer_format": {"type": "json_schema"}}, {"answer_format": {"type": "json_schema", "schema": {}}},
             {"answer_format": {"type": "json_schema", "schema": [1]}},
+            {"answer_format": {"type": "json_object", "schema": {
+                "type": "object", "properties": {"a": {"type": "null"}}}}},
             {"answer_format": {"type": "json_schema", "schema": {
                 "type": "object", "properties": {"a": {"enum": [1], "type": [{}]}}}}},
             {"answer_format": {"type": "free", "schema": {"type": "object", "properties": {"a": {"type": "null"}}}}},

@@ -57,7 +57,10 @@ REFUSED: list[tuple[Json, str]] = [
     ({"top_logprobs": 1}, "top_logprobs"),
     ({"include": ["message.output_text.logprobs"]}, "include"),
     ({"background": True, "store": False}, "store"),
-    ({"text": {"format": {"type": "json_object"}}}, "text.format.type"),
+    (
+        {"text": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
+        "text.format.name",
+    ),
     (
         {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "array"}}}},
         "text.format.schema",

@@ -116,6 +116,7 @@ def test_submit_sends_the_number_of_samples(api: FakeApi, image: Path) -> None:
         ("number", {"type": "number"}),
         ("boolean", {"type": "boolean"}),
         ("choice:red, green", {"type": "choice", "options": ["red", "green"]}),
+        ("json", {"type": "json_object"}),
     ],
 )
 def test_submit_sends_the_answer_format(
@@ -138,7 +139,7 @@ def test_submit_reads_a_json_schema_from_a_file(api: FakeApi, image: Path) -> No
 
 @pytest.mark.parametrize(
     "spelled",
-    ["verse", "number:3", "choice:", "json:{}", "json:@nowhere.json", "json:@picture.png"],
+    ["verse", "number:3", "choice:", "json:", "json:{}", "json:@nowhere.json", "json:@picture.png"],
 )
 def test_an_invalid_answer_format_is_invalid_usage(
     api: FakeApi, image: Path, spelled: str, monkeypatch: pytest.MonkeyPatch

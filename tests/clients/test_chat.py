@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import httpx2
@@ -120,6 +121,23 @@ class TestWhole:
         answer = ask(client, messages=[{"role": "user", "content": "What is 2 + 2?"}])
         assert answer.choices[0].message.content
 
+    def test_an_object_of_any_shape_is_served(self, client: openai.OpenAI) -> None:
+        form: Any = {"type": "json_object"}
+
+        [whole] = ask(client, response_format=form).choices
+        chunks = stream(client, response_format=form)
+        [cut] = ask(
+            client,
+            "How many? [[behavior:endless_json]]",
+            response_format=form,
+            max_completion_tokens=200,
+        ).choices
+
+        assert whole.finish_reason == "stop"
+        assert isinstance(json.loads(whole.message.content or ""), dict)
+        assert content(chunks) == whole.message.content
+        assert (cut.finish_reason, cut.message.content) == ("length", None)
+
     def test_a_conversation_with_all_its_images_is_answered_as_chat_interfaces_send_it(
         self, client: openai.OpenAI
     ) -> None:
@@ -195,7 +213,6 @@ class TestRefusals:
             ({"modalities": ["text", "audio"]}, "modalities"),
             ({"web_search_options": {}}, "web_search_options"),
             ({"frequency_penalty": 1}, "frequency_penalty"),
-            ({"response_format": {"type": "json_object"}}, "response_format.type"),
         ],
     )
     def test_what_is_not_served_is_refused_by_name(
@@ -235,7 +252,7 @@ class TestRefusals:
                 client,
                 messages=messages,
                 temperature=3,
-                response_format={"type": "json_object"},
+                response_format={"type": "json_schema"},
                 extra_body={"topk": 1, "options": {"sample": 2}},
             )
         body: Any = caught.value.body
@@ -244,7 +261,7 @@ class TestRefusals:
             "messages[1].content[0].image_url.url",
             "temperature",
             "topk",
-            "response_format.type",
+            "response_format.json_schema",
             "options.sample",
         ):
             assert place in body["message"]

@@ -112,6 +112,31 @@ def test_an_answer_in_json_is_held_by_the_grammar(client: openai.OpenAI) -> None
     assert isinstance(value["count"], int)
 
 
+@pytest.mark.parametrize("budget", [None, 60])
+def test_an_object_of_any_shape_is_held_by_the_grammar_and_ends_within_its_budget(
+    client: openai.OpenAI, budget: int | None
+) -> None:
+    """The tiny model was never trained on JSON: it may end an object or use up its tokens, and nothing else."""
+    form: Any = {"format": {"type": "json_object"}}
+
+    done = client.responses.create(
+        model="tiny-qvq", input=asked(SAMPLES[1]), text=form, max_output_tokens=budget
+    )
+
+    assert done.status in ("completed", "incomplete")
+    items = [item.type for item in done.output]
+    if done.status == "completed":
+        assert isinstance(json.loads(done.output_text), dict)
+        assert items == ["reasoning", "message"]
+    else:
+        assert done.incomplete_details is not None
+        assert done.incomplete_details.reason == "max_output_tokens"
+        assert items == ["reasoning"]
+    assert done.usage is not None
+    assert 0 < done.usage.output_tokens_details.reasoning_tokens < done.usage.output_tokens
+    assert budget is None or done.usage.output_tokens <= budget
+
+
 def test_a_batch_has_the_answer_of_each_line(client: openai.OpenAI) -> None:
     lines = [
         {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from datetime import timedelta
 from typing import Any, Literal
@@ -30,6 +31,9 @@ SLOW = "How many? [[behavior:verbatim_loop]]"
 #: The engine falls silent after a few tokens, so the response runs until it is cancelled.
 SILENT = "How many? [[behavior:silent]]"
 ENDED = {"completed", "failed", "incomplete", "cancelled"}
+
+
+ANY_OBJECT: Any = {"format": {"type": "json_object"}}
 
 
 class Count(pydantic.BaseModel):
@@ -138,6 +142,47 @@ class TestAnswers:
         assert response.output_parsed is None
         assert response.status in ("failed", "incomplete")
         assert [item.type for item in response.output] == ["reasoning"]
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_an_object_of_any_shape_is_served(
+        self,
+        client: openai.OpenAI,
+        streamed: bool,  # noqa: FBT001 - a parameter
+    ) -> None:
+        """As the AI SDK asks for an object without a schema."""
+        if streamed:
+            with client.responses.stream(
+                model=MODEL, input=image("How many?"), text=ANY_OBJECT
+            ) as stream:
+                kinds = [event.type for event in stream]
+                response: Response = stream.get_final_response()
+            assert kinds.count("response.output_text.done") == 1
+        else:
+            response = client.responses.create(input=image("How many?"), text=ANY_OBJECT)
+
+        assert strict(response).status == "completed"
+        assert isinstance(json.loads(response.output_text), dict)
+        assert response.text is not None
+        assert response.text.format is not None
+        assert response.text.format.model_dump() == {"type": "json_object"}
+        trace = response.output[0]
+        assert trace.type == "reasoning"
+        assert trace.content
+        assert response.output_text not in trace.content[0].text
+
+    def test_an_object_that_never_ends_is_incomplete_and_not_in_the_output(
+        self, client: openai.OpenAI
+    ) -> None:
+        response = client.responses.create(
+            input="How many? [[behavior:endless_json]]", text=ANY_OBJECT, max_output_tokens=200
+        )
+
+        assert strict(response).status == "incomplete"
+        assert response.incomplete_details is not None
+        assert response.incomplete_details.reason == "max_output_tokens"
+        assert [item.type for item in response.output] == ["reasoning"]
+        assert response.usage is not None
+        assert response.usage.output_tokens <= 200
 
     def test_a_used_up_budget_is_incomplete(self, client: openai.OpenAI) -> None:
         response = client.responses.create(

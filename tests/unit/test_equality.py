@@ -286,6 +286,8 @@ def test_the_question_says_what_goes_without_saying(
         ({"type": "choice", "options": ["red", "green"]}, "A", "B", Sameness.DIFFERENT),
         ({"type": "json_schema", "schema": {}}, '{"a": true}', '{"a": 1}', Sameness.DIFFERENT),
         ({"type": "json_schema", "schema": {}}, '{"a": [1]}', '{"a": [1.0]}', Sameness.SAME),
+        ({"type": "json_object"}, '{"a": 1, "b": {}}', '{"b":{},"a":1.0}', Sameness.SAME),
+        ({"type": "json_object"}, '{"a": []}', '{"a": {}}', Sameness.DIFFERENT),
     ],
 )
 def test_with_a_format_the_values_are_compared(

@@ -20,6 +20,7 @@ FORMATS: list[dict[str, Any]] = [
     {"type": "boolean"},
     {"type": "choice", "options": ["red", "深绿"]},
     {"type": "json_schema", "schema": SCHEMA},
+    {"type": "json_object"},
 ]
 
 
@@ -59,7 +60,7 @@ def test_without_an_answer_format_there_is_no_instruction(wanted: dict[str, Any]
 def test_a_model_that_cannot_follow_instructions_gets_none() -> None:
     assert [instructions.behind("How many?", wanted, profiles.TINY) for wanted in FORMATS] == [
         ""
-    ] * 4
+    ] * len(FORMATS)
 
 
 def test_the_instruction_follows_the_question_and_the_images() -> None:

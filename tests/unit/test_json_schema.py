@@ -349,3 +349,34 @@ def test_any_schema_is_checked_and_a_valid_one_can_be_used(schema: dict[str, Any
     assert all(isinstance(fault, str) for fault in listed)
     if not listed:
         assert json_schema.holds(schema, behaviors.sample_value(schema, random.Random(1)))
+
+
+def nested(levels: int) -> str:
+    """Return an object in JSON with this many levels."""
+    return '{"a":' + "[" * (levels - 1) + "]" * (levels - 1) + "}"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('{"a": {"b": [1, "x", null]}}', {"a": {"b": [1, "x", None]}}),
+        ("{}", {}),
+        ('{"a": ["x"', None),
+        ("[1]", None),
+        ('"a"', None),
+    ],
+)
+def test_any_object_is_json_whatever_its_shape(text: str, value: object) -> None:
+    assert values.read(text, {"type": "json_object"}) == value
+
+
+def test_an_object_that_is_nested_too_deeply_for_its_readers_is_no_value() -> None:
+    deepest = values.MAX_JSON_DEPTH
+    assert values.read(nested(deepest), {"type": "json_object"}) is not None
+    for levels in (deepest + 1, 500, 5000):
+        assert values.read(nested(levels), {"type": "json_object"}) is None
+
+
+def test_the_schema_of_any_object_is_not_for_clients() -> None:
+    """Its grammar has no bounds; the format `json_object` says that this is wanted."""
+    assert json_schema.faults(json_schema.ANY_OBJECT)

@@ -414,11 +414,18 @@ def test_guards_watch_each_sample_and_a_forced_answer_is_a_vote(bench: Bench) ->
     bench.reported(job_id)
 
 
+_NUMBERED = {"type": "object", "properties": {"count": {"type": "number"}}, "required": ["count"]}
+
+
+@pytest.mark.parametrize(
+    "answer_format",
+    [{"type": "json_schema", "schema": _NUMBERED}, {"type": "json_object"}],
+    ids=lambda answer_format: str(answer_format["type"]),
+)
 def test_answers_in_json_vote_by_their_values(
-    vote_bench: Bench, sample_streams: SampleEngine
+    vote_bench: Bench, sample_streams: SampleEngine, answer_format: dict[str, Any]
 ) -> None:
-    schema = {"type": "object", "properties": {"count": {"type": "number"}}, "required": ["count"]}
-    job_id = ask(vote_bench, 3, answer_format={"type": "json_schema", "schema": schema})
+    job_id = ask(vote_bench, 3, answer_format=answer_format)
     for vote, text in enumerate(['{"count": 6, "sure": true}', '{"sure": true, "count": 6.0}']):
         sample_streams.feed(
             vote, Chunk(text="I see six."), Chunk(finish_reason="stop"), sample_streams.END

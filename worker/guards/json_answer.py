@@ -1,4 +1,4 @@
-"""Answers in JSON: after its reasoning the model answers under the engine's grammar, which enforces a JSON Schema."""
+"""Answers in JSON: after its reasoning the model answers under the engine's grammar: of a schema, or any object."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from jobs import engine
-from jobs.answers import extraction, values
+from jobs.answers import extraction, json_schema, values
 from worker.guards import prompts
 from worker.guards.protocol import (
     GREEDY,
@@ -30,22 +30,29 @@ _WORDS_TOKENS = 16
 
 @dataclass(frozen=True)
 class JsonFormat:
-    """The JSON Schema of an answer in JSON."""
+    """The format of an answer in JSON.
+
+    Attributes:
+        schema: the JSON Schema that the grammar enforces.
+        rule: the type of the format, which is the rule of its answers.
+    """
 
     schema: Mapping[str, Any]
+    rule: extraction.JsonRule = "json_schema"
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self | None:
         """Return the format that a job's ``options`` ask for, or None if that is not JSON."""
         answer_format = options.get("answer_format") or {}
-        return cls(answer_format["schema"]) if answer_format.get("type") == "json_schema" else None
+        schema = json_schema.of(answer_format)
+        return None if schema is None else cls(schema, answer_format["type"])
 
     def read(self, text: str) -> extraction.Answer | None:
         """Return the answer if the whole of ``text`` is JSON of the schema, or None."""
         value = values.structured(text, self.schema)
         if value is None:
             return None
-        return extraction.Answer(json.dumps(value, ensure_ascii=False), "json_schema")
+        return extraction.Answer(json.dumps(value, ensure_ascii=False), self.rule)
 
 
 def tokens(budget: int) -> int:

@@ -79,8 +79,8 @@ class Settlement:
         end, standing = result.last.end, result.last.standing
         answer, findings = standing.answer, result.last.findings
         if answer is None:
-            if JsonFormat.of(claim.options) is not None:
-                self.fail(claim, _unmet(end), result=result)
+            if (form := JsonFormat.of(claim.options)) is not None:
+                self.fail(claim, _unmet(end, form), result=result)
                 return
             findings = (*findings, _no_answer(end, refused=model_refusals.refuses(standing.text)))
         self._write(
@@ -237,14 +237,13 @@ class Settlement:
             _log.warning("job_lost")
 
 
-def _unmet(end: traces.GenerationEnd) -> settle_store.Failure:
-    """Return the failure of a job whose answer is not JSON of the schema."""
+def _unmet(end: traces.GenerationEnd, form: JsonFormat) -> settle_store.Failure:
+    """Return the failure of a job whose answer is not in the JSON format."""
+    wanted = "a JSON object" if form.rule == "json_object" else "JSON of the schema"
     ran_out = end.finish_reason == "length"
     return settle_store.Failure(
         code="answer_format_unmet",
-        message=settle_store.ANSWER_CUT
-        if ran_out
-        else "The model's answer is not JSON of the schema.",
+        message=settle_store.ANSWER_CUT if ran_out else f"The model's answer is not {wanted}.",
         retryable=True,
     )
 

@@ -143,7 +143,8 @@ def _answer_format(chat: CompletionRequest, faults: list[errors.Fault]) -> dict[
     if form is None:
         return None
     schema = form.json_schema.schema_ if form.json_schema is not None else None
-    place = "#/response_format"
-    if form.type == "json_schema":
-        place += "/json_schema"
+    place = "#/response_format/json_schema"
+    if form.type == "json_schema" and form.json_schema is None:
+        faults.append(errors.Fault(place, "This must be an object with `name` and `schema`."))
+        return None
     return options.answer_format(form.type, schema, place, faults)

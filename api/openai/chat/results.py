@@ -15,6 +15,7 @@ from api.openai.chat.objects import (
     PromptTokensDetails,
 )
 from core import errors
+from jobs.answers import json_schema
 from jobs.lifecycle import Status
 from jobs.records.jobs import Job
 from jobs.store.traces import GenerationTrace
@@ -115,7 +116,7 @@ def usage(job: Job, generations: Sequence[GenerationTrace]) -> CompletionUsage:
     The trace, which is the reasoning, has the tokens of the answer too, except for an answer in JSON.
     """
     prompt, output = job.input_tokens or 0, job.output_tokens or 0
-    in_json = (job.options.get("answer_format") or {}).get("type") == "json_schema"
+    in_json = json_schema.of(job.options.get("answer_format")) is not None
     ends = {root: number for number, root in sorted(_roots(generations).items())}
     answered = sum(
         one.output_tokens

@@ -22,6 +22,8 @@ from core.database import Database
 from core.shares import Shares
 from jobs.records.jobs import ResponseEntry
 from jobs.store import event_log, history, responses, sample_texts, traces
+from jobs.answers import json_schema
+from jobs.records.jobs import ResponseEntry
 from jobs.store.event_log import EventKind
 from jobs.store.history import JobView
 
@@ -60,8 +62,7 @@ def find(database: Database, job_id: uuid.UUID, *, scope: uuid.UUID | None) -> S
 
 def _stored(database: Database, view: JobView) -> StoredResponse:
     job = view.job
-    answer_format = job.options.get("answer_format") or {}
-    in_json = job.status.terminal and answer_format.get("type") == "json_schema"
+    in_json = job.status.terminal and json_schema.of(job.options.get("answer_format")) is not None
     tokens = traces.answer_tokens(database, job.id, job.attempt) if in_json else 0
     return StoredResponse(view, responses.get(database, job.id), tokens)
 

@@ -324,8 +324,8 @@ def _options(
 
 def _answer_format(sent: ResponseRequest, faults: list[errors.Fault]) -> dict[str, Any] | None:
     text_format = sent.text.format if sent.text is not None else None
-    return (
-        None
-        if text_format is None
-        else options.answer_format(text_format.type, text_format.schema_, "#/text/format", faults)
-    )
+    if text_format is None:
+        return None
+    if text_format.type == "json_schema" and not text_format.name:
+        faults.append(errors.Fault("#/text/format/name", "A JSON Schema must have a name."))
+    return options.answer_format(text_format.type, text_format.schema_, "#/text/format", faults)

@@ -96,7 +96,7 @@ def queued(job: Job, entry: ResponseEntry | None) -> Json:
             "effort": reasoning.get("effort"),
             "summary": reasoning.get("summary") or reasoning.get("generate_summary"),
         },
-        "text": {"format": _format(sent)},
+        "text": {"format": _format(sent, job)},
         "user": sent.get("user"),
         "output": [],
         "usage": None,
@@ -152,9 +152,20 @@ def wants_summary(entry: ResponseEntry | None) -> bool:
     return bool(reasoning.get("summary") or reasoning.get("generate_summary"))
 
 
-def _format(sent: Mapping[str, Any]) -> Json:
-    shown: Json = (sent.get("text") or {}).get("format") or {"type": "text"}
-    return {"name": "answer"} | shown if shown["type"] == "json_schema" else shown
+def _format(sent: Mapping[str, Any], job: Job) -> Json:
+    """Return the format of the answer as the client sent it, or in OpenAI's terms if it used another surface."""
+    if shown := (sent.get("text") or {}).get("format"):
+        return dict(shown)
+    answer_format = job.options.get("answer_format") or {}
+    match answer_format.get("type"):
+        case "json_object":
+            return {"type": "json_object"}
+        case "json_schema":
+            # Without a schema once the texts of the options are removed.
+            schema = answer_format.get("schema", {})
+            return {"type": "json_schema", "name": "answer", "schema": schema}
+        case _:
+            return {"type": "text"}
 
 
 def _error(job: Job) -> Json:

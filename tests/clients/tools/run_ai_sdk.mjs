@@ -19,6 +19,7 @@ const prompt = "How many?";
 const whole = await generateText({ model: compatible, prompt });
 const stream = await streamText({ model: compatible, prompt }).text;
 const typed = await generateObject({ model: compatible, prompt, schema });
+const untyped = await generateObject({ model: responses, prompt, output: "no-schema" });
 const other = await generateText({ model: responses, prompt });
 const otherTyped = await generateObject({ model: responses, prompt, schema });
 console.log(JSON.stringify({
@@ -26,6 +27,7 @@ console.log(JSON.stringify({
   reasoning: whole.reasoningText,
   stream,
   structured: typed.object,
+  object: untyped.object,
   responses: other.text,
   structured_responses: otherTyped.object,
 }));

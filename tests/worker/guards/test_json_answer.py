@@ -119,6 +119,61 @@ def test_a_job_whose_answer_does_not_match_the_schema_fails(
     assert [trace.text for trace in bench.trace(job_id)] == ["**Final Answer** \\boxed{6}", text]
 
 
+ANY = {"answer_format": {"type": "json_object"}}
+
+
+def test_an_object_of_any_shape_has_the_same_course(bench: Bench) -> None:
+    job_id = submit(bench, **ANY)
+    reason(bench)
+    answer(bench, '{"kinds":[{"name":"a","count":6}]}')
+
+    bench.runner.work()
+
+    first, second = bench.engine.requests
+    assert (first.schema, second.schema) == (None, {"type": "object"})
+    assert second.max_output_tokens == json_answer.tokens(BUDGET)
+    job = bench.view(job_id).job
+    assert (job.status, job.answer_rule) == (Status.SUCCEEDED, "json_object")
+    assert job.answer_value == {"kinds": [{"name": "a", "count": 6}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "finish_reason", "words"),
+    [
+        ('{"a": [1, 1, 1,', "length", "token limit"),
+        ("[6]", "stop", "is not a JSON object"),
+        ('{"a": ' + "[" * 200 + "]" * 200 + "}", "stop", "is not a JSON object"),
+    ],
+)
+def test_what_is_not_a_whole_object_is_no_answer(
+    bench: Bench, text: str, finish_reason: str, words: str
+) -> None:
+    job_id = submit(bench, **ANY)
+    reason(bench)
+    answer(bench, text, finish_reason)
+
+    bench.runner.work()
+
+    job = bench.view(job_id).job
+    assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
+    assert words in (job.error_message or "")
+    assert job.answer_text is None
+
+
+def test_a_model_that_never_ends_its_object_is_stopped_by_the_budget(bench: Bench) -> None:
+    script = ScriptedOptions(
+        tokens_per_second=0, prefill_tokens_per_second=0, behavior="endless_json"
+    )
+    job_id = bench.submit(options=OPTIONS | ANY, image=real_image())
+
+    assert bench.with_engine(Scripted(options=script)).runner.work() == 1
+
+    job = bench.view(job_id).job
+    assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
+    assert "token limit" in (job.error_message or "")
+    assert (job.output_tokens or 0) <= BUDGET
+
+
 def test_a_schema_that_the_engine_refuses_fails_the_job_with_its_reason(bench: Bench) -> None:
     job_id = submit(bench)
     reason(bench)
