@@ -15,12 +15,11 @@ import sqlalchemy as sa
 from core.database import Database
 from core.failpoints import VARIABLE
 from jobs.file_records import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
-from jobs.lifecycle import Status
 from jobs.records import ApiKey, Job
 from jobs.store import batches, files
 from jobs.store.batches import NewBatch
 from tests import factories
-from tests.api import worker
+from tests.api import batches as batches_of_api
 from tests.chaos import victims
 from tests.chaos.scene import killed
 from tests.e2e.stack import VAULT_KEY, eventually
@@ -74,19 +73,9 @@ def make_batch(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     return batch.id
 
 
-def finish_jobs(database: Database) -> None:
-    """Run the jobs that wait now to their ends."""
-    while True:
-        with database.reading() as transaction:
-            queued = sa.select(Job.id).where(Job.status == Status.QUEUED).limit(1)
-            if transaction.execute(queued).first() is None:
-                return
-        worker.finish(database)
-
-
 def died(database: Database, victim: BaseProcess) -> bool:
     """Run the jobs that wait; return whether the process has died."""
-    finish_jobs(database)
+    batches_of_api.finish_jobs(database)
     return not victim.is_alive()
 
 
@@ -128,7 +117,7 @@ def test_a_killed_api_leaves_a_batch_that_another_one_finishes(
         )
 
     def ended() -> bool:
-        finish_jobs(database)
+        batches_of_api.finish_jobs(database)
         batch = batches.get(database, batch_id, account_id=None)
         return batch is not None and batch.status is BatchStatus.COMPLETED
 
