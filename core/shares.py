@@ -128,6 +128,11 @@ class Shares:
             self._grant(account_id)
             return True
 
+    def may_take(self, account_id: Hashable) -> bool:
+        """Return whether :meth:`take` would get a place now."""
+        with self._lock:
+            return self._may_hold(account_id)
+
     def give_back(self, account_id: Hashable) -> None:
         """Give a place back that the account took."""
         with self._lock:

@@ -94,6 +94,7 @@ class BatchEntry(Record):
         sa.UniqueConstraint("account_id", "idempotency_key"),
         sa.Index(None, "account_id", "id"),
         partial_index("ix_batches_open", "served_at", "id", where="finished_at IS NULL"),
+        partial_index("ix_batches_turns", "account_id", "served_at", where="finished_at IS NULL"),
         partial_index("ix_batches_input", "input_file_id", where="finished_at IS NULL"),
         partial_index("ix_batches_finished", "finished_at", where="finished_at IS NOT NULL"),
     )

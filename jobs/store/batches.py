@@ -6,7 +6,7 @@ behind the last commit, and the counts add up. The lines are in :mod:`jobs.store
 """
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -69,6 +69,11 @@ class BatchClaim:
     def expired(self) -> bool:
         """Whether its time was over then."""
         return self.left <= timedelta(0)
+
+    @property
+    def feeding(self) -> bool:
+        """Whether its work is to submit lines, and to collect them."""
+        return self.batch.status is BatchStatus.IN_PROGRESS and not self.expired
 
     @property
     def id(self) -> uuid.UUID:
@@ -202,37 +207,85 @@ def _cancel(transaction: Transaction, *where: sa.ColumnElement[bool]) -> None:
     )
 
 
-def _free(owner: str) -> sa.Select[uuid.UUID]:
-    """Return the batch that has waited longest for a process, locked on PostgreSQL."""
+@dataclass(frozen=True)
+class Feeding:
+    """What a process feeds now: further claims are for other work on it, such as its end.
+
+    Attributes:
+        batches: the batches that it feeds.
+        accounts: the accounts of which it feeds no further batch.
+        none: whether it feeds no further batch at all.
+    """
+
+    batches: Collection[uuid.UUID] = ()
+    accounts: Collection[uuid.UUID] = ()
+    none: bool = False
+
+
+#: A batch in this state submits lines, which may take long.
+_IS_FED = sa.and_(_BATCH.status == BatchStatus.IN_PROGRESS, _BATCH.expires_at > Now())
+
+
+def _due(owner: str, feeding: Feeding) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions of the batches that ``owner`` may work on now."""
+    refused = (
+        sa.true()
+        if feeding.none
+        else sa.or_(
+            _BATCH.id.in_(list(feeding.batches)), _BATCH.account_id.in_(list(feeding.accounts))
+        )
+    )
+    return (
+        _BATCH.finished_at.is_(None),
+        _BATCH.not_before <= Now(),
+        sa.or_(
+            _BATCH.lease_expires_at.is_(None),
+            _BATCH.lease_expires_at < Now(),
+            _BATCH.lease_owner == owner,
+        ),
+        sa.not_(sa.and_(_IS_FED, refused)),
+    )
+
+
+def _next(owner: str, feeding: Feeding) -> sa.Select[uuid.UUID]:
+    """Return the batch that is next, locked on PostgreSQL: accounts take turns, and the batches of each account."""
+    others = sa.orm.aliased(table(BatchEntry), name="others")
+    turn = (
+        sa.select(sa.func.max(others.c.served_at))
+        .where(others.c.account_id == _BATCH.account_id, others.c.finished_at.is_(None))
+        .scalar_subquery()
+    )
     choice = (
         sa.select(_BATCH.id)
-        .where(
-            _BATCH.finished_at.is_(None),
-            _BATCH.not_before <= Now(),
-            sa.or_(
-                _BATCH.lease_expires_at.is_(None),
-                _BATCH.lease_expires_at < Now(),
-                _BATCH.lease_owner == owner,
-            ),
-        )
-        .order_by(_BATCH.served_at, _BATCH.id)
+        .where(*_due(owner, feeding))
+        .order_by(turn, _BATCH.served_at, _BATCH.id)
         .limit(1)
-        .with_for_update(skip_locked=True)
-        .cte("free")
+        .with_for_update(skip_locked=True, of=table(BatchEntry))
+        .cte("next_batch")
     )
     return sa.select(choice.c.id)
 
 
-def claim(database: Database, *, owner: str, lease: timedelta) -> BatchClaim | None:
-    """Take the batch that has waited longest; return None when there is nothing to do."""
+def claim(
+    database: Database, *, owner: str, lease: timedelta, feeding: Feeding = Feeding()
+) -> BatchClaim | None:
+    """Take the batch whose turn it is; return None when there is nothing to do.
+
+    Args:
+        database: where batches are stored.
+        owner: the process that works on it.
+        lease: for how long.
+        feeding: what it feeds already.
+    """
     with database.reading() as transaction:
         # Most of the time there is none, and a read takes no lock.
-        if transaction.execute(_free_now(owner)).first() is None:
+        some = sa.select(_BATCH.id).where(*_due(owner, feeding)).limit(1)
+        if transaction.execute(some).first() is None:
             return None
     with database.transaction() as transaction:
         row = transaction.execute(
             sa.update(table(BatchEntry))
-            .where(_BATCH.id.in_(_free(owner)))
+            .where(_BATCH.id.in_(_next(owner, feeding)))
             .values(
                 served_at=Now(),
                 waiting_for=None,
@@ -245,22 +298,6 @@ def claim(database: Database, *, owner: str, lease: timedelta) -> BatchClaim | N
             return None
         batch = transaction.session.get_one(BatchEntry, row.id)
     return BatchClaim(owner, lease, batch, left=batch.expires_at - row.now)
-
-
-def _free_now(owner: str) -> sa.Select[uuid.UUID]:
-    return (
-        sa.select(_BATCH.id)
-        .where(
-            _BATCH.finished_at.is_(None),
-            _BATCH.not_before <= Now(),
-            sa.or_(
-                _BATCH.lease_expires_at.is_(None),
-                _BATCH.lease_expires_at < Now(),
-                _BATCH.lease_owner == owner,
-            ),
-        )
-        .limit(1)
-    )
 
 
 def release(

@@ -144,6 +144,7 @@ def _create_batches() -> None:
     )
     op.create_index("ix_batches_account_id_id", "batches", ["account_id", "id"])
     _partial("ix_batches_open", "batches", ["served_at", "id"], "finished_at IS NULL")
+    _partial("ix_batches_turns", "batches", ["account_id", "served_at"], "finished_at IS NULL")
     _partial("ix_batches_input", "batches", ["input_file_id"], "finished_at IS NULL")
     _partial("ix_batches_finished", "batches", ["finished_at"], "finished_at IS NOT NULL")
 

@@ -471,7 +471,7 @@ class TestEnding:
     ) -> None:
         """Each line may fetch images from a slow server."""
         runner = batches.runner_of(app)
-        runner.timer = itertools.count(step=1.0).__next__
+        runner.slices.timer = itertools.count(step=1.0).__next__
         for _ in range(2):
             create(caller, lines(3))
         counts: list[int] = []

@@ -18,10 +18,13 @@ from jobs.lifecycle import Status
 from jobs.records.accounts import ApiKey
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
 from jobs.records.jobs import Job
+from jobs.file_records import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
+from jobs.records.accounts import ApiKey
+from jobs.records.jobs import Job
 from jobs.store import batches, files
 from jobs.store.batches import NewBatch
 from tests import factories
-from tests.api import worker
+from tests.api import batches as batches_of_api
 from tests.chaos import victims
 from tests.chaos.scene import killed
 from tests.e2e.stack import VAULT_KEY, eventually
@@ -75,19 +78,9 @@ def make_batch(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     return batch.id
 
 
-def finish_jobs(database: Database) -> None:
-    """Run the jobs that wait now to their ends."""
-    while True:
-        with database.reading() as transaction:
-            queued = sa.select(Job.id).where(Job.status == Status.QUEUED).limit(1)
-            if transaction.execute(queued).first() is None:
-                return
-        worker.finish(database)
-
-
 def died(database: Database, victim: BaseProcess) -> bool:
     """Run the jobs that wait; return whether the process has died."""
-    finish_jobs(database)
+    batches_of_api.finish_jobs(database)
     return not victim.is_alive()
 
 
@@ -129,7 +122,7 @@ def test_a_killed_api_leaves_a_batch_that_another_one_finishes(
         )
 
     def ended() -> bool:
-        finish_jobs(database)
+        batches_of_api.finish_jobs(database)
         batch = batches.get(database, batch_id, account_id=None)
         return batch is not None and batch.status is BatchStatus.COMPLETED
 

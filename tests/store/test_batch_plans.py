@@ -223,7 +223,12 @@ ACTS: dict[str, Callable[[Stored], object]] = {
     "known ids": lambda kept: batch_lines.known_custom_ids(
         kept.crowd.database, kept.running, [f"line-{number}" for number in range(200)]
     ),
-    "claim": lambda kept: batches.claim(kept.crowd.database, owner="me", lease=LEASE),
+    "claim": lambda kept: batches.claim(
+        kept.crowd.database,
+        owner="me",
+        lease=LEASE,
+        feeding=batches.Feeding(batches=[kept.ended], accounts=[kept.ended]),
+    ),
     "submit": submit,
     "refuse": refuse,
     "unfinished": lambda kept: batch_lines.unfinished(kept.crowd.database, kept.running),

@@ -1,11 +1,15 @@
 """The thread of the API that works on batches: in slices, so that several take turns.
 
 The API has it, because it has what submits jobs. One process works on a batch at a time: see :mod:`jobs.store.batches`.
+
+A slice that submits lines may wait for the servers of images, for as long as a line takes. So it has a thread of its
+own, of which accounts have shares, and everything else is done by one thread that waits for the database alone: a
+batch with slow images delays the other batches of its account at most, and not its own end.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import threading
 import time
 import uuid
 from collections.abc import Callable
@@ -13,54 +17,29 @@ from datetime import timedelta
 from typing import Final
 
 import flask
-import orjson
 import structlog
 
-from api import errors as problems
-from api.auth import Caller
-from api.framework import spooling
-from api.openai.batches import line_results, lines
 from api.openai.batches.endpoints import BatchEndpoints
-from api.openai.batches.validation import BatchReader
-from api.openai.files import lifetime_of_batches
-from api.schemas import requests
-from api.submission import ParsedSubmission, SubmissionService
-from core import errors, ids
+from api.openai.batches.slices import BatchSlices, Notify
+from api.submission import SubmissionService
+from core import ids
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable, DiskFull, Transaction
+from core.database import Database, DatabaseUnavailable
 from core.settings import Settings
 from jobs.lifecycle import Priority
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.store import accounts, batch_lines, batches, commands, files
 from jobs.store.admission import Admission
 from jobs.store.batch_lines import LineError
-from jobs.store.batches import BatchClaim, BatchLost
+from jobs.store.batches import BatchClaim, BatchLost, Feeding
+from core.shares import Shares
 
 _log = structlog.get_logger(__name__)
 
 _EVERY_SECONDS: Final = 0.5
-#: Lines that one slice submits, and about how many seconds it takes, before the next batch has its turn. Each line may
-#: fetch images from slow servers.
-_FED: Final = 16
-_FEED_SECONDS: Final = 1.0
-#: Lines, and about how many bytes, that one slice writes.
-_WRITTEN: Final = 50
-_WRITTEN_BYTES: Final = 2**20
-#: Between two slices of a batch: after one that changed something, and after one that only waited for jobs.
-_AT_ONCE: Final = timedelta(0)
-_IDLE: Final = timedelta(seconds=0.5)
-#: While the queue, the disk or the quota is full.
-_FULL: Final = timedelta(seconds=10)
-#: What a line waits for; every other refusal is its result.
-_NOT_NOW: Final = (
-    errors.Unavailable,
-    errors.QueueFull,
-    errors.StorageQuotaExceeded,
-    errors.RateLimitExceeded,
-)
-
-#: Called with a batch in the transaction that ends it.
-Notify = Callable[[Transaction, BatchEntry], None]
+#: Batches that are fed at once, and how many of these places only accounts without one get.
+_FEEDERS: Final = 8
+_RESERVED: Final = 2
 
 
 class BatchRunner(BackgroundLoop):
@@ -75,6 +54,10 @@ class BatchRunner(BackgroundLoop):
         endpoints: the routes whose requests batches may have.
         notify: tells receivers of the end of a batch.
         timer: a monotonic clock, in seconds.
+
+    Attributes:
+        slices: does the work.
+        feeders: the places of slices that submit lines.
     """
 
     def __init__(
@@ -89,244 +72,94 @@ class BatchRunner(BackgroundLoop):
         notify: Notify = lambda _transaction, _batch: None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("batches", self._work, every=_EVERY_SECONDS, join_seconds=10.0)
-        self._app = app
+        super().__init__(
+            "batches",
+            self._work,
+            every=_EVERY_SECONDS,
+            after=self._hand_over,
+            join_seconds=10.0,
+        )
         self._database = database
         self._owner = owner
-        self._service = service
-        self._endpoints = endpoints
-        self._notify = notify
-        self.timer = timer
         self._lease = timedelta(seconds=settings.lease_seconds)
-        self._window = settings.batch_window
-        self._line_bytes = settings.max_body_mb * 2**20
-        self._settings = settings
-        self._admission = Admission(database, settings)
-        # Half of an account's queue stays free for what its callers submit meanwhile.
-        self._spare = settings.queued_jobs_per_account // 2
+        self.slices = BatchSlices(
+            app,
+            database,
+            settings,
+            service=service,
+            endpoints=endpoints,
+            stopping=lambda: self.stopping,
+            notify=notify,
+            timer=timer,
+        )
+        self.feeders = Shares(_FEEDERS, name="batches that submit lines", reserved=_RESERVED)
+        self._lock = threading.Lock()
+        #: The batches that are fed now, by their ids.
+        self._fed: dict[uuid.UUID, BatchClaim] = {}
 
     def run_slice(self) -> bool:
-        """Work a while on the batch that waits longest; return whether there was one.
+        """Work a while on the batch whose turn it is, in this thread; return whether there was one.
 
         Raises:
             core.database.DatabaseUnavailable: the database does not answer; the next call continues.
         """
-        held = batches.claim(self._database, owner=self._owner, lease=self._lease)
-        if held is None:
-            return False
-        try:
-            with (
-                structlog.contextvars.bound_contextvars(job_id=None),
-                spooling.outside_request(self._app) as free,
-            ):
-                pause = self._continue(held, free)
-        except BatchLost:
-            _log.info("batch_lost", batch=ids.show("batch", held.id))
-        except _NOT_NOW as error:
-            if isinstance(error, DatabaseUnavailable) and not isinstance(error, DiskFull):
-                raise
-            code = error.specific_code if isinstance(error, errors.RequestError) else error.code
-            batches.release(self._database, held, pause=_FULL, waiting_for=code)
-        except Exception:  # noqa: BLE001 - one batch must not stop the others, nor the API
-            _log.exception("batch_slice_failed", batch=ids.show("batch", held.id))
-            batches.release(self._database, held, pause=_FULL, waiting_for="server_error")
-        else:
-            batches.release(self._database, held, pause=pause)
-        return True
+        held = self._claim()
+        if held is not None:
+            self.slices.run(held)
+        return held is not None
 
     def _work(self) -> None:
         try:
-            while not self.stopping and self.run_slice():
-                pass
+            while not self.stopping and (held := self._claim()) is not None:
+                if not held.feeding:
+                    self.slices.run(held)
+                elif self.feeders.take(held.batch.account_id):
+                    self._feed(held)
         except DatabaseUnavailable:
             _log.warning("batches_not_continued")
         except Exception:  # noqa: BLE001 - the API serves requests, whatever happens to batches
             _log.exception("batches_failed")
 
-    def _continue(self, held: BatchClaim, free: Callable[[], None]) -> timedelta:
-        """Do a slice; return the pause until the next one."""
-        if held.batch.ending is not None:
-            return self._end(held)
-        if held.expired:
-            batches.begin_end(self._database, held, BatchStatus.EXPIRED)
-            return _AT_ONCE
-        principal = accounts.principal(self._database, held.batch.key_id)
-        if principal is None:
-            batches.give_up(
-                self._database,
-                held,
-                code="key_revoked",
-                message="The key that created the batch was revoked or has expired.",
-            )
-            return _AT_ONCE
-        caller = Caller(**vars(principal))
-        if held.batch.status is BatchStatus.VALIDATING:
-            return self._validate(held, caller, free)
-        return self._feed(held, caller, free)
+    def _claim(self) -> BatchClaim | None:
+        with self._lock:
+            fed = dict(self._fed)
+        accounts = {held.batch.account_id for held in fed.values()}
+        limits = Feeding(
+            batches=fed.keys(),
+            accounts={each for each in accounts if not self.feeders.may_take(each)},
+            none=self.feeders.held >= self.feeders.capacity,
+        )
+        return batches.claim(self._database, owner=self._owner, lease=self._lease, feeding=limits)
 
-    def _validate(self, held: BatchClaim, caller: Caller, free: Callable[[], None]) -> timedelta:
-        reader = BatchReader(self._database, max_line_bytes=self._line_bytes, between=free)
-        endpoint = self._endpoints[held.batch.endpoint]
-        if reader.slice(held, endpoint=endpoint, caller=caller):
-            return _AT_ONCE
-        read = batches.get(self._database, held.id, account_id=None)
-        if read is not None and read.fault_count:
-            while batch_lines.discard(self._database, held):
-                pass
-            self._finish(held, BatchStatus.FAILED)
-        else:
-            batches.begin(self._database, held)
-        return _AT_ONCE
+    def _feed(self, held: BatchClaim) -> None:
+        """Do a slice in a thread of its own, which has a place."""
+        with self._lock:
+            self._fed[held.id] = held
+        # A daemon: the end of the process waits for no server of images.
+        threading.Thread(target=self._fed_aside, args=(held,), name="batch", daemon=True).start()
 
-    def _feed(self, held: BatchClaim, caller: Caller, free: Callable[[], None]) -> timedelta:
-        """Collect jobs that have ended, and submit the next lines."""
-        collected = self._collect(held)
-        open_lines = batch_lines.unfinished(self._database, held.id)
-        room = min(_FED, self._window - open_lines)
-        waiting = batch_lines.waiting(self._database, held.id, limit=max(1, room))
-        if not waiting and not open_lines:
-            batches.begin_end(self._database, held, BatchStatus.COMPLETED)
-            return _AT_ONCE
-        until = self.timer() + _FEED_SECONDS
-        for line in waiting[: max(0, room)]:
-            if self.stopping:
-                break
-            self._admission.check(caller.account_id, jobs=self._spare + 1)
-            self._submit(held, line, caller)
-            free()
-            if self.timer() >= until:
-                break
-        return _AT_ONCE if collected or (waiting and room > 0) else _IDLE
-
-    def _submit(self, held: BatchClaim, line: BatchLine, caller: Caller) -> None:
-        """Submit a line, or note why it cannot become a job."""
+    def _fed_aside(self, held: BatchClaim) -> None:
         try:
-            parsed = self._parsed(held, line, caller)
-            self._service.submit(
-                caller,
-                parsed,
-                header=requests.GroupHeaders(),
-                request_id=ids.show("req", ids.new()),
-                joined=batch_lines.submitted(held, line.number),
-            )
-            self._admission.took(caller.account_id)
-        except (BatchLost, *_NOT_NOW):
-            raise
-        except errors.RequestError as refused:
-            status = problems.OPENAI.status_of(refused)
-            error = LineError(refused.specific_code, refused.message, status, refused.param)
-            batch_lines.refuse(self._database, held, line.number, error)
-        except Exception:  # noqa: BLE001 - the boundary of one line
-            # One line must not stop the batch, nor the process that would meet it again and again.
-            _log.exception("line_not_submitted", batch=ids.show("batch", held.id), line=line.number)
-            error = LineError("server_error", "The service failed to submit this request.", 500)
-            batch_lines.refuse(self._database, held, line.number, error)
+            self.slices.run(held)
+        except DatabaseUnavailable:
+            _log.warning("batch_not_continued", batch=ids.show("batch", held.id))
+        except Exception:  # noqa: BLE001 - the API serves requests, whatever happens to a batch
+            _log.exception("batch_failed", batch=ids.show("batch", held.id))
+        finally:
+            with self._lock:
+                del self._fed[held.id]
+            self.feeders.give_back(held.batch.account_id)
+            self.wake()
 
-    def _parsed(self, held: BatchClaim, line: BatchLine, caller: Caller) -> ParsedSubmission:
-        """Return the submission of a line: of low priority, and with the time that the batch has left.
-
-        Raises:
-            core.errors.InvalidRequest: the line was valid when the file was read, and is not any more.
-        """
-        batch = held.batch
-        pieces = files.read(
-            self._database,
-            batch.input_file_id,
-            start=line.start,
-            end=line.start + line.length,
-        )
-        raw = lines.RawLine(line.start, line.length, b"".join(pieces))
-        if line.start == 0:
-            raw = dataclasses.replace(raw, data=lines.without_mark(raw.data or b""))
-        parsed = lines.parse(
-            raw,
-            line.number,
-            endpoint=self._endpoints[batch.endpoint],
-            caller=caller,
-            max_bytes=self._line_bytes,
-        ).submission
-        if parsed is None or not isinstance(parsed.job, requests.JobFields):
-            raise errors.InvalidRequest("This request cannot be read any more.")
-        left = max(1, int(held.left.total_seconds()))
-        options = parsed.job.options.model_copy(
-            update={
-                "priority": Priority.LOW.value,
-                "deadline_seconds": min(parsed.job.options.deadline_seconds or left, left),
-            }
-        )
-        return dataclasses.replace(parsed, job=parsed.job.model_copy(update={"options": options}))
-
-    def _collect(self, held: BatchClaim) -> int:
-        return batch_lines.collect(
-            self._database,
-            held,
-            answered=self._endpoints[held.batch.endpoint].answered,
-            limit=self._window,
-        )
-
-    def _end(self, held: BatchClaim) -> timedelta:
-        """Stop what has not ended; then write the files, and end the batch."""
-        if batch_lines.give_up(self._database, held):
-            return _AT_ONCE
-        if held.batch.ending is not BatchStatus.COMPLETED:
-            for job_id in batch_lines.running_jobs(self._database, held.id):
-                actor = f"key:{ids.show('key', held.batch.key_id)}"
-                commands.cancel(self._database, job_id, account_id=None, actor=actor)
-        if self._collect(held):
-            return _AT_ONCE
-        if batch_lines.unfinished(self._database, held.id):
-            return _IDLE
-        if self._write(held):
-            return _AT_ONCE
-        assert held.batch.ending is not None  # noqa: S101 - it is ending
-        self._finish(held, held.batch.ending)
-        return _AT_ONCE
-
-    def _write(self, held: BatchClaim) -> bool:
-        """Write the next lines to the files; return False if all are written."""
-        batch = held.batch
-        endpoint = self._endpoints[batch.endpoint]
-        chosen = batch_lines.ended(
-            self._database, batch.id, after=batch.written_line, limit=_WRITTEN
-        )
-        written: dict[LineState, bytearray] = {
-            LineState.COMPLETED: bytearray(),
-            LineState.FAILED: bytearray(),
-        }
-        usage, last = batch.usage, batch.written_line
-        for line in chosen:
-            shown = line_results.result(self._database, batch, line, endpoint)
-            usage = line_results.added(usage, line_results.usage_of(shown))
-            written[line.state] += orjson.dumps(shown) + b"\n"
-            last = line.number
-            if sum(map(len, written.values())) >= _WRITTEN_BYTES:
-                break
-        if not chosen:
-            return False
-        batches.write(
-            self._database,
-            held,
-            last_line=last,
-            output=bytes(written[LineState.COMPLETED]),
-            faulty=bytes(written[LineState.FAILED]),
-            usage=usage,
-        )
-        return True
-
-    def _finish(self, held: BatchClaim, status: BatchStatus) -> None:
-        batches.finish(
-            self._database,
-            held,
-            status,
-            lifetime=lifetime_of_batches(self._settings, held.batch.output_expires_seconds),
-            notify=self._notify,
-        )
-        _log.info(
-            "batch_finished",
-            batch=ids.show("batch", held.id),
-            status=status,
-            lines=held.batch.total,
-        )
+    def _hand_over(self) -> None:
+        """Give back what is fed, so that another process continues at once; what still waits is lost."""
+        with self._lock:
+            fed = list(self._fed.values())
+        try:
+            for held in fed:
+                batches.release(self._database, held, pause=timedelta(0))
+        except DatabaseUnavailable:
+            _log.warning("batches_not_released")
 
 
 def owner() -> str:

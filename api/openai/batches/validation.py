@@ -16,7 +16,7 @@ from jobs.store.batches import BatchClaim
 
 #: The most lines and the most seconds of a slice.
 _LINES: Final = 200
-_SECONDS: Final = 1.0
+_SECONDS: Final = 0.25
 #: Lines of a retry that are taken over at once.
 _TAKEN_OVER: Final = 500
 
