@@ -7,6 +7,7 @@ each fault with the place in the client's request.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Final, Literal
 
@@ -39,9 +40,14 @@ _UNSUPPORTED: Final = "unsupported_parameter"
 _LEAST_TOP_P: Final = 1e-6
 
 
+#: Below this, a float is the number that was sent.
+_EXACT: Final = 2**53
+
+
 def _whole(value: object) -> object:
     """Return 100.0 as 100: JSON does not tell them apart, and some clients compute their limits."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+    exact = isinstance(value, float) and abs(value) < _EXACT and value.is_integer()
+    return int(typing.cast("float", value)) if exact else value
 
 
 #: An integer of OpenAI's own fields; 100.0 is one.
