@@ -29,6 +29,8 @@ _SENTENCES = {
     "int_parsing": "This must be an integer.",
     "int_parsing_size": "This number is too large.",
     "int_from_float": "This must be an integer.",
+    "bool_type": "This must be true or false.",
+    "bool_parsing": "This must be true or false.",
     "float_type": "This must be a number.",
     "float_parsing": "This must be a number.",
     "greater_than": "This must be more than {gt}.",

@@ -194,7 +194,7 @@ class _Reader:
         if not isinstance(item, dict):
             self._fault(pointer, "This must be an object.")
             return None
-        kind = item.get("type", "message")
+        kind = item.get("type") or "message"
         if kind in _IGNORED:
             return None
         if kind != "message":
@@ -253,11 +253,15 @@ class _Reader:
         self, message: Message, part: Mapping[str, Any], pointer: str
     ) -> dict[str, Any] | None:
         url, place, detail = part.get("image_url"), f"{pointer}/image_url", part.get("detail")
+        around = pointer
         if isinstance(url, dict):
-            detail = url.get("detail", detail)
+            around, detail = place, url.get("detail", detail)
             url, place = url.get("url"), f"{place}/url"
+            if url is None:
+                self._fault(place, "This is required.")
+                return None
         if detail is not None and (not isinstance(detail, str) or detail not in _DETAILS):
-            self._fault(f"{pointer}/detail", f"This must be one of {', '.join(_DETAILS)}.")
+            self._fault(f"{around}/detail", f"This must be one of {', '.join(_DETAILS)}.")
             return None
         shown = {"type": "input_image", "detail": detail or "auto", "image": None}
         file_id = part.get("file_id")

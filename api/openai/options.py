@@ -7,10 +7,11 @@ each fault with the place in the client's request.
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Collection, Mapping
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from api import errors as problems
 from api import framework
@@ -35,6 +36,22 @@ EXTRA: Final = frozenset(
     }
 )
 _UNSUPPORTED: Final = "unsupported_parameter"
+#: What 0 means as ``top_p``, which OpenAI accepts and engines refuse: the most likely token alone.
+_LEAST_TOP_P: Final = 1e-6
+
+
+#: Below this, a float is the number that was sent.
+_EXACT: Final = 2**53
+
+
+def _whole(value: object) -> object:
+    """Return 100.0 as 100: JSON does not tell them apart, and some clients compute their limits."""
+    exact = isinstance(value, float) and abs(value) < _EXACT and value.is_integer()
+    return int(typing.cast("float", value)) if exact else value
+
+
+#: An integer of OpenAI's own fields; 100.0 is one.
+Whole = Annotated[int, BeforeValidator(_whole)]
 
 
 def effort_tokens(effort: Effort | None, profile: ModelProfile) -> int | None:
@@ -86,6 +103,19 @@ def split(
     return read, faults
 
 
+def without_faults(read: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    """Return the fields without faults in ``error``: they may have other faults, which the caller names too."""
+    faulty = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
+    return {name: value for name, value in read.items() if name not in faulty}
+
+
+def implied(extra: object, given: Mapping[str, Any]) -> object:
+    """Return the body field ``options`` with what other fields imply; its own values win."""
+    if extra is None:
+        return dict(given)
+    return {**given, **extra} if isinstance(extra, dict) else extra
+
+
 def unknown(place: tuple[str | int, ...]) -> tuple[str, str]:
     """Return the message and the code for an unknown field of a request."""
     if len(place) == 1 and place[0] in EXTRA:
@@ -128,6 +158,8 @@ def job_options(
             sentence = f"This is given twice, here and as `{problems.name_of(places[name])}`."
             faults.append(errors.Fault(f"#/options/{name}", sentence))
     together = {name: value for name, value in extra.items() if name in EXTRA} | dict(own)
+    if own.get("top_p") == 0 and not isinstance(own["top_p"], bool):
+        together["top_p"] = _LEAST_TOP_P
     try:
         return requests.JobOptions.model_validate(together, context=limits)
     except ValidationError as error:

@@ -67,9 +67,7 @@ def parse(
         chat = CompletionRequest.model_validate(body, context=limits)
     except ValidationError as error:
         faults += framework.faults_of(error, unknown=options.unknown)
-        # The other fields may have faults, too, as options of the job.
-        faulty = {detail["loc"][0] for detail in error.errors() if detail["loc"]}
-        valid = {name: value for name, value in sent.items() if name not in faulty}
+        valid = options.without_faults(sent, error)
         with contextlib.suppress(ValidationError):
             chat = CompletionRequest.model_validate(valid | {"messages": [{}]}, context=limits)
     read = conversation.read(
@@ -132,7 +130,7 @@ def _options(
     return options.job_options(
         {name: value for name, value in own.items() if value is not None},
         places,
-        sent.get("options"),
+        options.implied(sent.get("options"), {"priority": "low"} if chat.flexible else {}),
         limits=limits,
         faults=faults,
     )

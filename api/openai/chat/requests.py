@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from api.openai.options import EXTRA, Effort
+from api.openai.options import EXTRA, Effort, Whole
 from api.schemas import fields
 from api.schemas.requests import RequestLimits, RequestModel
 
@@ -80,17 +80,17 @@ class CompletionRequest(RequestModel):
     )
     stream: bool | None = Field(default=None, description="Whether to stream chunks.")
     stream_options: StreamOptions | None = None
-    max_completion_tokens: int | None = Field(
+    max_completion_tokens: Whole | None = Field(
         default=None,
         ge=1,
         description="Maximum tokens of the reasoning and the answer; at most the model's maximum applies.",
     )
-    max_tokens: int | None = Field(
+    max_tokens: Whole | None = Field(
         default=None, ge=1, description="The earlier name of `max_completion_tokens`."
     )
     temperature: float | None = None
     top_p: float | None = None
-    seed: int | None = Field(
+    seed: Whole | None = Field(
         default=None, ge=-(2**63), lt=2**63, description="Best effort; taken modulo 2³¹."
     )
     stop: Annotated[
@@ -105,6 +105,9 @@ class CompletionRequest(RequestModel):
         default=None,
         description="`false` removes the conversation and the answer after the response.",
     )
+    service_tier: Any = Field(
+        default=None, description="`flex` is the priority `low`; others have no effect."
+    )
     options: Any = Field(
         default=None,
         description="Options that OpenAI has no name for, through `extra_body`: "
@@ -114,7 +117,6 @@ class CompletionRequest(RequestModel):
 
     user: Ignored = None
     safety_identifier: Ignored = None
-    service_tier: Ignored = None
     prediction: Ignored = None
     prompt_cache_key: Ignored = None
     prompt_cache_retention: Ignored = None
@@ -151,6 +153,11 @@ class CompletionRequest(RequestModel):
     def stops(self) -> tuple[str, ...]:
         """The texts before which the answer ends."""
         return tuple(self.stop or ())
+
+    @property
+    def flexible(self) -> bool:
+        """Whether the caller accepts that the job starts later than others."""
+        return bool(self.service_tier == "flex")
 
     @property
     def job_seed(self) -> int | None:

@@ -9,6 +9,7 @@ so the line of a batch is parsed in the same way::
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -18,6 +19,7 @@ from pydantic import Field, ValidationError
 from api import framework
 from api.openai import conversation, options
 from api.openai.earlier import Earlier
+from api.openai.options import Whole
 from api.schemas import fields, requests
 from api.submission import parsing
 from core import errors
@@ -47,6 +49,7 @@ REFUSED: Final[Mapping[str, str]] = {
     "conversation": "Stored conversations are not supported; `previous_response_id` is.",
     "image": "Image compression is not supported; each image has a `detail`.",
     "moderation": "Moderation is not supported.",
+    "personality": "Personalities are not supported; `instructions` are.",
     "prompt": "Stored prompts are not supported.",
     "tools": _NO_TOOLS,
 }
@@ -111,7 +114,7 @@ class ResponseRequest(requests.RequestModel):
     )
     stream: bool | None = None
     previous_response_id: str | None = Field(default=None, max_length=255)
-    max_output_tokens: int | None = Field(
+    max_output_tokens: Whole | None = Field(
         default=None,
         ge=1,
         description="Of reasoning and answer; at most the model's maximum applies.",
@@ -128,7 +131,7 @@ class ResponseRequest(requests.RequestModel):
     background_options: BackgroundOptions | None = None
     include: list[Annotated[str, Field(max_length=255)]] | None = Field(default=None, max_length=64)
     tool_choice: Any = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20)
+    top_logprobs: Whole | None = Field(default=None, ge=0, le=20)
     user: Annotated[fields.Text, Field(max_length=512)] | None = None
     options: Any = Field(
         default=None,
@@ -181,6 +184,9 @@ def parse(
         sent = ResponseRequest.model_validate(read)
     except ValidationError as error:
         faults += framework.faults_of(error, unknown=options.unknown)
+        rest = {"input": None} | options.without_faults(read, error)
+        with contextlib.suppress(ValidationError):
+            sent = ResponseRequest.model_validate(rest)
     messages = (
         conversation.read(
             body,
@@ -196,11 +202,13 @@ def parse(
     )
     if messages is not None:
         faults += messages.faults
+    job_options = None
+    if sent is not None:
+        faults += _model_faults(sent, limits)
+        job_options = _options(sent, profile, limits, faults)
     if sent is None or messages is None:
         images = messages.images if messages is not None else ()
         return ParsedResponse(parsing.ParsedSubmission(RESPONSE, None, images, tuple(faults)))
-    faults += _model_faults(sent, limits)
-    job_options = _options(sent, profile, limits, faults)
     job = None
     if job_options is not None and messages.conversation is not None:
         question = messages.conversation.whole().question
@@ -312,12 +320,10 @@ def _options(
         "answer_format": _answer_format(sent, faults),
     }
     places = {name: f"#/{name}" for name in own} | {"answer_format": "#/text/format/schema"}
-    extra = sent.options
-    if isinstance(extra, dict):
-        implied = {"priority": "low"} if low else {}
-        extra = implied | ({"deadline_seconds": deadline} if deadline else {}) | extra
-    elif extra is None and low:
-        extra = {"priority": "low"} | ({"deadline_seconds": deadline} if deadline else {})
+    implied = {"priority": "low"} if low else {}
+    extra = options.implied(
+        sent.options, implied | ({"deadline_seconds": deadline} if deadline else {})
+    )
     given = {name: value for name, value in own.items() if value is not None}
     return options.job_options(given, places, extra, limits=limits, faults=faults)
 
