@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Literal
+from typing import Final, Literal
 
 from flask import Response
 
@@ -15,11 +15,13 @@ from core import errors
 from core.database import Database
 from core.settings import Settings
 from core.wakeup import Wakeup
-from jobs.store import pauses, workers
+from jobs.store import batch_backlog, pauses, workers
 from jobs.store.admission import Disk
 from migrations import schema
 
 State = Literal["ok", "degraded", "unavailable"]
+#: A due batch that no process has worked on for so long is stuck. Usually it waits for seconds.
+_STUCK: Final = timedelta(minutes=5)
 
 LIVE = "/livez"
 READY = "/readyz"
@@ -89,6 +91,8 @@ class HealthRoutes:
         seen = self._seen() if checks["database"] == "ok" else []
         if checks.get("workers") == "ok" and (cause := _no_engine(seen)):
             checks["engines"], reasons["engines"] = "degraded", cause
+        if checks["database"] == "ok" and (cause := self._stuck_batch()):
+            checks["batches"], reasons["batches"] = "degraded", cause
         states = checks.values()
         status: State = "ok"
         if "unavailable" in states:
@@ -104,6 +108,16 @@ class HealthRoutes:
             return workers.seen(self._database, alive=self._alive)
         except errors.Unavailable:
             return []
+
+    def _stuck_batch(self) -> str:
+        """Return that batches do not proceed, or nothing."""
+        try:
+            waited = batch_backlog.oldest_due(self._database)
+        except errors.Unavailable:
+            return ""
+        if waited is None or waited < _STUCK:
+            return ""
+        return f"No API process has worked on a due batch for {waited // timedelta(minutes=1)} minutes."
 
     def _notes(self, seen: Sequence[workers.WorkerStatus]) -> list[str]:
         """Return what operators have stopped. Names of accounts and engines are not public."""

@@ -30,7 +30,7 @@ from core.shares import Shares
 from core.wakeup import Wakeup
 from jobs.lifecycle import Priority
 from jobs.metrics import JobMetrics
-from jobs.store import pauses, quarantine, statistics, storage, workers
+from jobs.store import batch_backlog, pauses, quarantine, statistics, storage, workers
 from webhooks import claims
 
 METRICS: Final = "/metrics"
@@ -184,6 +184,7 @@ class _Service(Collector):
             refused = quarantine.count(self._database)
             paused = pauses.active(self._database)
             stored = storage.accounts(self._database, default_mb=self._default_mb)
+            batches = batch_backlog.backlog(self._database)
         except errors.Unavailable as error:
             up = not isinstance(error, DatabaseUnavailable)
             yield _gauge("database_up", "Whether the database was available at this scrape.", up)
@@ -201,6 +202,7 @@ class _Service(Collector):
         missed = [worker for worker in seen if worker.age < self._alive + _MISSED]
         yield from _of_workers(missed, held)
         yield from _of_deliveries(backlog)
+        yield from _of_batches(batches)
         yield from _of_storage([account.usage for account in stored])
         yield _gauge(
             "images_quarantined", "Images that are refused because they crash engines.", refused
@@ -236,12 +238,34 @@ def _of_queue(queue: Mapping[Priority, statistics.QueuedByPriority]) -> Iterator
 
 def _of_storage(accounts: Sequence[storage.AccountStorage]) -> Iterator[GaugeMetricFamily]:
     yield _gauge("storage_bytes", "What all accounts store.", sum(one.total for one in accounts))
+    yield _by(
+        "storage_kind_bytes",
+        "What all accounts store, by kind.",
+        "kind",
+        {kind: sum(one.by_kind[kind] for one in accounts) for kind in storage.StorageKind},
+    )
     states = [one.state for one in accounts]
     yield _by(
         "storage_accounts",
         "Accounts by the use of their storage quotas.",
         "state",
         {state: states.count(state) for state in storage.QuotaState},
+    )
+
+
+def _of_batches(batches: batch_backlog.BatchBacklog) -> Iterator[GaugeMetricFamily]:
+    states = {status.value: count for status, count in batches.by_status.items()}
+    yield _by("batches", "Unfinished batches.", "state", states)
+    yield _by(
+        "batches_waiting",
+        "Unfinished batches that wait for room (`blocked`), or after an error of the service (`failing`).",
+        "cause",
+        {"blocked": batches.blocked, "failing": batches.failing},
+    )
+    yield _gauge(
+        "batch_oldest_due_seconds",
+        "How long the due batch that waits longest has waited for an API process; 0 without one.",
+        batches.oldest.total_seconds() if batches.oldest else 0,
     )
 
 

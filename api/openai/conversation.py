@@ -130,6 +130,7 @@ def read(
     instructions: str | None = None,
     earlier: Sequence[Message] = (),
     drops_oldest: bool = False,
+    most_chars: int | None = None,
 ) -> ReadConversation:
     """Read the messages of a request.
 
@@ -141,6 +142,8 @@ def read(
         instructions: a system text before those of the messages.
         earlier: the messages before those of the request.
         drops_oldest: whether the oldest turns may be left out if all are too long.
+        most_chars: the most characters of a question: turns before so many cannot be a part of it, and are not kept to
+            be shown again.
     """
     faults: list[errors.Fault] = []
     sent = body.get(name)
@@ -160,7 +163,7 @@ def read(
     images = _submitted(sent_images, chosen, files, faults)
     if not faults:
         faults += _order_faults(messages, f"#/{name}")
-    items = [message.shown for message in messages]
+    items = _kept(messages, most_chars)
     if faults:
         return ReadConversation(None, images, items, faults)
     system = [instructions] if instructions else []
@@ -195,7 +198,7 @@ class _Reader:
             self._fault(pointer, "This must be an object.")
             return None
         kind = item.get("type") or "message"
-        if kind in _IGNORED:
+        if isinstance(kind, str) and kind in _IGNORED:
             return None
         if kind != "message":
             sentence = "Items of this type are not supported; this must be `message`."
@@ -230,6 +233,9 @@ class _Reader:
             self._fault(pointer, "This must be an object.")
             return None
         kind = part.get("type")
+        if not isinstance(kind, str):
+            self._fault(f"{pointer}/type", "This must be text.")
+            return None
         if kind in _TEXTS:
             member = _TEXTS[kind]
             text = part.get(member)
@@ -322,6 +328,34 @@ class _Reader:
 
 def _shown(role: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "message", "role": role, "content": parts}
+
+
+def _kept(messages: Sequence[Message], most_chars: int | None) -> list[dict[str, Any]]:
+    """Return the messages as they are stored to be shown again; each look at the response reads them.
+
+    Those are the system texts, and the newest turns until their texts have more than ``most_chars`` characters. The
+    oldest of these turns is cut: that it is there shows that the conversation was longer than any question.
+    """
+    kept: list[dict[str, Any]] = []
+    chars = 0
+    for message in reversed(messages):
+        if message.role == "system" or most_chars is None:
+            kept.append(message.shown)
+        elif chars <= most_chars:
+            chars += sum(map(len, message.texts))
+            kept.append(message.shown if chars <= most_chars else _cut(message, most_chars + 1))
+    kept.reverse()
+    return kept
+
+
+def _cut(message: Message, chars: int) -> dict[str, Any]:
+    """Return a message as it is shown, with the first ``chars`` characters of its texts."""
+    parts: list[dict[str, Any]] = []
+    for part in message.shown["content"]:
+        text = part.get("text")
+        parts.append(part if text is None else {**part, "text": text[:chars]})
+        chars -= min(chars, len(text or ""))
+    return {**message.shown, "content": parts}
 
 
 def _newest_images(messages: Sequence[Message], limit: int) -> dict[str, int]:

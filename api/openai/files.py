@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import urllib.parse
 import uuid
 from collections.abc import Iterator
@@ -35,6 +36,8 @@ _FORM: Final = "multipart/form-data"
 _FIELD: Final = "file"
 #: Form fields of a nested object, by their names in the object.
 _EXPIRY: Final = {"expires_after[anchor]": "anchor", "expires_after[seconds]": "seconds"}
+#: More are never valid, and the conversion refuses thousands.
+_DIGITS: Final = re.compile(r"[0-9]{1,18}")
 #: How long files of batches are stored if the caller does not say.
 BATCH_DAYS: Final = 30
 #: The server sends this much of a response by itself; a longer one needs a thread until its client has it.
@@ -231,6 +234,7 @@ def _parse(form: framework.FormBody) -> tuple[schemas.FileForm, framework.FormFi
     """
     form.refuse_undecodable(form.fields)
     values: dict[str, Any] = {}
+    expiry: dict[str, str | int] = {}
     faults: list[errors.Fault] = []
     for name, texts in form.fields.items():
         if len(texts) > 1:
@@ -239,10 +243,9 @@ def _parse(form: framework.FormBody) -> tuple[schemas.FileForm, framework.FormFi
         if inner is None:
             values[name] = texts[0]
         else:
-            values.setdefault("expires_after", {})[inner] = texts[0]
-    expiry = values.get("expires_after")
-    if isinstance(expiry, dict) and str(expiry.get("seconds", "")).isdecimal():
-        expiry["seconds"] = int(expiry["seconds"])
+            expiry[inner] = _number(texts[0]) if inner == "seconds" else texts[0]
+    if expiry:
+        values.setdefault("expires_after", expiry)
     if len(form.files) == 1 and form.files[0].field == _FIELD:
         values[_FIELD] = ""
     elif form.files or form.unnamed:
@@ -258,6 +261,11 @@ def _parse(form: framework.FormBody) -> tuple[schemas.FileForm, framework.FormFi
     if requested is None or faults:
         raise problems.refused(faults)
     return requested, form.files[0]
+
+
+def _number(text: str) -> str | int:
+    """Return a text of digits as a number; others stay, and are refused."""
+    return int(text) if _DIGITS.fullmatch(text) else text
 
 
 class _Content:

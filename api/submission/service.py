@@ -36,6 +36,7 @@ from jobs.answers import instructions
 from jobs.lifecycle import Priority
 from jobs.store import history, idempotency, reruns, submission
 from jobs.store.admission import Admission, Disk
+from jobs.store.responses import NewResponse
 from jobs.store.storage import Quota
 
 _log = structlog.get_logger(__name__)
@@ -151,7 +152,7 @@ class SubmissionService:
         if parsed.job is None or faults:
             raise problems.refused(faults)
         job, options = parsed.job, parsed.job.options
-        questions, submitted_images = self._questions(parsed, job, submitted_images)
+        questions, submitted_images, response = self._questions(parsed, job, submitted_images)
         tokens = [tokens for _, tokens in submitted_images]
         system = parsed.conversation.system if parsed.conversation is not None else ""
         first, *others = (
@@ -178,7 +179,7 @@ class SubmissionService:
                 followers=others if parsed.kind is GROUP else None,
                 webhook=webhook.plain() if webhook is not None else None,
                 held=held,
-                response=parsed.response,
+                response=response,
             ),
             joined,
         )
@@ -195,7 +196,7 @@ class SubmissionService:
         submitted_images = self._prepared(caller, parsed, known, faults)
         if parsed.job is None or faults:
             raise problems.refused(faults)
-        questions, submitted_images = self._questions(parsed, parsed.job, submitted_images)
+        questions, submitted_images, _ = self._questions(parsed, parsed.job, submitted_images)
         system = parsed.conversation.system if parsed.conversation is not None else ""
         return token_budget.input_tokens(
             self._settings.profile,
@@ -288,12 +289,17 @@ class SubmissionService:
         parsed: ParsedSubmission,
         job: requests.JobFields | requests.GroupFields,
         submitted_images: list[Prepared],
-    ) -> tuple[Sequence[str], list[Prepared]]:
-        """Return the questions of a submission and their images: those of a conversation as far as it fits."""
+    ) -> tuple[Sequence[str], list[Prepared], NewResponse | None]:
+        """Return the questions of a submission, their images, and what its client sent.
+
+        The questions and images of a conversation are those of the turns that fit.
+        """
+        response = parsed.response
         if parsed.conversation is None:
-            return job.requested, submitted_images
+            return job.requested, submitted_images, response
         folded = self._fold(parsed.conversation, job.options, submitted_images)
-        return [folded.question], [submitted_images[position] for position in folded.images]
+        images = [submitted_images[position] for position in folded.images]
+        return [folded.question], images, response and response.with_images(folded.images)
 
     def _fold(
         self,

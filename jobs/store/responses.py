@@ -1,8 +1,8 @@
 """What clients of OpenAI's surface sent with a job: their routes repeat it in the objects that show the job."""
 
 import uuid
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, Final, Literal
 
@@ -33,6 +33,24 @@ class NewResponse:
     background: bool
     requested: Mapping[str, Any] = field(repr=False)
     discard: bool = False
+
+    def with_images(self, positions: Sequence[int]) -> "NewResponse":
+        """Return the same for a job that gets only the images at ``positions``, in this order.
+
+        A message whose image the job does not get has no position for it any more.
+        """
+        moved = {old: new for new, old in enumerate(positions)}
+        items = [
+            item
+            | {
+                "content": [
+                    part | {"image": moved.get(part["image"])} if "image" in part else part
+                    for part in item["content"]
+                ]
+            }
+            for item in self.requested.get("input", ())
+        ]
+        return replace(self, requested={**self.requested, "input": items})
 
 
 def add(transaction: Transaction, job_id: uuid.UUID, new: NewResponse) -> None:

@@ -128,6 +128,26 @@ def test_the_name_of_a_download_is_utf_8_by_its_standard(caller: Caller) -> None
             {"fields": {"purpose": "batch", "expires_after[anchor]": "yesterday"}},
             ["#/expires_after/anchor", "#/expires_after/seconds"],
         ),
+        (
+            {
+                "fields": {
+                    "purpose": "batch",
+                    "expires_after[anchor]": "created_at",
+                    "expires_after[seconds]": "9" * 5_000,
+                }
+            },
+            ["#/expires_after/seconds"],
+        ),
+        (
+            {
+                "fields": {
+                    "purpose": "batch",
+                    "expires_after": "never",
+                    "expires_after[seconds]": "3600",
+                }
+            },
+            ["#/expires_after"],
+        ),
     ],
 )
 def test_every_fault_of_a_form_is_named(

@@ -18,7 +18,9 @@ from core.settings import Settings
 from core.vault import Vault
 from jobs.images import ImageReader
 from jobs.store import workers
-from tests.databases import PostgresSource
+from tests.api import batches
+from tests.api.conftest import Caller
+from tests.databases import Age, PostgresSource
 from tests.fakes import RecordingWakeup
 from webhooks import secrets
 
@@ -79,6 +81,25 @@ def test_without_an_engine_that_responds_it_is_degraded(
     assert (answer.status_code, ready["checks"].get("engines")) == (200, check)
     assert ("engines" in ready["reasons"]) == (check == "degraded")
     assert "secret" not in answer.get_data(as_text=True)
+
+
+def test_with_a_batch_that_no_process_works_on_it_is_degraded(
+    app: Router, client: FlaskClient, caller: Caller, age: Age
+) -> None:
+    batches.create(caller, batches.lines(1))
+    fresh = client.get("/readyz").get_json()
+    age(301)
+    answer = client.get("/readyz")
+    batches.runner_of(app).run_slice()
+    worked_on = client.get("/readyz").get_json()
+
+    stuck = answer.get_json()
+    assert "batches" not in fresh["checks"]
+    assert (answer.status_code, stuck["checks"]["batches"]) == (200, "degraded")
+    assert stuck["reasons"]["batches"] == (
+        "No API process has worked on a due batch for 5 minutes."
+    )
+    assert "batches" not in worked_on["checks"]
 
 
 def test_without_the_vault_of_its_secrets_the_service_is_degraded(

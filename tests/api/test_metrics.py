@@ -23,8 +23,9 @@ from jobs.answers import votes
 from jobs.findings import Action, Finding, FindingKind
 from jobs.images import ImageReader
 from jobs.lifecycle import Priority
-from jobs.store import pauses, storage, submission, workers
+from jobs.store import batches, pauses, storage, submission, workers
 from tests import factories
+from tests.api import batches as batch_files
 from tests.api import worker
 from tests.api.conftest import Caller
 from tests.databases import Age
@@ -219,6 +220,27 @@ def test_a_worker_that_fell_silent_is_missed_for_a_while_and_then_no_more(
     assert over("longlook_workers", state="silent") == 0
     [listed] = operator("GET", "/v1/queue").get_json()["workers"]
     assert (listed["id"], listed["state"]) == ("w", "silent")
+
+
+def test_batches_are_counted_by_state_and_by_what_they_wait_for(
+    operator: Caller, caller: Caller, database: Database, age: Age
+) -> None:
+    for count in (1, 2, 3):
+        batch_files.create(caller, batch_files.lines(count))
+    for cause in ("server_error", "queue_full"):
+        held = batches.claim(database, owner="a", lease=timedelta(minutes=1))
+        assert held is not None
+        batches.release(database, held, pause=timedelta(hours=1), waiting_for=cause)
+    age(400)
+
+    shown = scrape(operator)
+
+    assert shown("longlook_batches", state="validating") == 3
+    assert shown("longlook_batches", state="finalizing") == 0
+    assert shown("longlook_batches_waiting", cause="failing") == 1
+    assert shown("longlook_batches_waiting", cause="blocked") == 1
+    assert (shown("longlook_batch_oldest_due_seconds") or 0) >= 400
+    assert (shown("longlook_storage_kind_bytes", kind="files") or 0) > 3 * 512
 
 
 def test_requests_are_counted_by_rule_and_jobs_by_what_became_of_them(

@@ -347,6 +347,47 @@ class TestLongConversations:
         assert job.question.endswith("How many?")
         assert response["truncation"] == "auto"
 
+    def test_show_each_image_where_it_was_after_older_ones_were_left_out(
+        self, create: Create, caller: Caller, database: Database
+    ) -> None:
+        def turn(text: str, seed: int) -> Json:
+            url = image_files.data_url(image_files.png(seed=seed))
+            image = {"type": "input_image", "image_url": url}
+            return {"role": "user", "content": [image, {"type": "input_text", "text": text}]}
+
+        first = shown(
+            create(
+                input=[
+                    turn("Old. " + "x" * 23_990, 1),
+                    {"role": "assistant", "content": "Yes."},
+                    turn("Green.", 2),
+                    {"role": "assistant", "content": "No."},
+                    turn("Blue.", 3),
+                ],
+                truncation="auto",
+            )
+        )
+        worker.finish(database)
+        second = shown(create(truncation="auto", previous_response_id=first["id"]))
+
+        jobs = [
+            caller("GET", f"/v1/jobs/{one['id'].replace('resp_', 'job_')}").get_json()
+            for one in (first, second)
+        ]
+        green, blue = (image["id"] for image in jobs[0]["images"])
+        items = caller(
+            "GET", f"/v1/responses/{first['id']}/input_items?order=asc&limit=100"
+        ).get_json()["data"]
+        assert [
+            part["file_id"]
+            for item in items
+            for part in item["content"]
+            if part["type"] == "input_image"
+        ] == [None, green, blue]
+        assert [image["id"] for image in jobs[1]["images"]] == [green, blue]
+        assert "User (image 1): Green." in jobs[1]["question"]
+        assert "User (image 2): Blue." in jobs[1]["question"]
+
     def test_do_not_lose_the_newest_turn(self, create: Create) -> None:
         answer = create(input="x" * 30_000, truncation="auto")
 

@@ -195,6 +195,35 @@ def test_a_response_waits_for_the_job(deployment: Deployment, database: Database
     assert done.headers["Preference-Applied"] == "wait=55"
 
 
+def test_a_held_response_begins_while_its_job_waits_and_ends_with_its_client(
+    deployment: Deployment, database: Database
+) -> None:
+    def held() -> urllib3.BaseHTTPResponse:
+        body = {"messages": [{"role": "user", "content": QUESTION}]}
+        return deployment.request(
+            "POST",
+            "/v1/chat/completions",
+            json=body,
+            headers={"Accept-Encoding": "gzip"},
+            preload_content=False,
+        )
+
+    answer = held()
+    # The job waits until its client has got the head and the first white space.
+    assert answer.status == HTTPStatus.OK
+    assert answer.read(1) == b" "
+    worker.finish(database, answer="6")
+    assert json.loads(answer.read())["choices"][0]["message"]["content"] == "6"
+
+    leaving = held()
+    [job] = json.loads(deployment.request("GET", "/v1/jobs?status=queued").data)["data"]
+    leaving.close()
+    path = f"/v1/jobs/{job['id']}"
+    assert eventually(
+        lambda: json.loads(deployment.request("GET", path).data)["status"] == "cancelled"
+    )
+
+
 def test_the_api_sees_the_address_of_the_client_and_believes_no_header_of_it(
     deployment: Deployment,
 ) -> None:
@@ -255,4 +284,5 @@ def test_limits_and_timeouts_fit_those_of_the_api() -> None:
     assert seconds["proxy_read_timeout"] >= MAX_WAIT_SECONDS + 5
     assert seconds["response_header_timeout"] >= MAX_WAIT_SECONDS + 5
     [largest] = re.findall(r"client_max_body_size (\d+)m;", nginx)
-    assert int(largest) >= Settings.read({}).max_body_mb
+    settings = Settings.read({})
+    assert int(largest) * 2**20 >= max(settings.max_body_mb * 2**20, settings.file_body_bytes)

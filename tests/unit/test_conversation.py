@@ -174,6 +174,13 @@ def test_every_fault_is_named_with_its_place() -> None:
     ]
 
 
+@pytest.mark.parametrize("kind", [[], {}, ["input_text"], 7, True])
+def test_a_type_that_is_no_text_is_a_fault(kind: object) -> None:
+    read_one = read({"type": kind, "role": "user", "content": "x"}, user({"type": kind}))
+
+    assert places(read_one) == ["#/input/0/type", "#/input/1/content/0/type"]
+
+
 @pytest.mark.parametrize(
     "messages", [[], [{"role": "system", "content": "x"}], [user(" ")], [user()]]
 )
@@ -243,6 +250,28 @@ def test_too_long_conversations_lose_their_oldest_turns_with_their_images() -> N
     folded_ones = list(read_one.conversation.foldings(longest=10_000))
     assert [one.images for one in folded_ones] == [(0, 1), (1,), (1,)]
     assert folded_ones[-1].question == "Two"
+
+
+def test_turns_beyond_the_longest_question_are_not_kept() -> None:
+    read_one = read(
+        user("a" * 50),
+        {"role": "system", "content": "s" * 50},
+        user("b" * 4, "c" * 50, image(), "d"),
+        {"role": "assistant", "content": "e" * 8},
+        user("Why?"),
+        drops_oldest=True,
+        most_chars=20,
+    )
+
+    texts = [[part.get("text") for part in item["content"]] for item in read_one.items]
+    assert texts == [
+        ["s" * 50],
+        ["b" * 4, "c" * 17, None, ""],
+        ["e" * 8],
+        ["Why?"],
+    ]
+    assert read_one.conversation is not None
+    assert len(read_one.conversation.turns) == 3
 
 
 def test_long_strings_are_known_by_their_place() -> None:

@@ -196,6 +196,7 @@ def parse(
             instructions=sent.instructions if sent is not None else None,
             earlier=_earlier(sent, earlier, faults, most_chars=limits.question_chars),
             drops_oldest=sent is not None and sent.truncation == "auto",
+            most_chars=limits.question_chars,
         )
         if "input" in body
         else None
