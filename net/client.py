@@ -6,6 +6,7 @@ checks each of them like the first URL.
 """
 
 import contextlib
+import functools
 import http.client
 import ssl
 import time
@@ -97,6 +98,12 @@ class Reply:
     broken: str | None = None
 
 
+@functools.cache
+def _system_tls() -> ssl.SSLContext:
+    """Return the TLS that trusts the system's authorities. One for all clients: it takes long to load them."""
+    return ssl.create_default_context()
+
+
 @dataclass(frozen=True)
 class _Request:
     method: str
@@ -140,7 +147,7 @@ class GuardedClient:
     ) -> None:
         self._guard = Guard(allow, ports=ports)
         self._resolver = Resolver(look_up)
-        self._tls = context or ssl.create_default_context()
+        self._tls = context or _system_tls()
         self._proxy_tls = self._tls
         self._pool = Pool(limit=idle, limit_each=_IDLE_EACH)
         self._pause = pause

@@ -12,12 +12,13 @@ import hypothesis
 import pytest
 
 from core.database import Database
-from tests import children, databases, postgres, redis_servers
+from tests import children, compilations, databases, postgres, redis_servers
 from tests.real_engine import Missing, RealEngine
 
 # A busy machine is slow, not wrong: no example has a deadline of its own.
 hypothesis.settings.register_profile("longlook", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("longlook")
+compilations.share()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 import flask
 from flask import Response
 from pydantic import BaseModel
+from werkzeug.routing import Rule
 
 from api import errors as problems
 from api.framework import bodies, parameters, paths, route, wire
@@ -29,6 +30,19 @@ _WITH_BODIES = frozenset({HTTPMethod.POST, HTTPMethod.PUT, HTTPMethod.PATCH})
 _RATES = ("RateLimit-Policy", "RateLimit")
 
 
+class _MatchedRule(Rule):
+    """A rule that requests are matched to. It builds no URLs, which saves half of the time to make the application."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., tuple[str, str]]:  # noqa: FBT001, FBT002 - Werkzeug's own
+        del append_unknown
+        return _no_url
+
+
+def _no_url(_rule: Rule, **values: object) -> tuple[str, str]:
+    """Take the place of what builds a URL from the values of a rule's variables."""
+    raise NotImplementedError(f"no URL is built from rules, and not from {sorted(values)}")
+
+
 class Router(flask.Flask):
     """The application. :meth:`include` adds the routes that a class declares with :mod:`api.framework.route`.
 
@@ -38,6 +52,8 @@ class Router(flask.Flask):
         max_body_bytes: the application refuses a request body that has more bytes.
         max_file_body_bytes: the same for a body with a file.
     """
+
+    url_rule_class = _MatchedRule
 
     def __init__(
         self,
