@@ -1,4 +1,4 @@
-"""Runs the ``llm`` command: text, stream, and a schema."""
+"""Runs the ``llm`` command over chat completions and over Responses."""
 
 import json
 import os
@@ -7,33 +7,70 @@ import subprocess
 import sys
 import tempfile
 
-base_url, key, model = sys.argv[1:]
+base_url, key, model, image = sys.argv[1:]
 folder = pathlib.Path(tempfile.mkdtemp())
-entries = [
-    f"- model_id: {name}\n  model_name: {model}\n  api_base: {base_url}\n  api_key_name: longlook\n  vision: true\n"
-    f"  supports_schema: true\n{more}"
-    for name, more in (("chat", ""), ("responses", "  responses: true\n"))
-]
-(folder / "extra-openai-models.yaml").write_text("".join(entries))
+ENTRY = """
+- model_id: {name}
+  model_name: {model}
+  api_base: {base_url}
+  api_key_name: longlook
+  vision: true
+  supports_schema: true
+  responses: {responses}
+"""
+entries = [("chat", model, "false"), ("responses", model, "true"), ("wrong", "wrong", "false")]
+(folder / "extra-openai-models.yaml").write_text(
+    "".join(
+        ENTRY.format(name=name, model=served, base_url=base_url, responses=responses)
+        for name, served, responses in entries
+    )
+)
 (folder / "keys.json").write_text(json.dumps({"longlook": key}))
+
+
+def start(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command."""
+    return subprocess.run(
+        [sys.executable, "-m", "llm", *arguments],
+        env=os.environ | {"LLM_USER_PATH": str(folder)},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
 
 
 def run(*arguments: str) -> str:
     """Return what the command prints."""
-    command = [sys.executable, "-m", "llm", *arguments]
-    environment = os.environ | {"LLM_USER_PATH": str(folder)}
-    return subprocess.run(
-        command, env=environment, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    completed = start(*arguments)
+    completed.check_returncode()
+    return completed.stdout.strip()
 
 
+def refused(*arguments: str) -> str:
+    """Return the error that the command prints."""
+    completed = start(*arguments)
+    if completed.returncode == 0:
+        raise AssertionError(completed.stdout)
+    return completed.stderr
+
+
+responses = start("-m", "responses", "-a", image, "How many?")
 print(
     json.dumps(
         {
             "text": run("-m", "chat", "--no-stream", "How many?"),
             "stream": run("-m", "chat", "How many?"),
             "structured": json.loads(run("-m", "chat", "--schema", "count int", "How many?")),
-            "responses": run("-m", "responses", "How many?"),
+            "responses": responses.stdout.strip(),
+            "responses_trace": responses.stderr,
+            "responses_structured": json.loads(
+                run("-m", "responses", "--schema", "count int", "How many?")
+            ),
+            "image": run("-m", "chat", "-a", image, "How many?"),
+            "second_turn": run("-c", "-a", image, "And how many here?"),
+            "wrong_key": refused("-m", "chat", "--key", "wrong", "How many?"),
+            "wrong_model": refused("-m", "wrong", "How many?"),
+            "refused": refused("-m", "chat", "-o", "frequency_penalty", "1", "How many?"),
         }
     )
 )
