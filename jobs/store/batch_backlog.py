@@ -8,8 +8,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core.database import Database, Now, Transaction
-from jobs.file_records import BatchEntry, BatchStatus
-from jobs.records import table
+from jobs.records.declarative import table
+from jobs.records.files import BatchEntry, BatchStatus
 
 #: What a batch waits for after an error of the service, not for room.
 SERVER_ERROR: Final = "server_error"

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from core.database import Database, Transaction
 from jobs.events import index as event_index
-from jobs.records import Generation, Job, TraceChunk
+from jobs.records.attempts import Generation, TraceChunk
+from jobs.records.jobs import Job
 
 Place = tuple[int, int]
 

@@ -13,10 +13,8 @@ from api.framework import Router
 from api.openai.batches.runner import BatchRunner
 from core import ids
 from core.database import Database
-from jobs.records.files import BatchEntry, BatchStatus
-from jobs.records.jobs import Job
-from jobs.file_records import BatchEntry, BatchStatus
 from jobs.lifecycle import Status
+from jobs.records.files import BatchEntry, BatchStatus
 from jobs.records.jobs import Job
 from jobs.store import batches
 from tests.api import worker

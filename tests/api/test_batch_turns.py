@@ -16,7 +16,7 @@ from api.openai.batches.runner import BatchRunner
 from core import ids
 from core.database import Database
 from core.settings import Settings
-from jobs.file_records import LineState
+from jobs.records.files import LineState
 from jobs.store import batch_lines
 from jobs.store import batches as store
 from tests import factories

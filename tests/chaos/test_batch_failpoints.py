@@ -14,12 +14,8 @@ import sqlalchemy as sa
 
 from core.database import Database
 from core.failpoints import VARIABLE
-from jobs.lifecycle import Status
 from jobs.records.accounts import ApiKey
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
-from jobs.records.jobs import Job
-from jobs.file_records import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
-from jobs.records.accounts import ApiKey
 from jobs.records.jobs import Job
 from jobs.store import batches, files
 from jobs.store.batches import NewBatch

@@ -19,7 +19,7 @@ from openai.types.responses import response_create_params as of_responses
 
 from core import ids
 from core.database import Database, utcnow
-from jobs.file_records import FileEntry
+from jobs.records.files import FileEntry
 from scripted.options import ScriptedOptions
 from tests.api import image_files
 from tests.clients.service import Service

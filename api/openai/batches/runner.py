@@ -26,13 +26,9 @@ from core import ids
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from core.settings import Settings
-from jobs.lifecycle import Priority
-from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
-from jobs.store import accounts, batch_lines, batches, commands, files
-from jobs.store.admission import Admission
-from jobs.store.batch_lines import LineError
-from jobs.store.batches import BatchClaim, BatchLost, Feeding
 from core.shares import Shares
+from jobs.store import batches
+from jobs.store.batches import BatchClaim, Feeding
 
 _log = structlog.get_logger(__name__)
 

@@ -24,8 +24,8 @@ from api.submission import ParsedSubmission, SubmissionService
 from core import errors, ids
 from core.database import Database, DatabaseUnavailable, DiskFull, Transaction
 from core.settings import Settings
-from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.lifecycle import Priority
+from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.store import accounts, batch_lines, batches, commands, files
 from jobs.store.admission import Admission
 from jobs.store.batch_lines import LineError

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from api.openai.responses import response_object
 from jobs.lifecycle import Status
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store.sample_texts import SampleText
 
 Json = dict[str, Any]

@@ -20,10 +20,9 @@ from api.openai.responses.transcript import TypedTranscript
 from core import escapes, ids
 from core.database import Database
 from core.shares import Shares
-from jobs.records.jobs import ResponseEntry
-from jobs.store import event_log, history, responses, sample_texts, traces
 from jobs.answers import json_schema
 from jobs.records.jobs import ResponseEntry
+from jobs.store import event_log, history, responses, sample_texts, traces
 from jobs.store.event_log import EventKind
 from jobs.store.history import JobView
 
