@@ -11,7 +11,9 @@ stops, the connection breaks, so that clients send the request again.
 
 from __future__ import annotations
 
+import functools
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -43,6 +45,9 @@ _log = structlog.get_logger(__name__)
 _SILENCE_SECONDS: Final = 15.0
 #: The longest wait for the job to be accepted before the response begins.
 _PREPARATION_SECONDS: Final = 30.0
+#: How long a result is read again that the database did not give, and the pause between two reads.
+_PATIENCE_SECONDS: Final = 60.0
+_PAUSE_SECONDS: Final = 0.25
 JSON: Final = "application/json"
 #: White space before JSON means nothing.
 _JSON_FILLER: Final = b" "
@@ -69,7 +74,10 @@ class Transcript(Protocol):
     """The events of a held stream, as a surface writes them."""
 
     def begin(self, job_id: uuid.UUID) -> bytes:
-        """Return what the stream begins with, once the job is accepted."""
+        """Return what the stream begins with, once the job is accepted.
+
+        An outage leaves the transcript unchanged, here and in :meth:`feed`: the call is repeated.
+        """
 
     def feed(self, event: Mapping[str, Any]) -> bytes:
         """Return what the next native event adds; the last one is ``job.finished``."""
@@ -216,9 +224,37 @@ class Foreground:
         with self._waits.hold(job_id, account_id=caller.account_id, ended=held.ended) as wait:
             while not wait.over(self.silence_seconds):
                 yield _JSON_FILLER
-        if held.dropped is None and self._finished(job_id):
-            yield body.finished(job_id)
-            held.completed = True
+            if held.dropped is None:
+                yield from self._patiently(
+                    held, _JSON_FILLER, lambda: self._result(job_id, held, body)
+                )
+
+    def _result(self, job_id: uuid.UUID, held: HeldResponse, body: HeldBody) -> bytes:
+        if not self._finished(job_id):
+            # The service stops.
+            return b""
+        data = body.finished(job_id)
+        held.completed = True
+        return data
+
+    def _patiently(
+        self, held: HeldResponse, filler: bytes, read: Callable[[], bytes]
+    ) -> Iterator[bytes]:
+        """Yield what ``read`` returns; during an outage, read again while the client waits, for up to a minute."""
+        until = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            try:
+                data = read()
+            except errors.Unavailable:
+                if held.dropped is not None or time.monotonic() >= until:
+                    raise
+                _log.warning("result_not_read")
+                yield filler
+                held.pause()
+            else:
+                # An empty piece would end the body.
+                yield data or filler
+                return
 
     def _stream(
         self, job_id: uuid.UUID, held: HeldResponse, caller: Caller, transcript: Transcript
@@ -231,13 +267,16 @@ class Foreground:
         if held.dropped is not None:
             stream.end()
         try:
-            yield transcript.begin(job_id)
+            yield from self._patiently(held, _SSE_FILLER, lambda: transcript.begin(job_id))
             for data in stream:
                 # The stream has said to the server whom to call when the client hangs up: itself.
                 current.hold(held.hang_up)
                 read = list(frames.read(data))
-                yield b"".join(map(transcript.feed, read)) or _SSE_FILLER
-                if any(event["type"] == EventKind.FINISHED for event in read):
+                new = [event for event in read if event["type"] != EventKind.FINISHED]
+                yield b"".join(map(transcript.feed, new)) or _SSE_FILLER
+                for last in read[len(new) :]:
+                    end = functools.partial(transcript.feed, last)
+                    yield from self._patiently(held, _SSE_FILLER, end)
                     held.completed = True
         finally:
             stream.close()
@@ -349,6 +388,12 @@ class HeldResponse(Closing):
             return
         # The service stops. A client that sees a broken connection sends the request again.
         raise current.BrokenOff
+
+    def pause(self) -> None:
+        """Wait a moment, unless the response is to end early."""
+        self.ended.clear()
+        if self.dropped is None:
+            self.ended.wait(_PAUSE_SECONDS)
 
     def hang_up(self) -> None:
         """End the response: its client has hung up. Any thread may call this; it does not block."""

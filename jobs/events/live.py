@@ -4,7 +4,7 @@ It is fast and unreliable, and nothing depends on it: a stream reads a lost even
 Each event has the number of its predecessor, so that a gap is noticed. Redis stores none of them.
 
 Some streams show only stored events. On a second channel they hear how far the events are stored, and Redis tells the
-publisher that somebody has heard it: such a job is watched, and its text is stored more often.
+publisher whether a stream has heard it: such a job is watched, and its text is stored more often.
 """
 
 import contextlib
@@ -98,7 +98,7 @@ class Publisher:
             self._batches.put_nowait(stored)
 
     def watched(self) -> set[uuid.UUID]:
-        """Return the announced jobs whose stored events somebody follows."""
+        """Return the announced jobs whose stored events a stream follows."""
         since = self._timer() - _WATCHED_SECONDS
         return {job_id for job_id, at in list(self._watched.items()) if at > since}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from api.streams.feeds import Feed
+from api.streams.feeds import Feed, StoredFeed
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent
 from jobs.store.event_log import EventPosition
@@ -84,3 +84,21 @@ def test_the_end_of_the_service_ends_all_followers() -> None:
     feed = Feed()
     feed.end()
     assert feed.take(5, seconds=60).over
+
+
+class TestStored:
+    """How far events are stored; nobody waits for what is known."""
+
+    def test_a_wait_ends_with_a_higher_number(self) -> None:
+        feed = StoredFeed()
+        feed.advance(7)
+        feed.advance(5)
+        assert feed.wait(6, seconds=60, ended=lambda: False) == 7
+        assert feed.wait(7, seconds=0, ended=lambda: False) == 7
+
+    def test_a_wait_ends_with_the_feed_or_its_follower(self) -> None:
+        feed = StoredFeed()
+        assert feed.wait(0, seconds=60, ended=lambda: True) == 0
+        feed.end()
+        assert feed.wait(0, seconds=60, ended=lambda: False) == 0
+        assert feed.over

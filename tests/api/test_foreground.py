@@ -45,6 +45,8 @@ class Surface:
     submit: Callable[[Principal], uuid.UUID]
     submitted: list[uuid.UUID] = field(default_factory=list)
     repeatable: bool = False
+    #: How many reads find no database.
+    outages: int = 0
 
     TAG = "test"
 
@@ -67,6 +69,7 @@ class Surface:
 
     def finished(self, job_id: uuid.UUID) -> bytes:
         """Show the status."""
+        self._read()
         return orjson.dumps({"status": history.status(self.database, [job_id])[job_id]})
 
     def failed(self, error: Failure) -> bytes:
@@ -75,11 +78,19 @@ class Surface:
 
     def begin(self, job_id: uuid.UUID) -> bytes:
         """Show the job."""
+        self._read()
         return b'data: {"type":"begun","job":"%b"}\n\n' % str(job_id).encode()
 
     def feed(self, event: Mapping[str, Any]) -> bytes:
         """Show the type."""
+        if event["type"] == "job.finished":
+            self._read()
         return b"data: %b\n\n" % orjson.dumps({"type": event["type"]})
+
+    def _read(self) -> None:
+        if self.outages:
+            self.outages -= 1
+            raise errors.Unavailable("The database is away.")
 
     @property
     def held(self) -> int:
@@ -139,6 +150,34 @@ class TestJson:
         assert orjson.loads(b"".join(read)) == {"status": "succeeded"}
         answer.close()
         assert surface.status == "succeeded"
+
+    def test_a_result_that_an_outage_hides_is_read_again(
+        self, caller: Caller, surface: Surface
+    ) -> None:
+        answer = post(caller)
+        read = pieces(answer)
+        next(read)
+        surface.outages = 2
+        worker.finish(surface.database)
+        assert orjson.loads(b"".join(read)) == {"status": "succeeded"}
+        assert surface.outages == 0
+        answer.close()
+
+    def test_a_client_that_hangs_up_in_an_outage_is_not_waited_for(
+        self, caller: Caller, surface: Surface
+    ) -> None:
+        request = wire.Held()
+        with current.running(request):
+            answer = post(caller)
+            read = pieces(answer)
+            next(read)
+            surface.outages = 1_000_000
+            worker.finish(surface.database)
+            next(read)
+            request.hang_up()
+            rest = b"".join(read)
+        assert b"succeeded" not in rest
+        answer.close()
 
     def test_a_client_that_hangs_up_cancels_its_job(self, caller: Caller, surface: Surface) -> None:
         request = wire.Held()
@@ -351,6 +390,22 @@ class TestStream:
             list(read)
             answer.close()
         assert surface.status == "cancelled"
+
+    def test_what_an_outage_hides_follows_later(self, caller: Caller, surface: Surface) -> None:
+        answer = post(caller, "/test/stream")
+        read = pieces(answer)
+        surface.outages = 2
+        received = b""
+        while "job.queued" not in events(received):
+            received += next(read)
+        worker.finish(surface.database)
+        surface.outages = 2
+        received += b"".join(read)
+        answer.close()
+        kinds = events(received)
+        assert (kinds[0], kinds[-1]) == ("begun", "job.finished")
+        assert len(kinds) == len(set(kinds))
+        assert "error" not in received.decode()
 
     def test_a_place_is_given_back(self, caller: Caller, surface: Surface) -> None:
         for _ in range(2):

@@ -12,7 +12,7 @@ from jobs.events import live
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent, Publisher, StoredThrough, Subscriber
 from tests.e2e.stack import eventually
-from tests.fakes import redis_prefix
+from tests.fakes import HandTimer, redis_prefix
 from tests.redis_servers import RedisServer
 
 NOWHERE = "unix:///nowhere/redis.sock"
@@ -69,6 +69,28 @@ def test_a_subscriber_receives_the_events_of_its_job_only(
     assert eventually(lambda: listen() > 0 and finding in events)
     assert {event.job_id for event in events} == {mine}
     assert delta(mine, 8) in events
+
+
+def test_a_job_is_watched_while_somebody_hears_how_far_it_is_stored(
+    redis_url: str, subscriber: Subscriber
+) -> None:
+    timer = HandTimer()
+    publisher = Publisher(redis_url, redis_prefix, timer=timer)
+    publisher.start()
+    mine, foreign, live_only = uuid.uuid4(), uuid.uuid4(), uuid.uuid4()
+    subscriber.want([live_only], stored=[mine])
+    events, listen = woken(subscriber)
+
+    def ready() -> bool:
+        publisher.announce([StoredThrough(job_id, 7) for job_id in (mine, foreign, live_only)])
+        return listen() > 0 and bool(publisher.watched())
+
+    assert eventually(ready)
+    assert set(events) == {StoredThrough(mine, 7)}
+    assert publisher.watched() == {mine}
+    timer.seconds += 6
+    assert publisher.watched() == set()
+    publisher.stop()
 
 
 def test_a_closed_subscription_receives_nothing(

@@ -11,7 +11,9 @@ import sqlalchemy as sa
 from core.database import Database, DatabaseUnavailable, Transaction
 from jobs.events.index import SequenceBlock
 from jobs.records.attempts import TraceChunk
-from jobs.store import event_log
+from jobs.store import event_log, claims
+from jobs.events.live import StoredThrough
+from jobs.records.attempts import TraceChunk
 from tests import factories
 from tests.databases import Clock
 from tests.fakes import RecordingPublisher
@@ -55,6 +57,83 @@ def trace_writer(database: Flickering, publisher: RecordingPublisher) -> TraceWr
         flush_seconds=1,
         on_lost=lambda _: None,
     )
+
+
+class TestWatchedJobs:
+    """A stream of stored events follows them."""
+
+    def test_are_written_without_the_others_and_announced(
+        self, database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
+    ) -> None:
+        watched, other = begin(database, trace_writer), begin(database, trace_writer)
+        publisher.watching = {watched.claim.job_id}
+        for live in (watched, other):
+            live.add("I see ")
+        assert trace_writer.flush_watched()
+        assert (chunks(database, watched), chunks(database, other)) == (["I see "], [])
+
+        announced = StoredThrough(watched.claim.job_id, watched.claim.numbers.last)
+        assert publisher.announced[-1] == announced
+        standing = event_log.standings(database, [watched.claim.job_id])
+        assert standing[watched.claim.job_id].number == announced.number
+        trace_writer.flush()
+        assert (chunks(database, watched), chunks(database, other)) == (["I see "], ["I see "])
+
+    def test_are_announced_with_their_first_text_so_that_it_need_not_wait(
+        self, database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
+    ) -> None:
+        live = begin(database, trace_writer)
+        trace_writer.tick()
+        assert publisher.announced == []
+        for _ in range(2):
+            live.add("I see ")
+            trace_writer.tick()
+
+        assert publisher.announced == [StoredThrough(live.claim.job_id, 0)]
+
+    def test_have_the_text_of_all_their_generations_written_together(
+        self, database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
+    ) -> None:
+        """A number is never stored before a lower one."""
+        other, first = begin(database, trace_writer), begin(database, trace_writer)
+        publisher.watching = {first.claim.job_id}
+        started_at = claims.join(database, first.claim, rid="0" * 32, generation=1)
+        assert started_at is not None
+        second = trace_writer.open(first.claim, generation=1, started_at=started_at)
+        for live in (first, second, other):
+            live.add("I see ")
+        for ended in (first, other):
+            trace_writer.close(ended)
+        assert trace_writer.flush_watched()
+        assert reported(database, first) == "I see I see "
+        assert chunks(database, other) == []
+        trace_writer.flush()
+        assert chunks(database, other) == ["I see "]
+
+    def test_wait_with_the_others_after_an_outage(
+        self, database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
+    ) -> None:
+        live = begin(database, trace_writer)
+        publisher.watching = {live.claim.job_id}
+        database.away = True
+        live.add("I see ")
+        assert trace_writer.flush_watched()
+        live.add("six.")
+        assert not trace_writer.flush_watched()
+        database.away = False
+        trace_writer.flush()
+        assert trace_writer.flush_watched()
+        assert chunks(database, live) == ["I see ", "six."]
+
+    def test_are_a_limited_number(
+        self, database: Flickering, trace_writer: TraceWriter, publisher: RecordingPublisher
+    ) -> None:
+        lives = [begin(database, trace_writer) for _ in range(66)]
+        publisher.watching = {live.claim.job_id for live in lives}
+        for live in lives:
+            live.add("I see ")
+        assert trace_writer.flush_watched()
+        assert sum(len(chunks(database, live)) for live in lives) == 64
 
 
 def begin(database: Database, trace_writer: TraceWriter) -> TraceBuffer:

@@ -50,7 +50,7 @@ class EventSink(Protocol):
         """Publish how far the events of jobs are stored, without waiting."""
 
     def watched(self) -> Collection[uuid.UUID]:
-        """Return the announced jobs whose stored events somebody follows."""
+        """Return the announced jobs whose stored events a stream follows."""
 
 
 class TraceBuffer:
@@ -241,7 +241,7 @@ class TraceWriter(BackgroundLoop):
         self._flush(None)
 
     def flush_watched(self) -> bool:
-        """Write the text of the watched jobs; return False if there are none, or if an earlier write has failed."""
+        """Write the text of the watched jobs; return False without one, or if an earlier write has failed."""
         watched = self._publisher.watched()
         running = {buffer.claim.job_id for buffer in self.buffers()}
         jobs = frozenset(sorted(running.intersection(watched))[:_MOST_WATCHED])
