@@ -103,7 +103,7 @@ class Router(flask.Flask):
         adapter = self.create_url_adapter(request)
         for method in _METHODS.intersection(refused.valid_methods or ()):
             if adapter is not None:
-                endpoint, values = adapter.match(method=method)
+                endpoint, values = adapter.match(method=method, websocket=False)
                 known = self._path_parameters.get(endpoint, {})
                 fits = all(kind.fits(values[name]) for name, kind in known.items())
                 if fits and endpoint not in self._not_native:
