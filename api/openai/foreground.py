@@ -208,6 +208,8 @@ class Foreground:
                 yield b"".join(map(transcript.feed, read)) or _SSE_FILLER
                 if any(event["type"] == EventKind.FINISHED for event in read):
                     held.completed = True
+                    # Nothing may follow the last event, not even the filler for the end of the native stream.
+                    return
         finally:
             stream.close()
 

@@ -7,12 +7,14 @@ import contextlib
 import http.client
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime, time
 from typing import Any
 from urllib.parse import urlsplit
 
 import openai
 import pytest
 
+from core import profiles
 from tests.clients.javascript import JavaScript
 from tests.clients.service import Service
 
@@ -70,6 +72,8 @@ class TestModels:
         [listed] = client.models.list()
         assert client.models.retrieve(MODEL) == listed
         assert listed.id == asyncio.run(retrieved()) == MODEL
+        published = datetime.combine(profiles.QVQ.published, time(), UTC)
+        assert listed.created == published.timestamp()
 
     def test_the_javascript_clients_list_and_retrieve_a_name_with_a_slash(
         self, javascript: JavaScript
