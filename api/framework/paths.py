@@ -27,6 +27,10 @@ class PathId:
     noun: str
     description: str | None = None
 
+    def fits(self, text: str) -> bool:
+        """Whether ``text`` is an id of this kind."""
+        return ids.parse(self.kind, text) is not None
+
     def convert(self, name: str, text: str) -> uuid.UUID:
         """Return the UUID in ``text``, the value of the parameter ``name``.
 
@@ -44,7 +48,11 @@ class PathText:
 
     description: str | None = None
 
-    def convert(self, name: str, text: str) -> str:  # noqa: ARG002 - as PathId takes it
+    def fits(self, text: str) -> bool:  # noqa: ARG002 - as PathId takes it
+        """Whether ``text`` is a value: any is."""
+        return True
+
+    def convert(self, name: str, text: str) -> str:  # noqa: ARG002 - same
         """Return ``text``."""
         return text
 

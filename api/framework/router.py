@@ -8,22 +8,26 @@ import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPMethod
-from typing import Any
+from typing import Any, NoReturn
 
 import flask
 from flask import Response
 from pydantic import BaseModel
 from werkzeug.routing import Rule
+from werkzeug.exceptions import MethodNotAllowed
 
 from api import errors as problems
 from api.framework import bodies, parameters, paths, route, wire
 from api.framework.document import OpenApiDocument, OperationSpec, RequestBodySpec
 from api.framework.paths import PathParameter
 from api.framework.route import Handler, Route
+from core import errors
 
 #: Checks the current request and returns its caller.
 Guard = Callable[[], object]
 
+#: The methods that a route declares.
+_METHODS = frozenset(HTTPMethod) - {HTTPMethod.HEAD, HTTPMethod.OPTIONS}
 #: Methods whose requests may have a body that means something.
 _WITH_BODIES = frozenset({HTTPMethod.POST, HTTPMethod.PUT, HTTPMethod.PATCH})
 #: Headers of every answer to a known key.
@@ -65,6 +69,10 @@ class Router(flask.Flask):
     ) -> None:
         super().__init__("api", static_folder=None)
         self._document = document
+        #: The path parameters of the declared routes, by endpoint.
+        self._path_parameters: dict[str, Mapping[str, PathParameter]] = {}
+        #: The endpoints of the routes that OpenAI's clients call.
+        self._not_native: set[str] = set()
         self._guards = guards
         self._max_body_bytes = max_body_bytes
         self._max_file_body_bytes = max(max_body_bytes, max_file_body_bytes)
@@ -94,6 +102,29 @@ class Router(flask.Flask):
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document."""
         return self._document.render()
+
+    def raise_routing_exception(self, request: flask.Request) -> NoReturn:
+        """Refuse a request that no route serves: 405 for another method of a native route, 404 for everything else.
+
+        OpenAI's clients have methods that are not served, and tools take only a 404 for that. Some of their paths look
+        like an object of ours with another method: `POST /v1/responses/compact`, `POST /v1/images/generations`.
+        """
+        refused = request.routing_exception
+        if isinstance(refused, MethodNotAllowed) and not self._is_native(request, refused):
+            raise errors.NotFound("This service has nothing at this path with this method.")
+        super().raise_routing_exception(request)
+
+    def _is_native(self, request: flask.Request, refused: MethodNotAllowed) -> bool:
+        """Whether the path of a request is that of a native route, for another method than the refused one."""
+        adapter = self.create_url_adapter(request)
+        for method in _METHODS.intersection(refused.valid_methods or ()):
+            if adapter is not None:
+                endpoint, values = adapter.match(method=method, websocket=False)
+                known = self._path_parameters.get(endpoint, {})
+                fits = all(kind.fits(values[name]) for name, kind in known.items())
+                if fits and endpoint not in self._not_native:
+                    return True
+        return False
 
     def _most(self, body: RequestBodySpec | None) -> int:
         """Return the most bytes of a body."""
@@ -152,6 +183,9 @@ class Router(flask.Flask):
             declaration.rule, declaration.operation_id, serve, methods=[declaration.method]
         )
         problems.declare_style(self, declaration.operation_id, style)
+        self._path_parameters[declaration.operation_id] = arguments.path
+        if style is not problems.NATIVE:
+            self._not_native.add(declaration.operation_id)
 
 
 @dataclass(frozen=True)

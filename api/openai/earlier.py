@@ -12,7 +12,8 @@ from jobs.store import history, responses
 from jobs.store.history import JobView
 
 _PLACE: Final = "#/previous_response_id"
-_MAX_RESPONSES: Final = 100
+#: Responses of a conversation that are read.
+MAX_RESPONSES: Final = 100
 
 
 class Earlier:
@@ -28,22 +29,28 @@ class Earlier:
         self._account_id = account_id
 
     def messages(
-        self, response_id: str, faults: list[errors.Fault], *, most_chars: int
+        self,
+        response_id: str,
+        faults: list[errors.Fault],
+        *,
+        most_chars: int,
+        drops_oldest: bool = False,
     ) -> list[Message]:
         """Return the input and the answers up to the response ``response_id``, the oldest first.
 
-        Without the response, or with one that has not finished, ``faults`` gets one.
+        Without the response, with one that has not finished, or with more responses than are read, ``faults`` gets one.
 
         Args:
             response_id: the newest response.
             faults: gets the fault.
             most_chars: once the texts have more characters than a job can get, older ones are not read. A hundred
                 responses can have gigabytes of text.
+            drops_oldest: whether the oldest responses may be left out: those before the newest hundred.
         """
         rounds: list[list[Message]] = []
         named: str | None = response_id
         chars = 0
-        while named is not None and len(rounds) < _MAX_RESPONSES and chars <= most_chars:
+        while named is not None and len(rounds) < MAX_RESPONSES and chars <= most_chars:
             job_id = ids.parse("resp", named)
             view = (
                 None
@@ -62,6 +69,12 @@ class Earlier:
             rounds.append(_of(view, requested, len(rounds)))
             chars += sum(len(text) for message in rounds[-1] for text in message.texts)
             named = requested.get("previous_response_id")
+        if named is not None and chars <= most_chars and not drops_oldest:
+            sentence = (
+                f"The conversation has more than {MAX_RESPONSES} responses; with `truncation` `auto` it loses the "
+                "oldest ones."
+            )
+            faults.append(errors.Fault(_PLACE, sentence, "context_length_exceeded"))
         return [message for messages in reversed(rounds) for message in messages]
 
 

@@ -278,6 +278,8 @@ class Foreground:
                     end = functools.partial(transcript.feed, last)
                     yield from self._patiently(held, _SSE_FILLER, end)
                     held.completed = True
+                    # Nothing may follow the last event, not even the filler for the end of the native stream.
+                    return
         finally:
             stream.close()
 

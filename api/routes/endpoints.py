@@ -56,6 +56,7 @@ class EndpointRoutes:
     """
 
     TAG = "webhooks"
+    ERRORS = problems.OPENAI
 
     def __init__(
         self,
@@ -84,7 +85,7 @@ class EndpointRoutes:
         answers={
             201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
         },
-        faults=(400, 409, 413, 415, 422),
+        faults=(400, 409, 413, 415),
         body=RequestBodySpec({"application/json": schemas.EndpointCreate}),
     )
     def create(self, caller: Caller) -> Response:
@@ -113,7 +114,7 @@ class EndpointRoutes:
         operation_id="listWebhookEndpoints",
         guard=Right.READ,
         answers={200: ResponseSpec(schemas.EndpointList, "A page of endpoints.")},
-        faults=(422,),
+        faults=(400,),
     )
     def list_all(self, caller: Caller, query: schemas.EndpointsQuery) -> Response:
         """List webhook endpoints, newest first. Operators see those of all accounts."""
@@ -143,7 +144,7 @@ class EndpointRoutes:
         operation_id="updateWebhookEndpoint",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint.")},
-        faults=(400, 404, 413, 415, 422),
+        faults=(400, 404, 413, 415),
         body=RequestBodySpec({"application/json": schemas.EndpointUpdate}),
     )
     def update(self, caller: Caller, endpoint_id: EndpointId) -> Response:
@@ -180,7 +181,7 @@ class EndpointRoutes:
         operation_id="rotateWebhookEndpointSecret",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.Endpoint, "The endpoint with its new secret.")},
-        faults=(400, 404, 413, 415, 422),
+        faults=(400, 404, 413, 415),
         body=RequestBodySpec({"application/json": schemas.SecretRotate}),
     )
     def rotate(self, caller: Caller, endpoint_id: EndpointId) -> Response:
@@ -202,7 +203,7 @@ class EndpointRoutes:
         operation_id="testWebhookEndpoint",
         guard=Right.COMMAND,
         answers={200: ResponseSpec(schemas.EndpointTested, "What came of it.")},
-        faults=(400, 404, 413, 415, 422),
+        faults=(400, 404, 413, 415),
         body=RequestBodySpec({"application/json": schemas.EndpointTest}),
     )
     def test(self, caller: Caller, endpoint_id: EndpointId) -> Response:
@@ -260,7 +261,7 @@ class EndpointRoutes:
         operation_id="recoverWebhookEndpoint",
         guard=Right.COMMAND,
         answers={202: ResponseSpec(schemas.Recovery, "The recovery, at its start.", ("Location",))},
-        faults=(400, 404, 409, 413, 415, 422),
+        faults=(400, 404, 409, 413, 415),
         body=RequestBodySpec({"application/json": schemas.EndpointRecover}),
     )
     def recover(self, caller: Caller, endpoint_id: EndpointId) -> Response:

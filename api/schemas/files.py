@@ -49,7 +49,9 @@ class FileForm(RequestModel):
 class FilesQuery(ParameterModel):
     """A page of files."""
 
-    purpose: str | None = Field(default=None, max_length=64, description="Only of this purpose.")
+    purpose: Purpose | Literal["batch_output"] | None = Field(
+        default=None, description="Only of this purpose."
+    )
     after: str | None = Field(default=None, description="The `last_id` of the previous page.")
     limit: int = Field(default=10_000, ge=1, le=10_000, description="Maximum number on a page.")
     order: Literal["desc", "asc"] = Field(

@@ -1,5 +1,6 @@
 """The served model in responses: OpenAI's members, and its limits."""
 
+from datetime import UTC, datetime, time
 from typing import Literal, Self
 
 from pydantic import Field
@@ -30,7 +31,7 @@ class Model(ResponseModel):
 
     id: str
     object: Literal["model"] = "model"
-    created: int = Field(description="Always 0: the time is unknown.")
+    created: int = Field(description="When the model was published, in Unix seconds.")
     owned_by: str
     limits: ModelLimits
 
@@ -40,7 +41,7 @@ class Model(ResponseModel):
         profile = settings.profile
         return cls(
             id=settings.model,
-            created=0,
+            created=int(datetime.combine(profile.published, time(), UTC).timestamp()),
             owned_by="longlook",
             limits=ModelLimits(
                 context_tokens=profile.context_tokens,

@@ -212,3 +212,12 @@ def test_large_downloads_take_the_places_of_streams(caller: Caller, stranger: Ca
     first.close()
     assert len(caller("GET", path).data) == 2 * 2**20
     assert stranger("GET", path).status_code == 404
+
+
+def test_a_list_of_an_unknown_purpose_is_refused_with_its_place(caller: Caller) -> None:
+    answer = caller("GET", "/v1/files?purpose=zz")
+
+    assert answer.status_code == 400
+    assert answer.get_json()["error"]["param"] == "purpose"
+    # Files that batches write have a purpose of their own.
+    assert caller("GET", "/v1/files?purpose=batch_output").get_json()["data"] == []

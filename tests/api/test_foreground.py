@@ -376,6 +376,7 @@ class TestStream:
         assert kinds[0] == "begun"
         assert kinds[1:3] == ["job.queued", "job.started"]
         assert kinds[-1] == "job.finished"
+        assert received.endswith(b'data: {"type":"job.finished"}\n\n')
         assert surface.status == "succeeded"
 
     def test_a_client_that_hangs_up_cancels_its_job(self, caller: Caller, surface: Surface) -> None:

@@ -15,6 +15,7 @@ from werkzeug.test import TestResponse
 
 from api.app import service_of
 from api.framework import Router
+from api.openai import earlier
 from core import ids
 from core.database import Database
 from jobs.answers.extraction import Answer
@@ -481,6 +482,40 @@ class TestEarlierResponses:
 
         assert "User: Sure?" in str(job_of(database, third).question)
         assert refused.get_json()["error"]["code"] == "context_length_exceeded"
+
+    @pytest.mark.parametrize(("truncation", "status"), [(None, 400), ("auto", 200)])
+    def test_are_too_many_unless_the_oldest_may_be_left_out(
+        self,
+        create: Create,
+        database: Database,
+        monkeypatch: pytest.MonkeyPatch,
+        truncation: str | None,
+        status: int,
+    ) -> None:
+        monkeypatch.setattr(earlier, "MAX_RESPONSES", 2)
+        newest = None
+        for number in range(3):
+            response = shown(create(input=f"Question {number}?", previous_response_id=newest))
+            newest = response["id"]
+            worker.finish(database)
+            if number == 1:
+                # As many as are read.
+                assert create(input="And?", previous_response_id=newest).status_code == 200
+                worker.finish(database)
+
+        answer = create(input="And?", previous_response_id=newest, truncation=truncation)
+
+        assert answer.status_code == status
+        if status == 200:
+            question = str(job_of(database, answer.get_json()).question)
+            assert "Question 0?" not in question
+            assert "Question 1?" in question
+        else:
+            error = answer.get_json()["error"]
+            assert (error["param"], error["code"]) == (
+                "previous_response_id",
+                "context_length_exceeded",
+            )
 
     def test_must_have_ended(self, create: Create) -> None:
         answer = create(previous_response_id=shown(create())["id"])

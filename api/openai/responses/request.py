@@ -269,7 +269,12 @@ def _earlier(
 ) -> list[conversation.Message]:
     if sent is None or sent.previous_response_id is None:
         return []
-    return earlier.messages(sent.previous_response_id, faults, most_chars=most_chars)
+    return earlier.messages(
+        sent.previous_response_id,
+        faults,
+        most_chars=most_chars,
+        drops_oldest=sent.truncation == "auto",
+    )
 
 
 def _model_faults(sent: ResponseRequest, limits: requests.RequestLimits) -> list[errors.Fault]:
