@@ -90,6 +90,8 @@ def main(names: Sequence[str]) -> int:
     """Make the named environments; return the exit status."""
     try:
         refuse_old_python()
+        if all(environments()[name].is_made() for name in names):
+            return 0  # A set-up of another environment does not matter.
         with alone(ROOT):
             for name in names:
                 environment = environments()[name]

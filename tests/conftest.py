@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,6 +20,12 @@ from tests.real_engine import Missing, RealEngine
 hypothesis.settings.register_profile("longlook", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("longlook")
 compilations.share()
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from looking through all modules and all tests again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -47,7 +47,9 @@ def served(
     """Serve the API on ``database``; yield its URL and its resources."""
     app = create_app(settings, database=database, wakeup=wakeup, delivery_wakeup=RecordingWakeup())
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
+    )
     thread.start()
     try:
         # Not printed: a command's output goes to the same place.

@@ -57,7 +57,7 @@ class TestInBrowser:
     @pytest.fixture
     def address(self, app: Router) -> Iterator[str]:
         server = make_server("127.0.0.1", 0, app, threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

@@ -537,7 +537,7 @@ def test_a_reader_can_read_and_change_nothing(caller: Caller, database: Database
 @pytest.fixture
 def client_of_openai(app: Router, caller: Caller) -> Iterator[openai.OpenAI]:
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     base_url = f"http://127.0.0.1:{server.server_port}/v1"
     with openai.OpenAI(base_url=base_url, api_key=caller.key) as client:

@@ -22,6 +22,7 @@ def connect() -> Iterator[subjects.Connect]:
         def make(
             url: str,
             *,
+            connect_seconds: float = 10.0,
             first_token_seconds: float = 60.0,
             token_seconds: float = 30.0,
             api_key: str | None = None,
@@ -29,7 +30,7 @@ def connect() -> Iterator[subjects.Connect]:
             client = SGLang(
                 url,
                 api_key=api_key,
-                connect_seconds=10.0,
+                connect_seconds=connect_seconds,
                 first_token_seconds=first_token_seconds,
                 token_seconds=token_seconds,
             )

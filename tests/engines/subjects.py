@@ -24,6 +24,7 @@ class Connect(Protocol):
         self,
         url: str,
         *,
+        connect_seconds: float = ...,
         first_token_seconds: float = ...,
         token_seconds: float = ...,
         api_key: str | None = ...,

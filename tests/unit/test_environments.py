@@ -38,6 +38,14 @@ def fake_python(folder: Path, script: str) -> Path:
     return path
 
 
+def copy_recipes(checkout: Path) -> None:
+    """Make a checkout without environments, in which they can be made."""
+    for part in ("requirements", "deploy", "cli/environments"):
+        shutil.copytree(build.ROOT / part, checkout / part)
+    for part in ("pyproject.toml", "cli/__init__.py"):
+        shutil.copy(build.ROOT / part, checkout / part)
+
+
 def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines()
 
@@ -229,10 +237,7 @@ def test_the_first_line_names_the_debian_package_when_python_cannot_create_envir
     checkout, without = tmp_path / "checkout", tmp_path / "without"
     without.mkdir()
     (without / "sitecustomize.py").write_text("import sys; sys.modules['ensurepip'] = None\n")
-    for part in ("requirements", "deploy", "cli/environments"):
-        shutil.copytree(build.ROOT / part, checkout / part)
-    for part in ("pyproject.toml", "cli/__init__.py"):
-        shutil.copy(build.ROOT / part, checkout / part)
+    copy_recipes(checkout)
 
     done = subprocess.run(
         [sys.executable, checkout / "deploy" / "environments.py", "service"],
@@ -246,3 +251,29 @@ def test_the_first_line_names_the_debian_package_when_python_cannot_create_envir
     assert done.stdout == ""
     assert done.stderr.startswith(f"Run `sudo apt install python{build.RELEASE}-venv`")
     assert not (checkout / ".venv").exists()
+
+
+def test_an_environment_that_is_there_does_not_wait_for_the_set_up_of_another_one(
+    tmp_path: Path,
+) -> None:
+    checkout = tmp_path / "checkout"
+    copy_recipes(checkout)
+    pretend = """
+from deploy.environments import environments
+docs = environments()["docs"]
+docs.python.parent.mkdir(parents=True)
+docs.python.touch()
+docs.stamp.write_text(docs.fingerprint())
+"""
+    subprocess.run([sys.executable, "-c", pretend], cwd=checkout, check=True)
+
+    with build.alone(checkout):
+        done = subprocess.run(
+            [sys.executable, checkout / "deploy" / "environments.py", "docs"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=100,
+        )
+
+    assert done.stdout == ""
