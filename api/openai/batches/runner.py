@@ -23,11 +23,12 @@ from api.openai.batches import line_results, lines
 from api.openai.batches.endpoints import BatchEndpoints
 from api.openai.batches.validation import BatchReader
 from api.openai.files import lifetime_of_batches
-from api.schemas import requests
+from api.schemas import parameters, requests
 from api.submission import ParsedSubmission, SubmissionService
 from core import errors, ids
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable, DiskFull, Transaction
+from core.database import Database, Transaction
+from core.database_faults import DatabaseUnavailable, DiskFull
 from core.settings import Settings
 from jobs.lifecycle import Priority
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
@@ -109,7 +110,7 @@ class BatchRunner(BackgroundLoop):
         """Work a while on the batch that waits longest; return whether there was one.
 
         Raises:
-            core.database.DatabaseUnavailable: the database does not answer; the next call continues.
+            core.database_faults.DatabaseUnavailable: the database does not answer; the next call continues.
         """
         held = batches.claim(self._database, owner=self._owner, lease=self._lease)
         if held is None:
@@ -205,7 +206,7 @@ class BatchRunner(BackgroundLoop):
             self._service.submit(
                 caller,
                 parsed,
-                header=requests.GroupHeaders(),
+                header=parameters.GroupHeaders(),
                 request_id=ids.show("req", ids.new()),
                 joined=batch_lines.submitted(held, line.number),
             )
