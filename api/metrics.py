@@ -23,7 +23,8 @@ from api.auth import Right
 from api.framework import ResponseSpec, route
 from api.submission import downloads
 from core import errors
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from core.metrics import ShareMetrics, new_registry
 from core.settings import Settings
 from core.shares import Shares

@@ -11,7 +11,8 @@ import structlog
 from core import errors
 from core.background import BackgroundLoop
 from core.closing import Closing
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs.store import accounts
 
 _log = structlog.get_logger(__name__)

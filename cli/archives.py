@@ -34,7 +34,7 @@ def write(settings: Settings, file: Path) -> int:
 
     Raises:
         core.errors.LaunchError: the file exists or cannot be written, or the pepper or the vault is missing.
-        core.database.DatabaseUnavailable: the database does not answer.
+        core.database_faults.DatabaseUnavailable: the database does not answer.
     """
     os.umask(0o077)
     if file.exists():

@@ -20,7 +20,7 @@ from cli import client, job_waiting, output
 from cli.engine_plan import devices, plan
 from cli.environments import build
 from cli.launch import redis
-from core import database, errors, ids, peppers, redis_check
+from core import database, database_faults, errors, ids, peppers, redis_check
 from core.outbound_proxy import OutboundProxy
 from core.redis_prefix import RedisPrefix
 from core.redis_url import RedisURL
@@ -138,7 +138,7 @@ def _database(settings: Settings) -> Diagnosis:
         shown = opened.url.render_as_string(hide_password=True)
         try:
             revision = schema.current(opened)
-        except database.DatabaseUnavailable:
+        except database_faults.DatabaseUnavailable:
             return Diagnosis(
                 check, "missing", f"no response from {shown}", "check LONGLOOK_DATABASE_URL"
             )
@@ -167,7 +167,7 @@ def _search_index(settings: Settings) -> Iterator[Diagnosis]:
     try:
         with _opened(settings) as opened:
             due, done = search.reindex_due(opened), search.reindexed(opened)
-    except database.DatabaseUnavailable:
+    except database_faults.DatabaseUnavailable:
         return
     if due:
         detail = (
@@ -185,7 +185,7 @@ def _storage(settings: Settings) -> Diagnosis:
     try:
         with _opened(settings) as opened:
             rows = storage.accounts(opened, default_mb=settings.storage_mb_per_account)
-    except database.DatabaseUnavailable:
+    except database_faults.DatabaseUnavailable:
         return Diagnosis(check, "warning", "unknown: no response from the database")
     detail = f"{output.size(sum(row.usage.total for row in rows))}, accounts: {len(rows)}"
     near = [row for row in rows if row.usage.state in _NEAR_QUOTA]
@@ -326,7 +326,7 @@ def _deliveries(settings: Settings) -> Iterator[Diagnosis]:
     try:
         with _opened(settings) as opened:
             backlog, pause = claims.backlog(opened), claims.pause(opened)
-    except database.DatabaseUnavailable:
+    except database_faults.DatabaseUnavailable:
         return
     detail = f"{backlog.pending} pending"
     if backlog.oldest is not None:
@@ -349,7 +349,7 @@ def _vault(settings: Settings) -> Iterator[Diagnosis]:
             secrets.check_vault(secrets.installation_vault(settings, opened), opened)
     except errors.VaultError as error:
         yield Diagnosis("vault", "missing", str(error), "no webhook can be sent without it")
-    except database.DatabaseUnavailable:
+    except database_faults.DatabaseUnavailable:
         return
     else:
         yield Diagnosis("vault", "ok", "opens the webhook secrets")
@@ -360,7 +360,7 @@ def _keys(settings: Settings) -> Iterator[Diagnosis]:
     try:
         with _opened(settings) as opened:
             rows = accounts.keys(opened)
-    except database.DatabaseUnavailable:
+    except database_faults.DatabaseUnavailable:
         return
     now = database.utcnow()
     live = [row for row in rows if row.is_live(now)]
@@ -411,7 +411,7 @@ def _pauses(settings: Settings) -> Iterator[Diagnosis]:
         with _opened(settings) as opened:
             active = pauses.active(opened)
             names = accounts.key_names(opened, [pause.paused_by for pause in active])
-    except database.DatabaseUnavailable:
+    except database_faults.DatabaseUnavailable:
         return
     for pause in active:
         since = pause.paused_at.isoformat(timespec="seconds")
@@ -453,7 +453,7 @@ def _engines_of_workers(settings: Settings) -> list[workers.EngineState]:
     try:
         with _opened(settings) as opened:
             seen = workers.seen(opened, alive=timedelta(seconds=settings.lease_seconds))
-    except database.DatabaseUnavailable:
+    except database_faults.DatabaseUnavailable:
         return []
     return workers.engines(seen)
 

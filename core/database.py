@@ -9,42 +9,29 @@ from collections.abc import Callable, Hashable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-import psycopg
 import sqlalchemy as sa
-import structlog
 from sqlalchemy import event, orm
-from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import Insert as PostgresqlInsert
 from sqlalchemy.dialects.postgresql import insert as insert_on_postgresql
-from sqlalchemy.engine.interfaces import DBAPIConnection, IsolationLevel
+from sqlalchemy.dialects.sqlite import Insert as SqliteInsert
+from sqlalchemy.dialects.sqlite import insert as insert_on_sqlite
+from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import TypedReturnsRows
 
-from core import errors, failpoints, postgresql
+from core import errors, failpoints, postgresql, sqlite
+from core.database_faults import DatabaseUnavailable, ReadOnly, translated, was_stopped
 from core.shares import Shares
 
 Clock = Callable[[], datetime]
 T = TypeVar("T")
 
-_log = structlog.get_logger(__name__)
-
-#: Between two calls of :func:`until_available`.
-_RETRY_SECONDS = 1.0
-_SQLITE_BUSY_MS = 10_000
-#: SQLite truncates its log to this size when it starts the log over: see :mod:`core.write_ahead_log`.
-SQLITE_LOG_BYTES = 64 * 2**20
-#: The function of :class:`Now` on SQLite.
-_SQLITE_NOW = "longlook_now"
-#: A full disk takes a while to clear.
-_DISK_SECONDS = 60
 #: The limit of waiting transactions, for a connection or for SQLite's only writer; above the number of threads.
 _TRANSACTIONS_WAITING = 8192
 #: The limit of waiting searches.
 _SEARCHES_WAITING = 64
-#: Steps of SQLite's virtual machine between two checks of a search's deadline; some milliseconds.
-_SQLITE_STEPS = 1_000
 #: The key of a PostgreSQL connection's info under which it keeps the deadline of its transaction.
 _DEADLINE = "longlook_deadline"
 
@@ -118,64 +105,14 @@ def _now_on_postgresql(element: Now, compiler: SQLCompiler, **options: Any) -> s
 
 @compiles(Now, "sqlite")
 def _now_on_sqlite(element: Now, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - the compiler's own
-    return f"{_SQLITE_NOW}({compiler.process(element.clauses, **options) or 0})"
+    return f"{sqlite.NOW}({compiler.process(element.clauses, **options) or 0})"
 
 
 def insert(
     dialect: str, table: sa.Table | type[orm.DeclarativeBase]
-) -> PostgresqlInsert | sqlite.Insert:
+) -> PostgresqlInsert | SqliteInsert:
     """Return an INSERT with ``ON CONFLICT`` in ``dialect``."""
-    return sqlite.insert(table) if dialect == "sqlite" else insert_on_postgresql(table)
-
-
-class DatabaseUnavailable(errors.Unavailable):
-    """The database did not answer. A failed commit may have landed all the same."""
-
-    code = "database_unavailable"
-
-
-class _ReadOnly(DatabaseUnavailable):
-    """The server accepts no writes: it is a standby, or was one."""
-
-
-class LockTimeout(DatabaseUnavailable):
-    """Another transaction held the row too long."""
-
-
-class DiskFull(DatabaseUnavailable):
-    """The disk of the database is full; the transaction was rolled back."""
-
-    code = "insufficient_storage"
-
-
-def until_available(
-    call: Callable[[], T],
-    *,
-    failed: str,
-    give_up: Callable[[float], bool | None] = time.sleep,
-    **context: object,
-) -> T:
-    """Call ``call`` again and again until the database answers it.
-
-    Args:
-        call: reads or writes. A commit whose reply was lost may have landed, so it must be safe to repeat.
-        failed: the event that is logged, with ``context``, each time the database is unavailable.
-        give_up: waits for some seconds, then says whether to stop trying.
-        context: keys of the log line.
-
-    Returns:
-        What ``call`` returns.
-
-    Raises:
-        DatabaseUnavailable: the database did not answer, and ``give_up`` returned True.
-    """
-    while True:
-        try:
-            return call()
-        except DatabaseUnavailable:
-            _log.warning(failed, **context)
-            if give_up(_RETRY_SECONDS):
-                raise
+    return insert_on_sqlite(table) if dialect == "sqlite" else insert_on_postgresql(table)
 
 
 class Transaction:
@@ -205,7 +142,7 @@ class Transaction:
         """Return an expression for the database's time plus ``delta``; see :class:`Now`."""
         return Now(delta or None)
 
-    def insert(self, table: type[orm.DeclarativeBase]) -> PostgresqlInsert | sqlite.Insert:
+    def insert(self, table: type[orm.DeclarativeBase]) -> PostgresqlInsert | SqliteInsert:
         """Return an INSERT with ``ON CONFLICT`` in this database's dialect."""
         return insert(self.dialect, table)
 
@@ -315,8 +252,7 @@ class Database:
         }
         if self.dialect == "sqlite":
             engine = sa.create_engine(self.url, **arguments)
-            event.listen(engine, "connect", self._prepare_sqlite)
-            event.listen(engine, "begin", _begin_sqlite)
+            sqlite.listen(engine, self.clock)
             return engine
         self._sessions = postgresql.Sessions(self.url)
         engine = sa.create_engine(
@@ -327,32 +263,8 @@ class Database:
             **arguments,
         )
         self._sessions.listen(engine)
-        event.listen(engine, "handle_error", _hide_details)
         event.listen(engine, "before_cursor_execute", self._limit_statement)
         return engine
-
-    def _prepare_sqlite(self, connection: DBAPIConnection, _record: object) -> None:
-        """Set the pragmas that SQLite does not store. FULL: an accepted job survives a power cut."""
-        connection.isolation_level = None  # The driver's BEGIN comes too late; see _begin_sqlite.
-        cursor = connection.cursor()
-        for pragma in (
-            f"busy_timeout={_SQLITE_BUSY_MS}",
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            # Whatever the library's default is: what is deleted is overwritten.
-            "secure_delete=ON",
-            f"journal_size_limit={SQLITE_LOG_BYTES}",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-        # Deterministic in the sense of SQLite: constant within a statement, so that SQLite calls it once.
-        connection.create_function(_SQLITE_NOW, 1, self._now_in_sqlite, deterministic=True)
-
-    def _now_in_sqlite(self, delta: float) -> str:
-        """Return the clock's time as :class:`UTCDateTime` keeps it in SQLite, ``delta`` seconds later."""
-        at = (self.clock() + timedelta(seconds=delta)).astimezone(UTC).replace(tzinfo=None)
-        return at.isoformat(sep=" ", timespec="microseconds")
 
     @contextlib.contextmanager
     def transaction(self, name: str = "") -> Iterator[Transaction]:
@@ -366,7 +278,7 @@ class Database:
         """
         with self._writers_turn(), self._open(write=True) as (transaction, commit):
             yield transaction
-            with _translate_faults():
+            with translated():
                 transaction.flush()
                 failpoints.hit(name, "commit")
                 commit()
@@ -413,7 +325,7 @@ class Database:
                 with self._open(write=False, until=until) as (transaction, _):
                     yield transaction
             except DatabaseUnavailable as error:
-                if not _was_ended(error.__cause__):
+                if not was_stopped(error.__cause__):
                     raise
                 raise errors.SearchTooSlow(
                     f"The database took longer than {self._search_seconds:g} s and was stopped.",
@@ -430,7 +342,7 @@ class Database:
         if self.dialect != "sqlite":
             yield
             return
-        seconds = _SQLITE_BUSY_MS / 1000
+        seconds = sqlite.BUSY_SECONDS
         if self.party is not None:
             with _Place(self.writers, self.party(), seconds=seconds):
                 yield
@@ -466,7 +378,7 @@ class Database:
         Its statements end at ``until``, if given. ``isolation`` is for PostgreSQL; SQLite has one level.
         """
         with (
-            _translate_faults(),
+            translated(),
             self._connection() as connection,
             self._limited(connection, until),
         ):
@@ -493,12 +405,8 @@ class Database:
             yield
             return
         if self.dialect == "sqlite":
-            driver: Any = connection.connection.driver_connection
-            driver.set_progress_handler(lambda: self._timer() > until, _SQLITE_STEPS)
-            try:
+            with sqlite.stopped_when(lambda: self._timer() > until, connection):
                 yield
-            finally:
-                driver.set_progress_handler(None, 0)
             return
         connection.info[_DEADLINE] = until
         try:
@@ -537,7 +445,7 @@ class Database:
             return
         try:
             self._check_writes()
-        except _ReadOnly:
+        except ReadOnly:
             # The connections that are open may lead to a server that was replaced, and new ones to the right one.
             self.engine.dispose()
             self._check_writes()
@@ -547,7 +455,7 @@ class Database:
             read_only = sa.func.current_setting("transaction_read_only")
             if transaction.execute(sa.select(read_only)).scalar_one() == "on":
                 transaction.abandon()
-                raise _ReadOnly("The database is read-only.")
+                raise ReadOnly("The database is read-only.")
             # The number of a transaction is written to the log of the server.
             number = sa.cast(sa.func.pg_current_xact_id(), sa.Text)
             transaction.execute(sa.select(number, transaction.now()))
@@ -560,7 +468,7 @@ class Database:
         """
         if self.dialect != "sqlite":
             return
-        with _translate_faults(), self._writers_turn():
+        with translated(), self._writers_turn():
             raw = self.engine.raw_connection()
             try:
                 raw.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -594,53 +502,3 @@ def _is_mapped(statement: sa.Executable) -> bool:
     """Whether ``statement`` is about mapped classes rather than tables: then its result may be objects."""
     plugin = getattr(statement, "_propagate_attrs", {}).get("compile_state_plugin")
     return plugin == "orm"
-
-
-@contextlib.contextmanager
-def _translate_faults() -> Iterator[None]:
-    """Translate the driver's temporary errors into ours; errors of the statement pass through."""
-    try:
-        yield
-    except (sa.exc.OperationalError, sa.exc.InterfaceError) as error:
-        if getattr(error.orig, "sqlstate", None) == "55P03":
-            raise LockTimeout("The database is busy with the same row.") from error
-        if _says(error.orig, sqlite="SQLITE_FULL", sqlstate="53100"):
-            raise DiskFull("The database's disk is full.", retry_after=_DISK_SECONDS) from error
-        raise DatabaseUnavailable("The database does not answer.") from error
-    except failpoints.FailpointFault as error:
-        raise DatabaseUnavailable("The database closed the connection.") from error
-    except sa.exc.TimeoutError as error:
-        raise DatabaseUnavailable("All database connections are in use.") from error
-    except sa.exc.DBAPIError as error:
-        if postgresql.is_read_only(error.orig):
-            raise _ReadOnly("The database is read-only.") from error
-        if error.connection_invalidated:
-            raise DatabaseUnavailable("The database closed the connection.") from error
-        raise
-
-
-def _was_ended(error: BaseException | None) -> bool:
-    """Whether ``error`` of the driver means that the statement took too long."""
-    return _says(getattr(error, "orig", None), sqlite="SQLITE_INTERRUPT", sqlstate="57014")
-
-
-def _says(error: BaseException | None, *, sqlite: str, sqlstate: str) -> bool:
-    """Whether ``error`` of the driver has SQLite's name of a fault, or PostgreSQL's SQLSTATE of it."""
-    name, state = getattr(error, "sqlite_errorname", None), getattr(error, "sqlstate", None)
-    return name == sqlite or state == sqlstate
-
-
-def _hide_details(context: sa.ExceptionContext) -> None:
-    """Keep only the first line of PostgreSQL's errors: the others quote whole rows, with questions."""
-    original = context.original_exception
-    if isinstance(original, psycopg.Error) and original.diag.message_primary:
-        original.args = (original.diag.message_primary,)
-        if context.sqlalchemy_exception is not None:
-            name = f"psycopg.errors.{type(original).__name__}"
-            context.sqlalchemy_exception.args = (f"({name}) {original.diag.message_primary}",)
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    """Take the write lock at the start of a writing transaction: a later upgrade of the lock could not wait."""
-    write = connection.get_execution_options().get("longlook_write", True)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -16,7 +16,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from core.database import DatabaseUnavailable, Transaction
+from core.database import Transaction
+from core.database_faults import DatabaseUnavailable
 
 #: The upper 20 bits of the lock's key; the rest is a time in milliseconds, which fits until the year 2527.
 _LOCKS: Final = 0x4C4F2

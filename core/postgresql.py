@@ -83,6 +83,7 @@ class Sessions:
         event.listen(engine, "connect", self._check)
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "handle_error", self._judge)
+        event.listen(engine, "handle_error", _hide_details)
 
     def _connect(
         self,
@@ -143,6 +144,16 @@ class Sessions:
         outdated = state == _FEATURE and "cached plan" in str(original)
         if state == _READ_ONLY or state in _PREPARED or outdated:
             context.is_disconnect = True
+
+
+def _hide_details(context: sa.ExceptionContext) -> None:
+    """Keep only the first line of PostgreSQL's errors: the others quote whole rows, with questions."""
+    original = context.original_exception
+    if isinstance(original, psycopg.Error) and original.diag.message_primary:
+        original.args = (original.diag.message_primary,)
+        if context.sqlalchemy_exception is not None:
+            name = f"psycopg.errors.{type(original).__name__}"
+            context.sqlalchemy_exception.args = (f"({name}) {original.diag.message_primary}",)
 
 
 def _parsed(options: str) -> dict[str, str]:

@@ -8,7 +8,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from core.database import Database, DatabaseUnavailable, Transaction
+from core.database import Database, Transaction
+from core.database_faults import DatabaseUnavailable
 from core.settings import Settings
 
 #: The only row of the table.

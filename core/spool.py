@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
 from core import errors
-from core.database import DiskFull
+from core.database_faults import DiskFull
 from core.shares import has_share
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class SpooledFile:
 
         Raises:
             core.errors.Overloaded: the party exceeds its share of the folder.
-            core.database.DiskFull: the disk is full, or below its floor.
+            core.database_faults.DiskFull: the disk is full, or below its floor.
         """
         if self._memory is not None:
             if self._spool is None or self.size + len(data) <= IN_MEMORY_BYTES:
@@ -254,7 +254,7 @@ class Spool:
 
         Raises:
             core.errors.Overloaded: it exceeds the party's share.
-            core.database.DiskFull: the disk would be below its floor.
+            core.database_faults.DiskFull: the disk would be below its floor.
         """
         with self._lock:
             self._require(party, size)
@@ -281,7 +281,7 @@ class Spool:
 
         Raises:
             core.errors.Overloaded: the process has too many open files.
-            core.database.DiskFull: the disk is full.
+            core.database_faults.DiskFull: the disk is full.
         """
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

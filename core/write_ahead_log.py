@@ -1,7 +1,7 @@
 """SQLite's write-ahead log: the file ``-wal`` next to the database, and how it becomes small again.
 
 A long reader, such as a backup or an open query, keeps SQLite from starting the log over, so it grows with each
-write. After its end, SQLite uses the file again, and truncates it to :data:`core.database.SQLITE_LOG_BYTES`. If reads
+write. After its end, SQLite uses the file again, and truncates it to :data:`core.sqlite.SQLITE_LOG_BYTES`. If reads
 overlap without an end, that never happens; :func:`truncate` then finds or makes the moment.
 """
 
@@ -13,7 +13,8 @@ from pathlib import Path
 import sqlalchemy as sa
 import structlog
 
-from core.database import SQLITE_LOG_BYTES, Database
+from core.database import Database
+from core.sqlite import SQLITE_LOG_BYTES
 
 _log = structlog.get_logger(__name__)
 

@@ -13,7 +13,8 @@ import structlog
 
 from core import errors, ids
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable, DiskFull, Transaction
+from core.database import Database, Transaction
+from core.database_faults import DatabaseUnavailable, DiskFull
 from core.settings import Settings
 from core.wakeup import Wakeup
 from jobs.lifecycle import OperationAction, OperationResult, Status
@@ -108,7 +109,7 @@ class OperationRunner(BackgroundLoop):
         """Work a while on the operation that waits longest; return whether there was one.
 
         Raises:
-            core.database.DatabaseUnavailable: the database does not answer; the next call continues.
+            core.database_faults.DatabaseUnavailable: the database does not answer; the next call continues.
         """
         held = operations.claim(self._database, owner=self._owner, lease=_LEASE)
         if held is None:
@@ -254,7 +255,7 @@ class OperationRunner(BackgroundLoop):
         Raises:
             core.errors.QueueFull: a rerun has to wait for room in the queue.
             core.errors.StorageQuotaExceeded: the account of the job may store nothing.
-            core.database.DiskFull: there is no disk space.
+            core.database_faults.DiskFull: there is no disk space.
         """
         limit = None
         if held.action is OperationAction.RERUN and item.account_id is not None:

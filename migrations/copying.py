@@ -78,7 +78,7 @@ def copy(
 
     Raises:
         core.errors.LaunchError: a database is not fit for it, or the source changed meanwhile; the message says why.
-        core.database.DatabaseUnavailable: one of them does not answer; another call continues.
+        core.database_faults.DatabaseUnavailable: one of them does not answer; another call continues.
     """
     if reading is None:
         reading = source.reading

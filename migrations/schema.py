@@ -52,7 +52,7 @@ def current(database: Database) -> str | None:
     """Return the revision of ``database``, None when it has no schema.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer.
+        core.database_faults.DatabaseUnavailable: the database does not answer.
     """
     with database.reading() as transaction:
         return MigrationContext.configure(transaction.session.connection()).get_current_revision()

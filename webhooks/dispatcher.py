@@ -14,7 +14,8 @@ from datetime import timedelta
 import structlog
 
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs.store import retention
 from jobs.store.purge import NO_RETENTION, Periods
 from webhooks import attempts, claims, outbox, policy, purge, redelivery
@@ -128,7 +129,7 @@ class Dispatcher(BackgroundLoop):
         """Fan out a batch of the outbox, then claim all that is due and fits; return the seconds until more is due.
 
         Raises:
-            core.database.DatabaseUnavailable: the database does not answer.
+            core.database_faults.DatabaseUnavailable: the database does not answer.
         """
         fanned_out = outbox.fan_out(self._database, after=self._fanned_out_for)
         self._fanned_out_for = fanned_out.account_id

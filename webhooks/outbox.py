@@ -97,7 +97,7 @@ def fan_out(
         most_deliveries: the deliveries of the batch; each account may exceed its share by those of one entry.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer.
+        core.database_faults.DatabaseUnavailable: the database does not answer.
     """
     with database.reading() as transaction:
         accounts = _accounts(transaction, after)

@@ -45,7 +45,7 @@ def batch(database: Database, periods: Periods, *, limit: int = 50) -> WebhooksP
     """Remove what is older than ``periods``, up to ``limit`` notifications of each kind, oldest first.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; what was committed stays removed.
+        core.database_faults.DatabaseUnavailable: the database does not answer; what was committed stays removed.
     """
     reduced = removed = queues = 0
     if periods.answer is not None:
@@ -108,7 +108,7 @@ def remove_account(database: Database, account_id: uuid.UUID, *, limit: int = 50
     """Remove up to ``limit`` notifications of an account, sent or not; return how many. At 0, its receivers go too.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; what was committed stays removed.
+        core.database_faults.DatabaseUnavailable: the database does not answer; what was committed stays removed.
     """
     with database.transaction() as transaction:
         transaction.delete(

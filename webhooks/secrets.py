@@ -48,7 +48,7 @@ def check_vault(vault: Vault, database: Database) -> None:
 
     Raises:
         core.errors.VaultError: it does not, or it is missing; the message says what to restore.
-        core.database.DatabaseUnavailable: the database does not answer.
+        core.database_faults.DatabaseUnavailable: the database does not answer.
     """
     for sealed in _samples(database):
         vault.open(sealed)

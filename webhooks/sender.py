@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 import structlog
 
 from core import errors, failpoints, ids
-from core.database import Database, DatabaseUnavailable, until_available
+from core.database import Database
+from core.database_faults import DatabaseUnavailable, until_available
 from net.client import PROXY_FAILED, GuardedClient, GuardedClientError
 from webhooks import attempts, claims, policy
 from webhooks.policy import AttemptOutcome

@@ -28,7 +28,7 @@ class SecretSigner:
         """Return the headers of an attempt that is made at ``at``, signed with all live secrets.
 
         Raises:
-            core.database.DatabaseUnavailable: a secret must be made, and the database does not answer.
+            core.database_faults.DatabaseUnavailable: a secret must be made, and the database does not answer.
             core.errors.SettingsError: the vault does not have the key that sealed a secret.
         """
         sealed = claim.secrets or (self._default(claim.account_id),)

@@ -7,7 +7,8 @@ from datetime import timedelta
 import structlog
 
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs.store import workers
 from worker.engines.pool import EnginePool
 
@@ -69,7 +70,11 @@ class Heartbeat(BackgroundLoop):
             _log.warning("worker_not_retired")
 
     def beat(self) -> None:
-        """Store one heartbeat, and obey what operators want. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Store one heartbeat, and obey what operators want.
+
+        Raises:
+            core.database_faults.DatabaseUnavailable: the database does not answer.
+        """
         orders = workers.orders(self._database, self._heartbeat.id)
         self._engines.cordon(orders.cordoned)
         if orders.drain and not self._heartbeat.draining:

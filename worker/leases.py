@@ -19,7 +19,8 @@ import structlog
 
 from core import ids
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs.store import claims
 from jobs.store.traces import Holding as Key
 

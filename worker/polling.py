@@ -10,7 +10,8 @@ from collections.abc import Callable
 import structlog
 
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs.store import expiry
 
 _log = structlog.get_logger(__name__)
@@ -61,7 +62,7 @@ class PollingFallback(BackgroundLoop):
         self._woken_at = self._now()
 
     def look(self) -> None:
-        """Run slots if no wakeups arrive and jobs are due. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Run slots if no wakeups arrive and jobs are due. Raises :class:`core.database_faults.DatabaseUnavailable`."""
         if self._now() - self._woken_at < self._silence_seconds:
             return
         due = expiry.due(self._database, limit=self._slots)

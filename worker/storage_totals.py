@@ -6,7 +6,8 @@ from typing import Final
 import structlog
 
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs.store import storage
 
 _log = structlog.get_logger(__name__)
@@ -32,7 +33,7 @@ class StorageTotals(BackgroundLoop):
         self._database = database
 
     def fold(self) -> None:
-        """Fold all changes. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Fold all changes. Raises :class:`core.database_faults.DatabaseUnavailable`."""
         while storage.fold(self._database) and not self.pause(_BREATH_SECONDS):
             pass
 

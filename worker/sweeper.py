@@ -12,7 +12,8 @@ import structlog
 
 from core import write_ahead_log
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from core.wakeup import Wakeup
 from jobs.store import expiry, files, holds, purge, search, turns, workers
 
@@ -83,7 +84,7 @@ class Sweeper(BackgroundLoop):
         self._owners_renew_until = 0.0
 
     def sweep(self) -> None:
-        """Sweep once. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Sweep once. Raises :class:`core.database_faults.DatabaseUnavailable`."""
         self._for_each_dead(self._end_leases)
         leases = self._owners_had_time()
         for _ in range(_BATCHES):
@@ -146,7 +147,7 @@ class Sweeper(BackgroundLoop):
     def purge(self) -> None:
         """Purge old data, if a purge is due, in small batches and for about a second.
 
-        The next sweep continues. Raises :class:`core.database.DatabaseUnavailable`.
+        The next sweep continues. Raises :class:`core.database_faults.DatabaseUnavailable`.
         """
         now = self._database.clock()
         if self._periods == purge.NO_RETENTION or now < self._purge_due:
@@ -172,7 +173,7 @@ class Sweeper(BackgroundLoop):
     def remove_files(self) -> None:
         """Remove expired files, and what interrupted uploads have left, for about a second.
 
-        The next sweep continues. Raises :class:`core.database.DatabaseUnavailable`.
+        The next sweep continues. Raises :class:`core.database_faults.DatabaseUnavailable`.
         """
         deadline = time.monotonic() + _PURGE_SECONDS
         more = True
@@ -186,7 +187,7 @@ class Sweeper(BackgroundLoop):
     def clean(self) -> None:
         """Remove the words of removed texts from the index, once an hour if there are any, for about a second.
 
-        The next sweep continues. Raises :class:`core.database.DatabaseUnavailable`.
+        The next sweep continues. Raises :class:`core.database_faults.DatabaseUnavailable`.
         """
         if self._database.clock() < self._clean_due:
             return
@@ -216,7 +217,7 @@ class Sweeper(BackgroundLoop):
         """Send one wakeup for each due job that has a slot, minus those that wait already.
 
         Raises:
-            core.database.DatabaseUnavailable: the database is away.
+            core.database_faults.DatabaseUnavailable: the database is away.
         """
         waiting = self._wakeup.waiting()
         if waiting is None:

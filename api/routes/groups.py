@@ -10,8 +10,8 @@ from api.auth import Caller, Right
 from api.framework import ResponseSpec, reply, route
 from api.routes import texts
 from api.schemas.groups import Group
+from api.schemas.parameters import GroupHeaders
 from api.schemas.paths import GroupId
-from api.schemas.requests import GroupHeaders
 from api.submission import GROUP, SubmissionService, read_submission
 from core.database import Database
 from core.settings import Settings

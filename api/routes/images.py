@@ -9,8 +9,9 @@ from api import errors as problems
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, links, reply, route
 from api.schemas.images import Image, ImageDeleted
+from api.schemas.parameters import UploadQuery
 from api.schemas.paths import ImageId
-from api.schemas.requests import ImageForm, ImageUpload, UploadQuery
+from api.schemas.requests import ImageForm, ImageUpload
 from api.submission import SubmissionService, read_upload
 from core import ids
 from core.database import Database

@@ -16,9 +16,9 @@ from api.framework import ResponseSpec, links, reply, route
 from api.revocation import Revocation
 from api.routes import texts
 from api.schemas.jobs import Job, JobDeleted, JobList
+from api.schemas.parameters import MAX_WAIT_SECONDS, RerunHeaders, SubmitHeaders, WaitHeaders
 from api.schemas.paths import JobId
 from api.schemas.queries import JobsQuery
-from api.schemas.requests import MAX_WAIT_SECONDS, RerunHeaders, SubmitHeaders, WaitHeaders
 from api.serving import current
 from api.streams.waits import Waits
 from api.submission import JOB, Accepted, SubmissionService, read_submission

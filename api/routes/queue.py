@@ -13,6 +13,7 @@ from api import errors as problems
 from api.auth import Caller, Gate, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.schemas.jobs import Job
+from api.schemas.parameters import QueueQuery
 from api.schemas.paths import JobId
 from api.schemas.queue import (
     QueuePause,
@@ -23,7 +24,6 @@ from api.schemas.queue import (
     QueueScope,
     QueueState,
 )
-from api.schemas.requests import QueueQuery
 from api.serving import current
 from core import errors
 from core.database import Database

@@ -7,8 +7,8 @@ from flask import Response
 from api import errors as problems
 from api.auth import Caller, Right
 from api.framework import ResponseSpec, reply, route
+from api.schemas.parameters import TimelineQuery, TraceQuery
 from api.schemas.paths import JobId
-from api.schemas.requests import TimelineQuery, TraceQuery
 from api.schemas.runs import Attempt, AttemptList, Timeline, TimelineEntry, Trace, TraceGeneration
 from core import ids
 from core.database import Database

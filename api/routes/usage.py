@@ -10,7 +10,7 @@ from api import errors as problems
 from api import rate_limits
 from api.auth import Caller, Gate, Right
 from api.framework import ResponseSpec, reply, route
-from api.schemas.requests import UsageQuery
+from api.schemas.parameters import UsageQuery
 from api.schemas.usage import (
     AccountUsage,
     QueueUsage,

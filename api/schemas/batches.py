@@ -10,8 +10,9 @@ from pydantic import AfterValidator, Field
 
 from api.schemas import fields
 from api.schemas.files import ExpiresAfter, UnixTime
+from api.schemas.parameters import KeyHeaders, ParameterModel
 from api.schemas.parts import Page, ResponseModel
-from api.schemas.requests import KeyHeaders, ParameterModel, RequestModel
+from api.schemas.requests import RequestModel
 from core import ids
 from jobs import records
 from jobs.records.files import BatchStatus

@@ -8,8 +8,8 @@ import orjson
 from pydantic import Field
 
 from api.schemas.fields import Time
+from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
-from api.schemas.requests import ParameterModel
 from core import ids
 from net.client import NO_PUBLIC_ADDRESS, disclosed
 from net.guard import is_public

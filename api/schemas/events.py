@@ -5,8 +5,8 @@ from typing import Literal
 from pydantic import Field
 
 from api.schemas.fields import Time
+from api.schemas.parameters import ParameterModel
 from api.schemas.parts import ResponseModel
-from api.schemas.requests import ParameterModel
 
 
 class EventsQuery(ParameterModel):

@@ -7,8 +7,9 @@ from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, PlainSerializer, WithJsonSchema
 
+from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
-from api.schemas.requests import ParameterModel, RequestModel
+from api.schemas.requests import RequestModel
 from core import ids
 from jobs import records
 

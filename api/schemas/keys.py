@@ -9,8 +9,9 @@ from pydantic import AfterValidator, Field
 
 from api.schemas import fields
 from api.schemas.fields import Time
+from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
-from api.schemas.requests import ParameterModel, RequestModel
+from api.schemas.requests import RequestModel
 from core import ids
 from core.database import utcnow
 from jobs.store import accounts

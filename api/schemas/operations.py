@@ -9,8 +9,9 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from api.schemas import fields
 from api.schemas.fields import Time
+from api.schemas.parameters import KeyHeaders, ParameterModel
 from api.schemas.parts import JobError, Page, ResponseModel, fault
-from api.schemas.requests import KeyHeaders, ParameterModel, RequestModel
+from api.schemas.requests import RequestModel
 from core import ids
 from jobs import records
 

@@ -5,8 +5,8 @@ from typing import Literal, Self
 from pydantic import Field
 
 from api.schemas.fields import Time
+from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
-from api.schemas.requests import ParameterModel
 from core import ids
 from jobs.store import quarantine
 

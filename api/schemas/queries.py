@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 
 from api import errors as problems
 from api.schemas import fields
-from api.schemas.requests import ParameterModel
+from api.schemas.parameters import ParameterModel
 from core import errors, ids
 from jobs import filters
 from jobs.lifecycle import Status

@@ -7,8 +7,9 @@ from pydantic import Field
 
 from api.schemas import fields
 from api.schemas.fields import Time
+from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
-from api.schemas.requests import ParameterModel, RequestModel
+from api.schemas.requests import RequestModel
 from core import ids
 from jobs.store import pauses, statistics
 from jobs.store import workers as workforce

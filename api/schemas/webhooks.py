@@ -9,8 +9,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field
 
 from api.schemas import fields
+from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
-from api.schemas.requests import MAX_EVENTS, ParameterModel, RequestModel
+from api.schemas.requests import MAX_EVENTS, RequestModel
 from core import ids
 from webhooks import tables
 from webhooks.policy import EventType

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import errno
 import socket
 import struct
 import sys
@@ -26,6 +25,7 @@ from api.serving.connections import (
     RequestCycle,
 )
 from api.serving.limits import ServerLimits
+from api.serving.listeners import Listeners, OutOfFiles
 from api.serving.reactor import READ, WRITE, Reactor
 from api.serving.refusals import (
     EarlyRefusal,
@@ -35,15 +35,14 @@ from api.serving.refusals import (
     too_slow,
     unavailable,
 )
-from api.serving.shares import Share, TimedPool
+from api.serving.room import TransferRoom
+from api.serving.shares import TimedPool
 from api.serving.threads import Threads
 from core import errors
-from core.spool import IN_MEMORY_BYTES, Spool, SpooledFile
+from core.spool import Spool, SpooledFile
 
 _log = structlog.get_logger(__name__)
 
-#: Maximum connections to accept per turn of the loop.
-_ACCEPTS: Final = 64
 #: Bytes to read from one connection per turn, and from one whose body is being received.
 _BYTES: Final = 2**14
 _BODY_BYTES: Final = 2**18
@@ -55,12 +54,9 @@ _STOP_SECONDS: Final = 2.0
 _REPORT_SECONDS: Final = 10.0
 #: SO_LINGER with a timeout of 0: close with a reset.
 _RESET: Final = struct.pack("ii", 1, 0)
-#: Maximum unsent bytes of a response in the kernel.
-_UNSENT: Final = 2**15
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Methods whose requests usually have bodies.
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
-_NO_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: How long a thread may hold the interpreter lock, by whether several requests run. With CPython's default of 5 ms, a
 #: short request waits for all running threads after each of its reads. With less, streams cost more CPU time.
 _SWITCH_SECONDS: Final = {True: 0.0005, False: 0.005}
@@ -97,14 +93,13 @@ class Loop:
         spool: Spool | None = None,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._listeners = listeners
         self._cfg = cfg
         self._limits = limits
         self._timer = timer
         self._spool = spool
         self._reactor = Reactor(wakes)
+        self._listeners = Listeners(listeners, self._reactor, write_seconds=limits.write_seconds)
         self._stopping = False
-        self._accepting = False
         self._known = identities.Identities()
         self._heads = TimedPool[ClientConnection](limits.heads, seconds=limits.head_seconds)
         self._idle = TimedPool[ClientConnection](limits.idle, seconds=limits.idle_seconds)
@@ -114,8 +109,7 @@ class Loop:
         self._connections: set[ClientConnection] = set()
         self._bodies: dict[RequestCycle, None] = {}
         self._rests: dict[RequestCycle, None] = {}
-        self._transfers = Share(limits.transfers, unknown_keys=_unknown_share(limits.transfers))
-        self._memory = Share(limits.memory, unknown_keys=_unknown_share(limits.memory))
+        self._room = TransferRoom(limits, spool)
         #: Connections with a request that runs or waits for a thread.
         self._served = 0
         #: The step for a ready connection, by its state.
@@ -158,13 +152,11 @@ class Loop:
             beat: called about once a second.
             grace: the maximum time of the shutdown, in seconds.
         """
-        for listener in self._listeners:
-            listener.setblocking(False)
-        self._accept_more()
+        self._listeners.resume()
         while alive():
             self._turn(beat)
         self._stopping = True
-        self._accept_no_more()
+        self._listeners.pause()
         end = self._timer() + grace
         quiet = self._timer() + min(_STOP_SECONDS, grace)
         while self._timer() < end and self._open(but_quiet=self._timer() > quiet):
@@ -260,10 +252,10 @@ class Loop:
         for threads in (self._threads, *self._apart.values()):
             for cycle in threads.overdue(now):
                 self._served -= 1
-                self._release(cycle)
+                self._room.release(cycle)
                 self._refuse(cycle.connection, _no_thread(self._limits))
         if not self._stopping:
-            self._accept_more()
+            self._listeners.resume()
         if now >= self._reported_at + _REPORT_SECONDS:
             self._report(now)
 
@@ -279,57 +271,20 @@ class Loop:
 
     # Accepting
 
-    def _accept_more(self) -> None:
-        if not self._accepting:
-            self._accepting = True
-            for listener in self._listeners:
-                self._reactor.listen(listener)
-
-    def _bound_system(self, accepted: socket.socket) -> None:
-        """Make the kernel close connections of vanished hosts, and buffer little unsent data.
-
-        Otherwise it buffers megabytes, and a client that accepts its response steadily but slowly seems to accept
-        nothing for minutes. Connections from before the start of the loop inherit no options of the listener.
-        """
-        milliseconds = round(1000 * self._limits.write_seconds)
-        with contextlib.suppress(
-            OSError, AttributeError
-        ):  # Unix sockets, and systems without these options.
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
-            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT)
-
-    def _accept_no_more(self) -> None:
-        if self._accepting:
-            self._accepting = False
-            for listener in self._listeners:
-                self._reactor.ignore(listener)
-
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(_ACCEPTS):
-            try:
-                accepted, peer = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in _NO_FILES:
-                    self._make_room()
-                    return
-                continue  # The client has disconnected.
-            accepted.setblocking(False)
-            self._bound_system(accepted)
-            host = str(peer[0]) if isinstance(peer, tuple) else ""
-            connection = ClientConnection(
-                accepted, peer, listener.getsockname(), addresses.group(host)
-            )
-            self._connections.add(connection)
-            self._add(self._heads, connection)
-            self._guarded(connection, self._read_head)
+        try:
+            for connection in self._listeners.accept(listener):
+                self._connections.add(connection)
+                self._add(self._heads, connection)
+                self._guarded(connection, self._read_head)
+        except OutOfFiles:
+            self._make_room()
 
     def _make_room(self) -> None:
         """Close a connection without a request; without such a connection, stop accepting for a moment."""
         victim = self._idle.evict() or self._lingering.evict() or self._heads.evict()
         if victim is None:
-            self._accept_no_more()
+            self._listeners.pause()
         else:
             self._close(victim)
 
@@ -406,8 +361,8 @@ class Loop:
         if body.complete:
             self._serve(cycle)
             return
-        self._require_room(cycle)
-        if not self._transfers.take(group):
+        self._room.require(cycle)
+        if not self._room.transfers.take(group):
             raise overloaded(
                 f"At most {self._limits.transfers} requests may send a body or receive a delayed response at once, and "
                 "each account or address has a share of them. This request exceeds its share."
@@ -447,42 +402,17 @@ class Loop:
         except errors.Unavailable as error:
             raise unavailable(error) from error
         more = content.size - before
-        self._charge(cycle, content.in_memory)
+        self._room.charge(cycle, content.in_memory)
         self._extend(cycle, more, seconds=self._limits.head_seconds)
         if cycle.body.complete:
             connection.buffer += rest
             self._leave_bodies(cycle)
             self._serve(cycle)
 
-    def _require_room(self, cycle: RequestCycle) -> None:
-        """Return if the announced body fits into memory, or into the spool if it is too large for memory.
-
-        Raises:
-            EarlyRefusal: it does not.
-        """
-        missing = cycle.body.missing() or 1
-        if self._spool is None or missing <= IN_MEMORY_BYTES:
-            if not self._memory.fits(cycle.group, missing):
-                raise _no_memory(self._limits)
-            return
-        try:
-            self._spool.check(cycle.group, missing)
-        except errors.Unavailable as error:
-            raise unavailable(error) from error
-
-    def _charge(self, cycle: RequestCycle, size: int) -> None:
-        """Count ``size`` bytes of memory for a body, less than before once the body has moved to the spool."""
-        more = size - cycle.charged
-        if more > 0 and not self._memory.take(cycle.group, more):
-            raise _no_memory(self._limits)
-        if more < 0:
-            self._memory.give_back(cycle.group, -more)
-        cycle.charged = size
-
     def _leave_bodies(self, cycle: RequestCycle) -> None:
         if cycle in self._bodies:
             del self._bodies[cycle]
-            self._transfers.give_back(cycle.group)
+            self._room.transfers.give_back(cycle.group)
 
     def _body_is_late(self, cycle: RequestCycle, now: float) -> bool:
         return cycle.due < now or cycle.began + self._limits.body_seconds < now
@@ -532,7 +462,7 @@ class Loop:
         """Continue with a connection after a thread has run its request."""
         connection = cycle.connection
         self._served -= 1
-        self._release(cycle)
+        self._room.release(cycle)
         if connection.state is ConnectionState.CLOSED:
             return
         if cycle.outcome is ConnectionOutcome.CUT_OFF:
@@ -543,12 +473,6 @@ class Loop:
             self._guarded(connection, self._begin_rest)
         else:
             self._guarded(connection, self._answered)
-
-    def _release(self, cycle: RequestCycle) -> None:
-        """Free the memory of a request's body."""
-        cycle.body.content.close()
-        self._memory.give_back(cycle.group, cycle.charged)
-        cycle.charged = 0
 
     def _answered(self, connection: ClientConnection) -> None:
         """Continue with a connection after its response is sent."""
@@ -571,14 +495,11 @@ class Loop:
 
     def _begin_rest(self, connection: ClientConnection) -> None:
         cycle = _cycle(connection)
-        size = sum(map(len, cycle.rest))
-        if not (self._memory.fits(cycle.group, size) and self._transfers.take(cycle.group)):
+        if not self._room.take_rest(cycle):
             # The response has started, so there can be no error response.
             self._refused["unsent_answer"] += 1
             self._cut_off(connection)
             return
-        self._memory.take(cycle.group, size)
-        cycle.charged = size
         self._rests[cycle] = None
         cycle.due = self._timer() + self._limits.write_seconds
         connection.state = ConnectionState.REST
@@ -587,7 +508,7 @@ class Loop:
     def _leave_rests(self, cycle: RequestCycle) -> None:
         if cycle in self._rests:
             del self._rests[cycle]
-            self._transfers.give_back(cycle.group)
+            self._room.transfers.give_back(cycle.group)
 
     def _write_rest(self, connection: ClientConnection) -> None:
         cycle = _cycle(connection)
@@ -598,7 +519,7 @@ class Loop:
         self._extend(cycle, sent, seconds=self._limits.write_seconds)
         if not parts:
             self._leave_rests(cycle)
-            self._release(cycle)
+            self._room.release(cycle)
             self._answered(connection)
 
     # Closing
@@ -636,7 +557,7 @@ class Loop:
         if cycle is not None and connection.state is not ConnectionState.SERVED:
             self._leave_bodies(cycle)
             self._leave_rests(cycle)
-            self._release(cycle)
+            self._room.release(cycle)
 
     def _cut_off(self, connection: ClientConnection) -> None:
         """Close with a reset, so that the client notices and the kernel frees the unsent response."""
@@ -662,21 +583,9 @@ def _receive(connection: ClientConnection, size: int = _BYTES) -> bytes | None:
         return None
 
 
-def _unknown_share(total: int) -> int:
-    """Return the part of ``total`` for clients whose account is not known yet, as with each first request."""
-    return total - total // 4
-
-
 def _cycle(connection: ClientConnection) -> RequestCycle:
     assert connection.cycle is not None  # noqa: S101 - for the type checker
     return connection.cycle
-
-
-def _no_memory(limits: ServerLimits) -> EarlyRefusal:
-    return overloaded(
-        f"Small request bodies and unsent responses share {limits.memory // 2**20:,} MiB of memory, of which each "
-        "account or address has a share. This request exceeds its share."
-    )
 
 
 def _no_thread(limits: ServerLimits) -> EarlyRefusal:

@@ -17,6 +17,7 @@ from core import ids
 from core.background import BackgroundLoop
 from core.database import Database, DatabaseUnavailable
 from jobs.events.live import LiveEvent, StoredThrough, Subscriber
+from core.database_faults import DatabaseUnavailable
 from jobs.store import event_log, history
 from jobs.store.event_log import EventKind, JobEvent
 

@@ -13,7 +13,7 @@ import structlog
 
 from api import errors as problems
 from api.auth import Caller
-from api.schemas import requests
+from api.schemas import parameters, requests
 from api.submission import token_budget
 from api.submission.dialogue import Conversation, FoldedConversation
 from api.submission.downloads import Downloads
@@ -106,7 +106,7 @@ class SubmissionService:
         caller: Caller,
         parsed: ParsedSubmission,
         *,
-        header: requests.GroupHeaders,
+        header: parameters.GroupHeaders,
         request_id: str,
         held: bool = False,
         joined: Joined = lambda _transaction, _job_id: None,
@@ -247,7 +247,7 @@ class SubmissionService:
             core.errors.ImageQuarantined: the image is in quarantine.
             core.errors.Overloaded: no decoding process became free in time.
             core.errors.StorageQuotaExceeded: the storage quota is reached.
-            core.database.DiskFull: there is no disk space.
+            core.database_faults.DiskFull: there is no disk space.
         """
         self._disk.check()
         limit = self._quota.check(caller.account_id)
@@ -387,7 +387,7 @@ class SubmissionService:
         Raises:
             core.errors.QueueFull: the limit of queued jobs is reached.
             core.errors.StorageQuotaExceeded: the storage quota is reached.
-            core.database.DiskFull: there is no disk space.
+            core.database_faults.DiskFull: there is no disk space.
         """
         self._disk.check()
         try:
@@ -469,7 +469,7 @@ def _requested(
     parsed: ParsedSubmission,
     job: requests.JobFields | requests.GroupFields,
     submitted_images: list[tuple[str, str]],
-    header: requests.GroupHeaders,
+    header: parameters.GroupHeaders,
 ) -> dict[str, Any]:
     """Return the content of a submission, the same for JSON and forms."""
     options = job.options.model_dump(exclude_none=True, exclude={"detail", "deadline_seconds"})
@@ -493,7 +493,7 @@ def _fingerprint(path: str, account_id: uuid.UUID, requested: dict[str, Any] | N
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _deadline(options: requests.JobOptions, header: requests.GroupHeaders) -> int | None:
+def _deadline(options: requests.JobOptions, header: parameters.GroupHeaders) -> int | None:
     """Return the earlier of the two requested deadlines, in seconds."""
     requested = [seconds for seconds in (options.deadline_seconds, header.cancel_after) if seconds]
     return min(requested, default=None)

@@ -24,11 +24,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.answers import model_refusals, remarks, statements
+from jobs.answers import model_refusals, statements, wording, wrapping
 from jobs.answers.typesetting import plain
 from jobs.document import Block, BlockKind, Box, Document, Heading, markup
-from jobs.document.model import first_from
-from jobs.trace.kinds import StepKind, kind_of, reopens
+from jobs.document.model import first_from, paragraphs_of
+from jobs.trace.kinds import reopens
 
 #: An answer that was requested as JSON; no rules of this module, see :mod:`jobs.answers.values`.
 JsonRule = Literal["json_schema", "json_object"]
@@ -37,94 +37,25 @@ Rule = (
     | JsonRule
 )
 
-_STOPS = " .。"
-_ABBREVIATION = re.compile(r"(?<![A-Za-z])[A-Za-z]\.(?:[A-Za-z]\.){1,8}[ ]*\Z")
-_WRAPPINGS = (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$"), ("**", "**"))
 _COLONS = markup.COLONS
 _ENDINGS = (*".!?。！？", *_COLONS)  # noqa: RUF001 - Chinese punctuation
-_QUESTIONS = ("?", "？")  # noqa: RUF001 - a full-width question mark
 #: The most characters of an answer that follows its introduction in a block of its own.
 _INTRODUCED = 300
 #: The most characters of an output that is an answer as a whole; of a longer one, its conclusion is the answer if it
 #: has one.
-_WHOLE, _LONG = 4000, 16_000
-#: The most characters of a last paragraph that states an answer, without and with a conclusion in it.
-_SHORT, _CONCLUDING = 80, 400
-_HEDGE = re.compile(
-    r"\b(?:maybe|perhaps|might|could|not sure|unsure|let['\u2019]?s|let me(?! know)|need to|i think"
-    r"|i['\u2019]ll|hmm|if)\b|也许|可能|或许|不确定|让我|需要|如果",
-    re.IGNORECASE,
-)
-#: Words of a thought: an output with them is not an answer as a whole.
-_THOUGHT = re.compile(
-    r"\b(?:let me(?! know| explain| help| walk)|wait,|hmm|hold on|i['\u2019]m not sure|i need to|i think"
-    r"|let['\u2019]?s (?:see|check|count|look|think|analy[sz]e|break|start|begin|verify|examine"
-    r"|find|calculate|compute|solve|figure"
-    r"|try|go|review|determine|double|re))(?![A-Za-z])|让我|等等|我再|再数|不对，|我需要|我想",  # noqa: RUF001 - Chinese punctuation
-    re.IGNORECASE,
-)
-#: Words of a long text that works something out, and the fewest equations in one.
-_WORKED = re.compile(
-    r"\bstep[- ]by[- ]step\b|\bstep 1\b|\bto solve\b|\Aokay\b|第一步|步骤一|^解[:：]",  # noqa: RUF001 - a full-width colon
-    re.IGNORECASE | re.MULTILINE,
-)
-_EQUATIONS = 12
-#: The beginning of a section that announces an answer and does not give it.
-_ANNOUNCED = re.compile(
-    r"\A\W*(?:to (?:answer|address|solve)\b|let['\u2019]?s|let us|first,)|\bwe (?:need|have"
-    r"|must) (?:to )?|要回答|为了回答|首先",
-    re.IGNORECASE,
-)
-#: The question has no answer, so the text has none.
-_UNDETERMINED = re.compile(
-    r"\banswers?\b[^.!?\n]{0,40}\b(?:can ?not|can['\u2019]?t|could not|needs?)\b"
-    r"|(?:答案|选项).{0,12}(?:无法|不能|需要)",
-    re.IGNORECASE,
-)
-#: What is said of an answer without stating one: "the answer depends on", "答案很明显".
-_SPOKEN_OF = re.compile(
-    r"\banswers?[ ](?:also |still |then |only )?(?:depends?|lies?|var(?:y|ies)|follows?|requires?|needs?|can|could|may"
-    r"|might|has|have|comes?[ ](?:from|with)|makes?|matters?|does|did|will)\b"
-    r"|答案.{0,2}(?:很|非常|十分|显而易见|明显|清楚|清晰|明确|不确定|不明|不唯一|取决于|未知|呼之欲出|可能有|见[上下]|如[上下])",
-    re.IGNORECASE,
-)
+_WHOLE = 4000
 #: The rank of the heading "Final Answer".
 _STRONG = 2
-#: The marks of a quotation, and of a list with one item.
-_QUOTED = re.compile(r"^[ \t]*+>[ \t]?", re.MULTILINE)
 #: A number that is a line, in digits or words, with a short unit.
 _NUMBER = re.compile(
     r"[-+\u2212]?[$€£¥]?\d[\d,.:/]{0,20}+(?: ?(?:%|°[CF]?|[^\W\d_]{1,12}))?|one|two|three|four|five|six|seven|eight"
     r"|nine|ten|eleven|twelve|zero|none|yes|no|[零一二两三四五六七八九十百]{1,6}[^\W\d_]?|是|否",
     re.IGNORECASE,
 )
-_BULLET = re.compile(r"\A[-*+•][ \t]++(?=\S)")
-#: What some models write after an answer, and before it.
-_HOPE = re.compile(r"[ ]?I hope (?:it|this) is correct\b", re.IGNORECASE)
-_RESTATED = re.compile(r"\A(?:the |my )?(?:final |correct )?answer is:?[ ]", re.IGNORECASE)
-#: Code that is one line and no program.
-_PLAIN_CODE = re.compile(
-    r"```(?:te?xt|plaintext|markdown|latex|math)?[ \t]*\n(?P<content>[^\n`]+)\n```"
-)
-#: A last paragraph that offers help.
-_OFFER = re.compile(
-    r"[\W_]*(?:i hope (?:this|that|it) (?:helps|is)|(?:[a-z]{6} )?(?:let me know|feel free to)"
-    r"|if you (?:have|need) (?:any|more)|would you like|(?:is|are) there (?:any|anything)"
-    r"|希望(?:这|以上|对|能)|如果(?:你|您)?(?:还)?有|如有)",
-    re.IGNORECASE,
-)
-_MOST_OFFER = 200
-#: A label before a result.
-_RESULT = re.compile(
-    r"\A(?:\*\*)?(?:(?:final )?(?:result|output|solution)|final|(?:最终|最后)?(?:结果|结论))"
-    r"(?:\*\*)?[:：](?:\*\*)?[ ]*",  # noqa: RUF001 - a full-width colon
-    re.IGNORECASE,
-)
 #: A few words: no sentence, so that a period after them ends none.
 _FEW_WORDS = re.compile(
     r"[^\s\u4e00-\u9fff]{1,40}(?: [^\s\u4e00-\u9fff]{1,40}){0,2}|[^\s。]{1,4}。"
 )
-_ANSWER = re.compile(r"\banswers?\b|答案", re.IGNORECASE)
 _VISIBLE = re.compile(r"[^\W_]")
 
 
@@ -215,7 +146,7 @@ class _Reading:
         boxes = [box for box in self._boxes if start <= box.start < end]
         if boxes:
             return self._of_boxes(boxes, "answer_tag")
-        return self._of(_unwrap(self._text[start:end]), "answer_tag")
+        return self._of(wrapping.unwrapped(self._text[start:end]), "answer_tag")
 
     def _tags(self) -> tuple[int, int] | None:
         """Return the bounds of the text between the last tags; the model may have ended the text inside of them."""
@@ -284,21 +215,18 @@ class _Reading:
         return self._of_prose(heading, paragraphs)
 
     def _section_paragraphs(self, heading: Heading) -> Iterator[list[Block]]:
-        """Yield the paragraphs of the answer after a heading, without Markdown rules."""
+        """Return the paragraphs of the answer after a heading, without Markdown rules."""
+        return paragraphs_of(
+            block for block in self._section_blocks(heading) if block.kind is not BlockKind.RULE
+        )
+
+    def _section_blocks(self, heading: Heading) -> Iterator[Block]:
         blocks = self._document.blocks
-        paragraph: list[Block] = []
         for index in range(first_from(blocks, heading.start) + 1, len(blocks)):
             block = blocks[index]
             if block.kind is BlockKind.FINAL or self._ends_section(heading, block):
-                break
-            if block.kind is BlockKind.RULE:
-                continue
-            if paragraph and not block.joined:
-                yield paragraph
-                paragraph = []
-            paragraph.append(block)
-        if paragraph:
-            yield paragraph
+                return
+            yield block
 
     def _ends_section(self, heading: Heading, block: Block) -> bool:
         line = self._text[block.start : min(block.end, block.start + markup.LINE)]
@@ -336,7 +264,7 @@ class _Reading:
             return None
         text = self._text[taken[0][0].start : taken[-1][-1].end]
         if not self._ended and (
-            heading.rank < _STRONG or _ANNOUNCED.search(text) or _THOUGHT.search(text)
+            heading.rank < _STRONG or wording.announces(text) or wording.thinks(text)
         ):
             return None
         copula = self._text[heading.start : heading.content].rstrip(" *_")
@@ -346,7 +274,7 @@ class _Reading:
             and statements.about(text)
         ):
             return None
-        return self._of(_bare(text), "heading")
+        return self._of(wrapping.bare(text), "heading")
 
     # Boxes.
 
@@ -410,7 +338,7 @@ class _Reading:
     def _last_line(self) -> Answer | None:
         """Return the last line if it is an option, or a number after a sentence, and not the end of a list."""
         lines = [line.strip() for line in self._text.splitlines() if line.strip()][-5:]
-        while len(lines) > 1 and len(lines[-1]) <= _MOST_OFFER and _OFFER.match(lines[-1]):
+        while len(lines) > 1 and wording.offers(lines[-1]):
             lines.pop()
         if lines[-1:] == ["```"] and lines[-3:-2] and lines[-3].startswith("```"):
             lines = [*lines[:-3], lines[-2]]  # Code that is this line.
@@ -425,11 +353,11 @@ class _Reading:
             if previous and previous["letter"].upper() < option["letter"].upper():
                 return None
         if option is None and not (
-            _NUMBER.fullmatch(_unwrap(line))
+            _NUMBER.fullmatch(wrapping.unwrapped(line))
             and (not before or before.rstrip("*_ ").endswith(_ENDINGS))
         ):
             return None
-        return self._of(_unwrap(line), "whole")
+        return self._of(wrapping.unwrapped(line), "whole")
 
     # Sentences.
 
@@ -449,7 +377,7 @@ class _Reading:
                 text = self._text[statement.start : statement.end]
                 if not _VISIBLE.search(text):
                     text = self._following(statement.end)
-                return self._of(_unwrap(text), "label" if statement.label else "phrase")
+                return self._of(wrapping.unwrapped(text), "label" if statement.label else "phrase")
         return None
 
     def _paragraph_start(self, at: int) -> int:
@@ -495,50 +423,38 @@ class _Reading:
         block = paragraphs[-1][-1]
         last = self._text[block.start : block.end]
         if len(self._document.blocks) > 1 and self._introduced(block, last):
-            return self._of(_unwrap(last), "whole")
+            return self._of(wrapping.unwrapped(last), "whole")
         paragraph = self._text[paragraphs[-1][0].start : block.end]
         stated = statements.statements(self._text, self._document.stops)
-        if _UNDETERMINED.search(paragraph) or _judges(paragraph):
+        if wording.judges(paragraph):
             whole = ""
         elif len(text) <= _WHOLE and not stated and not self._thinks():
-            whole = _unwrap(text) if _FEW_WORDS.fullmatch(text) else text
+            whole = wrapping.unwrapped(text) if _FEW_WORDS.fullmatch(text) else text
         elif stated and stated[-1].at >= paragraphs[-1][0].start:
             whole = ""
-        elif self._states(paragraph):
-            whole = _labeled(paragraph)
+        elif wording.concludes(paragraph):
+            whole = wrapping.after_label(paragraph)
         else:
-            whole = text if not stated and not self._thinks() and _essay(text) else ""
+            whole = text if not stated and not self._thinks() and wording.explains(text) else ""
         return self._of(whole, "whole")
 
     def _offers(self, paragraph: Sequence[Block]) -> bool:
         text = self._text[paragraph[0].start : paragraph[-1].end]
-        return len(text) <= _MOST_OFFER and _OFFER.match(text) is not None
+        return wording.offers(text)
 
     def _introduced(self, block: Block, last: str) -> bool:
         """Whether the last block is a formula or a short line after a colon."""
         formula = block.kind is BlockKind.FORMULA
         if not (formula or (block.kind is BlockKind.TEXT and "\n" not in last)):
             return False
-        if len(last) > (_CONCLUDING if formula else _SHORT):
+        if len(last) > (wording.CONCLUDING if formula else wording.SHORT):
             return False
         before = self._text[: block.start].rstrip(" \n\t*_")
         return before.endswith(_COLONS)
 
     def _thinks(self) -> bool:
         """Whether the text has words of a thought, or takes something back."""
-        return _THOUGHT.search(self._text) is not None or self._reopened(0, len(self._text))
-
-    @staticmethod
-    def _states(paragraph: str) -> bool:
-        """Whether the last paragraph of a thought states a result."""
-        if paragraph.rstrip().endswith((*_COLONS, *_QUESTIONS, "…", "...")) or _HEDGE.search(
-            paragraph
-        ):
-            return False
-        kind = kind_of(paragraph[:_CONCLUDING])
-        if kind is StepKind.RECHECK:
-            return False
-        return len(paragraph) <= (_CONCLUDING if kind is StepKind.CONCLUSION else _SHORT)
+        return wording.thinks(self._text) or self._reopened(0, len(self._text))
 
     def _of(self, text: str, rule: Rule, *, boxed: bool = False) -> Answer | None:
         """Return ``text`` as an answer, unless it says nothing or has not ended."""
@@ -550,72 +466,7 @@ class _Reading:
         return _answer(text, plain(text), rule)
 
 
-def _essay(text: str) -> bool:
-    """Whether a long text explains, and does not work something out."""
-    return (
-        len(text) <= _LONG
-        and text.rstrip(' *_)”"').endswith(_ENDINGS)
-        and text.count("=") < _EQUATIONS
-        and _WORKED.search(text) is None
-    )
-
-
-def _bare(section: str) -> str:
-    """Return a section without an explanation, the marks of a quotation, of a list with one item, and of code."""
-    text = section
-    if (explained := markup.EXPLANATION.search(text)) is not None:
-        text = text[: explained.start()]
-    if (hope := _HOPE.search(text)) is not None:
-        text = _RESTATED.sub("", text[: hope.start()])
-    if _QUOTED.match(text):
-        text = _QUOTED.sub("", text).strip()
-    if "\n" not in text:
-        text = _BULLET.sub("", text)
-    if (fence := _PLAIN_CODE.fullmatch(text)) is not None:
-        text = fence["content"]
-    return _unwrap(text) if _single(text) else text
-
-
-def _labeled(paragraph: str) -> str:
-    """Return what follows the label of a result, or the paragraph."""
-    label = _RESULT.match(paragraph)
-    return paragraph if label is None else _unwrap(paragraph[label.end() :])
-
-
-def _judges(paragraph: str) -> bool:
-    """Whether a paragraph says that an answer is right or wrong, or is short and speaks of it."""
-    if len(paragraph) <= _CONCLUDING and _SPOKEN_OF.search(paragraph):
-        return True
-    return any(
-        _ANSWER.search(sentence) and remarks.remark(sentence) is not None
-        for sentence in remarks.sentences(paragraph)
-    )
-
-
 def _answer(tex: str, text: str, rule: Rule) -> Answer | None:
     if not text.strip():
         return None
     return Answer(text, rule, tex if tex != text else None)
-
-
-def _single(text: str) -> bool:
-    """Whether a text is one paragraph of one sentence."""
-    return "\n\n" not in text and not re.search(r"[.!?。！？]\s", text.rstrip())  # noqa: RUF001 - Chinese punctuation
-
-
-def _unwrap(text: str) -> str:
-    """Return ``text`` without the Markdown and LaTeX around it and without a final period."""
-    text = _stopless(text.strip())
-    if text.count("**") == 1:  # The opening ones are before the heading: "**Final Answer: 6**".
-        text = text.removesuffix("**").removeprefix("**").strip()
-    for left, right in _WRAPPINGS:
-        if text.startswith(left) and text.endswith(right) and len(text) > len(left) + len(right):
-            inner = text[len(left) : -len(right)]
-            if left not in inner and right not in inner:
-                text = inner.strip()
-    return _stopless(text)
-
-
-def _stopless(text: str) -> str:
-    """Return ``text`` without a final period, unless an abbreviation has it: p.m., U.S.A."""
-    return text.rstrip() if _ABBREVIATION.search(text) else text.rstrip(_STOPS)

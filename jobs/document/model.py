@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Self
 
 from jobs.document.blocks import BlockScanner
@@ -98,21 +98,15 @@ class Document:
         return self._read_boxes().opened
 
     def paragraphs(self, start: int = 0) -> Iterator[Sequence[Block]]:
-        """Yield the blocks of each paragraph: with the lists, tables and formulas that belong to it.
+        """Return the blocks of each paragraph: with the lists, tables and formulas that belong to it.
 
         Args:
             start: blocks before this index are left out.
         """
         blocks = self.blocks
-        paragraph: list[Block] = []
-        for index in range(first_from(blocks, start), len(blocks)):
-            block = blocks[index]
-            if paragraph and not block.joined:
-                yield paragraph
-                paragraph = []
-            paragraph.append(block)
-        if paragraph:
-            yield paragraph
+        return paragraphs_of(
+            blocks[index] for index in range(first_from(blocks, start), len(blocks))
+        )
 
     def _read_blocks(self) -> BlockScanner:
         if self._blocks_stale:
@@ -125,6 +119,18 @@ class Document:
             self._boxes_stale = False
             self._boxes.read(self.text)
         return self._boxes
+
+
+def paragraphs_of(blocks: Iterable[Block]) -> Iterator[list[Block]]:
+    """Yield the blocks of each paragraph: a block that is joined belongs to the one before it."""
+    paragraph: list[Block] = []
+    for block in blocks:
+        if paragraph and not block.joined:
+            yield paragraph
+            paragraph = []
+        paragraph.append(block)
+    if paragraph:
+        yield paragraph
 
 
 def first_from(blocks: Sequence[Block], start: int) -> int:

@@ -183,7 +183,7 @@ class LiveKeys:
         self._until: float | None = None
 
     def may_hold(self, key: str) -> bool:
-        """Return whether ``key`` was live a moment ago. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Return whether ``key`` was live a moment ago. Raises :class:`core.database_faults.DatabaseUnavailable`."""
         return self._expiry_of(key) is None
 
     def expired_at(self, key: str) -> datetime | None:
@@ -390,7 +390,7 @@ def note_uses(database: Database, uses: Collection[KeyUse]) -> None:
     """Store when keys were last used, each at most once in :data:`USE_EVERY`, and hashes with a newer pepper.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; nothing is stored.
+        core.database_faults.DatabaseUnavailable: the database does not answer; nothing is stored.
     """
     # In one order, so that processes that store the same keys wait for each other and do not block each other.
     ordered = sorted(uses, key=lambda use: use.key_id)

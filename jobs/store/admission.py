@@ -11,7 +11,8 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from core import errors
-from core.database import Database, DiskFull
+from core.database import Database
+from core.database_faults import DiskFull
 from core.settings import Settings
 from jobs.lifecycle import Status
 from jobs.records.jobs import Job
@@ -64,7 +65,7 @@ class Admission:
 
         Raises:
             core.errors.QueueFull: the queue has reached a limit, or the jobs would exceed it.
-            core.database.DatabaseUnavailable: the database does not answer.
+            core.database_faults.DatabaseUnavailable: the database does not answer.
         """
         queued = self._queued(None, cap=self._total)
         if queued + jobs > self._total:
@@ -110,7 +111,7 @@ class Admission:
 class Disk:
     """Watches the free space of the disk with SQLite's file; with PostgreSQL this host stores nothing.
 
-    When the disk of either database is full, :class:`core.database.DiskFull` is raised by the write.
+    When the disk of either database is full, :class:`core.database_faults.DiskFull` is raised by the write.
 
     Args:
         database: the database.
@@ -140,7 +141,7 @@ class Disk:
         return self._has_room
 
     def check(self) -> None:
-        """Return when the free space is above the floor. Raises :class:`core.database.DiskFull`."""
+        """Return when the free space is above the floor. Raises :class:`core.database_faults.DiskFull`."""
         if not self.has_room:
             raise DiskFull(
                 "There is too little free disk space to accept requests.",

@@ -475,7 +475,7 @@ def remove_all(database: Database, account_id: uuid.UUID) -> None:
     """Remove the batches of an account, which have ended, with their lines.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; another call continues.
+        core.database_faults.DatabaseUnavailable: the database does not answer; another call continues.
     """
     while _remove_some(database, _BATCH.account_id == account_id):
         pass

@@ -43,7 +43,7 @@ def count(database: Database, requested: Filter) -> tuple[int, int]:
 
     Raises:
         core.errors.SearchTooSlow: the search reached its deadline.
-        core.database.DatabaseUnavailable: the database does not answer.
+        core.database_faults.DatabaseUnavailable: the database does not answer.
     """
     finished = sum(1 for _ in _walk(history.erasable, database, requested))
     return finished, sum(1 for _ in _walk(history.unfinished, database, requested))
@@ -71,7 +71,7 @@ def erase_jobs(
 
     Raises:
         core.errors.SearchTooSlow: the search reached its deadline; what was yielded remains erased.
-        core.database.DatabaseUnavailable: the database does not answer; what was yielded remains erased.
+        core.database_faults.DatabaseUnavailable: the database does not answer; what was yielded remains erased.
     """
     after: uuid.UUID | None = None
     while job_ids := history.erasable(database, requested, limit=BATCH, after=after):
@@ -87,7 +87,7 @@ def close_account(database: Database, account_id: uuid.UUID, *, actor: str) -> N
     """Revoke the keys of an account, and end its operations and batches, so that nothing new arrives. Idempotent.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer.
+        core.database_faults.DatabaseUnavailable: the database does not answer.
     """
     with database.transaction() as transaction:
         transaction.update(
@@ -126,7 +126,7 @@ def erase_account(
         progress: called with the number of jobs after each batch; what it raises ends the erasure for now.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; another call continues.
+        core.database_faults.DatabaseUnavailable: the database does not answer; another call continues.
     """
     close_account(database, account_id, actor=actor)
     everything = Filter(account_id=account_id)

@@ -99,7 +99,7 @@ def read(database: Database, job_id: uuid.UUID, *, after: int, limit: int = 1000
     """Return up to ``limit`` events of a job with numbers above ``after``, which may be any number.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer.
+        core.database_faults.DatabaseUnavailable: the database does not answer.
     """
     with database.reading() as transaction:
         # The job's row is read first, and later numbers are left for the next call. So no event is missing before one

@@ -126,7 +126,7 @@ def store(
 
     Raises:
         core.errors.StorageQuotaExceeded: the account would store more than ``limit``; the file is not stored.
-        core.database.DatabaseUnavailable: the database does not answer; the file is not stored.
+        core.database_faults.DatabaseUnavailable: the database does not answer; the file is not stored.
     """
     with database.transaction() as transaction:
         file_id = begin(transaction, new)
@@ -264,7 +264,7 @@ def remove_all(database: Database, account_id: uuid.UUID) -> None:
     """Remove all files of an account, and those that are being stored.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; another call continues.
+        core.database_faults.DatabaseUnavailable: the database does not answer; another call continues.
     """
     while True:
         with database.transaction() as transaction:

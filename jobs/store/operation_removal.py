@@ -41,7 +41,7 @@ def forget_account(database: Database, account_id: uuid.UUID) -> None:
     Call it once the operations have ended. A call that is interrupted can be repeated.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; another call continues.
+        core.database_faults.DatabaseUnavailable: the database does not answer; another call continues.
     """
     with database.reading() as transaction:
         named = transaction.execute(

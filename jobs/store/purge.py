@@ -77,7 +77,7 @@ def batch(database: Database, periods: Periods, *, actor: str, limit: int = 50) 
     """Remove data that is older than ``periods``, up to ``limit`` of each class, oldest first.
 
     Raises:
-        core.database.DatabaseUnavailable: the database does not answer; committed removals remain.
+        core.database_faults.DatabaseUnavailable: the database does not answer; committed removals remain.
     """
     images = traces = answers = timelines = operations = 0
     full = False

@@ -91,7 +91,7 @@ class Cleaning:
         self._seen: int | None = None
 
     def needed(self) -> bool:
-        """Return whether the index still has such words. Raises :class:`core.database.DatabaseUnavailable`."""
+        """Return whether the index still has such words. Raises :class:`core.database_faults.DatabaseUnavailable`."""
         if self._database.dialect != "sqlite":
             return False
         with self._database.reading() as transaction:
@@ -101,7 +101,7 @@ class Cleaning:
         """Do a part of the work; return whether there is more. At the end, empty the write-ahead log.
 
         Raises:
-            core.database.DatabaseUnavailable: the database does not answer.
+            core.database_faults.DatabaseUnavailable: the database does not answer.
         """
         if self._database.dialect != "sqlite":
             return False

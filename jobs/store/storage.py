@@ -17,7 +17,8 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core import errors
-from core.database import Database, DatabaseUnavailable, Transaction
+from core.database import Database, Transaction
+from core.database_faults import DatabaseUnavailable
 from jobs.records.accounts import Account, StorageChange, StorageTotal
 from jobs.records.attempts import Attempt, Generation
 from jobs.records.declarative import table
@@ -160,7 +161,7 @@ class Quota:
 
         Raises:
             core.errors.StorageQuotaExceeded: the account has reached its quota.
-            core.database.DatabaseUnavailable: the database does not answer.
+            core.database_faults.DatabaseUnavailable: the database does not answer.
         """
         reading = self._readings.get(account_id)
         if reading is None or self._timer() >= reading.until or _is_full(reading):

@@ -10,7 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from core import errors, ordered_ids
-from core.database import Database, LockTimeout, Now, Seconds, Transaction
+from core.database import Database, Now, Seconds, Transaction
+from core.database_faults import LockTimeout
 from jobs.images import CanonicalImage
 from jobs.lifecycle import Priority, Status
 from jobs.phrases import Part

@@ -16,7 +16,8 @@ from flask.testing import FlaskClient
 from api.app import service_of
 from api.framework import Router
 from api.revocation import Revocation
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs.lifecycle import Role
 from jobs.records.accounts import ApiKey
 from jobs.store import accounts

@@ -11,7 +11,7 @@ from cli import formats, output, tables
 from cli.client import Unreachable
 from cli.formats import Format
 from core import errors
-from core.database import DatabaseUnavailable
+from core.database_faults import DatabaseUnavailable
 
 
 @pytest.mark.parametrize(

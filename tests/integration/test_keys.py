@@ -11,7 +11,8 @@ import pytest
 
 from api.key_uses import KeyUses
 from core import ids
-from core.database import Database, DatabaseUnavailable, Transaction
+from core.database import Database, Transaction
+from core.database_faults import DatabaseUnavailable
 from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import factories

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import urllib3
 
-from api.schemas.requests import MAX_WAIT_SECONDS
+from api.schemas.parameters import MAX_WAIT_SECONDS
 from core.database import Database
 from core.settings import Settings
 from jobs.lifecycle import Role

@@ -10,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from core import errors
-from core.database import Database, DiskFull
+from core.database import Database
+from core.database_faults import DiskFull
 from core.settings import Settings
 from jobs.records.jobs import Job
 from jobs.store import admission

@@ -14,7 +14,8 @@ import pytest
 import sqlalchemy as sa
 
 from core import errors
-from core.database import Database, DatabaseUnavailable, LockTimeout, utcnow
+from core.database import Database, utcnow
+from core.database_faults import DatabaseUnavailable, LockTimeout
 from jobs.records.accounts import Account
 from jobs.records.jobs import Job
 from jobs.store import claims, commands, history

@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from core import ordered_ids
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs.answers.extraction import Answer
 from jobs.lifecycle import Status
 from jobs.store import settle

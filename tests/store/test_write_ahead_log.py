@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from core import write_ahead_log
-from core.database import SQLITE_LOG_BYTES, Database
+from core.database import Database
+from core.sqlite import SQLITE_LOG_BYTES
 from jobs.records.images import ImageBytes
 
 _ROW_BYTES = 2**20

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from core.background import BackgroundLoop
-from core.database import DatabaseUnavailable, until_available
+from core.database_faults import DatabaseUnavailable, until_available
 
 
 def test_a_loop_runs_round_after_round_until_it_is_stopped() -> None:

@@ -13,7 +13,7 @@ from api.auth import Caller
 from api.openai.batches import lines
 from api.openai.batches.endpoints import LineAnswer
 from api.submission import ParsedSubmission
-from core.database import DatabaseUnavailable
+from core.database_faults import DatabaseUnavailable
 from jobs.lifecycle import Role
 from jobs.records.jobs import Job
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core import errors
-from core.database import DiskFull
+from core.database_faults import DiskFull
 from core.spool import IN_MEMORY_BYTES, Spool, SpooledFile
 
 A, B = (uuid.UUID(int=number) for number in (1, 2))

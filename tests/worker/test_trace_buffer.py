@@ -8,7 +8,8 @@ from collections.abc import Iterator
 import pytest
 import sqlalchemy as sa
 
-from core.database import Database, DatabaseUnavailable, Transaction
+from core.database import Database, Transaction
+from core.database_faults import DatabaseUnavailable
 from jobs.events.index import SequenceBlock
 from jobs.records.attempts import TraceChunk
 from jobs.store import event_log, claims

@@ -10,7 +10,8 @@ from datetime import datetime
 from typing import Any
 
 from core import errors
-from core.database import Database, DatabaseUnavailable, until_available
+from core.database import Database
+from core.database_faults import DatabaseUnavailable, until_available
 from jobs import engine
 from jobs.answers.votes import Tally
 from jobs.store import claims, traces

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import structlog
 
-from core.database import Database, DatabaseUnavailable, until_available
+from core.database import Database
+from core.database_faults import DatabaseUnavailable, until_available
 from jobs import engine
 from jobs.store import claims, traces
 from worker import compilations, leases

@@ -10,7 +10,8 @@ from datetime import timedelta
 import structlog
 
 from core import errors
-from core.database import Database, until_available
+from core.database import Database
+from core.database_faults import until_available
 from jobs import lifecycle
 from jobs.answers import model_refusals
 from jobs.findings import Action, Finding, FindingKind

@@ -11,7 +11,8 @@ from datetime import timedelta
 import structlog
 
 from core import ids, logs
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from core.profiles import ModelProfile
 from jobs import engine
 from jobs.store import claims, settle

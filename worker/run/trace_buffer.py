@@ -21,7 +21,8 @@ from typing import Any, Protocol
 import structlog
 
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from jobs import engine
 from jobs.events.index import IndexEntry
 from jobs.events.live import LiveEvent, StoredThrough

@@ -24,7 +24,8 @@ from api.openai.batches.slices import BatchSlices, Notify
 from api.submission import SubmissionService
 from core import ids
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
+from core.database_faults import DatabaseUnavailable
 from core.settings import Settings
 from core.shares import Shares
 from jobs.store import batches
@@ -97,7 +98,7 @@ class BatchRunner(BackgroundLoop):
         """Work a while on the batch whose turn it is, in this thread; return whether there was one.
 
         Raises:
-            core.database.DatabaseUnavailable: the database does not answer; the next call continues.
+            core.database_faults.DatabaseUnavailable: the database does not answer; the next call continues.
         """
         held = self._claim()
         if held is not None:

@@ -24,7 +24,7 @@ from api.openai.chat.requests import CompletionRequest
 from api.openai.errors_in_body import error_body
 from api.openai.foreground import Failure, Foreground
 from api.openai.image_files import ImageFiles
-from api.schemas.requests import GroupHeaders
+from api.schemas.parameters import GroupHeaders
 from api.submission import Accepted, SubmissionService
 from core import errors
 from core.database import Database

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from api.schemas.parameters import GroupHeaders, ParameterModel
 from api.schemas.parts import ResponseModel
-from api.schemas.requests import GroupHeaders, ParameterModel
 
 _Include = Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=64)]
 IMAGE_URLS = "message.input_image.image_url"
