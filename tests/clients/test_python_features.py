@@ -426,7 +426,9 @@ class TestWebhooks:
         self, client: openai.OpenAI, service: Service
     ) -> None:
         service.stack.start_delivery()
-        assert eventually(lambda: " ready." in service.stack.log("delivery"))
+        assert eventually(lambda: " ready." in service.stack.log("delivery")), service.stack.log(
+            "delivery"
+        )
         with receiving() as receiver:
             endpoint = client.webhooks.create(
                 name="x", url=receiver.url, event_types=["response.completed", "batch.completed"]
@@ -444,5 +446,10 @@ class TestWebhooks:
                 )
                 return {(event.type, event.data.id) for event in events}
 
-            assert eventually(lambda: expected <= seen())
+            assert eventually(lambda: expected <= seen()), (
+                expected,
+                seen(),
+                client.batches.retrieve(batch.id).status,
+                service.stack.log("delivery")[-3000:],
+            )
             client.webhooks.delete(endpoint.id)
