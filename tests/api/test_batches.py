@@ -451,12 +451,12 @@ class TestEnding:
         file = caller("GET", f"/v1/files/{get(caller, batch)['output_file_id']}").get_json()
         assert file["expires_at"] == file["created_at"] + 7200
 
-    def test_the_end_of_a_batch_is_an_event(
+    def test_the_end_of_a_batch_is_an_event_and_that_of_a_line_is_none(
         self, app: Router, caller: Caller, database: Database
     ) -> None:
         account_id = accounts.account_id(database, "default")
         types = [f"batch.{name}" for name in ("completed", "failed", "expired", "cancelled")]
-        webhooks.make_endpoint(database, account_id, event_types=types)
+        webhooks.make_endpoint(database, account_id, event_types=[*types, "response.completed"])
         cancelled = create(caller, lines(1))
         caller("POST", f"/v1/batches/{cancelled['id']}/cancel")
         settle(app, database, cancelled)

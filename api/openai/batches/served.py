@@ -123,7 +123,10 @@ class ChatEndpoint(_Endpoint):
 
 
 def _of_batch(parsed: ParsedSubmission, body: Mapping[str, Any]) -> ParsedSubmission:
-    """Return the submission of a line, which runs in the background."""
+    """Return the submission of a line.
+
+    Its response is none in the background: those have events of their own, which a client of a batch does not want.
+    """
     faults = [
         errors.Fault(f"#/{name}", sentence, "unsupported_parameter")
         for name, (value, sentence) in _REFUSED.items()
@@ -133,7 +136,7 @@ def _of_batch(parsed: ParsedSubmission, body: Mapping[str, Any]) -> ParsedSubmis
     return dataclasses.replace(
         parsed,
         faults=(*parsed.faults, *faults),
-        response=None if sent is None else dataclasses.replace(sent, background=True),
+        response=None if sent is None else dataclasses.replace(sent, background=False),
     )
 
 
