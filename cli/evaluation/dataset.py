@@ -53,7 +53,8 @@ def read(path: Path) -> list[Item]:
         core.errors.InvalidRequest: the file cannot be read, or has faulty lines: the error lists them.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Only line feeds end lines: other separators may stand in the texts. Some editors write a byte order mark.
+        lines = path.read_bytes().decode("utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise errors.InvalidRequest(
             f"{path} cannot be read as UTF-8 text.", param="file"
@@ -92,7 +93,9 @@ def _twice(items: Iterable[Item]) -> Iterator[tuple[int, str]]:
 def _item(number: int, line: str, folder: Path) -> Item:
     try:
         entry = json.loads(line)
-    except ValueError:
+        # The service accepts no lone surrogates, and the report could not be written.
+        json.dumps(entry, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
         return _faulty(number, "This must be a JSON object on one line.")
     if not isinstance(entry, dict):
         return _faulty(number, "This must be a JSON object.")

@@ -86,7 +86,8 @@ def write(
         page(grades, summaries, title=title, facts=facts),
     ]
     for path, text in zip(paths, texts, strict=True):
-        path.write_text(text, encoding="utf-8")
+        # The name of a data set may be in another encoding.
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
     return paths
 
 

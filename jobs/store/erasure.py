@@ -11,13 +11,15 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from core import ids
 from core.database import Database
 from jobs.filters import Filter
 from jobs.records.accounts import Account, ApiKey
 from jobs.records.images import Image
 from jobs.records.queue import QueuePause
-from jobs.store import batches, commands, files, history, operation_removal, retention
+from jobs.store import batches, commands, files, history, operation_removal, retention, erased_accounts
+from jobs.records.accounts import Account, ApiKey
+from jobs.records.images import Image
+from jobs.records.queue import QueuePause
 from jobs.store.retention import DataRemoved, RemoveCopies
 
 #: Jobs, or images, of one transaction.
@@ -115,7 +117,7 @@ def erase_account(
 
     Keys are revoked and operations cancelled first, so nothing new arrives, and unfinished jobs are cancelled. While
     some still run, the rest of the account stays: another call continues once they have ended. The account's name is
-    removed last.
+    removed last; then what requests have stored meanwhile is erased, too.
 
     Args:
         database: where it is stored.
@@ -129,6 +131,44 @@ def erase_account(
         core.database_faults.DatabaseUnavailable: the database does not answer; another call continues.
     """
     close_account(database, account_id, actor=actor)
+
+    def erase() -> AccountErased:
+        return _erase_content(
+            database,
+            account_id,
+            actor=actor,
+            remove_copies=remove_copies,
+            remove_account=remove_account,
+            progress=progress,
+        )
+
+    first = erase()
+    if first.running:
+        return first
+    with database.transaction() as transaction:
+        transaction.update(QueuePause, QueuePause.account_id == account_id, reason=None)
+        transaction.update(ApiKey, ApiKey.account_id == account_id, name="")
+        transaction.update(Account, Account.id == account_id, name=erased_accounts.name(account_id))
+    # What requests have stored that were accepted before their keys were revoked; from now on nothing is stored.
+    last = erase()
+    return AccountErased(
+        first.jobs + last.jobs,
+        first.images + last.images,
+        first.cancelled + last.cancelled,
+        last.running,
+    )
+
+
+def _erase_content(
+    database: Database,
+    account_id: uuid.UUID,
+    *,
+    actor: str,
+    remove_copies: RemoveCopies,
+    remove_account: RemoveAccount,
+    progress: Callable[[int], object],
+) -> AccountErased:
+    """Erase all content of an account but its names, unless jobs still run; see :func:`erase_account`."""
     everything = Filter(account_id=account_id)
     cancelled = _cancel(database, everything, actor=actor)
     # Before the pass: a job that ends during it may be behind it.
@@ -148,12 +188,6 @@ def erase_account(
     while remove_account(database, account_id):
         progress(jobs)
     operation_removal.forget_account(database, account_id)
-    with database.transaction() as transaction:
-        transaction.update(QueuePause, QueuePause.account_id == account_id, reason=None)
-        transaction.update(ApiKey, ApiKey.account_id == account_id, name="")
-        transaction.update(
-            Account, Account.id == account_id, name=f"erased-{ids.show('acct', account_id)}"
-        )
     return AccountErased(jobs, images, cancelled)
 
 

@@ -17,7 +17,9 @@ from core import errors, ids
 from core.database import Database, Now, Transaction
 from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, FileChunk, FileEntry
-from jobs.store import storage
+from jobs.store import storage, erased_accounts
+from jobs.file_records import BatchEntry, FileChunk, FileEntry
+from jobs.records.declarative import table
 
 #: The most bytes of a chunk.
 CHUNK_BYTES: Final = 2**20
@@ -25,6 +27,7 @@ CHUNK_BYTES: Final = 2**20
 _DELETED: Final = 8
 #: An upload that has added nothing for this time has ended.
 _ABANDONED: Final = timedelta(hours=1)
+_GONE: Final = "The file was removed while it was being stored."
 #: The purpose of the files that batches write.
 OUTPUT: Final = "batch_output"
 
@@ -61,7 +64,11 @@ def visible() -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
-    """Insert a file without bytes, which :func:`complete` makes visible; return its id."""
+    """Insert a file without bytes, which :func:`complete` makes visible; return its id.
+
+    Raises:
+        core.errors.Unauthenticated: the account is erased.
+    """
     file_id = ids.new()
     transaction.execute(
         sa.insert(table(FileEntry)).values(
@@ -74,6 +81,7 @@ def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
             touched_at=Now(),
         )
     )
+    erased_accounts.refuse(transaction, new.account_id)
     return file_id
 
 
@@ -90,7 +98,7 @@ def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
         .returning(_FILE.bytes)
     ).scalar_one_or_none()
     if size is None:
-        raise errors.NotFound("The file was removed while it was being stored.")
+        raise errors.NotFound(_GONE)
     start = size - len(data)
     rows = [
         {"file_id": file_id, "start": start + at, "data": data[at : at + CHUNK_BYTES]}
@@ -126,6 +134,8 @@ def store(
 
     Raises:
         core.errors.StorageQuotaExceeded: the account would store more than ``limit``; the file is not stored.
+        core.errors.NotFound: the file was removed meanwhile, because its account was erased.
+        core.errors.Unauthenticated: the account is erased.
         core.database_faults.DatabaseUnavailable: the database does not answer; the file is not stored.
     """
     with database.transaction() as transaction:
@@ -138,7 +148,10 @@ def store(
                     storage.enforce(transaction, new.account_id, limit)
         with database.transaction("file") as transaction:
             complete(transaction, file_id, new.lifetime)
-            return transaction.session.get_one(FileEntry, file_id)
+            stored = transaction.session.get(FileEntry, file_id)
+            if stored is None or stored.removed_at is not None:
+                raise errors.NotFound(_GONE)
+            return stored
     except errors.LonglookError:
         # As far as the database still answers; otherwise it is purged later.
         _discard(database, file_id)

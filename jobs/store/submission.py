@@ -18,7 +18,10 @@ from jobs.phrases import Part
 from jobs.records.declarative import table
 from jobs.records.images import JobImage
 from jobs.records.jobs import Job
-from jobs.store import dispatch, holds, idempotency, responses, search, storage, timeline, turns
+from jobs.store import dispatch, holds, idempotency, responses, search, storage, timeline, turns, erased_accounts
+from jobs.records.declarative import table
+from jobs.records.images import JobImage
+from jobs.records.jobs import Job
 from jobs.store import images as submitted_images
 
 #: The sequence number of a job's first event, ``job.queued``.
@@ -154,8 +157,10 @@ def insert(
     Raises:
         core.errors.StorageQuotaExceeded: the account would store more than ``storage_limit``.
         core.errors.NotFound: an image was removed, or belongs to another account.
+        core.errors.Unauthenticated: the account is erased.
     """
     job, images = _insert(transaction, submission, noted)
+    erased_accounts.refuse(transaction, submission.account_id)
     if storage_limit is not None:
         storage.enforce(transaction, submission.account_id, storage_limit)
     return Submitted(job_id=job.id, job=job, images=images)
@@ -175,6 +180,7 @@ def store_image(
     """
     with database.transaction("upload") as transaction:
         image_id = submitted_images.store_upload(transaction, account_id, image)
+        erased_accounts.refuse(transaction, account_id)
         if storage_limit is not None:
             storage.enforce(transaction, account_id, storage_limit)
         return image_id

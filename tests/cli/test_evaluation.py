@@ -65,6 +65,27 @@ def test_an_error_names_every_fault_of_every_line(tmp_path: Path) -> None:
     assert len(of_third) == 4
 
 
+def test_only_line_feeds_end_lines_and_a_mark_of_an_editor_is_none(tmp_path: Path) -> None:
+    line = {"image": "a.png", "question": "One\u2028two\x85three?", "answer": "1"}
+    path = _file(tmp_path)
+    text = json.dumps(line, ensure_ascii=False)
+    path.write_bytes(f"\ufeff{text}\r\n{text}\r\n".encode())
+
+    items = dataset.read(path)
+
+    assert [item.question for item in items] == [line["question"]] * 2
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"question": "\\ud800"}'])
+def test_what_cannot_be_sent_is_a_fault_of_its_line(tmp_path: Path, line: str) -> None:
+    path = _file(tmp_path, line)
+
+    with pytest.raises(errors.InvalidRequest) as caught:
+        dataset.read(path)
+
+    assert [fault.pointer for fault in caught.value.faults] == ["line 1"]
+
+
 @pytest.mark.parametrize("content", [b"", b"\n\n", b"\xff\xfe"])
 def test_a_file_without_questions_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "set.jsonl"
@@ -167,6 +188,16 @@ class _Loads(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.texts.append(data)
+
+
+def test_a_report_is_written_whatever_its_data_set_is_called(tmp_path: Path) -> None:
+    grades = [_grade("count", right=True)]
+
+    paths = report.write(
+        tmp_path, grades, summary.summarize(grades), title="caf\udce9.jsonl", facts={}
+    )
+
+    assert json.loads(paths[1].read_text())["data_set"] == "caf\udce9.jsonl"
 
 
 def test_a_report_shows_the_figures_and_runs_nothing_of_the_data(tmp_path: Path) -> None:
