@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 import flask
 from flask import Response
 from pydantic import BaseModel
-from werkzeug.routing import Rule
 from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.routing import Rule
 
 from api import errors as problems
 from api.framework import bodies, parameters, paths, route, wire

@@ -15,9 +15,9 @@ from api.streams import frames
 from api.streams.feeds import Feed, StoredFeed
 from core import ids
 from core.background import BackgroundLoop
-from core.database import Database, DatabaseUnavailable
-from jobs.events.live import LiveEvent, StoredThrough, Subscriber
+from core.database import Database
 from core.database_faults import DatabaseUnavailable
+from jobs.events.live import LiveEvent, StoredThrough, Subscriber
 from jobs.store import event_log, history
 from jobs.store.event_log import EventKind, JobEvent
 

@@ -11,7 +11,8 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Transaction
-from jobs.records import Account, table
+from jobs.records.accounts import Account
+from jobs.records.declarative import table
 
 _NAME: Final = sa.select(table(Account).c.name).where(
     table(Account).c.id == sa.bindparam("account_id")

@@ -16,10 +16,15 @@ from jobs.filters import Filter
 from jobs.records.accounts import Account, ApiKey
 from jobs.records.images import Image
 from jobs.records.queue import QueuePause
-from jobs.store import batches, commands, files, history, operation_removal, retention, erased_accounts
-from jobs.records.accounts import Account, ApiKey
-from jobs.records.images import Image
-from jobs.records.queue import QueuePause
+from jobs.store import (
+    batches,
+    commands,
+    erased_accounts,
+    files,
+    history,
+    operation_removal,
+    retention,
+)
 from jobs.store.retention import DataRemoved, RemoveCopies
 
 #: Jobs, or images, of one transaction.

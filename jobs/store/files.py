@@ -17,9 +17,7 @@ from core import errors, ids
 from core.database import Database, Now, Transaction
 from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, FileChunk, FileEntry
-from jobs.store import storage, erased_accounts
-from jobs.file_records import BatchEntry, FileChunk, FileEntry
-from jobs.records.declarative import table
+from jobs.store import erased_accounts, storage
 
 #: The most bytes of a chunk.
 CHUNK_BYTES: Final = 2**20

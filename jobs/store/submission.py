@@ -18,10 +18,17 @@ from jobs.phrases import Part
 from jobs.records.declarative import table
 from jobs.records.images import JobImage
 from jobs.records.jobs import Job
-from jobs.store import dispatch, holds, idempotency, responses, search, storage, timeline, turns, erased_accounts
-from jobs.records.declarative import table
-from jobs.records.images import JobImage
-from jobs.records.jobs import Job
+from jobs.store import (
+    dispatch,
+    erased_accounts,
+    holds,
+    idempotency,
+    responses,
+    search,
+    storage,
+    timeline,
+    turns,
+)
 from jobs.store import images as submitted_images
 
 #: The sequence number of a job's first event, ``job.queued``.

@@ -12,7 +12,8 @@ from werkzeug.test import TestResponse
 
 from api.app import service_of
 from core import ids
-from core.database import Database, DatabaseUnavailable, Transaction
+from core.database import Database, Transaction
+from core.database_faults import DatabaseUnavailable
 from core.settings import Settings
 from jobs.events.live import Publisher
 from jobs.store import retention

@@ -21,9 +21,17 @@ from jobs.filters import Filter
 from jobs.lifecycle import Status
 from jobs.records.accounts import Account
 from jobs.records.jobs import Job
-from jobs.store import accounts, erasure, history, retention, search, settle, traces, files, submission
-from jobs.records.accounts import Account
-from jobs.records.jobs import Job
+from jobs.store import (
+    accounts,
+    erasure,
+    files,
+    history,
+    retention,
+    search,
+    settle,
+    submission,
+    traces,
+)
 from jobs.store import purge as retention_purge
 from tests import factories, webhooks
 from tests.databases import ROOT, Age

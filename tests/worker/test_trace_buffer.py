@@ -11,10 +11,9 @@ import sqlalchemy as sa
 from core.database import Database, Transaction
 from core.database_faults import DatabaseUnavailable
 from jobs.events.index import SequenceBlock
-from jobs.records.attempts import TraceChunk
-from jobs.store import event_log, claims
 from jobs.events.live import StoredThrough
 from jobs.records.attempts import TraceChunk
+from jobs.store import claims, event_log
 from tests import factories
 from tests.databases import Clock
 from tests.fakes import RecordingPublisher

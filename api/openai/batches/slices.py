@@ -19,10 +19,11 @@ from api.openai.batches import line_results, lines
 from api.openai.batches.endpoints import BatchEndpoints
 from api.openai.batches.validation import BatchReader
 from api.openai.files import lifetime_of_batches
-from api.schemas import requests
+from api.schemas import parameters, requests
 from api.submission import ParsedSubmission, SubmissionService
 from core import errors, ids
-from core.database import Database, DatabaseUnavailable, DiskFull, Transaction
+from core.database import Database, Transaction
+from core.database_faults import DatabaseUnavailable, DiskFull
 from core.settings import Settings
 from jobs.lifecycle import Priority
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
@@ -190,7 +191,7 @@ class BatchSlices:
             self._service.submit(
                 caller,
                 parsed,
-                header=requests.GroupHeaders(),
+                header=parameters.GroupHeaders(),
                 request_id=ids.show("req", ids.new()),
                 joined=batch_lines.submitted(held, line.number),
             )
