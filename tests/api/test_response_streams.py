@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import random
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import orjson
 import pytest
+import sqlalchemy as sa
 from werkzeug.test import TestResponse
 
 from api.app import service_of
@@ -16,7 +20,8 @@ from core.database import Database, Transaction
 from core.database_faults import DatabaseUnavailable
 from core.settings import Settings
 from jobs.events.live import Publisher
-from jobs.store import retention
+from jobs.records import Job
+from jobs.store import commands, expiry, retention, settle
 from tests import databases, factories
 from tests.api import worker
 from tests.api.conftest import Caller
@@ -210,6 +215,124 @@ def newest(caller: Caller) -> Any:  # noqa: ANN401 - an id
     """Return the id of the newest job."""
     [job] = caller("GET", "/v1/jobs?limit=1").get_json()["data"]
     return ids.parse("job", job["id"])
+
+
+class Endings:
+    """What happens to a job while a typed stream follows it."""
+
+    def __init__(self, database: Database, age: databases.Age) -> None:
+        self.database = database
+        self.age = age
+
+    def run(self, ending: str, stream: Reading) -> None:
+        """Run the job, and let the stream follow it piece by piece."""
+        if ending == "cancelled in the queue":
+            [job_id] = unfinished(self.database)
+            commands.cancel(self.database, job_id, account_id=None, actor="key:test")
+            return
+        claimed = factories.claim(self.database)
+        recorder, live = record(self.database, claimed, RecordingPublisher())
+        fault = settle.Failure("engine_rejected", "The engine cannot take this.")
+        if ending == "failed before any output":
+            assert settle.fail(self.database, claimed, fault, generation=None)
+            return
+        say(recorder, live, "I see ", "圆 🟢")
+        recorder.flush()
+        stream.until(lambda: "🟢".encode() in stream.data)
+        if ending == "the worker is killed":
+            # This text is lost with the worker.
+            say(recorder, live, "or seven")
+            self.age(61)
+            expiry.sweep(self.database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
+            self.age(10)
+            stream.until(lambda: b"response.output_item.done" in stream.data)
+            claimed = factories.claim(self.database)
+            recorder, live = record(self.database, claimed, RecordingPublisher())
+            say(recorder, live, "It is ", "6.")
+            succeed(self.database, claimed, recorder, live)
+            return
+        if ending == "cancelled":
+            commands.cancel(self.database, claimed.job_id, account_id=None, actor="key:test")
+        recorder.close(live)
+        ended = factories.make_ended(live.text(), event_index=live.event_index)
+        end = settle.stop if ending == "cancelled" else functools.partial(settle.fail, fault=fault)
+        assert end(self.database, claimed, generation=ended)
+
+
+def unfinished(database: Database) -> list[Any]:
+    """Return the ids of the jobs that have not ended."""
+    with database.reading() as transaction:
+        wanted = sa.select(Job.id).where(Job.finished_at.is_(None))
+        return list(transaction.execute(wanted).scalars())
+
+
+ENDINGS: dict[str, tuple[str, list[str]]] = {
+    "cancelled in the queue": ("cancelled", []),
+    "failed before any output": ("failed", []),
+    "cancelled": ("cancelled", ["incomplete"]),
+    "failed": ("failed", ["incomplete"]),
+    "the worker is killed": ("completed", ["incomplete", "completed", "completed"]),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_stream_that_was_followed_is_the_same_later_from_every_number(
+    caller: Caller, database: Database, age: databases.Age, ending: str
+) -> None:
+    last, items = ENDINGS[ending]
+    stream = post(caller, background=True, stream=True, reasoning={"summary": "auto"})
+    stream.until(lambda: b"response.queued" in stream.data)
+    Endings(database, age).run(ending, stream)
+    whole = frames(stream.rest())
+
+    found = events(whole)
+    end = found[-1]["response"]
+    assert end["status"] == last
+    assert found[-1]["type"] == f"response.{LAST.get(last, last)}"
+    assert [item["status"] for item in end["output"]] == items
+    assert caller("GET", f"/v1/responses/{end['id']}").get_json() == end
+    pieces = [data + b"\n\n" for data in without_times(whole).split(b"\n\n")[:-1]]
+    assert len(pieces) == len(found)
+    for number in range(-1, len(found) + 2):
+        path = f"/v1/responses/{end['id']}?stream=true&starting_after={number}"
+        rest = without_times(frames(Reading(caller("GET", path)).rest()))
+        assert rest == b"".join(pieces[number + 1 :])
+
+
+LAST = {"cancelled": "incomplete"}
+
+
+def without_times(data: bytes) -> bytes:
+    """Return a stream without the times of its job, which ``age`` moves on PostgreSQL."""
+    return re.sub(rb'"(created|completed)_at":\d+', b"", data)
+
+
+@pytest.mark.parametrize("number", ["-2", "x", "1.5", "", str(2**63)])
+def test_an_invalid_number_is_refused_with_its_name(caller: Caller, number: str) -> None:
+    created = caller("POST", "/v1/responses", json={"input": "x", "background": True}).get_json()
+    path = f"/v1/responses/{created['id']}?stream=true&starting_after={number}"
+    answer = caller("GET", path)
+
+    assert answer.status_code == 400
+    assert answer.get_json()["error"]["param"] == "starting_after"
+
+
+def test_a_stream_without_a_place_is_refused_before_it_creates_a_response(
+    caller: Caller, database: Database
+) -> None:
+    body = {"input": "How many?", "background": True, "stream": True}
+    answers = [caller("POST", "/v1/responses", json=body, buffered=False) for _ in range(20)]
+
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert 0 < len(refused) < len(answers)
+    for answer in refused:
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (503, "streams_in_use")
+        assert answer.headers["Retry-After"]
+    # The client sends the request again.
+    assert len(unfinished(database)) == len(answers) - len(refused)
+    for answer in answers:
+        answer.close()
+    post(caller, background=True, stream=True).next()
 
 
 @pytest.mark.parametrize("background", [True, False])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
+from collections.abc import Callable
 from http import HTTPMethod, HTTPStatus
 from typing import Any, Final
 
@@ -162,9 +163,12 @@ class ResponseRoutes:
                 held=not parsed.background,
             )
 
+        if parsed.background and parsed.stream:
+            return self._background_stream(caller, submit)
         if parsed.background:
             accepted = submit()
-            return self._background(caller, accepted, stream=parsed.stream)
+            stored = replay.find(self._database, accepted.job_id, scope=caller.scope)
+            return self._shown(stored, _replayed(accepted))
         if parsed.stream:
             transcript = ResponseTranscript(
                 self._reader, after_end=lambda job_id: self.ended(job_id, not_stored_for)
@@ -313,22 +317,31 @@ class ResponseRoutes:
         body.close()
         return parsed
 
-    def _background(self, caller: Caller, accepted: Accepted, *, stream: bool) -> Response:
-        stored = replay.find(self._database, accepted.job_id, scope=caller.scope)
-        headers = {"Idempotent-Replayed": "true"} if accepted.replayed else {}
-        if stream:
-            response = self._stream(caller, stored, after=-1)
-            response.headers.update(headers)
-            return response
-        return self._shown(stored, headers)
+    def _background_stream(self, caller: Caller, submit: Callable[[], Accepted]) -> Response:
+        # Before the job: a client that gets no place sends the request again.
+        self._streams.take(caller.account_id)
+        try:
+            accepted = submit()
+            stored = replay.find(self._database, accepted.job_id, scope=caller.scope)
+        except BaseException:
+            self._streams.give_back(caller.account_id)
+            raise
+        response = self._stream(caller, stored, after=-1, taken=True)
+        response.headers.update(_replayed(accepted))
+        return response
 
-    def _stream(self, caller: Caller, stored: StoredResponse, *, after: int) -> Response:
+    def _stream(
+        self, caller: Caller, stored: StoredResponse, *, after: int, taken: bool = False
+    ) -> Response:
         body: TypedStream | bytes = b""
         # A response closes the stream that is its body; a response to HEAD has no body.
         if flask.request.method != HTTPMethod.HEAD:
             reader = self._reader_of(stored, after=after)
             stream = self._streams.follow_stored(
-                stored.view.job.id, account_id=caller.account_id, key_id=caller.key_id
+                stored.view.job.id,
+                account_id=caller.account_id,
+                key_id=caller.key_id,
+                taken=taken,
             )
             body = TypedStream(lambda: reader, stream)
         return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
@@ -375,6 +388,10 @@ class ResponseRoutes:
         )
         if not removed:
             raise problems.not_found("response")
+
+
+def _replayed(accepted: Accepted) -> dict[str, str]:
+    return {"Idempotent-Replayed": "true"} if accepted.replayed else {}
 
 
 class _ResponseBody:
