@@ -34,7 +34,6 @@ from core.closing import Closing
 from core.database import Database
 from jobs.lifecycle import Status
 from jobs.store import commands, history
-from jobs.store.event_log import EventKind
 
 _log = structlog.get_logger(__name__)
 
@@ -66,6 +65,10 @@ class HeldBody(Protocol):
 
 class Transcript(Protocol):
     """The events of a held stream, as a surface writes them."""
+
+    @property
+    def over(self) -> bool:
+        """Whether the last event was returned: a surface that reads SQL can have it before the native stream."""
 
     def begin(self, job_id: uuid.UUID) -> bytes:
         """Return what the stream begins with, once the job is accepted."""
@@ -201,14 +204,17 @@ class Foreground:
             stream.end()
         try:
             yield transcript.begin(job_id)
+            if transcript.over:
+                held.completed = True
+                return
             for data in stream:
                 # The stream has said to the server whom to call when the client hangs up: itself.
                 current.hold(held.hang_up)
                 read = list(frames.read(data))
                 yield b"".join(map(transcript.feed, read)) or _SSE_FILLER
-                if any(event["type"] == EventKind.FINISHED for event in read):
+                if transcript.over:
                     held.completed = True
-                    # Nothing may follow the last event, not even the filler for the end of the native stream.
+                    # Nothing may follow the last event, not even filler.
                     return
         finally:
             stream.close()

@@ -45,6 +45,9 @@ class Surface:
     submit: Callable[[Principal], uuid.UUID]
     submitted: list[uuid.UUID] = field(default_factory=list)
     repeatable: bool = False
+    #: The event after which its stream is over.
+    last: str = "job.finished"
+    over: bool = False
 
     TAG = "test"
 
@@ -79,6 +82,7 @@ class Surface:
 
     def feed(self, event: Mapping[str, Any]) -> bytes:
         """Show the type."""
+        self.over = self.over or event["type"] == self.last
         return b"data: %b\n\n" % orjson.dumps({"type": event["type"]})
 
     @property
@@ -339,6 +343,19 @@ class TestStream:
         assert kinds[-1] == "job.finished"
         assert received.endswith(b'data: {"type":"job.finished"}\n\n')
         assert surface.status == "succeeded"
+
+    def test_nothing_follows_the_last_event_that_the_surface_has_written(
+        self, caller: Caller, surface: Surface
+    ) -> None:
+        """A surface that reads SQL can have the end before the native stream: no filler follows it."""
+        surface.last = "job.queued"
+        answer = post(caller, "/test/stream")
+
+        received = b"".join(pieces(answer))
+
+        answer.close()
+        assert received.endswith(b'data: {"type":"job.queued"}\n\n')
+        assert events(received) == ["begun", "job.queued"]
 
     def test_a_client_that_hangs_up_cancels_its_job(self, caller: Caller, surface: Surface) -> None:
         request = wire.Held()

@@ -62,6 +62,8 @@ class ChunkTranscript:
         #: The reasoning of this attempt that was sent.
         self._sent: list[str] = []
         self._sent_before = False
+        #: Whether the last chunk was returned.
+        self.over = False
 
     def begin(self, job_id: uuid.UUID) -> bytes:
         """Return the chunk with the role."""
@@ -103,6 +105,7 @@ class ChunkTranscript:
 
     def _end(self) -> bytes:
         assert self._job_id is not None  # noqa: S101 - the stream has begun
+        self.over = True
         ended = self._read(self._job_id)
         self._after_end(self._job_id)
         job, generations = ended.job, ended.generations

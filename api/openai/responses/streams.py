@@ -45,10 +45,15 @@ class ResponseFollower:
         self._reader: ResponseReader | None = None
         self._read_at = 0.0
 
+    @property
+    def over(self) -> bool:
+        """Whether the last event was returned."""
+        return self._reader is not None and self._reader.over
+
     def begin(self, job_id: uuid.UUID) -> bytes:
         """Return the events that are stored already."""
         self._reader = self._open_reader(job_id)
-        return b"".join(self._reader.pages())
+        return self._new_events(self._reader)
 
     def feed(self, event: Mapping[str, Any]) -> bytes:
         """Return the events that are new in SQL after a native event."""
@@ -57,9 +62,12 @@ class ResponseFollower:
         if not last and time.monotonic() - self._read_at < _READ_SECONDS:
             return b""
         self._read_at = time.monotonic()
-        data = b"".join(self._reader.pages())
-        if last:
-            self._after_end(self._reader.job_id)
+        return self._new_events(self._reader)
+
+    def _new_events(self, reader: ResponseReader) -> bytes:
+        data = b"".join(reader.pages())
+        if reader.over:
+            self._after_end(reader.job_id)
         return data
 
     def failed(self, error: Failure) -> bytes:
