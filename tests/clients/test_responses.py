@@ -224,6 +224,30 @@ class TestAnswers:
     def test_input_tokens_are_counted(self, client: openai.OpenAI) -> None:
         assert client.responses.input_tokens.count(input="How many?").input_tokens > 0
 
+    @pytest.mark.parametrize("path", ["responses", "chat/completions"])
+    def test_nothing_follows_the_last_event_of_a_stream(self, service: Service, path: str) -> None:
+        """The second request finds the job finished, so that the end is known before the native stream begins."""
+        asked: Json = {"input": "How many?"}
+        if path != "responses":
+            asked = {"messages": [{"role": "user", "content": "How many?"}]}
+        headers = {
+            "Authorization": f"Bearer {service.key}",
+            "Idempotency-Key": f"stream of {path}",
+        }
+        for _ in range(2):
+            answer = urllib3.request(
+                "POST",
+                f"{service.base_url}/{path}",
+                json={"model": MODEL, "stream": True} | asked,
+                headers=headers,
+                timeout=60,
+            )
+            [*_, last, rest] = answer.data.split(b"\n\n")
+            assert rest == b""
+            assert last.startswith(
+                b"event: response.completed" if "input" in asked else b"data: [DONE]"
+            )
+
     def test_the_same_key_is_the_same_response(self, client: openai.OpenAI) -> None:
         headers = {"Idempotency-Key": "the key of this test"}
         created = [
