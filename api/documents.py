@@ -25,6 +25,7 @@ _FILES: Final = "/docs/<name>"
 _TYPES: Final = {
     "swagger-ui-bundle.js": "text/javascript",
     "swagger-ui.css": "text/css",
+    "page.css": "text/css",
     "start.js": "text/javascript",
 }
 #: Scripts and styles of this service alone, none of them inline; the style sheet has its icons in data URLs.

@@ -14,17 +14,27 @@ _RESULTS: Final = "results.jsonl"
 _SUMMARY: Final = "summary.json"
 _REPORT: Final = "report.html"
 #: Pixels.
-_LABELS, _BAR, _ROW, _GAP = 160, 420, 22, 8
+_LABELS, _BAR, _ROW, _GAP = 150, 360, 22, 8
 _BINS: Final = 20
+#: Characters of a kind next to its bar.
+_KIND_CHARS: Final = 22
 _STYLE: Final = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; color: #1c2430; }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
+:root { color-scheme: light dark; --text: #1c2430; --page: #fff; --line: #d8dee8; --axis: #6b7788; --bar: #3f7ecb; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e4e8ee; --page: #14181e; --line: #343c48; --axis: #96a2b4; --bar: #3f7ecb; }
+}
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 2rem auto; padding: 0 1rem; }
+body { background: var(--page); color: var(--text); }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere } h2 { font-size: 1.15rem; margin-top: 2rem }
+.wide { overflow-x: auto; margin: .75rem 0 }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
-th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid #d8dee8; vertical-align: top }
-td.number, th.number { text-align: right }
-td.text { white-space: pre-wrap; overflow-wrap: anywhere; max-width: 24rem }
-svg { max-width: 100%; height: auto } svg text { font: 12px system-ui, sans-serif; fill: #1c2430 }
-.bar { fill: #3f7ecb } .interval { stroke: #1c2430; stroke-width: 1.5 } .axis { stroke: #8a96a8 }
+th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--line); vertical-align: top }
+td.number, th.number { text-align: right; white-space: nowrap }
+td.text { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 5rem; max-width: 24rem }
+td.long, td.id { min-width: 12rem }
+svg { display: block; max-width: 100%; min-width: 26rem; height: auto }
+svg text { font: 12px system-ui, sans-serif; fill: var(--text) }
+.bar { fill: var(--bar) } .interval { stroke: var(--text); stroke-width: 1.5 } .axis { stroke: var(--axis) }
 """
 _COLUMNS: Final = (
     "kind",
@@ -36,8 +46,19 @@ _COLUMNS: Final = (
     "failed",
     "cached input",
     "output tokens",
-    "engine s",
+    "engine seconds",
 )
+#: The headings of the page's tables, with the classes of their columns.
+_FIGURES: Final = {name: "number" if position else "text" for position, name in enumerate(_COLUMNS)}
+_WRONG: Final = {
+    "id": "text",
+    "kind": "text",
+    "question": "text long",
+    "expected": "text",
+    "answer": "text",
+    "why": "text",
+    "job": "text id",
+}
 
 
 def write(
@@ -98,22 +119,26 @@ def page(
     wrong = [grade for grade in grades if not grade.right]
     parts = [
         "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{_escaped(title)}</title>',
+        '<html lang="en"><head><meta charset="utf-8">',
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{_escaped(title)}</title>',
         f"<style>{_STYLE}</style></head><body>",
         f"<h1>Evaluation of {_escaped(title)}</h1>",
-        _table(("option", "value"), [(name, json.dumps(value)) for name, value in facts.items()]),
+        _table({"option": "text", "value": "text"}, [*map(_fact, facts.items())]),
         "<h2>Accuracy by kind, with 95 % intervals</h2>",
         _bars(summaries),
-        _table(_COLUMNS, [cells(summary) for summary in summaries], numbers=True),
+        _table(_FIGURES, [cells(summary) for summary in summaries]),
         "<h2>Output tokens per question</h2>",
         _histogram([grade.output_tokens for grade in grades]),
         f"<h2>Wrong answers: {len(wrong):,}</h2>",
-        _table(
-            ("id", "kind", "question", "expected", "answer", "why", "job"), [*map(_wrong, wrong)]
-        ),
+        _table(_WRONG, [*map(_wrong, wrong)]),
         "</body></html>",
     ]
     return "\n".join(parts) + "\n"
+
+
+def _fact(fact: tuple[str, Any]) -> tuple[str, str]:
+    name, value = fact
+    return name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _wrong(grade: Grade) -> tuple[str, ...]:
@@ -130,19 +155,23 @@ def _wrong(grade: Grade) -> tuple[str, ...]:
     )
 
 
-def _table(names: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: bool = False) -> str:
-    kinds = ["number" if numbers and position else "text" for position in range(len(names))]
-    head = "".join(
-        f'<th class="{kind}">{_escaped(name)}</th>' for kind, name in zip(kinds, names, strict=True)
-    )
-    lines = [f"<table><thead><tr>{head}</tr></thead><tbody>"]
+def _table(columns_: Mapping[str, str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table, which scrolls where it is too wide.
+
+    Args:
+        columns_: the class of each column, by its heading.
+        rows: the cells.
+    """
+    kinds = list(columns_.values())
+    head = "".join(f'<th class="{kind}">{_escaped(name)}</th>' for name, kind in columns_.items())
+    lines = [f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>']
     for row in rows:
-        columns_ = "".join(
+        row_cells = "".join(
             f'<td class="{kind}">{_escaped(cell)}</td>'
             for kind, cell in zip(kinds, row, strict=True)
         )
-        lines.append(f"<tr>{columns_}</tr>")
-    return "\n".join([*lines, "</tbody></table>"])
+        lines.append(f"<tr>{row_cells}</tr>")
+    return "\n".join([*lines, "</tbody></table></div>"])
 
 
 def _bars(summaries: Sequence[Summary]) -> str:
@@ -154,7 +183,7 @@ def _bars(summaries: Sequence[Summary]) -> str:
         middle = top + _ROW / 2
         low, high = (_LABELS + share * _BAR for share in (summary.low, summary.high))
         lines += [
-            f'<text x="{_LABELS - 8}" y="{middle + 4}" text-anchor="end">{_escaped(summary.kind)}</text>',
+            f'<text x="{_LABELS - 8}" y="{middle + 4}" text-anchor="end">{_escaped(_short(summary.kind))}</text>',
             f'<rect class="bar" x="{_LABELS}" y="{top}" width="{summary.accuracy * _BAR:.1f}" height="{_ROW}"/>',
             f'<line class="interval" x1="{low:.1f}" y1="{middle}" x2="{high:.1f}" y2="{middle}"/>',
             *(
@@ -164,7 +193,7 @@ def _bars(summaries: Sequence[Summary]) -> str:
             f'<text x="{_LABELS + _BAR + 8}" y="{middle + 4}">{_percent(summary.accuracy)}</text>',
         ]
     lines += _axis(height, ["0 %", "25 %", "50 %", "75 %", "100 %"])
-    return "\n".join([*lines, "</svg>"])
+    return "\n".join([*lines, "</svg></div>"])
 
 
 def _histogram(values: Sequence[int]) -> str:
@@ -182,10 +211,10 @@ def _histogram(values: Sequence[int]) -> str:
             f'<rect class="bar" x="{left:.1f}" y="{height - tall:.1f}" width="{width - 2:.1f}" height="{tall:.1f}">'
             f"<title>{count:,}</title></rect>"
         )
-    lines.append(f'<text x="{_LABELS - 8}" y="16" text-anchor="end">{most:,}</text>')
+    lines.append(f'<text x="{_LABELS - 8}" y="16" text-anchor="end">{most:,} questions</text>')
     ticks = [f"{greatest * part // 4:,}" for part in range(5)]
     lines += _axis(height + _ROW, ticks)
-    return "\n".join([*lines, "</svg>"])
+    return "\n".join([*lines, "</svg></div>"])
 
 
 def _axis(height: int, ticks: Sequence[str]) -> Iterator[str]:
@@ -197,7 +226,14 @@ def _axis(height: int, ticks: Sequence[str]) -> Iterator[str]:
 
 
 def _svg(width: int, height: int, label: str) -> str:
-    return f'<svg viewBox="0 0 {width} {height}" width="{width}" role="img" aria-label="{label}">'
+    return (
+        f'<div class="wide"><svg viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img" '
+        f'aria-label="{label}">'
+    )
+
+
+def _short(kind: str) -> str:
+    return kind if len(kind) <= _KIND_CHARS else f"{kind[: _KIND_CHARS - 1]}…"
 
 
 def _percent(share: float) -> str:

@@ -16,7 +16,7 @@ from werkzeug.serving import make_server
 from api.framework import Router
 from tests.api.conftest import Json
 
-FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "start.js")
+FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "page.css", "start.js")
 
 
 @pytest.fixture
@@ -80,8 +80,15 @@ class TestInBrowser:
         assert "Content Security Policy" not in log
         assert "Uncaught" not in log
 
+    def test_the_page_is_dark_where_the_browser_prefers_it(
+        self, address: str, tmp_path: Path
+    ) -> None:
+        shown, _ = browse(f"{address}/docs", tmp_path, "--blink-settings=preferredColorScheme=0")
 
-def browse(url: str, folder: Path) -> tuple[str, str]:
+        assert '<html lang="en" class="dark-mode">' in shown
+
+
+def browse(url: str, folder: Path, *options: str) -> tuple[str, str]:
     """Return the page at ``url`` after its scripts have run, and what the browser logged."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -91,7 +98,7 @@ def browse(url: str, folder: Path) -> tuple[str, str]:
             chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
             "--enable-logging=stderr", "--v=0", f"--user-data-dir={folder / 'profile'}",
             f"--screenshot={folder / 'page.png'}", "--window-size=1280,1600",
-            "--virtual-time-budget=20000", "--dump-dom", url,
+            "--virtual-time-budget=20000", "--dump-dom", *options, url,
         ],
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip

@@ -185,3 +185,20 @@ def test_a_report_shows_the_figures_and_runs_nothing_of_the_data(tmp_path: Path)
     assert page.found == []
     assert "\x1b" not in paths[2].read_text()
     assert any("50.0 %" in text for text in page.texts)
+
+
+def test_a_report_fits_a_narrow_screen_and_has_both_color_schemes() -> None:
+    grades = [_grade("a kind with a name that is longer than the room next to its bar", right=True)]
+
+    text = report.page(
+        grades, summary.summarize(grades), title="set", facts={"model": "tiny-qvq", "samples": 5}
+    )
+
+    assert '<meta name="viewport" content="width=device-width, initial-scale=1">' in text
+    assert "color-scheme: light dark" in text
+    assert text.count("<table>") == text.count('<div class="wide"><table>') == 3
+    assert text.count("<svg ") == text.count('<div class="wide"><svg ') == 2
+    page = _Loads()
+    page.feed(text)
+    assert "a kind with a name th…" in page.texts
+    assert {"tiny-qvq", "5"} <= set(page.texts)
