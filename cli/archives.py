@@ -9,12 +9,11 @@ import os
 import shutil
 import sqlite3
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from cli import output
+from cli import output, scratch
 from cli.launch import home
 from core import errors, failpoints, peppers, redis_prefix, secret_files
 from core.database import Database, utcnow
@@ -99,8 +98,8 @@ def restore(settings: Settings, file: Path) -> None:
 @contextlib.contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
     try:
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".longlook-") as folder:
-            yield Path(folder)
+        with scratch.folder(parent) as folder:
+            yield folder
     except OSError as error:
         raise errors.LaunchError(f"{parent} cannot be used: {error.strerror or error}") from error
 

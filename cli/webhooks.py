@@ -5,13 +5,13 @@ import http.server
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
-from cli import client, job_output, lists, names, output
+from cli import client, job_output, lists, names, output, times
 from core import errors, ids
 from core.settings import Settings
 from webhooks import signature
@@ -30,7 +30,6 @@ _ROOTS: Final[dict[ids.Kind, str]] = {
 }
 _KEY: Final = "/.well-known/longlook-webhook-key"
 _MOST_BYTES: Final = 2**20
-_UNITS: Final = {"m": 60, "h": 3600, "d": 86400}
 
 
 @app.command("ls")
@@ -127,7 +126,7 @@ def recover(
 ) -> None:
     """Send again, in the background, all that an endpoint missed since a time."""
     service = client.connect(Settings.read())
-    begun = service.act(f"{_path(service, endpoint)}/recover", {"since": moment(since)})
+    begun = service.act(f"{_path(service, endpoint)}/recover", {"since": times.moment(since)})
     if output.for_people(as_json=as_json):
         output.event("ok", f"{begun['id']} sends again what failed since {begun['since']}")
     else:
@@ -214,15 +213,6 @@ def server(port: int, receive: Callable[[dict[str, str], bytes], bool]) -> http.
         raise errors.LaunchError(
             f"Port {port} must be free; choose another one with --port."
         ) from error
-
-
-def moment(text: str, *, now: datetime | None = None) -> str:
-    """Return the time of ``2h`` (ago) and the like for the API; any other text as it is."""
-    number, unit = text[:-1], text[-1:]
-    if number.isdigit() and unit in _UNITS:
-        ago = timedelta(seconds=int(number) * _UNITS[unit])
-        return ((now or datetime.now(UTC)) - ago).isoformat()
-    return text
 
 
 _DELIVERY_COLUMNS: Final = (

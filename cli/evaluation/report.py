@@ -32,7 +32,8 @@ th, td { text-align: left; padding: .3rem .6rem; border-bottom: 1px solid var(--
 td.number, th.number { text-align: right; white-space: nowrap }
 td.text { white-space: pre-wrap; overflow-wrap: anywhere; min-width: 5rem; max-width: 24rem }
 td.long, td.id { min-width: 12rem }
-svg { display: block; max-width: 100%; min-width: 26rem; height: auto } svg text { font: 12px system-ui, sans-serif; fill: var(--text) }
+svg { display: block; max-width: 100%; min-width: 26rem; height: auto }
+svg text { font: 12px system-ui, sans-serif; fill: var(--text) }
 .bar { fill: var(--bar) } .interval { stroke: var(--text); stroke-width: 1.5 } .axis { stroke: var(--axis) }
 """
 _COLUMNS: Final = (

@@ -109,8 +109,11 @@ def test_a_backup_that_is_killed_leaves_no_archive_and_can_be_repeated(
     code, _ = longlook(home, database_url, "db", "backup", str(file), kill="backup.saved=kill")
     assert code == -signal.SIGKILL
     assert not file.exists()
+    [left] = tmp_path.glob(".longlook-*")
+    assert (left / "longlook.db").exists()
     code, printed = longlook(home, database_url, "db", "backup", str(file))
     assert code == 0, printed
+    assert not list(tmp_path.glob(".longlook-*"))
 
     url = f"sqlite:///{target / 'longlook.db'}"
     code, printed = longlook(target, url, "db", "restore", str(file))

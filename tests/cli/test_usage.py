@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
+
 from cli import usage
+from core import errors
 from tests.cli.commands import longlook
 from tests.cli.fake_api import Canned, serving
 
@@ -44,3 +47,55 @@ def test_usage_is_shown_as_three_lines() -> None:
     ]
     unlimited = USAGE | {"storage": USAGE["storage"] | {"limit_bytes": None}}
     assert usage.summary(unlimited)[0].startswith("storage  1.5 GiB without a quota (")
+
+
+REPORT: dict[str, Any] = {
+    "since": "2026-11-01T00:00:00.000Z",
+    "until": "2026-11-03T00:00:00.000Z",
+    "by": ["day", "account"],
+    "data": [
+        {
+            "day": "2026-11-01",
+            "model": None,
+            "account": "acct_1",
+            "account_name": "web \x1b[2J",
+            "jobs": 9,
+            "succeeded": 7,
+            "failed": 1,
+            "cancelled": 1,
+            "input_tokens": 678,
+            "cached_tokens": 36,
+            "image_tokens": 170,
+            "output_tokens": 1_785,
+            "engine_seconds": 35.845,
+        }
+    ],
+}
+
+
+def test_a_report_is_requested_with_its_range_and_its_rows() -> None:
+    with serving({"GET /v1/usage": [Canned(200, USAGE | {"report": REPORT})]}) as api:
+        dates = ("--since", "2026-11-01", "--until", "2026-11-03")
+        _, shown = longlook(api, "usage", *dates, "--by", "day", "--by", "account")
+        _, document = longlook(api, "usage", *dates, "--by", "day", "--by", "account", "--json")
+
+    range_ = "since=2026-11-01T00%3A00%3A00%2B00%3A00&until=2026-11-03T00%3A00%3A00%2B00%3A00"
+    assert {seen.path for seen in api.seen} == {f"/v1/usage?{range_}&by=day&by=account"}
+    head, line = shown.splitlines()
+    assert head.split()[:5] == ["day", "account", "jobs", "succeeded", "failed"]
+    assert "storage" not in shown
+    assert "\x1b" not in shown
+    assert [line.split()[0], *line.split()[-8:]] == [
+        "2026-11-01", "9", "7", "1", "1", "678", "36", "1785", "35.8",
+    ]  # fmt: skip
+    assert json.loads(document)["report"] == REPORT
+
+
+def test_the_range_of_a_report_needs_a_start() -> None:
+    with (
+        serving({"GET /v1/usage": [Canned(200, USAGE)]}) as api,
+        pytest.raises(errors.InvalidRequest, match="need --since"),
+    ):
+        longlook(api, "usage", "--by", "model")
+
+    assert api.seen == []

@@ -12,7 +12,7 @@ import pytest
 import urllib3
 from typer.testing import CliRunner
 
-from cli import main, output
+from cli import main, output, times
 from cli import webhooks as commands
 from core import errors
 from tests.cli.fake_api import Canned, FakeApi, serving
@@ -124,13 +124,18 @@ def test_a_recovery_names_its_time(api: FakeApi) -> None:
         ("30m", "2026-11-23T11:30:00+00:00"),
         ("2h", "2026-11-23T10:00:00+00:00"),
         ("3d", "2026-11-20T12:00:00+00:00"),
+        ("2026-11-01", "2026-11-01T00:00:00+00:00"),
+        ("2026-11-01 10:30", "2026-11-01T10:30:00+00:00"),
+        ("2026-11-01T10:30:00+02:00", "2026-11-01T10:30:00+02:00"),
         ("1763892000", "1763892000"),
+        ("yesterday", "yesterday"),
+        ("2026-11-31", "2026-11-31"),
     ],
 )
-def test_a_time_can_be_an_age(given: str, requested: str) -> None:
+def test_a_time_can_be_an_age_or_a_date(given: str, requested: str) -> None:
     now = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
-    assert commands.moment(given, now=now) == requested
+    assert times.moment(given, now=now) == requested
 
 
 def test_a_test_that_the_receiver_refuses_fails_the_command(api: FakeApi) -> None:

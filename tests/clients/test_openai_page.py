@@ -88,7 +88,7 @@ def test_the_example_of_llm_runs(service: Service, folder: Path) -> None:
     if not (TOOLS / "llm").exists():
         pytest.skip("The tools are not installed; run `make tools`.")
     models = example("file", "extra-openai-models.yaml")
-    models = models.replace("http://localhost:8000/v1", service.base_url)
+    models = models.replace("http://localhost:8700/v1", service.base_url)
     (folder / "extra-openai-models.yaml").write_text(models)
     command = ("bash", "-c", example("run", "llm"))
     assert run(service, folder, *command, LLM_USER_PATH=str(folder))
