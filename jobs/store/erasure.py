@@ -128,6 +128,9 @@ def erase_account(
     """
     close_account(database, account_id, actor=actor)
     everything = Filter(account_id=account_id)
+    # Before the jobs, so that their copies in files need not be removed one by one.
+    batches.remove_all(database, account_id)
+    files.remove_all(database, account_id)
     cancelled = _cancel(database, everything, actor=actor)
     # Before the pass: a job that ends during it may be behind it.
     running = len(history.unfinished(database, everything, limit=BATCH))
@@ -141,8 +144,6 @@ def erase_account(
     if running:
         return AccountErased(jobs, images, cancelled, running)
     images += _remove_images(database, account_id, progress=lambda: progress(jobs))
-    batches.remove_all(database, account_id)
-    files.remove_all(database, account_id)
     while remove_account(database, account_id):
         progress(jobs)
     operation_removal.forget_account(database, account_id)

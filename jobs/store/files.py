@@ -6,7 +6,7 @@ line: :func:`purge`, which every sweep calls, removes what uploads and removals 
 """
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from core import errors, ids
 from core.database import Database, Now, Transaction
 from jobs.file_records import BatchEntry, FileChunk, FileEntry
-from jobs.records import table
+from jobs.records import ApiKey, table
 from jobs.store import storage
 
 #: The most bytes of a chunk.
@@ -28,7 +28,10 @@ _ABANDONED: Final = timedelta(hours=1)
 #: The purpose of the files that batches write.
 OUTPUT: Final = "batch_output"
 
+_REMOVED_MEANWHILE: Final = "The file was removed while it was being stored."
+
 _FILE = table(FileEntry).c
+_KEY = table(ApiKey).c
 _CHUNK = table(FileChunk).c
 _BATCH = table(BatchEntry).c
 
@@ -60,6 +63,23 @@ def visible() -> tuple[sa.ColumnElement[bool], ...]:
     )
 
 
+def refuse_closed(transaction: Transaction, account_id: uuid.UUID) -> None:
+    """Return if a key of the account is not revoked; an erasure, which revokes all, waits until the commit.
+
+    Raises:
+        core.errors.Unauthenticated: all keys were revoked while the request was served.
+    """
+    key = (
+        sa.select(_KEY.id)
+        .where(_KEY.account_id == account_id, _KEY.revoked_at.is_(None))
+        .order_by(_KEY.id)
+        .limit(1)
+        .with_for_update(read=True)
+    )
+    if transaction.execute(key).first() is None:
+        raise errors.Unauthenticated("The key was revoked.")
+
+
 def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
     """Insert a file without bytes, which :func:`complete` makes visible; return its id."""
     file_id = ids.new()
@@ -77,8 +97,8 @@ def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
     return file_id
 
 
-def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
-    """Add ``data`` to the end of a file that is not complete.
+def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> int:
+    """Add ``data`` to the end of a file that is not complete; return the place of its first byte.
 
     Raises:
         core.errors.NotFound: the file was removed meanwhile, for example because its account was erased.
@@ -90,7 +110,7 @@ def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
         .returning(_FILE.bytes)
     ).scalar_one_or_none()
     if size is None:
-        raise errors.NotFound("The file was removed while it was being stored.")
+        raise errors.NotFound(_REMOVED_MEANWHILE)
     start = size - len(data)
     rows = [
         {"file_id": file_id, "start": start + at, "data": data[at : at + CHUNK_BYTES]}
@@ -98,6 +118,62 @@ def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
     ]
     if rows:
         transaction.execute(sa.insert(table(FileChunk)), rows)
+    return int(start)
+
+
+@dataclass(frozen=True)
+class Overwritten:
+    """A part of a file that gets other bytes: ``head``, then spaces. Ends of lines stay."""
+
+    start: int
+    length: int
+    head: bytes = b""
+
+    @property
+    def end(self) -> int:
+        """The place of the first byte behind it."""
+        return self.start + self.length
+
+    def apply(self, data: bytearray, at: int) -> None:
+        """Overwrite what ``data`` has of it, whose first byte is the one at ``at`` of the file."""
+        first, last = max(self.start, at), min(self.end, at + len(data))
+        head = self.head[first - self.start : last - self.start]
+        rest = data[first - at + len(head) : last - at].translate(_BLANK)
+        data[first - at : last - at] = head + rest
+
+
+#: All bytes as spaces, but for the end of a line.
+_BLANK: Final = bytes(byte if byte == ord("\n") else ord(" ") for byte in range(256))
+
+
+def overwrite(transaction: Transaction, file_id: uuid.UUID, parts: Collection[Overwritten]) -> None:
+    """Overwrite parts of a file in place; of a file that is deleted, there is nothing to do."""
+    if not parts:
+        return
+    starts = transaction.execute(
+        sa.select(_CHUNK.start)
+        .where(
+            _CHUNK.file_id == file_id,
+            _CHUNK.start > min(part.start for part in parts) - CHUNK_BYTES,
+            _CHUNK.start < max(part.end for part in parts),
+        )
+        .order_by(_CHUNK.start)
+    ).scalars()
+    for start in starts.all():
+        within = [part for part in parts if start - part.length < part.start < start + CHUNK_BYTES]
+        if not within:
+            continue
+        chunk = _CHUNK.file_id == file_id, _CHUNK.start == start
+        before = transaction.execute(
+            sa.select(_CHUNK.data).where(*chunk).with_for_update()
+        ).scalar_one_or_none()
+        if before is None:
+            continue
+        data = bytearray(before)
+        for part in within:
+            part.apply(data, start)
+        if data != before:
+            transaction.execute(sa.update(table(FileChunk)).where(*chunk).values(data=bytes(data)))
 
 
 def complete(transaction: Transaction, file_id: uuid.UUID, lifetime: timedelta | None) -> None:
@@ -126,9 +202,13 @@ def store(
 
     Raises:
         core.errors.StorageQuotaExceeded: the account would store more than ``limit``; the file is not stored.
+        core.errors.NotFound: it was removed meanwhile, because its account is being erased.
+        core.errors.Unauthenticated: the account is being erased.
         core.database.DatabaseUnavailable: the database does not answer; the file is not stored.
     """
     with database.transaction() as transaction:
+        # A file that began before an erasure of the account is removed by it.
+        refuse_closed(transaction, new.account_id)
         file_id = begin(transaction, new)
     try:
         for data in _chunks(pieces):
@@ -138,7 +218,10 @@ def store(
                     storage.enforce(transaction, new.account_id, limit)
         with database.transaction("file") as transaction:
             complete(transaction, file_id, new.lifetime)
-            return transaction.session.get_one(FileEntry, file_id)
+            stored = transaction.session.get(FileEntry, file_id)
+            if stored is None or stored.removed_at is not None:
+                raise errors.NotFound(_REMOVED_MEANWHILE)
+            return stored
     except errors.LonglookError:
         # As far as the database still answers; otherwise it is purged later.
         _discard(database, file_id)
@@ -205,6 +288,20 @@ def read(
             return
         yield bytes(piece)
         at += len(piece)
+
+
+def part(transaction: Transaction, file_id: uuid.UUID, *, start: int, length: int) -> bytes:
+    """Return some bytes of a file, or none of a file that is deleted."""
+    pieces: list[bytes] = []
+    at = start
+    while at < start + length:
+        bound = {"file_id": file_id, "at": at, "count": start + length - at}
+        piece = transaction.execute(_PART, bound).scalar_one_or_none()
+        if not piece:
+            return b""
+        pieces.append(bytes(piece))
+        at += len(piece)
+    return b"".join(pieces)
 
 
 _AT = sa.bindparam("at", type_=sa.BigInteger())
@@ -353,7 +450,11 @@ def _delete_some(database: Database, file_id: uuid.UUID) -> bool:
     with database.transaction() as transaction:
         starts = (
             transaction.execute(
-                sa.select(_CHUNK.start).where(_CHUNK.file_id == file_id).limit(_DELETED)
+                sa.select(_CHUNK.start)
+                .where(_CHUNK.file_id == file_id)
+                .order_by(_CHUNK.start)
+                .limit(_DELETED)
+                .with_for_update()
             )
             .scalars()
             .all()
