@@ -208,6 +208,18 @@ def _in_state(
         return list(transaction.session.scalars(wanted))
 
 
+_SUBMITTED = (
+    sa.update(table(BatchLine))
+    .where(
+        _LINE.batch_id == sa.bindparam("b_batch"),
+        _LINE.number == sa.bindparam("b_number"),
+        _LINE.state == LineState.WAITING,
+    )
+    .values(state=LineState.SUBMITTED, job_id=sa.bindparam("b_job"))
+    .returning(_LINE.number)
+)
+
+
 def submitted(held: BatchClaim, number: int) -> Callable[[Transaction, uuid.UUID], None]:
     """Return what notes the job of a line in the transaction that stores the job.
 
@@ -215,10 +227,10 @@ def submitted(held: BatchClaim, number: int) -> Callable[[Transaction, uuid.UUID
     """
 
     def note(transaction: Transaction, job_id: uuid.UUID) -> None:
-        fence(transaction, held)
-        _move(
-            transaction, held, number, LineState.WAITING, state=LineState.SUBMITTED, job_id=job_id
-        )
+        batches.renew(transaction, held)
+        bound = {"b_batch": held.id, "b_number": number, "b_job": job_id}
+        if transaction.execute(_SUBMITTED, bound).first() is None:
+            raise BatchLost
 
     return note
 

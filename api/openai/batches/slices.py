@@ -38,9 +38,10 @@ _log = structlog.get_logger(__name__)
 #: fetch images from slow servers.
 _FED: Final = 16
 _FEED_SECONDS: Final = 1.0
-#: Lines, and about how many bytes, that one slice writes.
-_WRITTEN: Final = 50
+#: Lines, and about how many bytes and seconds, that one slice writes. Lines without a job take almost no time.
+_WRITTEN: Final = 500
 _WRITTEN_BYTES: Final = 2**20
+_WRITE_SECONDS: Final = 0.25
 #: Between two slices of a batch: after one that changed something, and after one that only waited for jobs.
 _AT_ONCE: Final = timedelta(0)
 _IDLE: Final = timedelta(seconds=0.5)
@@ -294,12 +295,14 @@ class BatchSlices:
             self._database, batch.id, after=batch.written_line, limit=_WRITTEN
         )
         written: list[LineWritten] = []
+        size, until = 0, self.timer() + _WRITE_SECONDS
         for line in chosen:
             shown = line_results.result(self._database, batch, line, endpoint)
             data = orjson.dumps(shown) + b"\n"
             has_content = line.state is LineState.COMPLETED and not line_results.is_deleted(shown)
             written.append(LineWritten(line, data, has_content=has_content))
-            if sum(len(each.data) for each in written) >= _WRITTEN_BYTES:
+            size += len(data)
+            if size >= _WRITTEN_BYTES or self.timer() >= until:
                 break
         if written:
             batch_lines.write(self._database, held, written)
