@@ -350,6 +350,7 @@ def _files_and_batches(
             settings,
             owner=runner.owner(),
             service=submissions,
+            quota=quota,
             endpoints=endpoints,
             notify=thin_events.batch_ended,
         )
@@ -363,7 +364,9 @@ def _files_and_batches(
             disk=disk,
             held_open=held_open,
         ),
-        BatchRoutes(database=service.database, endpoints=endpoints, quota=quota, disk=disk),
+        BatchRoutes(
+            settings, database=service.database, endpoints=endpoints, quota=quota, disk=disk
+        ),
     )
 
 

@@ -72,7 +72,7 @@ def _batch_row(
     running: service.Service, worker: int, options: argparse.Namespace, single: float
 ) -> list[str]:
     caller = running.caller()
-    batch = _create(caller, options.lines)
+    batch = create(caller, b"".join(line(number) for number in range(options.lines)))
     while caller.get(f"/v1/batches/{batch}")["status"] == "validating":
         time.sleep(0.05)
     began = time.perf_counter()
@@ -116,20 +116,20 @@ def _passed(caller: service.Caller) -> int:
     return sum(single["created_at"] < start < single["started_at"] for start in starts)
 
 
-def _create(caller: service.Caller, count: int) -> str:
+def line(number: int, **body: object) -> bytes:
+    """Return a line of an input file."""
+    question = f"How many circles are there? ({number})"
+    request = {
+        "custom_id": f"line-{number}",
+        "method": "POST",
+        "url": "/v1/responses",
+        "body": {"input": question} | body,
+    }
+    return orjson.dumps(request) + b"\n"
+
+
+def create(caller: service.Caller, lines: bytes) -> str:
     """Upload a file and return the id of its batch."""
-    lines = b"".join(
-        orjson.dumps(
-            {
-                "custom_id": f"line-{number}",
-                "method": "POST",
-                "url": "/v1/responses",
-                "body": {"input": f"How many circles are there? ({number})"},
-            }
-        )
-        + b"\n"
-        for number in range(count)
-    )
     head = 'Content-Disposition: form-data; name="{}"{}\r\n\r\n'
     form = (
         f"--{_BOUNDARY}\r\n{head.format('purpose', '')}batch\r\n--{_BOUNDARY}\r\n"

@@ -379,6 +379,12 @@ class Settings(BaseSettings):
         ge=1,
         description="Limit of queued jobs of all accounts; above it submissions get 429.",
     )
+    batches_per_account: int = Field(
+        default=20,
+        ge=1,
+        description="Limit of unfinished batches per account; above it a new batch gets 429. The lines of all batches, "
+        "also of those that have ended, count towards the storage quota.",
+    )
     batch_window: int = Field(
         default=64,
         ge=1,

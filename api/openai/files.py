@@ -214,9 +214,14 @@ class FileRoutes:
 
 
 def lifetime_of_batches(settings: Settings, seconds: int | None = None) -> timedelta:
-    """Return how long a file of a batch is stored: as requested, or 30 days, but not longer than answers."""
+    """Return how long a file of a batch is stored: as requested, or 30 days, but not longer than answers or batches.
+
+    A batch goes after the retention period of answers or of timelines, and with it goes what finds the copies of a job
+    in its files.
+    """
     wanted = timedelta(days=BATCH_DAYS) if seconds is None else timedelta(seconds=seconds)
-    return min(wanted, timedelta(days=settings.retention_answer_days or BATCH_DAYS))
+    longest = (settings.retention_answer_days, settings.retention_timeline_days)
+    return min(wanted, *(timedelta(days=days or BATCH_DAYS) for days in longest))
 
 
 def attachment(filename: str) -> str:

@@ -19,8 +19,8 @@ class StorageUsage(ResponseModel):
     )
     jobs_bytes: int = Field(description="Questions and answers, including the copies for search.")
     records_bytes: int = Field(
-        description="What remains after a deletion: options and metadata, plus 1 KiB for each job and 0.5 KiB for "
-        "each image."
+        description="What remains after a deletion: options and metadata, plus 1 KiB for each job and batch, "
+        "and 0.5 KiB for each image and each line of a batch."
     )
     files_bytes: int = Field(
         description="Files, also those that batches write, plus 0.5 KiB for each."

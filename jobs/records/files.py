@@ -123,6 +123,8 @@ class BatchEntry(Record):
     last_line: Mapped[int]
     #: The lines of the input file that were read, without empty ones.
     total: Mapped[int]
+    #: About what its lines take in the database, with their index entries.
+    lines_bytes: Mapped[int] = mapped_column(sa.BigInteger())
     completed: Mapped[int]
     failed: Mapped[int]
     #: The first faults of the input file, as the API shows them, and the number of all.
@@ -158,6 +160,7 @@ class BatchLine(Record):
     __table_args__ = (
         sa.Index(None, "batch_id", "state", "number"),
         sa.Index(None, "batch_id", "custom_id"),
+        partial_index("ix_batch_lines_job_id", "job_id", where="job_id IS NOT NULL"),
         partial_index(
             "ix_batch_lines_ended", "batch_id", "number", where="state IN ('completed', 'failed')"
         ),
@@ -171,10 +174,13 @@ class BatchLine(Record):
     start: Mapped[int] = mapped_column(sa.BigInteger())
     length: Mapped[int]
     state: Mapped[LineState] = mapped_column(enumeration(LineState, "state"))
-    #: No foreign key: it would need an index, for no query.
+    #: No foreign key: a line may outlive its job.
     job_id: Mapped[uuid.UUID | None]
     #: Why it has no job, or why the batch did not wait for the job.
     error_code: Mapped[str | None]
     error_message: Mapped[str | None]
     error_status: Mapped[int | None]
     error_param: Mapped[str | None]
+    #: The place of its result in the output file or the error file, in bytes, once it is written.
+    result_start: Mapped[int | None] = mapped_column(sa.BigInteger())
+    result_length: Mapped[int | None]

@@ -4,19 +4,25 @@ The functions that write move the batch's own row in the same transaction: see :
 """
 
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import sqlalchemy as sa
 
+from core import ids
 from core.database import Database, Transaction
 from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.records.jobs import Job
-from jobs.store import batches
+from jobs.store import batches, files
+from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
 from jobs.store.batches import BatchClaim, BatchLost, fence
 
+#: About what a line takes in the database, without its ``custom_id``, which is stored twice.
+_LINE_BYTES: Final = 512
 #: Lines whose state one transaction changes.
 _ROWS: Final = 1_000
 #: Why a line that the batch no longer waits for has failed.
@@ -113,6 +119,7 @@ def add(database: Database, held: BatchClaim, read: LinesRead) -> None:
             faults=faults or None,
             fault_count=batch.fault_count + read.fault_count,
             model=batch.model or read.model,
+            lines_bytes=_BATCH.lines_bytes + _bytes(line.custom_id for line in read.lines),
         )
         rows = [
             {**vars(line), "batch_id": batch.id, "state": LineState.WAITING} for line in read.lines
@@ -145,6 +152,7 @@ def take_over(database: Database, held: BatchClaim, *, limit: int) -> bool:
             _BATCH.last_line == batch.last_line,
             last_line=rows[-1].number if rows else batch.last_line,
             total=batch.total + len(rows),
+            lines_bytes=_BATCH.lines_bytes + _bytes(row.custom_id for row in rows),
         )
         if rows:
             transaction.execute(
@@ -162,6 +170,11 @@ def take_over(database: Database, held: BatchClaim, *, limit: int) -> bool:
                 ],
             )
     return len(rows) == limit
+
+
+def _bytes(custom_ids: Iterable[str]) -> int:
+    """Return about what new lines take in the database."""
+    return sum(_LINE_BYTES + 2 * len(custom_id.encode()) for custom_id in custom_ids)
 
 
 def discard(database: Database, held: BatchClaim) -> bool:
@@ -199,6 +212,18 @@ def _in_state(
         return list(transaction.session.scalars(wanted))
 
 
+_SUBMITTED = (
+    sa.update(table(BatchLine))
+    .where(
+        _LINE.batch_id == sa.bindparam("b_batch"),
+        _LINE.number == sa.bindparam("b_number"),
+        _LINE.state == LineState.WAITING,
+    )
+    .values(state=LineState.SUBMITTED, job_id=sa.bindparam("b_job"))
+    .returning(_LINE.number)
+)
+
+
 def submitted(held: BatchClaim, number: int) -> Callable[[Transaction, uuid.UUID], None]:
     """Return what notes the job of a line in the transaction that stores the job.
 
@@ -206,10 +231,10 @@ def submitted(held: BatchClaim, number: int) -> Callable[[Transaction, uuid.UUID
     """
 
     def note(transaction: Transaction, job_id: uuid.UUID) -> None:
-        fence(transaction, held)
-        _move(
-            transaction, held, number, LineState.WAITING, state=LineState.SUBMITTED, job_id=job_id
-        )
+        batches.renew(transaction, held)
+        bound = {"b_batch": held.id, "b_number": number, "b_job": job_id}
+        if transaction.execute(_SUBMITTED, bound).first() is None:
+            raise BatchLost
 
     return note
 
@@ -227,8 +252,17 @@ def refuse(database: Database, held: BatchClaim, number: int, error: LineError) 
         )
 
 
+#: The sum of tokens so far, None: there is none yet.
+Tokens = Mapping[str, Any] | None
+
+
 def collect(
-    database: Database, held: BatchClaim, *, answered: Callable[[Job], bool], limit: int
+    database: Database,
+    held: BatchClaim,
+    *,
+    answered: Callable[[Job], bool],
+    add: Callable[[Tokens, Job], Tokens] = lambda tokens, _job: tokens,
+    limit: int,
 ) -> int:
     """Note the ends of up to ``limit`` jobs of the batch; return how many there were.
 
@@ -236,6 +270,7 @@ def collect(
         database: where both are stored.
         held: the batch.
         answered: returns whether the answer to the request of a job is not an error.
+        add: returns a sum of tokens with those of such a job.
         limit: the most jobs.
 
     Raises:
@@ -258,12 +293,17 @@ def collect(
         return 0
     good = [number for number, job in rows.items() if answered(job)]
     failed = {number: rows[number] for number in rows.keys() - set(good)}
+    usage: Tokens = held.batch.usage
+    for number in good:
+        usage = add(usage, rows[number])
     with database.transaction("gather") as transaction:
         fence(
             transaction,
             held,
+            _BATCH.completed == held.batch.completed,
             completed=_BATCH.completed + len(good),
             failed=_BATCH.failed + len(failed),
+            usage=None if usage is None else dict(usage),
         )
         moved = transaction.execute(
             sa.update(table(BatchLine))
@@ -326,6 +366,92 @@ def give_up(database: Database, held: BatchClaim) -> int:
         if len(moved) < len(numbers):
             raise BatchLost
     return len(numbers)
+
+
+@dataclass(frozen=True)
+class LineWritten:
+    """A line that has ended, and its result as its file has it, with the end of the line.
+
+    ``has_content`` is whether the result is made of the answer of its job.
+    """
+
+    line: BatchLine
+    data: bytes = field(repr=False)
+    has_content: bool
+
+
+#: The columns with the file that has the results of lines in a state, and the names of the files.
+_FILES: Final = {
+    LineState.COMPLETED: ("output_file_id", "output"),
+    LineState.FAILED: ("error_file_id", "error"),
+}
+
+
+def write(database: Database, held: BatchClaim, written: Sequence[LineWritten]) -> None:
+    """Add the results of the next lines to the files of a batch.
+
+    Args:
+        database: where it is stored.
+        held: the batch.
+        written: the lines, at least one, in their order.
+
+    Raises:
+        BatchLost: the batch is not this owner's any more, another process has written the lines, or an answer was
+            deleted meanwhile.
+    """
+    batch = held.batch
+    with database.transaction("write") as transaction:
+        fence(
+            transaction,
+            held,
+            _BATCH.written_line == batch.written_line,
+            written_line=written[-1].line.number,
+        )
+        for state, (column, kind) in _FILES.items():
+            chosen = [each for each in written if each.line.state is state]
+            if not chosen:
+                continue
+            file_id: uuid.UUID | None = getattr(batch, column)
+            if file_id is None:
+                name = f"{ids.show('batch', batch.id)}_{kind}.jsonl"
+                file_id = files.begin(
+                    transaction, files.NewFile(batch.account_id, files.OUTPUT, name)
+                )
+                fence(transaction, held, **{column: file_id})
+            start = files.append(transaction, file_id, b"".join(each.data for each in chosen))
+            _note_places(transaction, held, chosen, start)
+        _keep_answers(transaction, [each.line.job_id for each in written if each.has_content])
+
+
+def _note_places(
+    transaction: Transaction, held: BatchClaim, written: Sequence[LineWritten], start: int
+) -> None:
+    places = []
+    for each in written:
+        places.append({"b_number": each.line.number, "b_start": start, "b_length": len(each.data)})
+        start += len(each.data)
+    transaction.execute(
+        sa.update(table(BatchLine))
+        .where(_LINE.batch_id == held.id, _LINE.number == sa.bindparam("b_number"))
+        .values(result_start=sa.bindparam("b_start"), result_length=sa.bindparam("b_length")),
+        places,
+    )
+
+
+def _keep_answers(transaction: Transaction, job_ids: Sequence[uuid.UUID | None]) -> None:
+    """Let nothing delete the answers of these jobs until the commit: from then on a deletion finds their copies.
+
+    Raises:
+        BatchLost: one was deleted since it was read.
+    """
+    rows = transaction.execute(
+        sa.select(_JOB.id, _JOB.data_removed_at, _JOB.answer_removed_at)
+        .where(_JOB.id.in_([job_id for job_id in job_ids if job_id is not None]))
+        .order_by(_JOB.id)
+        .with_for_update(read=True)
+    ).all()
+    if any(row.data_removed_at or row.answer_removed_at for row in rows):
+        raise BatchLost
 
 
 def running_jobs(database: Database, batch_id: uuid.UUID) -> list[uuid.UUID]:

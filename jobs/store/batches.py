@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -17,10 +17,8 @@ from core import errors, ids
 from core.database import Database, Now, Seconds, Transaction
 from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
-from jobs.store import files
+from jobs.store import erased_accounts, files
 
-#: The most unfinished batches of one account.
-MAX_OPEN: Final = 20
 #: The purpose of input files.
 INPUT: Final = "batch"
 #: The most lines of an input file, and the most faults of it that are stored.
@@ -81,25 +79,37 @@ class BatchClaim:
         return self.batch.id
 
 
-def create(database: Database, new: NewBatch) -> tuple[BatchEntry, bool]:
+def create(
+    database: Database, new: NewBatch, *, most_open: int, key_lifetime: timedelta
+) -> tuple[BatchEntry, bool]:
     """Store a batch; return it, and False if an earlier request with the same key has created it.
+
+    Args:
+        database: where it is stored.
+        new: the batch.
+        most_open: the most unfinished batches of its account.
+        key_lifetime: how long its idempotency key is kept.
 
     Raises:
         core.errors.NotFound: the account has no such file.
         core.errors.QueueFull: the account has too many unfinished batches.
         core.errors.IdempotencyKeyReused: the key was used with a different request.
+        core.errors.Unauthenticated: the account is erased.
     """
-    known = replay(database, new)
+    known = replay(database, new, key_lifetime=key_lifetime)
     if known is not None:
         return known, False
     try:
         with database.transaction("batch") as transaction:
             if files.hold(transaction, new.input_file_id, account_id=new.account_id) is None:
                 raise errors.NotFound("There is no such file.", param="input_file_id")
-            _refuse_too_many(transaction, new.account_id)
-            return _insert(transaction, new), True
+            _refuse_too_many(transaction, new.account_id, most_open)
+            _forget_expired_key(transaction, new, key_lifetime)
+            batch = _insert(transaction, new)
+            erased_accounts.refuse(transaction, new.account_id)
+            return batch, True
     except sa.exc.IntegrityError:
-        known = replay(database, new)
+        known = replay(database, new, key_lifetime=key_lifetime)
         if known is None:
             raise
         return known, False
@@ -116,6 +126,7 @@ def _insert(transaction: Transaction, new: NewBatch) -> BatchEntry:
         validated=0,
         last_line=0,
         total=0,
+        lines_bytes=0,
         completed=0,
         failed=0,
         fault_count=0,
@@ -126,21 +137,38 @@ def _insert(transaction: Transaction, new: NewBatch) -> BatchEntry:
         expires_at=now + new.window,
     )
     transaction.session.add(batch)
+    transaction.session.flush()
     return batch
 
 
-def _refuse_too_many(transaction: Transaction, account_id: uuid.UUID) -> None:
+def _refuse_too_many(transaction: Transaction, account_id: uuid.UUID, most_open: int) -> None:
     unfinished = transaction.scalar(
         sa.select(sa.func.count())
         .select_from(table(BatchEntry))
         .where(_BATCH.finished_at.is_(None), _BATCH.account_id == account_id)
     )
-    if unfinished >= MAX_OPEN:
-        raise errors.QueueFull(f"The account has {unfinished} unfinished batches.", retry_after=60)
+    if unfinished >= most_open:
+        raise errors.QueueFull(
+            f"The account has {unfinished} unfinished batches; the limit is {most_open}.",
+            retry_after=60,
+        )
 
 
-def replay(database: Database, new: NewBatch) -> BatchEntry | None:
-    """Return the batch that an earlier request with the same key has created, or None.
+def _forget_expired_key(transaction: Transaction, new: NewBatch, lifetime: timedelta) -> None:
+    """Remove a key that is older than ``lifetime``, so that it can be used again."""
+    transaction.execute(
+        sa.update(table(BatchEntry))
+        .where(
+            _BATCH.account_id == new.account_id,
+            _BATCH.idempotency_key == new.idempotency_key,
+            _BATCH.created_at <= Now(-lifetime),
+        )
+        .values(idempotency_key=None)
+    )
+
+
+def replay(database: Database, new: NewBatch, *, key_lifetime: timedelta) -> BatchEntry | None:
+    """Return the batch that an earlier request with the same key has created, at most ``key_lifetime`` ago, or None.
 
     Raises:
         core.errors.IdempotencyKeyReused: the key was used with a different request.
@@ -152,6 +180,7 @@ def replay(database: Database, new: NewBatch) -> BatchEntry | None:
             sa.select(BatchEntry).where(
                 _BATCH.account_id == new.account_id,
                 _BATCH.idempotency_key == new.idempotency_key,
+                _BATCH.created_at > Now(-key_lifetime),
             )
         ).one_or_none()
     if known is not None and known.fingerprint != new.fingerprint:
@@ -346,6 +375,34 @@ def fence(
         raise BatchLost
 
 
+_RENEWED = (
+    sa.update(table(BatchEntry))
+    .where(
+        _BATCH.id == sa.bindparam("b_id"),
+        _BATCH.lease_owner == sa.bindparam("b_owner"),
+        _BATCH.status == sa.bindparam("b_status"),
+    )
+    .values(lease_expires_at=Now(sa.bindparam("b_lease", type_=Seconds())))
+    .returning(_BATCH.id)
+)
+
+
+def renew(transaction: Transaction, held: BatchClaim) -> None:
+    """Renew the lease, as :func:`fence` does; each line calls this, so the statement is built once.
+
+    Raises:
+        BatchLost: the batch is not this owner's any more.
+    """
+    bound = {
+        "b_id": held.id,
+        "b_owner": held.owner,
+        "b_status": held.batch.status,
+        "b_lease": held.lease,
+    }
+    if transaction.execute(_RENEWED, bound).first() is None:
+        raise BatchLost
+
+
 def begin(database: Database, held: BatchClaim) -> None:
     """Let a batch whose input file is valid submit its lines."""
     with database.transaction() as transaction:
@@ -370,52 +427,6 @@ def give_up(database: Database, held: BatchClaim, *, code: str, message: str) ->
     with database.transaction() as transaction:
         fence(transaction, held, faults=[fault], fault_count=1)
         _cancel(transaction, _BATCH.id == held.id)
-
-
-def write(
-    database: Database,
-    held: BatchClaim,
-    *,
-    last_line: int,
-    output: bytes,
-    faulty: bytes,
-    usage: Mapping[str, Any] | None,
-) -> None:
-    """Add what its next lines came to to the files of a batch.
-
-    Args:
-        database: where it is stored.
-        held: the batch.
-        last_line: the last of these lines.
-        output: the lines of the output file, each with its end.
-        faulty: those of the error file.
-        usage: the sum of the usage of all lines up to this one.
-
-    Raises:
-        BatchLost: the batch is not this owner's any more, or another process has written them.
-    """
-    batch = held.batch
-    with database.transaction("write") as transaction:
-        fence(
-            transaction,
-            held,
-            _BATCH.written_line == batch.written_line,
-            written_line=last_line,
-            usage=None if usage is None else dict(usage),
-        )
-        for data, column, kind in (
-            (output, "output_file_id", "output"),
-            (faulty, "error_file_id", "error"),
-        ):
-            if not data:
-                continue
-            file_id: uuid.UUID | None = getattr(batch, column)
-            if file_id is None:
-                name = f"{ids.show('batch', batch.id)}_{kind}.jsonl"
-                new = files.NewFile(batch.account_id, files.OUTPUT, name)
-                file_id = files.begin(transaction, new)
-                fence(transaction, held, **{column: file_id})
-            files.append(transaction, file_id, data)
 
 
 def finish(

@@ -4,7 +4,8 @@ A deletion, retention and an erasure all remove content by these functions, so t
 
 * answer: question, answer, metadata, the texts in the options (choices, JSON Schema, system text), what a client of
   OpenAI's surface sent, the idempotency key with the fingerprint of its request, the job's own webhook, the texts for
-  the search, and the prompts.
+  the search, and the prompts. Of a line of a batch, also the line
+  of the input file and the result in the output file.
 * trace: outputs with their events and steps, inserted texts, the texts for the search, and the prompts.
 
 What remains are ids, hashes of images, the request id, states, times and counts. :mod:`webhooks.purge` removes the
@@ -23,7 +24,11 @@ from jobs.records.attempts import Attempt, Generation, TraceChunk
 from jobs.records.declarative import table
 from jobs.records.jobs import Job
 from jobs.records.timeline import OutboxEntry
-from jobs.store import responses, search
+from jobs.store import responses, search, batch_copies
+from jobs.records.attempts import Attempt, Generation, TraceChunk
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.timeline import OutboxEntry
 
 #: The columns that are cleared with a job's question and answer.
 NO_ANSWER: Final[Mapping[str, Any]] = {
@@ -64,6 +69,7 @@ def remove_answers(transaction: Transaction, job_ids: Collection[uuid.UUID]) -> 
     _remove_prompts(transaction, job_ids)
     _remove_option_texts(transaction, job_ids)
     responses.remove_requested(transaction, job_ids)
+    batch_copies.remove(transaction, job_ids)
     # The delivery process still reads it for moves that it has not seen, and then calls :func:`forget_webhooks`.
     unsent = sa.select(OutboxEntry.job_id).where(OutboxEntry.job_id.in_(job_ids))
     transaction.update(Job, Job.id.in_(job_ids), Job.id.not_in(unsent), webhook=sa.null())

@@ -6,7 +6,7 @@ line: :func:`purge`, which every sweep calls, removes what uploads and removals 
 """
 
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -28,6 +28,7 @@ _ABANDONED: Final = timedelta(hours=1)
 _GONE: Final = "The file was removed while it was being stored."
 #: The purpose of the files that batches write.
 OUTPUT: Final = "batch_output"
+
 
 _FILE = table(FileEntry).c
 _CHUNK = table(FileChunk).c
@@ -83,8 +84,8 @@ def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
     return file_id
 
 
-def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
-    """Add ``data`` to the end of a file that is not complete.
+def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> int:
+    """Add ``data`` to the end of a file that is not complete; return the place of its first byte.
 
     Raises:
         core.errors.NotFound: the file was removed meanwhile, for example because its account was erased.
@@ -104,6 +105,62 @@ def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
     ]
     if rows:
         transaction.execute(sa.insert(table(FileChunk)), rows)
+    return int(start)
+
+
+@dataclass(frozen=True)
+class Overwritten:
+    """A part of a file that gets other bytes: ``head``, then spaces. Ends of lines stay."""
+
+    start: int
+    length: int
+    head: bytes = b""
+
+    @property
+    def end(self) -> int:
+        """The place of the first byte behind it."""
+        return self.start + self.length
+
+    def apply(self, data: bytearray, at: int) -> None:
+        """Overwrite what ``data`` has of it, whose first byte is the one at ``at`` of the file."""
+        first, last = max(self.start, at), min(self.end, at + len(data))
+        head = self.head[first - self.start : last - self.start]
+        rest = data[first - at + len(head) : last - at].translate(_BLANK)
+        data[first - at : last - at] = head + rest
+
+
+#: All bytes as spaces, but for the end of a line.
+_BLANK: Final = bytes(byte if byte == ord("\n") else ord(" ") for byte in range(256))
+
+
+def overwrite(transaction: Transaction, file_id: uuid.UUID, parts: Collection[Overwritten]) -> None:
+    """Overwrite parts of a file in place; of a file that is deleted, there is nothing to do."""
+    if not parts:
+        return
+    starts = transaction.execute(
+        sa.select(_CHUNK.start)
+        .where(
+            _CHUNK.file_id == file_id,
+            _CHUNK.start > min(part.start for part in parts) - CHUNK_BYTES,
+            _CHUNK.start < max(part.end for part in parts),
+        )
+        .order_by(_CHUNK.start)
+    ).scalars()
+    for start in starts.all():
+        within = [part for part in parts if start - part.length < part.start < start + CHUNK_BYTES]
+        if not within:
+            continue
+        chunk = _CHUNK.file_id == file_id, _CHUNK.start == start
+        before = transaction.execute(
+            sa.select(_CHUNK.data).where(*chunk).with_for_update()
+        ).scalar_one_or_none()
+        if before is None:
+            continue
+        data = bytearray(before)
+        for part in within:
+            part.apply(data, start)
+        if data != before:
+            transaction.execute(sa.update(table(FileChunk)).where(*chunk).values(data=bytes(data)))
 
 
 def complete(transaction: Transaction, file_id: uuid.UUID, lifetime: timedelta | None) -> None:
@@ -216,6 +273,20 @@ def read(
             return
         yield bytes(piece)
         at += len(piece)
+
+
+def part(transaction: Transaction, file_id: uuid.UUID, *, start: int, length: int) -> bytes:
+    """Return some bytes of a file, or none of a file that is deleted."""
+    pieces: list[bytes] = []
+    at = start
+    while at < start + length:
+        bound = {"file_id": file_id, "at": at, "count": start + length - at}
+        piece = transaction.execute(_PART, bound).scalar_one_or_none()
+        if not piece:
+            return b""
+        pieces.append(bytes(piece))
+        at += len(piece)
+    return b"".join(pieces)
 
 
 _AT = sa.bindparam("at", type_=sa.BigInteger())
@@ -364,7 +435,11 @@ def _delete_some(database: Database, file_id: uuid.UUID) -> bool:
     with database.transaction() as transaction:
         starts = (
             transaction.execute(
-                sa.select(_CHUNK.start).where(_CHUNK.file_id == file_id).limit(_DELETED)
+                sa.select(_CHUNK.start)
+                .where(_CHUNK.file_id == file_id)
+                .order_by(_CHUNK.start)
+                .limit(_DELETED)
+                .with_for_update()
             )
             .scalars()
             .all()

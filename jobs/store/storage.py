@@ -17,12 +17,19 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core import errors
-from core.database import Database, Transaction
+from core.database import Database, Transaction, DatabaseUnavailable
 from core.database_faults import DatabaseUnavailable
 from jobs.records.accounts import Account, StorageChange, StorageTotal
 from jobs.records.attempts import Attempt, Generation
 from jobs.records.declarative import table
 from jobs.records.files import FileChunk, FileEntry
+from jobs.records.images import Image, ImageBytes
+from jobs.records.jobs import Job, ResponseEntry
+from jobs.records.search import SearchText
+from jobs.file_records import BatchEntry, FileChunk, FileEntry
+from jobs.records.accounts import Account, StorageChange, StorageTotal
+from jobs.records.attempts import Attempt, Generation
+from jobs.records.declarative import table
 from jobs.records.images import Image, ImageBytes
 from jobs.records.jobs import Job, ResponseEntry
 from jobs.records.search import SearchText
@@ -52,7 +59,8 @@ class StorageKind(enum.StrEnum):
     TRACES = enum.auto()
     #: Questions and answers, with the copies for the search, and what clients of OpenAI's surface sent.
     JOBS = enum.auto()
-    #: What remains when data is deleted: options and metadata, 1 KiB per job, 512 bytes per image.
+    #: What remains when data is deleted: options and metadata, 1 KiB per job, 512 bytes per image; and batches with
+    #: their lines.
     RECORDS = enum.auto()
     #: Files, plus 512 bytes for each.
     FILES = enum.auto()
@@ -63,6 +71,7 @@ class StorageKind(enum.StrEnum):
 _JOB_BYTES: Final = 1024
 _IMAGE_BYTES: Final = 512
 _FILE_BYTES: Final = 512
+_BATCH_BYTES: Final = 1024
 #: The kinds that :func:`stored` counts without any counter of another room.
 _OWN_KINDS: Final = frozenset(StorageKind) - {StorageKind.DELIVERIES}
 
@@ -422,6 +431,14 @@ def stored(
     )
     for files in (named, chunks):
         counted[StorageKind.FILES] += transaction.execute(files).scalar_one() or 0
+    batch = sa.func.sum(
+        size.text(BatchEntry.metadata_)
+        + size.text(BatchEntry.faults)
+        + BatchEntry.lines_bytes
+        + _BATCH_BYTES
+    )
+    batches = sa.select(batch).where(BatchEntry.account_id == account_id)
+    counted[StorageKind.RECORDS] += int(transaction.execute(batches).scalar_one() or 0)
     for counter in counters:
         counted.update(counter.count(transaction, account_id, None))
     after: uuid.UUID | None = None

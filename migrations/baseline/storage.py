@@ -18,8 +18,15 @@ class Counted(NamedTuple):
     kind: str
     texts: Sequence[str] = ()
     binaries: Sequence[str] = ()
+    #: Columns that are numbers of bytes.
+    sizes: Sequence[str] = ()
     #: Bytes that each row counts in addition: about what it takes with its index entries.
     row: int = 0
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns whose bytes count."""
+        return (*self.texts, *self.binaries, *self.sizes)
 
 
 _OF_JOB = "(SELECT jobs.account_id FROM jobs WHERE jobs.id = {row}.job_id)"
@@ -125,7 +132,7 @@ def drop_triggers(counted: Counted) -> None:
 
 
 def _moments(counted: Counted) -> list[str]:
-    return ["insert", *(["update"] if counted.texts or counted.binaries else []), "delete"]
+    return ["insert", *(["update"] if counted.columns else []), "delete"]
 
 
 def _trigger(counted: Counted, moment: str) -> str:
@@ -136,7 +143,7 @@ def _event(counted: Counted, moment: str) -> str:
     """Return the event of a trigger: an update of other columns, such as a lease, costs nothing."""
     if moment != "update":
         return moment.upper()
-    return f"UPDATE OF {', '.join((*counted.texts, *counted.binaries))}"
+    return f"UPDATE OF {', '.join(counted.columns)}"
 
 
 def _on_postgresql(counted: Counted) -> list[str]:
@@ -182,4 +189,5 @@ def _size(counted: Counted, row: str, *, text: str, binary: str) -> str:
     """Return an SQL expression of a row's bytes. JSON counts as the text that the database makes of it."""
     parts = [text.format(f"{row}.{name}") for name in counted.texts]
     parts += [binary.format(f"{row}.{name}") for name in counted.binaries]
+    parts += [f"{row}.{name}" for name in counted.sizes]
     return " + ".join([str(counted.row), *(f"COALESCE({part}, 0)" for part in parts)])

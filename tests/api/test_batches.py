@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import uuid
 from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from api.app import create_app, service_of
 from api.framework import Router
 from core import ids
 from core.database import Database
 from core.settings import Settings
+from jobs.file_records import BatchStatus
+from jobs.images import ImageReader
 from jobs.lifecycle import Priority
 from jobs.records.files import BatchStatus
 from jobs.records.jobs import Job
@@ -22,6 +26,7 @@ from tests import databases, factories, webhooks
 from tests.api import batches, image_files, worker
 from tests.api.batches import WINDOW, content, create, get, line, lines, settle
 from tests.api.conftest import Caller, Json, Part
+from tests.fakes import RecordingWakeup
 
 
 @pytest.fixture
@@ -222,11 +227,31 @@ class TestRunning:
         assert {each["response"]["body"]["object"] for each in output} == {"response"}
         assert len({each["response"]["request_id"] for each in output}) == 10
         assert batches.jobs(database) == 10
+        for each in output:
+            assert each["response"]["body"]["usage"] == output[0]["response"]["body"]["usage"]
         one = output[0]["response"]["body"]["usage"]
         assert done["usage"]["total_tokens"] == 10 * one["total_tokens"] > 0
         listed = caller("GET", "/v1/files?purpose=batch_output").get_json()["data"]
         assert [file["id"] for file in listed] == [done["output_file_id"]]
         assert listed[0]["expires_at"] - listed[0]["created_at"] == 30 * 86400
+
+    def test_the_usage_grows_while_the_batch_runs(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        batch = create(caller, lines(3))
+        assert batch["usage"] is None
+        totals: list[int] = []
+        for _ in range(3):
+            settle(app, database, batch)
+            worker.finish(database)
+            settle(app, database, batch)
+            totals.append(get(caller, batch)["usage"]["total_tokens"])
+        assert totals == [totals[0], 2 * totals[0], 3 * totals[0]]
+        output = content(caller, get(caller, batch)["output_file_id"])
+        assert [each["response"]["body"]["usage"]["total_tokens"] for each in output] == [
+            totals[0]
+        ] * 3
+        assert get(caller, batch)["usage"]["total_tokens"] == totals[-1]
 
     def test_jobs_are_of_low_priority_and_few_at_a_time(
         self, app: Router, caller: Caller, database: Database
@@ -563,13 +588,85 @@ class TestRequests:
         assert refused.status_code == 403
         assert refused.get_json()["error"]["code"] == "storage_quota_exceeded"
 
-    def test_an_account_has_a_limit_of_unfinished_batches(self, caller: Caller) -> None:
+    def test_a_key_can_be_used_again_after_its_time(
+        self, caller: Caller, clock: databases.Clock
+    ) -> None:
         file_id = batches.upload(caller, lines(1))
-        for _ in range(20):
-            batches.create_of(caller, file_id)
+        headers = {"Idempotency-Key": "once"}
+        first = batches.create_of(caller, file_id, headers=headers)
+        clock.advance(23 * 3600)
+        assert batches.create_of(caller, file_id, headers=headers)["id"] == first["id"]
+        clock.advance(2 * 3600)
+        again = batches.create_of(caller, file_id, completion_window="2h", headers=headers)
+        assert again["id"] != first["id"]
+
+
+class TestLimits:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return settings.model_copy(update={"batches_per_account": 3})
+
+    def test_an_account_has_a_limit_of_unfinished_batches(
+        self, app: Router, caller: Caller, stranger: Caller, database: Database
+    ) -> None:
+        file_id = batches.upload(caller, lines(1))
+        [first, *_] = [batches.create_of(caller, file_id) for _ in range(3)]
         body = {"input_file_id": file_id, "endpoint": "/v1/responses", "completion_window": "24h"}
         answer = caller("POST", "/v1/batches", json=body)
         assert (answer.status_code, answer.get_json()["error"]["code"]) == (429, "queue_full")
+        create(stranger, lines(1))
+
+        caller("POST", f"/v1/batches/{first['id']}/cancel")
+        settle(app, database, first)
+        assert caller("POST", "/v1/batches", json=body).status_code == 200
+
+    def test_lines_count_towards_the_quota_also_of_batches_that_have_ended(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        """A small file could otherwise become any number of rows."""
+        account_id = accounts.account_id(database, "default")
+        file_id = batches.upload(caller, [line("x" * 500), line("é" * 500)])
+        before = records(database, account_id)
+        for _ in range(2):
+            batch = batches.create_of(caller, file_id, metadata={"a": "b"})
+            for _ in range(2):
+                batches.end_pauses(database)
+                batches.runner_of(app).run_slice()
+            caller("POST", f"/v1/batches/{batch['id']}/cancel")
+            while not settle(app, database, batch).terminal:
+                batches.finish_jobs(database)
+
+        assert records(database, account_id) - before > 2 * (1024 + 2 * 512 + 2 * 1500)
+        with database.reading() as transaction:
+            counted = storage.stored(transaction, account_id)
+        assert counted[storage.StorageKind.RECORDS] == records(database, account_id)
+
+    def test_a_batch_is_not_read_while_its_account_is_at_its_quota(
+        self, caller: Caller, database: Database, settings: Settings, decoder: ImageReader
+    ) -> None:
+        batch = create(caller, lines(2))
+        data = [b"\n" * 2**21]
+        account_id = accounts.account_id(database, "default")
+        files.store(database, files.NewFile(account_id, "user_data", "large"), data)
+        storage.limit_account(database, "default", storage_mb=1)
+
+        # Another process, which has not read what the account stores.
+        wakeup = RecordingWakeup()
+        app = create_app(
+            settings, database=database, wakeup=wakeup, delivery_wakeup=wakeup, images=decoder
+        )
+        assert settle(app, database, batch) is BatchStatus.VALIDATING
+        shown = get(caller, batch)
+        assert shown["waiting_for"] == "storage_quota_exceeded"
+        assert shown["request_counts"]["total"] == 0
+        storage.limit_account(database, "default", storage_mb=None)
+        assert run(app, database, batch) is BatchStatus.COMPLETED
+        service_of(app).drain()
+
+
+def records(database: Database, account_id: uuid.UUID) -> int:
+    """Return the bytes of records that the account is said to store."""
+    return storage.usage(database, account_id, default_mb=0).by_kind[storage.StorageKind.RECORDS]
 
 
 class TestQueue:

@@ -70,7 +70,7 @@ def make_batch(database: Database, account_id: uuid.UUID) -> uuid.UUID:
         window=timedelta(hours=24),
         request_id="req_test",
     )
-    batch, _ = batches.create(database, new)
+    batch, _ = batches.create(database, new, most_open=1, key_lifetime=timedelta(hours=1))
     return batch.id
 
 

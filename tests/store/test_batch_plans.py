@@ -17,8 +17,10 @@ from jobs.lifecycle import Status
 from jobs.records.accounts import ApiKey
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
 from jobs.records.jobs import Job
-from jobs.store import batch_lines, batches, files
-from jobs.store.batch_lines import LineError, LinesRead, NewLine
+from jobs.store import batch_lines, batches, files, batch_copies
+from jobs.store.batch_lines import LineError, LinesRead, NewLine, LineWritten
+from jobs.records.accounts import ApiKey
+from jobs.records.jobs import Job
 from jobs.store.batches import BatchClaim, NewBatch
 from tests import factories
 from tests.databases import PostgresSource, SqliteSource
@@ -162,6 +164,7 @@ def batch_row(
         "validated": 0,
         "last_line": LINES,
         "total": LINES,
+        "lines_bytes": 0,
         "completed": 0,
         "failed": 0,
         "fault_count": 0,
@@ -193,7 +196,7 @@ def create(kept: Stored) -> None:
         idempotency_key=uuid.uuid4().hex,
         fingerprint="a",
     )
-    batches.create(database, new)
+    batches.create(database, new, most_open=1_000, key_lifetime=LEASE)
 
 
 def add(kept: Stored) -> None:
@@ -217,6 +220,22 @@ def refuse(kept: Stored) -> None:
     batch_lines.refuse(database, kept.held(), line.number, LineError("code", "It is not."))
 
 
+def write(kept: Stored) -> None:
+    """Write the results of lines."""
+    database, held = kept.crowd.database, kept.held()
+    chosen = batch_lines.ended(database, kept.running, after=held.batch.written_line, limit=5)
+    written = [LineWritten(line, b"{}\n", has_content=True) for line in chosen]
+    batch_lines.write(database, held, written)
+
+
+def remove_copies(kept: Stored) -> None:
+    """Remove what files have of some jobs."""
+    database = kept.crowd.database
+    chosen = batch_lines.ended(database, kept.running, after=0, limit=5)
+    with database.transaction() as transaction:
+        batch_copies.remove(transaction, [line.job_id for line in chosen if line.job_id])
+
+
 ACTS: dict[str, Callable[[Stored], object]] = {
     "create": create,
     "add": add,
@@ -231,6 +250,8 @@ ACTS: dict[str, Callable[[Stored], object]] = {
     ),
     "submit": submit,
     "refuse": refuse,
+    "write": write,
+    "remove copies": remove_copies,
     "unfinished": lambda kept: batch_lines.unfinished(kept.crowd.database, kept.running),
     "collect": lambda kept: batch_lines.collect(
         kept.crowd.database, kept.held(), answered=lambda _: True, limit=64

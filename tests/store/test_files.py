@@ -15,7 +15,9 @@ import sqlalchemy as sa
 from core import errors
 from core.database import Database
 from jobs.records.files import FileChunk, FileEntry
-from jobs.store import erasure, files, storage
+from jobs.store import erasure, files, storage, batches
+from jobs.file_records import FileChunk, FileEntry
+from jobs.records.accounts import ApiKey
 from jobs.store.storage import StorageKind
 from tests import factories
 from tests.databases import ROOT, Age
@@ -231,3 +233,51 @@ def test_the_erasure_of_an_account_removes_its_files(
     assert files.get(database, kept, account_id=None) is not None
     with pytest.raises(errors.NotFound), database.transaction() as transaction:
         files.append(transaction, begun, b"more")
+
+
+@pytest.mark.parametrize("last", [b"", b"more"])
+def test_a_file_that_is_stored_while_its_account_is_erased_does_not_survive(
+    database: Database, account_id: uuid.UUID, last: bytes
+) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield bytes(files.CHUNK_BYTES)
+        erase(database, account_id)
+        yield last
+
+    new = files.NewFile(account_id, "user_data", "a.txt")
+    with pytest.raises(errors.NotFound):
+        files.store(database, new, pieces())
+    with pytest.raises(errors.Unauthenticated):
+        files.store(database, new, [b"later"])
+    assert rows(database) == (0, 0)
+
+
+def test_a_batch_that_is_created_while_its_account_is_erased_does_not_survive(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    file_id = make(database, account_id)
+    with database.reading() as transaction:
+        key_id = transaction.scalar(sa.select(ApiKey.id).where(ApiKey.account_id == account_id))
+    new = batches.NewBatch(
+        account_id=account_id,
+        key_id=key_id,
+        endpoint="/v1/responses",
+        input_file_id=file_id,
+        completion_window="24h",
+        window=timedelta(hours=24),
+        request_id="req_test",
+    )
+    erasure.close_account(database, account_id, actor="test")
+    with pytest.raises(errors.Unauthenticated):
+        batches.create(database, new, most_open=1, key_lifetime=timedelta(hours=1))
+
+
+def erase(database: Database, account_id: uuid.UUID) -> None:
+    """Erase an account."""
+    erasure.erase_account(
+        database,
+        account_id,
+        actor="test",
+        remove_copies=webhook_purge.reduce_jobs,
+        remove_account=webhook_purge.remove_account,
+    )

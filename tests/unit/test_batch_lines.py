@@ -36,6 +36,9 @@ class Failing:
     def answered(self, job: Job) -> bool:
         raise NotImplementedError(job)
 
+    def usage(self, job: Job) -> None:
+        """Return no tokens."""
+
     def answer(self, job: Job) -> LineAnswer:
         raise NotImplementedError(job)
 

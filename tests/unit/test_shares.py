@@ -172,8 +172,11 @@ def test_reserved_places_are_given_to_accounts_without_one() -> None:
     assert shares.take(B)
     assert not shares.take(C)
     shares.give_back(A)
+    assert not shares.may_take(A)
     assert not shares.take(A)
+    assert shares.may_take(C)
     assert shares.take(C)
+    assert not shares.may_take(C)
 
 
 def test_a_reserved_place_is_not_given_to_a_waiting_call_of_an_account_that_holds_one(

@@ -22,8 +22,10 @@ from api.schemas import batches as schemas
 from api.schemas.paths import BatchId
 from core import errors, ids
 from core.database import Database
-from jobs import records
+from jobs import records, file_records
 from jobs.records.files import BatchStatus, LineState
+from core.settings import Settings
+from jobs.file_records import BatchStatus, LineState
 from jobs.store import batch_lines, batches, files
 from jobs.store.admission import Disk
 from jobs.store.batches import NewBatch
@@ -39,6 +41,7 @@ class BatchRoutes:
     """The routes of batches.
 
     Args:
+        settings: limits.
         database: stores batches; :class:`api.openai.batches.runner.BatchRunner` works on them.
         endpoints: the routes whose requests batches may have.
         quota: the storage quota of accounts.
@@ -49,8 +52,16 @@ class BatchRoutes:
     ERRORS = problems.OPENAI
 
     def __init__(
-        self, *, database: Database, endpoints: BatchEndpoints, quota: Quota, disk: Disk
+        self,
+        settings: Settings,
+        *,
+        database: Database,
+        endpoints: BatchEndpoints,
+        quota: Quota,
+        disk: Disk,
     ) -> None:
+        self._most_open = settings.batches_per_account
+        self._key_lifetime = timedelta(hours=settings.idempotency_hours)
         self._database = database
         self._endpoints = endpoints
         self._quota = quota
@@ -195,16 +206,18 @@ class BatchRoutes:
             idempotency_key=header.idempotency_key,
             fingerprint=_fingerprint({"retry_of": batch.id.hex}),
         )
-        if batches.replay(self._database, new) is None:
+        if batches.replay(self._database, new, key_lifetime=self._key_lifetime) is None:
             self._check_retry(batch)
         return self._create(new)
 
     def _create(self, new: NewBatch) -> Response:
-        if batches.replay(self._database, new) is None:
+        if batches.replay(self._database, new, key_lifetime=self._key_lifetime) is None:
             # A batch writes files, also one that is cancelled at once.
             self._disk.check()
             self._quota.check(new.account_id)
-        batch, created = batches.create(self._database, new)
+        batch, created = batches.create(
+            self._database, new, most_open=self._most_open, key_lifetime=self._key_lifetime
+        )
         _log.info("batch_created", batch=ids.show("batch", batch.id), replayed=not created)
         headers = {} if created else {"Idempotent-Replayed": "true"}
         return reply(schemas.Batch.of(batch), HTTPStatus.OK, headers=headers)

@@ -40,6 +40,9 @@ class BatchEndpoint(Protocol):
     def answered(self, job: Job) -> bool:
         """Return whether the answer to the request of a finished job is not an error."""
 
+    def usage(self, job: Job) -> Mapping[str, Any] | None:
+        """Return the tokens of a finished job, by the names that Responses have; None: no engine accepted it."""
+
     def answer(self, job: Job) -> LineAnswer:
         """Return the answer to the request of a finished job."""
 

@@ -12,17 +12,12 @@ from api.openai.batches.endpoints import BatchEndpoint, LineAnswer
 from core import errors, ids
 from core.database import Database
 from jobs.records.files import BatchEntry, BatchLine
-from jobs.store import history
+from jobs.store import history, batch_copies
+from jobs.file_records import BatchEntry, BatchLine, LineState
 
 _log = structlog.get_logger(__name__)
 
 _SERVER_ERROR: Final = 500
-#: The names of the same counts in the two kinds of usage.
-_COUNTS: Final = {"prompt_tokens": "input_tokens", "completion_tokens": "output_tokens"}
-_DETAILS: Final = {
-    "prompt_tokens_details": "input_tokens_details",
-    "completion_tokens_details": "output_tokens_details",
-}
 
 
 def line_id(batch: BatchEntry, number: int) -> str:
@@ -55,6 +50,8 @@ def result(
     if line.error_code is not None and line.error_status is None:
         return shown | {"error": {"code": line.error_code, "message": line.error_message}}
     answer = _refusal(batch, line) or _answer(database, line, endpoint)
+    if answer is None:
+        return shown | {"error": dict(batch_copies.DELETED)}
     return shown | {
         "response": {
             "status_code": answer.status,
@@ -62,6 +59,11 @@ def result(
             "body": dict(answer.body),
         }
     }
+
+
+def is_deleted(shown: Mapping[str, Any]) -> bool:
+    """Return whether the answer of this line was deleted."""
+    return bool(shown["error"] == batch_copies.DELETED)
 
 
 def _refusal(batch: BatchEntry, line: BatchLine) -> LineAnswer | None:
@@ -75,11 +77,14 @@ def _refusal(batch: BatchEntry, line: BatchLine) -> LineAnswer | None:
     )
 
 
-def _answer(database: Database, line: BatchLine, endpoint: BatchEndpoint) -> LineAnswer:
+def _answer(database: Database, line: BatchLine, endpoint: BatchEndpoint) -> LineAnswer | None:
+    """Return the answer to a line, None if it was deleted."""
     job = None if line.job_id is None else history.job(database, line.job_id, account_id=None)
     if job is None:
         message = "The job of this request is not stored any more."
         return LineAnswer(_SERVER_ERROR, error_body("server_error", message, "server_error"), "")
+    if line.state is LineState.COMPLETED and job.answer_removed:
+        return None
     try:
         return endpoint.answer(job)
     except errors.Unavailable:
@@ -100,22 +105,6 @@ def error_body(
 ) -> dict[str, Any]:
     """Return the body of an error as OpenAI's clients read it."""
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
-
-
-def usage_of(shown: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the usage in the answer of a line, as Responses name it; None: it has none."""
-    body = (shown["response"] or {}).get("body") or {}
-    usage = body.get("usage")
-    if not isinstance(usage, dict):
-        return None
-    plain: dict[str, Any] = {}
-    for given, value in usage.items():
-        name = str(given)
-        if isinstance(value, dict):
-            plain[_DETAILS.get(name, name)] = value
-        elif isinstance(value, int):
-            plain[_COUNTS.get(name, name)] = value
-    return plain
 
 
 def added(

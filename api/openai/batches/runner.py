@@ -30,6 +30,7 @@ from core.settings import Settings
 from core.shares import Shares
 from jobs.store import batches
 from jobs.store.batches import BatchClaim, Feeding
+from jobs.store.storage import Quota
 
 _log = structlog.get_logger(__name__)
 
@@ -48,6 +49,7 @@ class BatchRunner(BackgroundLoop):
         settings: limits.
         owner: the id of the process.
         service: submits jobs.
+        quota: the storage quota of accounts.
         endpoints: the routes whose requests batches may have.
         notify: tells receivers of the end of a batch.
         timer: a monotonic clock, in seconds.
@@ -65,6 +67,7 @@ class BatchRunner(BackgroundLoop):
         *,
         owner: str,
         service: SubmissionService,
+        quota: Quota,
         endpoints: BatchEndpoints,
         notify: Notify = lambda _transaction, _batch: None,
         timer: Callable[[], float] = time.monotonic,
@@ -84,6 +87,7 @@ class BatchRunner(BackgroundLoop):
             database,
             settings,
             service=service,
+            quota=quota,
             endpoints=endpoints,
             stopping=lambda: self.stopping,
             notify=notify,

@@ -60,6 +60,12 @@ class _Endpoint:
             response_object.INCOMPLETE,
         }
 
+    def usage(self, job: Job) -> Mapping[str, Any] | None:
+        """Return the tokens of a finished job; None: no engine accepted it."""
+        in_json = (job.options.get("answer_format") or {}).get("type") == "json_schema"
+        tokens = traces.answer_tokens(self._database, job.id, job.attempt) if in_json else 0
+        return response_object.usage(job, tokens)
+
 
 class ResponsesEndpoint(_Endpoint):
     """``/v1/responses``."""

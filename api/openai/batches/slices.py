@@ -29,8 +29,9 @@ from jobs.lifecycle import Priority
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.store import accounts, batch_lines, batches, commands, files
 from jobs.store.admission import Admission
-from jobs.store.batch_lines import LineError
+from jobs.store.batch_lines import LineError, LineWritten
 from jobs.store.batches import BatchClaim, BatchLost
+from jobs.store.storage import Quota
 
 _log = structlog.get_logger(__name__)
 
@@ -38,9 +39,10 @@ _log = structlog.get_logger(__name__)
 #: fetch images from slow servers.
 _FED: Final = 16
 _FEED_SECONDS: Final = 1.0
-#: Lines, and about how many bytes, that one slice writes.
-_WRITTEN: Final = 50
+#: Lines, and about how many bytes and seconds, that one slice writes. Lines without a job take almost no time.
+_WRITTEN: Final = 500
 _WRITTEN_BYTES: Final = 2**20
+_WRITE_SECONDS: Final = 0.25
 #: Between two slices of a batch: after one that changed something, and after one that only waited for jobs.
 _AT_ONCE: Final = timedelta(0)
 _IDLE: Final = timedelta(seconds=0.5)
@@ -70,6 +72,7 @@ class BatchSlices:
         database: where batches are stored.
         settings: limits.
         service: submits jobs.
+        quota: the storage quota of accounts.
         endpoints: the routes whose requests batches may have.
         stopping: returns whether the process is about to end: what fails from then on is the fault of no line.
         notify: tells receivers of the end of a batch.
@@ -83,6 +86,7 @@ class BatchSlices:
         settings: Settings,
         *,
         service: SubmissionService,
+        quota: Quota,
         endpoints: BatchEndpoints,
         stopping: Callable[[], bool],
         notify: Notify,
@@ -91,6 +95,7 @@ class BatchSlices:
         self._app = app
         self._database = database
         self._service = service
+        self._quota = quota
         self._endpoints = endpoints
         self._stopping = stopping
         self._notify = notify
@@ -151,6 +156,8 @@ class BatchSlices:
         return self._feed(held, caller, free)
 
     def _validate(self, held: BatchClaim, caller: Caller, free: Callable[[], None]) -> timedelta:
+        # An account could store many times the bytes of one file, by the lines of many batches.
+        self._quota.check(caller.account_id)
         reader = BatchReader(self._database, max_line_bytes=self._line_bytes, between=free)
         endpoint = self._endpoints[held.batch.endpoint]
         if reader.slice(held, endpoint=endpoint, caller=caller):
@@ -229,6 +236,10 @@ class BatchSlices:
             end=line.start + line.length,
         )
         raw = lines.RawLine(line.start, line.length, b"".join(pieces))
+        if raw.is_empty:
+            raise errors.InvalidRequest(
+                "This line was deleted with a job that had it.", code="request_deleted"
+            )
         if line.start == 0:
             raw = dataclasses.replace(raw, data=lines.without_mark(raw.data or b""))
         parsed = lines.parse(
@@ -250,10 +261,12 @@ class BatchSlices:
         return dataclasses.replace(parsed, job=parsed.job.model_copy(update={"options": options}))
 
     def _collect(self, held: BatchClaim) -> int:
+        endpoint = self._endpoints[held.batch.endpoint]
         return batch_lines.collect(
             self._database,
             held,
-            answered=self._endpoints[held.batch.endpoint].answered,
+            answered=endpoint.answered,
+            add=lambda tokens, job: line_results.added(tokens, endpoint.usage(job)),
             limit=self._window,
         )
 
@@ -282,29 +295,19 @@ class BatchSlices:
         chosen = batch_lines.ended(
             self._database, batch.id, after=batch.written_line, limit=_WRITTEN
         )
-        written: dict[LineState, bytearray] = {
-            LineState.COMPLETED: bytearray(),
-            LineState.FAILED: bytearray(),
-        }
-        usage, last = batch.usage, batch.written_line
+        written: list[LineWritten] = []
+        size, until = 0, self.timer() + _WRITE_SECONDS
         for line in chosen:
             shown = line_results.result(self._database, batch, line, endpoint)
-            usage = line_results.added(usage, line_results.usage_of(shown))
-            written[line.state] += orjson.dumps(shown) + b"\n"
-            last = line.number
-            if sum(map(len, written.values())) >= _WRITTEN_BYTES:
+            data = orjson.dumps(shown) + b"\n"
+            has_content = line.state is LineState.COMPLETED and not line_results.is_deleted(shown)
+            written.append(LineWritten(line, data, has_content=has_content))
+            size += len(data)
+            if size >= _WRITTEN_BYTES or self.timer() >= until:
                 break
-        if not chosen:
-            return False
-        batches.write(
-            self._database,
-            held,
-            last_line=last,
-            output=bytes(written[LineState.COMPLETED]),
-            faulty=bytes(written[LineState.FAILED]),
-            usage=usage,
-        )
-        return True
+        if written:
+            batch_lines.write(self._database, held, written)
+        return bool(written)
 
     def _finish(self, held: BatchClaim, status: BatchStatus) -> None:
         batches.finish(
