@@ -17,7 +17,7 @@ from core import errors, ids
 from core.database import Database, Now, Transaction
 from jobs.file_records import BatchEntry, FileChunk, FileEntry
 from jobs.records import table
-from jobs.store import erased_accounts, storage
+from jobs.store import storage
 
 #: The most bytes of a chunk.
 CHUNK_BYTES: Final = 2**20
@@ -25,7 +25,6 @@ CHUNK_BYTES: Final = 2**20
 _DELETED: Final = 8
 #: An upload that has added nothing for this time has ended.
 _ABANDONED: Final = timedelta(hours=1)
-_GONE: Final = "The file was removed while it was being stored."
 #: The purpose of the files that batches write.
 OUTPUT: Final = "batch_output"
 
@@ -62,11 +61,7 @@ def visible() -> tuple[sa.ColumnElement[bool], ...]:
 
 
 def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
-    """Insert a file without bytes, which :func:`complete` makes visible; return its id.
-
-    Raises:
-        core.errors.Unauthenticated: the account is erased.
-    """
+    """Insert a file without bytes, which :func:`complete` makes visible; return its id."""
     file_id = ids.new()
     transaction.execute(
         sa.insert(table(FileEntry)).values(
@@ -79,7 +74,6 @@ def begin(transaction: Transaction, new: NewFile) -> uuid.UUID:
             touched_at=Now(),
         )
     )
-    erased_accounts.refuse(transaction, new.account_id)
     return file_id
 
 
@@ -96,7 +90,7 @@ def append(transaction: Transaction, file_id: uuid.UUID, data: bytes) -> None:
         .returning(_FILE.bytes)
     ).scalar_one_or_none()
     if size is None:
-        raise errors.NotFound(_GONE)
+        raise errors.NotFound("The file was removed while it was being stored.")
     start = size - len(data)
     rows = [
         {"file_id": file_id, "start": start + at, "data": data[at : at + CHUNK_BYTES]}
@@ -132,8 +126,6 @@ def store(
 
     Raises:
         core.errors.StorageQuotaExceeded: the account would store more than ``limit``; the file is not stored.
-        core.errors.NotFound: the file was removed meanwhile, because its account was erased.
-        core.errors.Unauthenticated: the account is erased.
         core.database.DatabaseUnavailable: the database does not answer; the file is not stored.
     """
     with database.transaction() as transaction:
@@ -146,10 +138,7 @@ def store(
                     storage.enforce(transaction, new.account_id, limit)
         with database.transaction("file") as transaction:
             complete(transaction, file_id, new.lifetime)
-            stored = transaction.session.get(FileEntry, file_id)
-            if stored is None or stored.removed_at is not None:
-                raise errors.NotFound(_GONE)
-            return stored
+            return transaction.session.get_one(FileEntry, file_id)
     except errors.LonglookError:
         # As far as the database still answers; otherwise it is purged later.
         _discard(database, file_id)
