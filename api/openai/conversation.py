@@ -58,7 +58,7 @@ _TEXTS: Final = {
 }
 _IMAGES: Final = frozenset({"input_image", "image_url"})
 #: Items that clients send back from an earlier output, and that say nothing that a model could use.
-_IGNORED: Final = frozenset({"reasoning"})
+_IGNORED: Final = ("reasoning",)
 _UNSUPPORTED: Final = "unsupported_parameter"
 #: What an id may look like: those that are not read are stored and shown, too.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -198,7 +198,7 @@ class _Reader:
             self._fault(pointer, "This must be an object.")
             return None
         kind = item.get("type", "message")
-        if isinstance(kind, str) and kind in _IGNORED:
+        if kind in _IGNORED:
             return None
         if kind != "message":
             sentence = "Items of this type are not supported; this must be `message`."
