@@ -5,6 +5,7 @@ it is invisible. A removed file is invisible at once, and its chunks are deleted
 line: :func:`purge`, which every sweep calls, removes what uploads and removals have left.
 """
 
+import contextlib
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from core import errors, ids
-from core.database import Database, Now, Transaction
+from core.database import Database, DatabaseUnavailable, Now, Transaction
 from jobs.file_records import BatchEntry, FileChunk, FileEntry
 from jobs.records import table
 from jobs.store import storage
@@ -256,7 +257,9 @@ def remove(database: Database, file_id: uuid.UUID, *, account_id: uuid.UUID | No
                 code="file_in_use",
             )
         _mark(transaction, [file_id])
-    _delete_all(database, file_id)
+    # It is removed; what the database does not delete now is purged later.
+    with contextlib.suppress(DatabaseUnavailable):
+        _delete_all(database, file_id)
     return True
 
 
