@@ -58,7 +58,7 @@ _TEXTS: Final = {
 }
 _IMAGES: Final = frozenset({"input_image", "image_url"})
 #: Items that clients send back from an earlier output, and that say nothing that a model could use.
-_IGNORED: Final = frozenset({"reasoning"})
+_IGNORED: Final = ("reasoning",)
 _UNSUPPORTED: Final = "unsupported_parameter"
 #: What an id may look like: those that are not read are stored and shown, too.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -142,8 +142,8 @@ def read(
         instructions: a system text before those of the messages.
         earlier: the messages before those of the request.
         drops_oldest: whether the oldest turns may be left out if all are too long.
-        most_chars: the most characters of a question: turns before so many cannot be a part of it, and are not kept to
-            be shown again.
+        most_chars: the most characters of a question: older turns cannot be a part of it, and are not stored to be
+            shown again.
     """
     faults: list[errors.Fault] = []
     sent = body.get(name)
@@ -163,7 +163,7 @@ def read(
     images = _submitted(sent_images, chosen, files, faults)
     if not faults:
         faults += _order_faults(messages, f"#/{name}")
-    items = _kept(messages, most_chars)
+    items = _stored(messages, most_chars)
     if faults:
         return ReadConversation(None, images, items, faults)
     system = [instructions] if instructions else []
@@ -198,7 +198,7 @@ class _Reader:
             self._fault(pointer, "This must be an object.")
             return None
         kind = item.get("type") or "message"
-        if isinstance(kind, str) and kind in _IGNORED:
+        if kind in _IGNORED:
             return None
         if kind != "message":
             sentence = "Items of this type are not supported; this must be `message`."
@@ -330,22 +330,22 @@ def _shown(role: str, parts: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "message", "role": role, "content": parts}
 
 
-def _kept(messages: Sequence[Message], most_chars: int | None) -> list[dict[str, Any]]:
+def _stored(messages: Sequence[Message], most_chars: int | None) -> list[dict[str, Any]]:
     """Return the messages as they are stored to be shown again; each look at the response reads them.
 
     Those are the system texts, and the newest turns until their texts have more than ``most_chars`` characters. The
     oldest of these turns is cut: that it is there shows that the conversation was longer than any question.
     """
-    kept: list[dict[str, Any]] = []
+    stored: list[dict[str, Any]] = []
     chars = 0
     for message in reversed(messages):
         if message.role == "system" or most_chars is None:
-            kept.append(message.shown)
+            stored.append(message.shown)
         elif chars <= most_chars:
             chars += sum(map(len, message.texts))
-            kept.append(message.shown if chars <= most_chars else _cut(message, most_chars + 1))
-    kept.reverse()
-    return kept
+            stored.append(message.shown if chars <= most_chars else _cut(message, most_chars + 1))
+    stored.reverse()
+    return stored
 
 
 def _cut(message: Message, chars: int) -> dict[str, Any]:

@@ -32,6 +32,6 @@ def refuse(transaction: Transaction, account_id: uuid.UUID) -> None:
     Raises:
         core.errors.Unauthenticated: it is erased; the transaction must not commit.
     """
-    found = transaction.execute(_NAME, {"account_id": account_id}).scalar_one_or_none()
-    if found == name(account_id):
+    current = transaction.execute(_NAME, {"account_id": account_id}).scalar_one_or_none()
+    if current == name(account_id):
         raise errors.Unauthenticated("This API key was revoked.")

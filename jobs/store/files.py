@@ -5,6 +5,7 @@ it is invisible. A removed file is invisible at once, and its chunks are deleted
 line: :func:`purge`, which every sweep calls, removes what uploads and removals have left.
 """
 
+import contextlib
 import uuid
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Now, Transaction
+from core.database_faults import DatabaseUnavailable
 from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, FileChunk, FileEntry
 from jobs.store import erased_accounts, storage
@@ -338,7 +340,9 @@ def remove(database: Database, file_id: uuid.UUID, *, account_id: uuid.UUID | No
                 code="file_in_use",
             )
         _mark(transaction, [file_id])
-    _delete_all(database, file_id)
+    # It is removed; what the database does not delete now is purged later.
+    with contextlib.suppress(DatabaseUnavailable):
+        _delete_all(database, file_id)
     return True
 
 

@@ -24,7 +24,6 @@ from jobs.records.jobs import Job
 from jobs.store import (
     accounts,
     erasure,
-    files,
     history,
     retention,
     search,
@@ -263,16 +262,12 @@ def test_an_account_with_a_running_job_is_erased_once_it_has_ended(
 def test_what_a_request_stores_during_or_after_the_erasure_of_its_account_does_not_stay(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    """A request may have been accepted before its key was revoked, and wait for images or for the disk."""
-
-    def upload() -> uuid.UUID:
-        new = files.NewFile(account_id, "user_data", "private.txt")
-        return files.store(database, new, [b"private"]).id
+    """A request may have been accepted before its key was revoked, and wait for images."""
 
     def remove_account(database: Database, account_id: uuid.UUID) -> int:
         # The last step before the names.
         if not late:
-            late.extend([factories.make_job(database, account_id), upload()])
+            late.append(factories.make_job(database, account_id))
         return purge.remove_account(database, account_id)
 
     late: list[uuid.UUID] = []
@@ -285,17 +280,11 @@ def test_what_a_request_stores_during_or_after_the_erasure_of_its_account_does_n
     )
 
     assert factories.get_job(database, late[0]).job.question is None
-    assert files.get(database, late[1], account_id=None) is None
     with pytest.raises(errors.Unauthenticated):
         factories.make_job(database, account_id)
     with pytest.raises(errors.Unauthenticated):
-        upload()
-    with pytest.raises(errors.Unauthenticated):
         submission.store_image(database, account_id=account_id, image=factories.make_image())
     assert history.unfinished(database, Filter(account_id=account_id), limit=1) == []
-    assert files.page(
-        database, account_id=account_id, purpose=None, limit=1, after=None, newest_first=True
-    ) == ([], False)
 
 
 def test_an_erasure_that_is_killed_continues_and_its_counts_add_up(

@@ -12,7 +12,7 @@ from datetime import timedelta
 import pytest
 import sqlalchemy as sa
 
-from core import errors
+from core import errors, failpoints
 from core.database import Database
 from jobs.records.files import FileChunk, FileEntry
 from jobs.store import erasure, files, storage, batches
@@ -157,6 +157,25 @@ def test_a_removed_file_takes_its_chunks_along(database: Database, account_id: u
 
     assert rows(database) == (1, 3)
     assert b"".join(files.read(database, kept)) == DATA
+
+
+def test_a_file_is_removed_though_its_chunks_cannot_be_deleted_now(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    def break_off(*event: str) -> None:
+        if event[2].startswith("DELETE FROM file_chunks"):
+            raise failpoints.FailpointFault
+
+    file_id = make(database, account_id)
+    sa.event.listen(database.engine, "before_cursor_execute", break_off)
+    removed = files.remove(database, file_id, account_id=account_id)
+    sa.event.remove(database.engine, "before_cursor_execute", break_off)
+
+    assert removed
+    assert files.get(database, file_id, account_id=None) is None
+    assert rows(database) == (1, 3)
+    assert files.purge(database) == (1, False)
+    assert rows(database) == (0, 0)
 
 
 def test_an_expired_file_is_gone_at_once_and_removed_by_the_sweep(

@@ -174,7 +174,7 @@ def test_every_fault_is_named_with_its_place() -> None:
     ]
 
 
-@pytest.mark.parametrize("kind", [[], {}, ["input_text"], 7, True])
+@pytest.mark.parametrize("kind", [["input_text"], {"a": 1}, 7, True])
 def test_a_type_that_is_no_text_is_a_fault(kind: object) -> None:
     read_one = read({"type": kind, "role": "user", "content": "x"}, user({"type": kind}))
 
