@@ -71,7 +71,12 @@ def parse(
         with contextlib.suppress(ValidationError):
             chat = CompletionRequest.model_validate(valid | {"messages": [{}]}, context=limits)
     read = conversation.read(
-        sent, "messages", max_images=limits.images, files=files, drops_oldest=True
+        sent,
+        "messages",
+        max_images=limits.images,
+        max_system_chars=limits.question_chars,
+        files=files,
+        drops_oldest=True,
     )
     known = {fault.pointer for fault in faults}
     faults += (fault for fault in read.faults if fault.pointer not in known)
