@@ -126,6 +126,7 @@ def read(
     name: Literal["input", "messages"],
     *,
     max_images: int,
+    max_system_chars: int | None = None,
     files: Files = lambda _: None,
     instructions: str | None = None,
     earlier: Sequence[Message] = (),
@@ -138,6 +139,8 @@ def read(
         body: the JSON of the request.
         name: the member with the messages; ``input`` may be a string.
         max_images: the job gets the newest images, at most this number.
+        max_system_chars: the longest system text, with the instructions; None: any. Instructions that are too long by
+            themselves are no fault here.
         files: returns the file of an id.
         instructions: a system text before those of the messages.
         earlier: the messages before those of the request.
@@ -161,6 +164,7 @@ def read(
     chosen = _newest_images(every, max_images)
     sent_images = [image for message in every for image in message.images]
     images = _submitted(sent_images, chosen, files, faults)
+    faults += _system_faults(messages, instructions or "", max_system_chars)
     if not faults:
         faults += _order_faults(messages, f"#/{name}")
     items = _stored(messages, most_chars)
@@ -406,6 +410,22 @@ def _source(
     if isinstance(source, framework.LongString) or fields.is_data_url(source):
         return parsing.decoded(source)
     return source if ids.parse("img", source) is not None else files(source)
+
+
+def _system_faults(
+    messages: Sequence[Message], instructions: str, limit: int | None
+) -> Iterator[errors.Fault]:
+    """Yield the fault of the first system message with which the system text is longer than ``limit``."""
+    chars = len(instructions)
+    if limit is None or chars > limit:
+        return
+    for message in messages:
+        if message.role == "system":
+            chars += sum(map(len, message.texts))
+            if chars > limit:
+                sentence = f"The system texts of a request must have at most {limit:,} characters together."
+                yield errors.Fault(message.pointer, sentence, "context_length_exceeded")
+                return
 
 
 def _order_faults(messages: Sequence[Message], pointer: str) -> Iterator[errors.Fault]:

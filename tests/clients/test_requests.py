@@ -278,6 +278,17 @@ class TestInput:
         error, _ = refused(lambda: Respond(client)(instructions="試" * 200_000))
         assert (error.param, error.code) == ("instructions", "context_length_exceeded")
 
+    def test_system_texts_that_are_too_long_are_refused_before_the_job_exists(
+        self, client: openai.OpenAI
+    ) -> None:
+        """A job that the engine refuses would end a chat with an error after its headers."""
+        long: Json = {"role": "system", "content": "Be brief. " * 1000}
+        brief: Json = {"role": "user", "content": "How many?"}
+        by_chat, _ = refused(lambda: Chat(client)(messages=[long, brief]))
+        by_response, _ = refused(lambda: Respond(client)(input=[long, brief]))
+        assert (by_chat.param, by_chat.code) == ("messages[0]", "context_length_exceeded")
+        assert (by_response.param, by_response.code) == ("input[0]", "context_length_exceeded")
+
     def test_messages_that_clients_resend_are_read(self, client: openai.OpenAI) -> None:
         """Short and long forms, explicit nulls, and items of an earlier output."""
         short = [{"type": "output_text", "text": "Two."}]

@@ -279,3 +279,16 @@ def test_long_strings_are_known_by_their_place() -> None:
     assert conversation.is_image(("messages", 0, "content", 1, "image_url", "url"))
     assert not conversation.is_image(("input", 0, "content"))
     assert not conversation.is_image(("metadata", 0, "content", 1, "image_url"))
+
+
+def test_system_texts_have_a_limit_together_with_the_instructions() -> None:
+    messages = [{"role": "system", "content": "ab"}, {"role": "user", "content": "c"}]
+    for instructions, faulty in (("", False), ("i", False), ("ii", True), ("i" * 9, False)):
+        read = conversation.read(
+            {"input": messages},
+            "input",
+            max_images=1,
+            max_system_chars=3,
+            instructions=instructions,
+        )
+        assert [fault.pointer for fault in read.faults] == (["#/input/0"] if faulty else [])

@@ -74,6 +74,7 @@ def parse(
         sent,
         "messages",
         max_images=limits.images,
+        max_system_chars=limits.question_chars,
         files=files,
         drops_oldest=True,
         most_chars=limits.question_chars,

@@ -192,6 +192,7 @@ def parse(
             body,
             "input",
             max_images=limits.images,
+            max_system_chars=limits.question_chars,
             files=files,
             instructions=sent.instructions if sent is not None else None,
             earlier=_earlier(sent, earlier, faults, most_chars=limits.question_chars),
