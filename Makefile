@@ -5,7 +5,7 @@ SEED ?= 1
 DATABASE ?= postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine javascript tools demo unit test coverage check format reference docs bench chaos lock secrets images
+.PHONY: help setup engine javascript tools openwebui demo unit test coverage check format reference docs bench chaos lock secrets images
 
 help: ## These lines
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,9 @@ javascript: ## The JavaScript clients of the tests (needs npm; without them, the
 tools: javascript ## Programs that tests run against the API, in .venv-tools: clients of OpenAI's API, and schemathesis (optional)
 	@$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet --require-hashes -r requirements/tools.txt
 	@cd tests/clients/tools/continue && { npm ci --ignore-scripts --no-fund --no-audit --silent || echo "Continue's adapter is not installed; its test is skipped."; }
+
+openwebui: ## Open WebUI for its test, in .venv-openwebui (1 GB, Python 3.11 or 3.12), without the packages of its own models
+	@$(PYTHON) -m venv .venv-openwebui && .venv-openwebui/bin/pip install --quiet uv && .venv-openwebui/bin/uv pip install --quiet --python .venv-openwebui/bin/python --override tests/clients/tools/open-webui-overrides.txt "open-webui~=0.12.4"
 
 demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo

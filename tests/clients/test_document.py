@@ -123,9 +123,12 @@ def configuration(values: dict[str, list[str]]) -> str:
 
 def run(caller: Caller, folder: Path, *more: str) -> int:
     """Return how many requests were made and answered as the document says."""
+    # Schemathesis itself waits 10 seconds for the document, which a busy machine may exceed.
+    document = httpx2.get(f"{caller.service.stack.url}/openapi.json", timeout=120)
+    (folder / "openapi.json").write_bytes(document.content)
     completed = subprocess.run(
         [
-            SCHEMATHESIS, "run", f"{caller.service.stack.url}/openapi.json", "--no-color",
+            SCHEMATHESIS, "run", "openapi.json", "--url", caller.service.stack.url, "--no-color",
             "--header", f"Authorization: Bearer {caller.key}", "--checks", ",".join(CHECKS),
             "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", SEED,
             "--max-time", str(_SECONDS // 2), "--request-timeout", "60", "--continue-on-failure", *more,
