@@ -25,7 +25,7 @@ from api.schemas.paths import EndpointId, RecoveryId
 from api.serving import current
 from api.submission import WebhookTargets
 from core import errors, ids
-from core.database import Database, DatabaseUnavailable
+from core.database import Database
 from core.settings import Settings
 from core.shares import Shares
 from core.vault import Vault
@@ -317,7 +317,7 @@ class EndpointRoutes:
                 if ended:
                     return ended[0]
                 pause.wait(_POLL_SECONDS)
-        raise DatabaseUnavailable(f"No delivery process sent the test within {self._seconds:g} s.")
+        raise errors.Unavailable(f"No delivery process sent the test within {self._seconds:g} s.")
 
 
 def _example(event_type: str) -> dict[str, Any]:
