@@ -5,7 +5,7 @@ SEED ?= 1
 DATABASE ?= postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine javascript tools demo unit test coverage check format reference docs bench chaos lock secrets images
+.PHONY: help setup engine javascript tools openwebui demo unit test coverage check format reference docs bench chaos lock secrets images
 
 help: ## These lines
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,8 +19,12 @@ engine: ## The environment of the real engine on a CPU, .venv-engine (2.6 GB)
 javascript: ## The JavaScript clients of the tests (needs npm; without them, their tests are skipped)
 	@cd tests/javascript && { test node_modules/.package-lock.json -nt package-lock.json || npm ci --ignore-scripts --no-fund --no-audit || echo "The JavaScript clients are not installed; their tests are skipped."; }
 
-tools: ## Programs that tests run against the API, in .venv-tools: clients of OpenAI's API, and schemathesis (optional)
-	@$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet "langchain-openai~=1.7" "litellm~=1.110" "llm~=0.36" "openai-agents~=0.24" "schemathesis~=4.32"
+tools: javascript ## Programs that tests run against the API, in .venv-tools: clients of OpenAI's API, and schemathesis (optional)
+	@$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet --require-hashes -r requirements/tools.txt
+	@cd tests/clients/tools/continue && { npm ci --ignore-scripts --no-fund --no-audit --silent || echo "Continue's adapter is not installed; its test is skipped."; }
+
+openwebui: ## Open WebUI for its test, in .venv-openwebui (1 GB, Python 3.11 or 3.12), without the packages of its own models
+	@$(PYTHON) -m venv .venv-openwebui && .venv-openwebui/bin/pip install --quiet uv && .venv-openwebui/bin/uv pip install --quiet --python .venv-openwebui/bin/python --override tests/clients/tools/open-webui-overrides.txt "open-webui~=0.12.4"
 
 demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
@@ -58,6 +62,7 @@ lock: ## The lock files after a change in pyproject.toml (developers; needs uv; 
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group build pyproject.toml -o requirements/service.txt
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group dev -c requirements/service.txt pyproject.toml -o requirements/dev.txt
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group docs -o requirements/docs.txt
+	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --python-version 3.11 --group tools -o requirements/tools.txt
 
 secrets: ## The secrets of docker-compose.yml, a file each in secrets/; those that are there stay
 	@$(PYTHON) deploy/make_secrets.py

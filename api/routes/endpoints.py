@@ -319,7 +319,7 @@ class EndpointRoutes:
                 if ended:
                     return ended[0]
                 pause.wait(_POLL_SECONDS)
-        raise DatabaseUnavailable(f"No delivery process sent the test within {self._seconds:g} s.")
+        raise errors.Unavailable(f"No delivery process sent the test within {self._seconds:g} s.")
 
 
 def _example(event_type: str) -> dict[str, Any]:

@@ -278,9 +278,10 @@ def test_tests_of_one_account_leave_threads_to_another(
         timer=timer,
     )
 
-    def ask(caller: Caller, path: str) -> tuple[int, str]:
+    def ask(caller: Caller, path: str) -> tuple[int, str, str]:
         answer = caller("POST", f"{path}/test", json={"event_type": "job.failed"})
-        return answer.status_code, answer.get_json()["detail"]
+        problem = answer.get_json()
+        return answer.status_code, problem["error"]["code"], problem["detail"]
 
     greedy, other = (
         Caller(app.test_client(), factories.make_key(database, account=account))
@@ -296,9 +297,15 @@ def test_tests_of_one_account_leave_threads_to_another(
         timer.seconds += 3600
         ends = {one.result(30) for one in held}
 
-    assert refused == (503, "Too many tests of endpoints are running; retry in a second.")
+    assert refused == (
+        503,
+        "unavailable",
+        "Too many tests of endpoints are running; retry in a second.",
+    )
     seconds = settings.webhook_seconds + 5
-    assert ends == {(503, f"No delivery process sent the test within {seconds:g} s.")}
+    assert ends == {
+        (503, "unavailable", f"No delivery process sent the test within {seconds:g} s.")
+    }
     service_of(app).drain()
 
 

@@ -23,7 +23,7 @@ TOOLS = ROOT / ".venv-tools" / "bin"
 _SECONDS = 120
 
 PYTHON = ["python", "background", "options", "idempotency"]
-OF_TOOLS = ["langchain_openai", "agents", "litellm"]
+OF_TOOLS = ["langchain_openai", "agents", "litellm", "pydantic_ai", "instructor", "haystack"]
 
 
 def example(kind: str, name: str) -> str:
@@ -46,6 +46,8 @@ def run(service: Service, folder: Path, *command: str | Path, **more: str) -> st
         "HOME": str(folder),
         "OPENAI_BASE_URL": service.base_url,
         "OPENAI_API_KEY": service.key,
+        # LiteLLM would fetch its list of prices from the network.
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         **more,
     }
     completed = subprocess.run(
@@ -80,6 +82,10 @@ def test_an_example_of_a_tool_in_python_runs(service: Service, folder: Path, nam
     python = TOOLS / "python"
     if not python.exists():
         pytest.skip("The tools are not installed; run `make tools`.")
+    if subprocess.run(
+        [python, "-c", f"import {name}"], check=False, capture_output=True
+    ).returncode:
+        pytest.skip(f"The package {name} is not installed; run `make tools`.")
     (folder / "example.py").write_text(example("run", name))
     assert run(service, folder, python, "example.py")
 

@@ -1,6 +1,6 @@
 """Tools that speak to OpenAI's API work with another base URL. Each is run where its package is installed.
 
-``make tools`` installs the tools in Python, ``make javascript`` the AI SDK. The scripts in ``tools`` print what a user
+``make tools`` installs them. The scripts in ``tools`` print what a user
 of the tool gets: texts, streams, traces, images, conversations, objects, and the errors that the tool shows.
 """
 
@@ -19,11 +19,16 @@ from tests.api import image_files
 from tests.clients.javascript import FOLDER, JavaScript, Missing
 from tests.clients.service import Service
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(600),
+    # The suites of the clients run on both databases.
+    pytest.mark.parametrize("service", ["sqlite"], indirect=True),
+]
 
 _SCRIPTS = Path(__file__).parent / "tools"
 PYTHON = Path(__file__).resolve().parents[2] / ".venv-tools" / "bin" / "python"
-_SECONDS = 240
+_SECONDS = 500
 
 #: Script, the module that it needs, and the names of its results that hold the trace.
 TOOLS = [
@@ -36,7 +41,12 @@ TOOLS = [
         "ai",
         {"trace", "stream_trace", "responses_trace", "responses_stream_trace"},
     ),
+    ("continue/run_continue.mjs", "continue", {"trace", "stream_trace"}),
 ]
+#: LiteLLM would fetch its list of prices from the network.
+ENVIRONMENT = {"LONGLOOK_TOOLS_JAVASCRIPT": str(FOLDER), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+#: Tools that speak only chat completions.
+CHAT_ALONE = {"continue"}
 #: What the tool shows for a wrong key, an unknown model, and a parameter that is not served.
 ERRORS = {
     "wrong_key": "This API key is unknown.",
@@ -49,9 +59,12 @@ ERRORS_OF = {"agents": {"refused": "Log probabilities are not supported."}}
 
 def command(service: Service, script: str, module: str) -> list[str]:
     """Return the command that runs a script; skip the test where it cannot run."""
+    if module == "continue" and not (_SCRIPTS / "continue" / "node_modules").is_dir():
+        pytest.skip("Continue's adapter is not installed; run `make tools`.")
     if script.endswith(".mjs"):
         try:
-            node = JavaScript(module, base_url=service.base_url, key=service.key).node
+            client = "openai6" if module == "continue" else module
+            node = JavaScript(client, base_url=service.base_url, key=service.key).node
         except Missing as missing:
             pytest.skip(str(missing))
         return [node, str(_SCRIPTS / script)]
@@ -81,7 +94,7 @@ def test_a_tool_gets_texts_images_traces_objects_and_errors(
     image.write_bytes(image_files.png())
     ran = subprocess.run(
         [*command(service, script, module), service.base_url, service.key, service.model, image],
-        env=os.environ | {"LONGLOOK_TOOLS_JAVASCRIPT": str(FOLDER)},
+        env=os.environ | ENVIRONMENT,
         check=False,
         capture_output=True,
         text=True,
@@ -92,7 +105,8 @@ def test_a_tool_gets_texts_images_traces_objects_and_errors(
     assert all(seen.values())
     assert seen["stream"] == seen["text"]
     assert isinstance(seen["structured"]["count"], int)
-    assert isinstance(seen["responses_structured"]["count"], int)
+    if module not in CHAT_ALONE:
+        assert isinstance(seen["responses_structured"]["count"], int)
     for name in traces:
         # The trace reaches its end, and each part comes once.
         assert seen[name].count("Final Answer") == 1, seen[name]
