@@ -33,9 +33,10 @@ unit: ## The unit tests, in seconds
 	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/pytest -q --numprocesses 2 --dist worksteal --durations=0 --durations-min=1 tests/unit
 
 # Those of the real engine take turns: it has both cores and two gigabytes to itself. Only their folders are collected.
-# The others run two at a time, each with one half of the files, so that what a file starts is started once.
+# The others run three at a time on two cores, because some of them wait; each process has its part of the files, so that
+# what a file starts is started once.
 test: javascript ## All tests, the real engine included
-	@$(PYTHON) deploy/environments.py dev engine && .venv/bin/pytest --numprocesses 2 --dist worksteal -m "not engine" && exec .venv/bin/pytest -m engine $$(grep -rl --include='*.py' 'mark\.engine' tests | xargs -n 1 dirname | sort -u)
+	@$(PYTHON) deploy/environments.py dev engine && .venv/bin/pytest --numprocesses 3 --dist worksteal -m "not engine" && exec .venv/bin/pytest -m engine $$(grep -rl --include='*.py' 'mark\.engine' tests | xargs -n 1 dirname | sort -u)
 
 coverage: ## The tests without real processes, and the coverage that they reach; no threshold
 	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/pytest --numprocesses 2 --dist worksteal -m "not engine and not e2e" --ignore tests/chaos --cov --cov-report term

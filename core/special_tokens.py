@@ -5,6 +5,7 @@ would end the user's turn. A space inside the marker prevents that: no normalize
 there, and the model reads nearly the same text.
 """
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -67,16 +68,25 @@ class SpecialTokens:
     def __init__(self, tokens: Iterable[str]) -> None:
         self.tokens = frozenset(token for token in tokens if len(token) > 1)
         # What the shape covers needs no alternative of its own.
-        others = sorted(token for token in self.tokens if not token.startswith("<|"))
-        openings = {variant for token in others for variant in _variants(token[0])}
+        self._others = sorted(token for token in self.tokens if not token.startswith("<|"))
+        openings = {variant for token in self._others for variant in _variants(token[0])}
         self._openings = tuple(sorted(openings.union("<\uff1c\ufe64")))
+
+    # Compiled on first use: every process imports the tokens, few of them look for them.
+    @functools.cached_property
+    def _head(self) -> re.Pattern[str]:
         heads = [f"{_OPENING}{_UNSEEN}(?={_BAR})"]
-        heads += [f"{_spelled(token[0])}(?={_UNSEEN}{_spelled(token[1:])})" for token in others]
-        self._head = re.compile("|".join(heads), re.IGNORECASE)
+        heads += [
+            f"{_spelled(token[0])}(?={_UNSEEN}{_spelled(token[1:])})" for token in self._others
+        ]
+        return re.compile("|".join(heads), re.IGNORECASE)
+
+    @functools.cached_property
+    def _whole(self) -> re.Pattern[str]:
         whole = [f"{_BARRED}[^\\s|]{{1,{_NAME_CHARS}}}{_BAR}{_UNSEEN}{_CLOSING}"]
         # Of several matches, the longest is reported.
         whole += [_spelled(token) for token in sorted(self.tokens, key=len, reverse=True)]
-        self._whole = re.compile("|".join(whole), re.IGNORECASE)
+        return re.compile("|".join(whole), re.IGNORECASE)
 
     def neutralize(self, text: str) -> str:
         """Return ``text`` with a space inside every marker that could become a special token.

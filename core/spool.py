@@ -27,6 +27,7 @@ from core.database_faults import DiskFull
 from core.shares import has_share
 
 if TYPE_CHECKING:
+    from core.database import DiskFull
     from core.settings import Settings
 
 #: Content up to this size stays in memory.
@@ -324,6 +325,9 @@ class Spool:
 
 
 def _disk_full() -> DiskFull:
+    # Processes that decode images import this module. They need no SQLAlchemy, whose import takes longer than theirs.
+    from core.database import DiskFull  # noqa: PLC0415 - see above
+
     return DiskFull(
         "There is too little free disk space to accept large requests.",
         retry_after=_DISK_RETRY_SECONDS,

@@ -20,6 +20,10 @@ from tests import postgres
 from webhooks import tables as _tables  # noqa: F401 - its tables are records, too
 
 ROOT = Path(__file__).resolve().parent.parent
+_DISCONNECT_OTHERS = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
 
 
 class Clock:
@@ -96,9 +100,9 @@ class PostgresSource:
     def drop(self, url: str) -> None:
         """Take it away."""
         name = sa.make_url(url).database or ""
-        self.server.disconnect(name)
         tables = reversed(Record.metadata.sorted_tables)
-        self.server.run(name, "; ".join(f"DELETE FROM {table.name}" for table in tables))
+        deletions = [f"DELETE FROM {table.name}" for table in tables]
+        self.server.run(name, "; ".join([_DISCONNECT_OTHERS, *deletions]))
         self._free.append(name)
 
     def drop_for_good(self, url: str) -> None:

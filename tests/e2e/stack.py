@@ -92,6 +92,7 @@ class Stack:
             "LONGLOOK_DRAIN_SECONDS": "20",
             "LONGLOOK_DISK_FLOOR_MB": "0",
             "LONGLOOK_WORKER_SLOTS": "8",
+            "LONGLOOK_SANDBOX_PROCESSES": "1",
             **self.variables,
         }
 
