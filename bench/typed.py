@@ -20,7 +20,7 @@ import orjson
 import sqlalchemy as sa
 
 from bench import figures, service
-from jobs.records import TraceChunk
+from jobs.records.attempts import TraceChunk
 
 _OPTIONS = "?behavior=no_answer_at_length&prefill_tokens_per_second=0&max_queued=512"
 _AT = re.compile(rb'"type":"trace\.delta","at":"([^"]+)"')

@@ -23,11 +23,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Self
 
 from core import errors
-from core.database_faults import DiskFull
 from core.shares import has_share
 
 if TYPE_CHECKING:
-    from core.database import DiskFull
+    from core.database_faults import DiskFull
     from core.settings import Settings
 
 #: Content up to this size stays in memory.
@@ -326,7 +325,7 @@ class Spool:
 
 def _disk_full() -> DiskFull:
     # Processes that decode images import this module. They need no SQLAlchemy, whose import takes longer than theirs.
-    from core.database import DiskFull  # noqa: PLC0415 - see above
+    from core.database_faults import DiskFull  # noqa: PLC0415 - see above
 
     return DiskFull(
         "There is too little free disk space to accept large requests.",

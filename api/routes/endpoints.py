@@ -26,7 +26,6 @@ from api.serving import current
 from api.submission import WebhookTargets
 from core import errors, ids
 from core.database import Database
-from core.database_faults import DatabaseUnavailable
 from core.settings import Settings
 from core.shares import Shares
 from core.vault import Vault

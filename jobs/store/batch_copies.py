@@ -13,8 +13,8 @@ import orjson
 import sqlalchemy as sa
 
 from core.database import Transaction
-from jobs.file_records import BatchEntry, BatchLine, LineState
-from jobs.records import table
+from jobs.records.declarative import table
+from jobs.records.files import BatchEntry, BatchLine, LineState
 from jobs.store import files
 from jobs.store.files import Overwritten
 

@@ -16,9 +16,6 @@ from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.records.jobs import Job
 from jobs.store import batches, files
-from jobs.file_records import BatchEntry, BatchLine, BatchStatus, LineState
-from jobs.records.declarative import table
-from jobs.records.jobs import Job
 from jobs.store.batches import BatchClaim, BatchLost, fence
 
 #: About what a line takes in the database, without its ``custom_id``, which is stored twice.

@@ -24,11 +24,7 @@ from jobs.records.attempts import Attempt, Generation, TraceChunk
 from jobs.records.declarative import table
 from jobs.records.jobs import Job
 from jobs.records.timeline import OutboxEntry
-from jobs.store import responses, search, batch_copies
-from jobs.records.attempts import Attempt, Generation, TraceChunk
-from jobs.records.declarative import table
-from jobs.records.jobs import Job
-from jobs.records.timeline import OutboxEntry
+from jobs.store import batch_copies, responses, search
 
 #: The columns that are cleared with a job's question and answer.
 NO_ANSWER: Final[Mapping[str, Any]] = {

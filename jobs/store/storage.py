@@ -17,19 +17,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from core import errors
-from core.database import Database, Transaction, DatabaseUnavailable
+from core.database import Database, Transaction
 from core.database_faults import DatabaseUnavailable
 from jobs.records.accounts import Account, StorageChange, StorageTotal
 from jobs.records.attempts import Attempt, Generation
 from jobs.records.declarative import table
-from jobs.records.files import FileChunk, FileEntry
-from jobs.records.images import Image, ImageBytes
-from jobs.records.jobs import Job, ResponseEntry
-from jobs.records.search import SearchText
-from jobs.file_records import BatchEntry, FileChunk, FileEntry
-from jobs.records.accounts import Account, StorageChange, StorageTotal
-from jobs.records.attempts import Attempt, Generation
-from jobs.records.declarative import table
+from jobs.records.files import BatchEntry, FileChunk, FileEntry
 from jobs.records.images import Image, ImageBytes
 from jobs.records.jobs import Job, ResponseEntry
 from jobs.records.search import SearchText

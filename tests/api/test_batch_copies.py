@@ -13,8 +13,8 @@ from api.framework import Router
 from core import ids
 from core.database import Database
 from core.settings import Settings
-from jobs.file_records import BatchLine, BatchStatus, FileChunk
 from jobs.filters import Filter
+from jobs.records.files import BatchLine, BatchStatus, FileChunk
 from jobs.store import batch_lines, erasure, files, purge, retention
 from jobs.store import batches as store
 from jobs.store.batch_lines import LineWritten

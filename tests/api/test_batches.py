@@ -15,7 +15,6 @@ from api.framework import Router
 from core import ids
 from core.database import Database
 from core.settings import Settings
-from jobs.file_records import BatchStatus
 from jobs.images import ImageReader
 from jobs.lifecycle import Priority
 from jobs.records.files import BatchStatus

@@ -20,7 +20,7 @@ from core.database import Database, Transaction
 from core.database_faults import DatabaseUnavailable
 from core.settings import Settings
 from jobs.events.live import Publisher
-from jobs.records import Job
+from jobs.records.jobs import Job
 from jobs.store import commands, expiry, retention, settle
 from tests import databases, factories
 from tests.api import worker

@@ -17,10 +17,8 @@ from jobs.lifecycle import Status
 from jobs.records.accounts import ApiKey
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, FileChunk, FileEntry, LineState
 from jobs.records.jobs import Job
-from jobs.store import batch_lines, batches, files, batch_copies
-from jobs.store.batch_lines import LineError, LinesRead, NewLine, LineWritten
-from jobs.records.accounts import ApiKey
-from jobs.records.jobs import Job
+from jobs.store import batch_copies, batch_lines, batches, files
+from jobs.store.batch_lines import LineError, LinesRead, LineWritten, NewLine
 from jobs.store.batches import BatchClaim, NewBatch
 from tests import factories
 from tests.databases import PostgresSource, SqliteSource

@@ -14,10 +14,9 @@ import sqlalchemy as sa
 
 from core import errors, failpoints
 from core.database import Database
-from jobs.records.files import FileChunk, FileEntry
-from jobs.store import erasure, files, storage, batches
-from jobs.file_records import FileChunk, FileEntry
 from jobs.records.accounts import ApiKey
+from jobs.records.files import FileChunk, FileEntry
+from jobs.store import batches, erasure, files, storage
 from jobs.store.storage import StorageKind
 from tests import factories
 from tests.databases import ROOT, Age

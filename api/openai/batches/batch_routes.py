@@ -22,10 +22,9 @@ from api.schemas import batches as schemas
 from api.schemas.paths import BatchId
 from core import errors, ids
 from core.database import Database
-from jobs import records, file_records
-from jobs.records.files import BatchStatus, LineState
 from core.settings import Settings
-from jobs.file_records import BatchStatus, LineState
+from jobs import records
+from jobs.records.files import BatchStatus, LineState
 from jobs.store import batch_lines, batches, files
 from jobs.store.admission import Disk
 from jobs.store.batches import NewBatch

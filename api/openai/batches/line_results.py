@@ -11,9 +11,8 @@ import structlog
 from api.openai.batches.endpoints import BatchEndpoint, LineAnswer
 from core import errors, ids
 from core.database import Database
-from jobs.records.files import BatchEntry, BatchLine
-from jobs.store import history, batch_copies
-from jobs.file_records import BatchEntry, BatchLine, LineState
+from jobs.records.files import BatchEntry, BatchLine, LineState
+from jobs.store import batch_copies, history
 
 _log = structlog.get_logger(__name__)
 
