@@ -12,8 +12,7 @@ from jobs.store import history, responses
 from jobs.store.history import JobView
 
 _PLACE: Final = "#/previous_response_id"
-#: Responses of a conversation that are read.
-MAX_RESPONSES: Final = 100
+_MAX_RESPONSES: Final = 100
 
 
 class Earlier:
@@ -22,10 +21,18 @@ class Earlier:
     Args:
         database: stores jobs.
         account_id: the account whose responses may be named; None: any.
+        most_responses: the most responses of a conversation that are read.
     """
 
-    def __init__(self, database: Database, *, account_id: uuid.UUID | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        account_id: uuid.UUID | None,
+        most_responses: int = _MAX_RESPONSES,
+    ) -> None:
         self._database = database
+        self._most_responses = most_responses
         self._account_id = account_id
 
     def messages(
@@ -45,12 +52,12 @@ class Earlier:
             faults: gets the fault.
             most_chars: once the texts have more characters than a job can get, older ones are not read. A hundred
                 responses can have gigabytes of text.
-            drops_oldest: whether the oldest responses may be left out: those before the newest hundred.
+            drops_oldest: whether the oldest responses may be left out: those before the newest ones.
         """
         rounds: list[list[Message]] = []
         named: str | None = response_id
         chars = 0
-        while named is not None and len(rounds) < MAX_RESPONSES and chars <= most_chars:
+        while named is not None and len(rounds) < self._most_responses and chars <= most_chars:
             job_id = ids.parse("resp", named)
             view = (
                 None
@@ -71,8 +78,8 @@ class Earlier:
             named = requested.get("previous_response_id")
         if named is not None and chars <= most_chars and not drops_oldest:
             sentence = (
-                f"The conversation has more than {MAX_RESPONSES} responses; with `truncation` `auto` it loses the "
-                "oldest ones."
+                f"The conversation has more than {self._most_responses} responses; with `truncation` `auto` it "
+                "loses the oldest ones."
             )
             faults.append(errors.Fault(_PLACE, sentence, "context_length_exceeded"))
         return [message for messages in reversed(rounds) for message in messages]

@@ -15,8 +15,10 @@ from werkzeug.test import TestResponse
 
 from api.app import service_of
 from api.framework import Router
-from api.openai import earlier
-from core import ids
+from api.openai.earlier import Earlier
+from api.openai.responses import request
+from api.schemas.requests import RequestLimits
+from core import ids, profiles
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.records.jobs import Job, ResponseEntry
@@ -46,6 +48,15 @@ IGNORED: Json = {
     "top_logprobs": 0,
     "verbosity": "low",
 }
+LIMITS = RequestLimits(
+    model="tiny-qvq",
+    question_chars=profiles.TINY.max_question_chars,
+    output_tokens=profiles.TINY.max_output_tokens,
+    images=4,
+    samples=4,
+    generations=16,
+    special_tokens=profiles.TINY.special_tokens,
+)
 REFUSED: list[tuple[Json, str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools"),
     ({"tool_choice": "required"}, "tool_choice"),
@@ -483,39 +494,33 @@ class TestEarlierResponses:
         assert "User: Sure?" in str(job_of(database, third).question)
         assert refused.get_json()["error"]["code"] == "context_length_exceeded"
 
-    @pytest.mark.parametrize(("truncation", "status"), [(None, 400), ("auto", 200)])
+    @pytest.mark.parametrize("truncation", [None, "auto"])
     def test_are_too_many_unless_the_oldest_may_be_left_out(
-        self,
-        create: Create,
-        database: Database,
-        monkeypatch: pytest.MonkeyPatch,
-        truncation: str | None,
-        status: int,
+        self, create: Create, database: Database, truncation: str | None
     ) -> None:
-        monkeypatch.setattr(earlier, "MAX_RESPONSES", 2)
-        newest = None
+        ids_: list[str] = []
         for number in range(3):
-            response = shown(create(input=f"Question {number}?", previous_response_id=newest))
-            newest = response["id"]
+            before = ids_[-1] if ids_ else None
+            made = shown(create(input=f"Question {number}?", previous_response_id=before))
+            ids_.append(made["id"])
             worker.finish(database)
-            if number == 1:
-                # As many as are read.
-                assert create(input="And?", previous_response_id=newest).status_code == 200
-                worker.finish(database)
 
-        answer = create(input="And?", previous_response_id=newest, truncation=truncation)
+        def parsed_after(response_id: str) -> tuple[str, list[str]]:
+            read = request.parse(
+                {"input": "And?", "previous_response_id": response_id, "truncation": truncation},
+                profile=profiles.TINY,
+                limits=LIMITS,
+                earlier=Earlier(database, account_id=None, most_responses=2),
+            ).submission
+            asked = read.conversation.whole().question if read.conversation is not None else ""
+            return asked, [f"{fault.pointer} {fault.code}" for fault in read.faults]
 
-        assert answer.status_code == status
-        if status == 200:
-            question = str(job_of(database, answer.get_json()).question)
-            assert "Question 0?" not in question
-            assert "Question 1?" in question
-        else:
-            error = answer.get_json()["error"]
-            assert (error["param"], error["code"]) == (
-                "previous_response_id",
-                "context_length_exceeded",
-            )
+        question, faults = parsed_after(ids_[1])
+        assert "Question 0?" in question
+        assert faults == []
+        question, faults = parsed_after(ids_[2])
+        assert "Question 0?" not in question
+        assert faults == ([] if truncation else ["#/previous_response_id context_length_exceeded"])
 
     def test_must_have_ended(self, create: Create) -> None:
         answer = create(previous_response_id=shown(create())["id"])

@@ -9,6 +9,7 @@ from typing import Any
 import openai
 import pytest
 
+from core import profiles
 from tests.e2e.stack import eventually
 from tests.real_engine import RealEngine
 
@@ -135,6 +136,28 @@ def test_an_object_of_any_shape_is_held_by_the_grammar_and_ends_within_its_budge
     assert done.usage is not None
     assert 0 < done.usage.output_tokens_details.reasoning_tokens < done.usage.output_tokens
     assert budget is None or done.usage.output_tokens <= budget
+
+
+@pytest.mark.parametrize("with_image", [False, True])
+def test_counted_input_tokens_are_an_upper_bound_of_those_of_the_answer(
+    client: openai.OpenAI,
+    with_image: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    sample = SAMPLES[2]
+    sent: Any = asked(sample) if with_image else sample["question"]
+
+    counted = client.responses.input_tokens.count(model="tiny-qvq", input=sent).input_tokens
+    done = client.responses.create(
+        model="tiny-qvq",
+        input=sent,
+        # Guards may add generations, whose prompts count, too.
+        extra_body={"options": {"guards": {"convergence": False, "verify": False}}},
+    )
+
+    assert done.usage is not None
+    used = done.usage.input_tokens
+    # The bounds of the template and of the question are all that exceeds.
+    assert used <= counted < used + profiles.TINY.overhead_tokens + len(sample["question"])
 
 
 def test_a_batch_has_the_answer_of_each_line(client: openai.OpenAI) -> None:
