@@ -208,14 +208,15 @@ def _streams(
         .where(Generation.job_id == job.id, Attempt.valid_through > after)
         .order_by(Generation.attempt, Generation.number, TraceChunk.position)
     )
-    for row in rows:
-        index = event_index.unpack(row.event_index)
-        yield _generation_events(row, index, after=after, until=job.last_sequence_number)
+    for _, pieces in itertools.groupby(rows.all(), key=lambda row: (row.attempt, row.number)):
+        yield itertools.chain.from_iterable(
+            _piece_events(row, after=after, until=job.last_sequence_number) for row in list(pieces)
+        )
 
 
-def _generation_events(
-    row: sa.Row[Any], index: Sequence[event_index.IndexEntry], *, after: int, until: int
-) -> Iterator[JobEvent]:
+def _piece_events(row: sa.Row[Any], *, after: int, until: int) -> Iterator[JobEvent]:
+    # A running generation has thousands of pieces, of which a page needs a few: only these are unpacked.
+    index = event_index.unpack(row.event_index)
     for entry, text in event_index.cut(row.text or "", index, after=after):
         if entry.number > until:
             return

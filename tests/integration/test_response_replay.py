@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 import pytest
+import sqlalchemy as sa
 
 from api.openai.responses import replay
 from api.openai.responses.replay import ResponseReader
@@ -282,3 +283,22 @@ def test_a_response_that_is_deleted_while_it_is_read_does_not_exist(database: Da
 
     with pytest.raises(errors.NotFound):
         replay.current(database, found)
+
+
+def test_a_poll_reads_texts_and_no_events(database: Database, age: Age) -> None:
+    account_id = factories.make_account(database)
+    history = History(database, age, factories.make_job(database, account_id), random.Random(1))
+    history.step()
+    history.say(*["six "] * 50)
+    statements: list[str] = []
+
+    def noted(*call: Any) -> None:  # noqa: ANN401 - SQLAlchemy's
+        statements.append(call[2])
+
+    sa.event.listen(database.engine, "before_cursor_execute", noted)
+    shown = replay.current(database, replay.find(database, history.job_id, scope=None))
+    sa.event.remove(database.engine, "before_cursor_execute", noted)
+
+    assert shown["output"][0]["content"][0]["text"] == "six " * 50
+    assert [statement for statement in statements if "trace_chunks" in statement]
+    assert not [statement for statement in statements if "event_index" in statement]

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from core.database import Database
 from jobs.events.index import IndexEntry, SequenceBlock
+from jobs.records import TraceChunk
 from jobs.store import (
     claims,
     commands,
@@ -121,6 +122,21 @@ def test_a_log_is_read_in_pages_that_fit_together(
     assert [event for page in pages for event in page.events] == whole
     assert [page.more for page in pages] == [True, True, True, False][-len(pages) :]
     assert text(whole, attempt=1) == "abcdefgh"
+
+
+def test_a_page_unpacks_only_the_pieces_that_it_shows(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    """A long trace that runs has thousands of them."""
+    claimed = begun(database, account_id)
+    for position, piece in enumerate("abcdefg"):
+        flush(database, claimed, piece, position=position)
+    with database.transaction() as transaction:
+        transaction.update(TraceChunk, TraceChunk.position > 3, event_index=b"not unpacked")
+
+    page = event_log.read(database, claimed.job_id, after=0, limit=4)
+
+    assert (text(page.events, attempt=1), page.more) == ("ab", True)
 
 
 def test_a_lost_attempts_tail_is_announced_as_void(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -69,3 +71,19 @@ def test_numbers_end_with_their_block_and_go_on_when_more_are_reserved() -> None
 
 def test_a_finding_is_not_shown_in_a_repr() -> None:
     assert "secret" not in repr(IndexEntry(1, 0, 2, {"evidence": "a secret thought"}))
+
+
+def test_the_first_text_is_found_without_the_rest_of_the_index() -> None:
+    rng = random.Random(5)
+    for size in (0, 1, 2, 50, 5000):
+        for findings in (0, 1, 3):
+            before = [
+                IndexEntry(
+                    number + 1, 0, 5, {"kind": "loop", "quote": "],[圆" * rng.randint(0, 99)}
+                )
+                for number in range(findings)
+            ]
+            after = [IndexEntry(findings + 7 + number, 4, 9, None, 1) for number in range(size)]
+            first = after[0].number if after else None
+            assert event_index.first_text(event_index.pack([*before, *after])) == first
+    assert event_index.first_text(None) is None
