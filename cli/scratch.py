@@ -59,7 +59,7 @@ def _made(parent: Path) -> tuple[Path, int]:
             lock = os.open(made / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             continue  # Another command has removed the folder before it had a lock.
-        # Some network file systems have no locks: then nobody removes folders there.
+        # Some network file systems have no locks: then no command removes folders there.
         with contextlib.suppress(OSError):
             fcntl.flock(lock, fcntl.LOCK_EX)
         if _is_same(lock, made / _LOCK):

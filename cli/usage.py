@@ -97,7 +97,7 @@ def summary(state: output.Json) -> list[str]:
 
 
 def row(used: output.Json, by: Sequence[str]) -> tuple[str, ...]:
-    """Return the table row of a row of the report; an account goes by its name.
+    """Return the table row of a row of the report; an account has its name there.
 
     Args:
         used: the row.
