@@ -50,9 +50,9 @@ class Count(pydantic.BaseModel):
     count: int
 
 
-def strict(model: type[pydantic.BaseModel], shown: pydantic.BaseModel) -> None:
+def strict(model: type[pydantic.BaseModel], shown: pydantic.BaseModel) -> pydantic.BaseModel:
     """Validate an object by the client's own type, as JSON, without conversions."""
-    model.model_validate_json(shown.model_dump_json(exclude_unset=True), strict=True)
+    return model.model_validate_json(shown.model_dump_json(exclude_unset=True), strict=True)
 
 
 def limited(service: Service, *, per_minute: int) -> str:
@@ -145,13 +145,12 @@ class TestTypes:
                     extra_body=ONCE,
                 )
             )
-            for event in events:
-                event_type.validate_json(event.model_dump_json(exclude_unset=True), strict=True)
+            sent = [event.model_dump_json(exclude_unset=True) for event in events]
+            assert all(event_type.validate_json(each, strict=True) for each in sent)
         chunks = client.chat.completions.create(
             model=MODEL, messages=USER, stream=True, stream_options={"include_usage": True}
         )
-        for chunk in chunks:
-            strict(ChatCompletionChunk, chunk)
+        assert all(strict(ChatCompletionChunk, chunk) for chunk in chunks)
 
     def test_a_stream_has_the_grammar_that_all_clients_need(self, client: openai.OpenAI) -> None:
         """Created without output, one id, queued only before the items, and each item added, closed and in the end."""

@@ -131,7 +131,7 @@ class ChatEndpoint(_Endpoint):
 def _of_batch(parsed: ParsedSubmission, body: Mapping[str, Any]) -> ParsedSubmission:
     """Return the submission of a line.
 
-    Its response is none in the background: those have events of their own, which a client of a batch does not want.
+    Its response is not in the background: those have events of their own, which a client of a batch does not want.
     """
     faults = [
         errors.Fault(f"#/{name}", sentence, "unsupported_parameter")
