@@ -49,7 +49,9 @@ _COLUMNS: Final = (
     "engine seconds",
 )
 #: The headings of the page's tables, with the classes of their columns.
-_HEADINGS: Final = {name: "number" if position else "text" for position, name in enumerate(_COLUMNS)}
+_HEADINGS: Final = {
+    name: "number" if position else "text" for position, name in enumerate(_COLUMNS)
+}
 _WRONG: Final = {
     "id": "text",
     "kind": "text",
