@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from core.database import Database
 from jobs.events.index import IndexEntry, SequenceBlock
-from jobs.records import TraceChunk
+from jobs.records.attempts import TraceChunk
 from jobs.store import (
     claims,
     commands,
