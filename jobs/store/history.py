@@ -135,6 +135,12 @@ def job(database: Database, job_id: uuid.UUID, *, account_id: uuid.UUID | None) 
         return row if row is not None and account_id in (None, row.account_id) else None
 
 
+def images_of_job(database: Database, job_id: uuid.UUID) -> tuple[ImageView, ...]:
+    """Return the images of a job, in their order."""
+    with database.reading() as transaction:
+        return images_of(transaction, job_id)
+
+
 def status(database: Database, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Status]:
     """Return the status of each of ``job_ids``, in one query."""
     with database.reading() as transaction:

@@ -18,7 +18,7 @@ def of(stored: StoredResponse, *, image_urls: bool) -> list[Json]:
         stored: the response.
         image_urls: whether images have the URL from which they came.
     """
-    job = stored.view.job
+    job = stored.job
     items = response_object.requested(stored.entry).get("input")
     if items is None:
         items = _native(stored)
@@ -36,13 +36,13 @@ def of(stored: StoredResponse, *, image_urls: bool) -> list[Json]:
 
 def _native(stored: StoredResponse) -> list[Json]:
     """Return the items of a job that was submitted at a native route."""
-    if stored.view.job.question is None:
+    if stored.job.question is None:
         return []
     images: list[Json] = [
         {"type": "input_image", "detail": "auto", "image": position}
-        for position in range(len(stored.view.images))
+        for position in range(len(stored.images))
     ]
-    text = {"type": "input_text", "text": stored.view.job.question}
+    text = {"type": "input_text", "text": stored.job.question}
     return [{"role": "user", "content": [*images, text]}]
 
 
@@ -51,7 +51,7 @@ def _part(part: Json, stored: StoredResponse, *, image_urls: bool) -> Json:
         return {**part, "annotations": []}
     if part["type"] != "input_image":
         return part
-    position, images = part.get("image"), stored.view.images
+    position, images = part.get("image"), stored.images
     known = position is not None and position < len(images)
     file_id = ids.show("img", images[position].image.id) if known and position is not None else None
     return {

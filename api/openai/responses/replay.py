@@ -21,10 +21,10 @@ from core import escapes, ids
 from core.database import Database
 from core.shares import Shares
 from jobs.answers import json_schema
-from jobs.records.jobs import ResponseEntry
+from jobs.records.jobs import Job, ResponseEntry
 from jobs.store import event_log, history, responses, sample_texts, traces
 from jobs.store.event_log import EventKind
-from jobs.store.history import JobView
+from jobs.store.images import ImageView
 
 Json = dict[str, Any]
 _NOUN: Final = "response"
@@ -36,34 +36,35 @@ _TURN_SECONDS: Final = 5.0
 class StoredResponse:
     """A job, and what the client sent with it."""
 
-    view: JobView
+    job: Job
     entry: ResponseEntry | None
     #: The tokens that are of the answer alone, once the job has ended.
     answer_tokens: int = 0
+    #: The images of the job, if they were asked for.
+    images: tuple[ImageView, ...] = ()
 
 
-def find(database: Database, job_id: uuid.UUID, *, scope: uuid.UUID | None) -> StoredResponse:
+def find(
+    database: Database, job_id: uuid.UUID, *, scope: uuid.UUID | None, images: bool = False
+) -> StoredResponse:
     """Return a response.
 
     Args:
         database: stores it.
         job_id: its job.
         scope: the account that it must belong to; None: any.
+        images: whether to read the images of the job, too.
 
     Raises:
         core.errors.NotFound: it does not exist (in this account), or it was deleted.
     """
-    view = problems.existing(history.get(database, job_id, account_id=scope), _NOUN)
-    if view.job.data_removed_at is not None:
+    job = problems.existing(history.job(database, job_id, account_id=scope), _NOUN)
+    if job.data_removed_at is not None:
         raise problems.not_found(_NOUN)
-    return _stored(database, view)
-
-
-def _stored(database: Database, view: JobView) -> StoredResponse:
-    job = view.job
     in_json = job.status.terminal and json_schema.of(job.options.get("answer_format")) is not None
     tokens = traces.answer_tokens(database, job.id, job.attempt) if in_json else 0
-    return StoredResponse(view, responses.get(database, job.id), tokens)
+    shown = history.images_of_job(database, job.id) if images else ()
+    return StoredResponse(job, responses.get(database, job.id), tokens, shown)
 
 
 def current(database: Database, stored: StoredResponse, *, turns: Shares | None = None) -> Json:
@@ -80,13 +81,13 @@ def current(database: Database, stored: StoredResponse, *, turns: Shares | None 
         core.errors.NotFound: it was deleted.
         core.errors.Unavailable: the database does not answer, or too many readers wait.
     """
-    job = stored.view.job
+    job = stored.job
     with _turn(turns, job.account_id):
         read = sample_texts.read(database, job.id)
     if read.removed and job.trace_removed_at is None:
         # Its text was removed since its row was read.
         stored = find(database, job.id, scope=None)
-        job = stored.view.job
+        job = stored.job
     summarized = response_object.wants_summary(stored.entry)
     return _shown(stored, output.of(job, read.samples, summarized=summarized))
 
@@ -113,7 +114,7 @@ class ResponseReader:
         turns: Shares | None = None,
         after: int = -1,
     ) -> None:
-        job = stored.view.job
+        job = stored.job
         self._database = database
         self._turns = turns
         self._after = after
@@ -186,7 +187,7 @@ class ResponseReader:
         return find(self._database, self.job_id, scope=None)
 
     def _end(self, stored: StoredResponse) -> Iterator[Json]:
-        job = stored.view.job
+        job = stored.job
         return self._transcript.end(
             response_object.status(job),
             job.answer_text,
@@ -205,7 +206,7 @@ class ResponseReader:
 
 def _shown(stored: StoredResponse, output: list[Json]) -> Json:
     return response_object.current(
-        stored.view.job, stored.entry, output, answer_tokens=stored.answer_tokens
+        stored.job, stored.entry, output, answer_tokens=stored.answer_tokens
     )
 
 

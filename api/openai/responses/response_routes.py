@@ -258,7 +258,7 @@ class ResponseRoutes:
         self, caller: Caller, response_id: ResponseId, query: InputItemsQuery
     ) -> Response:
         """List the messages that were sent with a response, the last one first."""
-        stored = replay.find(self._database, response_id, scope=caller.scope)
+        stored = replay.find(self._database, response_id, scope=caller.scope, images=True)
         listed = items.of(stored, image_urls=IMAGE_URLS in query.include)
         if query.order == "desc":
             listed.reverse()
@@ -338,7 +338,7 @@ class ResponseRoutes:
         if flask.request.method != HTTPMethod.HEAD:
             reader = self._reader_of(stored, after=after)
             stream = self._streams.follow_stored(
-                stored.view.job.id,
+                stored.job.id,
                 account_id=caller.account_id,
                 key_id=caller.key_id,
                 taken=taken,
