@@ -136,7 +136,8 @@ def test_a_small_body_costs_the_server_a_few_megabytes(
 
     answer = live.cycle(path, sent, kind=JSON, head=head)
 
-    assert answer.startswith(b"HTTP/1.1 422 "), answer[:200]
+    # OpenAI's clients, which call some of these routes, expect 400.
+    assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 422 ")), answer[:200]
     assert most_memory(worker) - before < 64 * 2**20
 
 
