@@ -54,7 +54,7 @@ check: ## Lint, format, types, import contracts, migrations, prose
 	@$(PYTHON) deploy/environments.py dev && .venv/bin/ruff check && .venv/bin/ruff format --check && .venv/bin/mypy && .venv/bin/lint-imports && .venv/bin/longlook db check && .venv/bin/pytest -q --durations=0 --durations-min=5 tests/architecture/test_prose.py
 
 bench: ## The benchmarks, the model card's exam through the whole service last; each prints a table
-	@$(PYTHON) deploy/environments.py dev engine && for name in accept_images accept batches memory overhead streams webhooks engine_client live typed claims search history frequent_words grammars abuse answers voting scenes; do .venv/bin/python -m bench.$$name || exit 1; done
+	@$(PYTHON) deploy/environments.py dev engine && for name in accept_images accept batches batch_intake memory overhead streams webhooks engine_client live typed claims search history frequent_words grammars abuse answers voting scenes; do .venv/bin/python -m bench.$$name || exit 1; done
 
 chaos: ## Everything is killed at random, MINUTES=10 SEED=1 DATABASE=postgresql or sqlite; prints figures, fails if a promise broke
 	@$(PYTHON) deploy/environments.py dev && exec .venv/bin/python -m tests.chaos --minutes $(MINUTES) --seed $(SEED) --database $(DATABASE)

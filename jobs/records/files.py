@@ -181,6 +181,6 @@ class BatchLine(Record):
     error_message: Mapped[str | None]
     error_status: Mapped[int | None]
     error_param: Mapped[str | None]
-    #: The place of its result in the output file or the error file, in bytes, once it is written.
+    #: The place of its answer in the output file, in bytes, once it is written.
     result_start: Mapped[int | None] = mapped_column(sa.BigInteger())
     result_length: Mapped[int | None]

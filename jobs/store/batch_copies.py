@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 import sqlalchemy as sa
 
+from core import escapes
 from core.database import Transaction
 from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, BatchLine, LineState
@@ -57,4 +58,4 @@ def _deleted(transaction: Transaction, file_id: uuid.UUID, start: int, length: i
     if not data:
         return b""
     shown: dict[str, Any] = orjson.loads(data)
-    return orjson.dumps(shown | {"response": None, "error": DELETED})
+    return escapes.in_one_line(orjson.dumps(shown | {"response": None, "error": DELETED}))

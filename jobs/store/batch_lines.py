@@ -416,13 +416,15 @@ def write(database: Database, held: BatchClaim, written: Sequence[LineWritten]) 
                 )
                 fence(transaction, held, **{column: file_id})
             start = files.append(transaction, file_id, b"".join(each.data for each in chosen))
-            _note_places(transaction, held, chosen, start)
+            if any(each.has_content for each in chosen):
+                _note_places(transaction, held, chosen, start)
         _keep_answers(transaction, [each.line.job_id for each in written if each.has_content])
 
 
 def _note_places(
     transaction: Transaction, held: BatchClaim, written: Sequence[LineWritten], start: int
 ) -> None:
+    """Note where answers are, so that their deletion finds them; other results have no content."""
     places = []
     for each in written:
         places.append({"b_number": each.line.number, "b_start": start, "b_length": len(each.data)})

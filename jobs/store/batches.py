@@ -17,7 +17,7 @@ from core import errors, ids
 from core.database import Database, Now, Seconds, Transaction
 from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
-from jobs.store import erased_accounts, files
+from jobs.store import erased_accounts, files, shared_work
 
 #: The purpose of input files.
 INPUT: Final = "batch"
@@ -203,14 +203,7 @@ def page(
     database: Database, *, account_id: uuid.UUID | None, limit: int, after: uuid.UUID | None
 ) -> tuple[list[BatchEntry], bool]:
     """Return up to ``limit`` batches beyond ``after``, newest first, and whether there are more."""
-    wanted = sa.select(BatchEntry).order_by(_BATCH.id.desc()).limit(limit + 1)
-    if account_id is not None:
-        wanted = wanted.where(_BATCH.account_id == account_id)
-    if after is not None:
-        wanted = wanted.where(_BATCH.id < after)
-    with database.reading() as transaction:
-        rows = list(transaction.session.scalars(wanted))
-        return rows[:limit], len(rows) > limit
+    return shared_work.page(database, BatchEntry, account_id=account_id, limit=limit, after=after)
 
 
 def cancel(database: Database, batch_id: uuid.UUID) -> None:
@@ -264,16 +257,7 @@ def _due(owner: str, feeding: Feeding) -> tuple[sa.ColumnElement[bool], ...]:
             _BATCH.id.in_(list(feeding.batches)), _BATCH.account_id.in_(list(feeding.accounts))
         )
     )
-    return (
-        _BATCH.finished_at.is_(None),
-        _BATCH.not_before <= Now(),
-        sa.or_(
-            _BATCH.lease_expires_at.is_(None),
-            _BATCH.lease_expires_at < Now(),
-            _BATCH.lease_owner == owner,
-        ),
-        sa.not_(sa.and_(_IS_FED, refused)),
-    )
+    return (*shared_work.due(BatchEntry, owner=owner), sa.not_(sa.and_(_IS_FED, refused)))
 
 
 def _next(owner: str, feeding: Feeding) -> sa.Select[uuid.UUID]:
@@ -333,17 +317,9 @@ def release(
     database: Database, held: BatchClaim, *, pause: timedelta, waiting_for: str | None = None
 ) -> None:
     """Give a batch back, to continue after ``pause`` at the earliest; ``waiting_for`` is the code of the cause."""
-    with database.transaction() as transaction:
-        transaction.execute(
-            sa.update(table(BatchEntry))
-            .where(_BATCH.id == held.id, _BATCH.lease_owner == held.owner)
-            .values(
-                lease_owner=None,
-                lease_expires_at=None,
-                waiting_for=waiting_for,
-                not_before=Now(sa.bindparam("b_pause", pause, type_=Seconds())),
-            )
-        )
+    shared_work.release(
+        database, BatchEntry, held.id, owner=held.owner, pause=pause, waiting_for=waiting_for
+    )
 
 
 def fence(

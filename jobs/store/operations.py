@@ -21,7 +21,11 @@ from jobs.records.accounts import ApiKey
 from jobs.records.declarative import table
 from jobs.records.jobs import Job
 from jobs.records.operations import Operation, OperationJob
-from jobs.store import history
+from jobs.store import history, shared_work
+from jobs.records.accounts import ApiKey
+from jobs.records.declarative import table
+from jobs.records.jobs import Job
+from jobs.records.operations import Operation, OperationJob
 
 #: The most jobs of one operation.
 MAX_JOBS = 1_000_000
@@ -198,14 +202,7 @@ def page(
     database: Database, *, account_id: uuid.UUID | None, limit: int, after: uuid.UUID | None
 ) -> tuple[list[Operation], bool]:
     """Return up to ``limit`` operations beyond ``after``, newest first, and whether there are more."""
-    wanted = sa.select(Operation).order_by(Operation.id.desc()).limit(limit + 1)
-    if account_id is not None:
-        wanted = wanted.where(Operation.account_id == account_id)
-    if after is not None:
-        wanted = wanted.where(Operation.id < after)
-    with database.reading() as transaction:
-        rows = list(transaction.session.scalars(wanted))
-        return rows[:limit], len(rows) > limit
+    return shared_work.page(database, Operation, account_id=account_id, limit=limit, after=after)
 
 
 def jobs(
@@ -273,15 +270,7 @@ def _free(owner: str) -> sa.Select[uuid.UUID]:
     """Return the operation that has waited longest for a process, locked on PostgreSQL."""
     choice = (
         sa.select(_OP.id)
-        .where(
-            _OP.finished_at.is_(None),
-            _OP.not_before <= Now(),
-            sa.or_(
-                _OP.lease_expires_at.is_(None),
-                _OP.lease_expires_at < Now(),
-                _OP.lease_owner == owner,
-            ),
-        )
+        .where(*shared_work.due(Operation, owner=owner))
         .order_by(_OP.served_at, _OP.id)
         .limit(1)
         .with_for_update(skip_locked=True)
@@ -342,17 +331,9 @@ def release(
     database: Database, held: OperationClaim, *, waiting_for: str | None = None, pause: timedelta
 ) -> None:
     """Give an operation back, to continue after ``pause`` at the earliest; ``waiting_for`` is the code of the cause."""
-    with database.transaction() as transaction:
-        transaction.execute(
-            sa.update(table(Operation))
-            .where(_OP.id == held.id, _OP.lease_owner == held.owner)
-            .values(
-                lease_owner=None,
-                lease_expires_at=None,
-                waiting_for=waiting_for,
-                not_before=Now(sa.bindparam("b_pause", pause, type_=Seconds())),
-            )
-        )
+    shared_work.release(
+        database, Operation, held.id, owner=held.owner, pause=pause, waiting_for=waiting_for
+    )
 
 
 def finish(

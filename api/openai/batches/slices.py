@@ -21,7 +21,7 @@ from api.openai.batches.validation import BatchReader
 from api.openai.files import lifetime_of_batches
 from api.schemas import parameters, requests
 from api.submission import ParsedSubmission, SubmissionService
-from core import errors, ids
+from core import errors, escapes, ids
 from core.database import Database, Transaction
 from core.database_faults import DatabaseUnavailable, DiskFull
 from core.settings import Settings
@@ -299,7 +299,7 @@ class BatchSlices:
         size, until = 0, self.timer() + _WRITE_SECONDS
         for line in chosen:
             shown = line_results.result(self._database, batch, line, endpoint)
-            data = orjson.dumps(shown) + b"\n"
+            data = escapes.in_one_line(orjson.dumps(shown)) + b"\n"
             has_content = line.state is LineState.COMPLETED and not line_results.is_deleted(shown)
             written.append(LineWritten(line, data, has_content=has_content))
             size += len(data)
