@@ -1,7 +1,8 @@
 """Requests that schemathesis makes of the OpenAPI document: no answer is a failure of the service or undocumented.
 
 All routes are tried by an administrator, with the ids of objects that exist. ``LONGLOOK_DOCUMENT_SEED`` and
-``LONGLOOK_DOCUMENT_EXAMPLES`` (for each route, 3 by default) make other and longer runs.
+``LONGLOOK_DOCUMENT_EXAMPLES`` (for each route, 5 by default) make other and longer runs. Above 20, the boundaries of each
+schema are tried too: thousands of requests.
 """
 
 from __future__ import annotations
@@ -24,9 +25,12 @@ from tests.api import image_files
 from tests.clients.service import Service
 from tests.e2e.stack import PEPPER
 
+#: A run of more examples is a long one.
+_FEW = 20
 SEED = os.environ.get("LONGLOOK_DOCUMENT_SEED", "1")
-EXAMPLES = int(os.environ.get("LONGLOOK_DOCUMENT_EXAMPLES", "3"))
-_SECONDS = 400 * EXAMPLES
+EXAMPLES = int(os.environ.get("LONGLOOK_DOCUMENT_EXAMPLES", "5"))
+PHASES = "examples,coverage,fuzzing" if EXAMPLES > _FEW else "examples,fuzzing"
+_SECONDS = 1000 if EXAMPLES <= _FEW else 200 * EXAMPLES
 
 pytestmark = [
     pytest.mark.e2e,
@@ -148,7 +152,7 @@ def run(caller: Caller, folder: Path, *more: str) -> int:
         [
             SCHEMATHESIS, "run", "openapi.json", "--url", caller.service.stack.url, "--no-color",
             "--header", f"Authorization: Bearer {caller.key}", "--checks", ",".join(CHECKS),
-            "--phases", "examples,coverage,fuzzing", "--max-examples", str(EXAMPLES), "--seed", SEED,
+            "--phases", PHASES, "--max-examples", str(EXAMPLES), "--seed", SEED,
             "--request-timeout", "60", "--continue-on-failure", *more,
         ],
         cwd=folder, capture_output=True, text=True, timeout=_SECONDS, check=False,

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -92,23 +93,24 @@ class WebUI:
 
 
 @pytest.fixture
-def webui(service: Service, tmp_path: Path) -> Iterator[WebUI]:
+def webui(service: Service) -> Iterator[WebUI]:
     """Return Open WebUI, started with the variables of the page of the documentation."""
     if not PROGRAM.exists():
         pytest.skip("Open WebUI is not installed; run `make openwebui`.")
     port = free_port()
+    folder = children.memory_folder()
     environment = SETTINGS | {
         "PATH": os.environ["PATH"],
-        "HOME": str(tmp_path),
-        "DATA_DIR": str(tmp_path),
+        "HOME": str(folder),
+        "DATA_DIR": str(folder),
         "OPENAI_API_BASE_URL": service.base_url,
         "OPENAI_API_KEY": service.key,
     }
-    log = tmp_path / "log"
+    log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [PROGRAM, "serve", "--host", "127.0.0.1", "--port", str(port)],
-            cwd=tmp_path, env=environment, stdout=output, stderr=output,
+            cwd=folder, env=environment, stdout=output, stderr=output,
         )  # fmt: skip
     with process, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:
         started = WebUI(process, http)
@@ -119,6 +121,7 @@ def webui(service: Service, tmp_path: Path) -> Iterator[WebUI]:
             yield started
         finally:
             children.stop(process, signal.SIGTERM)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def question(text: str) -> dict[str, Any]:
