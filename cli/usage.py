@@ -11,7 +11,7 @@ from core import errors
 from core.settings import Settings
 
 
-class By(enum.StrEnum):
+class UsageBy(enum.StrEnum):
     """What makes a row of the report."""
 
     DAY = "day"
@@ -49,7 +49,7 @@ def usage(
         str | None, typer.Option(help="The end of the report; default: now.", show_default=False)
     ] = None,
     by: Annotated[
-        list[By] | None,
+        list[UsageBy] | None,
         typer.Option(help="What makes a row of the report; default: day. Repeatable."),
     ] = None,
     account: Annotated[

@@ -49,7 +49,9 @@ _COLUMNS: Final = (
     "engine seconds",
 )
 #: The headings of the page's tables, with the classes of their columns.
-_FIGURES: Final = {name: "number" if position else "text" for position, name in enumerate(_COLUMNS)}
+_SUMMARY_COLUMNS: Final = {
+    name: "number" if position else "text" for position, name in enumerate(_COLUMNS)
+}
 _WRONG: Final = {
     "id": "text",
     "kind": "text",
@@ -126,7 +128,7 @@ def page(
         _table({"option": "text", "value": "text"}, [*map(_fact, facts.items())]),
         "<h2>Accuracy by kind, with 95 % intervals</h2>",
         _bars(summaries),
-        _table(_FIGURES, [cells(summary) for summary in summaries]),
+        _table(_SUMMARY_COLUMNS, [cells(summary) for summary in summaries]),
         "<h2>Output tokens per question</h2>",
         _histogram([grade.output_tokens for grade in grades]),
         f"<h2>Wrong answers: {len(wrong):,}</h2>",
