@@ -6,9 +6,7 @@ import collections
 import contextlib
 import socket
 import struct
-import sys
 import time
-import uuid
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -17,7 +15,7 @@ from gunicorn.config import Config
 
 from api import addresses
 from api.serving import heads, identities, transfer
-from api.serving.answers import PARTS, Application, RequestRunner, drop
+from api.serving.answers import PARTS, Application, drop
 from api.serving.connections import (
     ClientConnection,
     ConnectionOutcome,
@@ -35,9 +33,9 @@ from api.serving.refusals import (
     too_slow,
     unavailable,
 )
+from api.serving.request_threads import RequestThreads
 from api.serving.room import TransferRoom
 from api.serving.shares import TimedPool
-from api.serving.threads import Threads
 from core import errors
 from core.spool import Spool, SpooledFile
 
@@ -57,14 +55,6 @@ _RESET: Final = struct.pack("ii", 1, 0)
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 #: Methods whose requests usually have bodies.
 _BODY_METHODS: Final = frozenset({"POST", "PUT", "PATCH"})
-#: How long a thread may hold the interpreter lock, by whether several requests run. With CPython's default of 5 ms, a
-#: short request waits for all running threads after each of its reads. With less, streams cost more CPU time.
-_SWITCH_SECONDS: Final = {True: 0.0005, False: 0.005}
-
-
-def _share_interpreter(crowded: bool) -> None:  # noqa: FBT001 - a callback
-    """Let threads take turns quickly while several requests run."""
-    sys.setswitchinterval(_SWITCH_SECONDS[crowded])
 
 
 class Loop:
@@ -124,25 +114,15 @@ class Loop:
         self._refused: collections.Counter[str] = collections.Counter()
         self._reported_at = timer()
         self._next_tick = 0.0
-        runner = RequestRunner(
+        self._requests = RequestThreads(
             application,
             cfg=cfg,
-            seconds=limits.write_seconds,
+            limits=limits,
+            apart=apart,
+            known=self._known,
             alive=lambda: not self._stopping,
-            refused=self._known.forget,
+            finished=lambda cycle: self._reactor.call(lambda: self._finished(cycle)),
         )
-        self._runner = runner
-        self._threads = Threads(
-            limits.threads,
-            waiting=limits.waiting,
-            run=self._run,
-            name="request",
-            crowded=_share_interpreter,
-        )
-        self._apart = {
-            path: Threads(1, waiting=limits.waiting, run=self._run, name=path.strip("/"))
-            for path in apart
-        }
 
     def run(self, *, alive: Callable[[], bool], beat: Callable[[], None], grace: float) -> None:
         """Serve until ``alive`` returns False; then finish open requests, for at most ``grace`` seconds.
@@ -168,7 +148,7 @@ class Loop:
     @property
     def waiting(self) -> int:
         """The number of complete requests that wait for a thread."""
-        return self._threads.waiting
+        return self._requests.waiting
 
     @property
     def connections(self) -> int:
@@ -178,32 +158,6 @@ class Loop:
     def wake(self) -> None:
         """Wake the loop. Safe in a signal handler."""
         self._reactor.wake()
-
-    def hold(self, cycle: RequestCycle, hung_up: Callable[[], None]) -> None:
-        """Give up the request's place, and call ``hung_up`` when its client disconnects. Called by its thread."""
-        cycle.hung_up = hung_up
-        if cycle.gone:
-            # The client disconnected before `hung_up` was set.
-            hung_up()
-        if cycle.head.path not in self._apart:
-            self._threads.step_aside(cycle)
-
-    def step_aside(self, cycle: RequestCycle) -> bool:
-        """Give up the request's place; return whether it had one. Called by its thread."""
-        return cycle.head.path not in self._apart and self._threads.step_aside(cycle)
-
-    def step_back(self, cycle: RequestCycle) -> None:
-        """Take a place for the request again. Called by its thread."""
-        self._threads.step_back(cycle)
-
-    def learn(self, key: bytes, account_id: uuid.UUID) -> None:
-        """Remember the account of a key. Called by the thread of a request."""
-        self._known.learn(key, account_id)
-
-    def _run(self, cycle: RequestCycle) -> None:
-        """Run a request in a thread, and return it to the loop."""
-        self._runner.run(cycle)
-        self._reactor.call(lambda: self._finished(cycle))
 
     # One turn
 
@@ -249,11 +203,10 @@ class Loop:
             self._refuse(cycle.connection, too_slow(detail))
         for cycle in [cycle for cycle in self._rests if cycle.due < now]:
             self._cut_off(cycle.connection)
-        for threads in (self._threads, *self._apart.values()):
-            for cycle in threads.overdue(now):
-                self._served -= 1
-                self._room.release(cycle)
-                self._refuse(cycle.connection, _no_thread(self._limits))
+        for cycle in self._requests.overdue(now):
+            self._served -= 1
+            self._room.release(cycle)
+            self._refuse(cycle.connection, self._requests.no_thread())
         if not self._stopping:
             self._listeners.resume()
         if now >= self._reported_at + _REPORT_SECONDS:
@@ -356,7 +309,9 @@ class Loop:
         )
         group = self._known.account(key) or address
         body = transfer.receive(head, SpooledFile(self._spool, party=group), limit=own)
-        cycle = RequestCycle(connection, head, body, group, address, key, self, began=self._timer())
+        cycle = RequestCycle(
+            connection, head, body, group, address, key, self._requests, began=self._timer()
+        )
         connection.cycle = cycle
         if body.complete:
             self._serve(cycle)
@@ -428,11 +383,7 @@ class Loop:
     def _serve(self, cycle: RequestCycle) -> None:
         connection = cycle.connection
         cycle.due = self._timer() + self._limits.queue_seconds
-        threads = self._apart.get(cycle.head.path)
-        if threads is not None:
-            cycle.group = cycle.group if cycle.charged else cycle.address
-        if not (threads or self._threads).submit(cycle):
-            raise _no_thread(self._limits)
+        self._requests.submit(cycle)
         connection.state = ConnectionState.SERVED
         self._served += 1
         self._watch_meanwhile(connection)
@@ -586,10 +537,3 @@ def _receive(connection: ClientConnection, size: int = _BYTES) -> bytes | None:
 def _cycle(connection: ClientConnection) -> RequestCycle:
     assert connection.cycle is not None  # noqa: S101 - for the type checker
     return connection.cycle
-
-
-def _no_thread(limits: ServerLimits) -> EarlyRefusal:
-    return overloaded(
-        f"At most {limits.waiting} requests may wait for a thread, each for {limits.queue_seconds:g} seconds, and each "
-        "account or address has a share of them. This request exceeds its share or its time."
-    )
