@@ -22,10 +22,6 @@ from jobs.records.declarative import table
 from jobs.records.jobs import Job
 from jobs.records.operations import Operation, OperationJob
 from jobs.store import history, shared_work
-from jobs.records.accounts import ApiKey
-from jobs.records.declarative import table
-from jobs.records.jobs import Job
-from jobs.records.operations import Operation, OperationJob
 
 #: The most jobs of one operation.
 MAX_JOBS = 1_000_000

@@ -9,8 +9,9 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from core.database import Database, Now, Seconds
-from jobs.file_records import BatchEntry
-from jobs.records import Operation, table
+from jobs.records.declarative import table
+from jobs.records.files import BatchEntry
+from jobs.records.operations import Operation
 
 Work = TypeVar("Work", Operation, BatchEntry)
 
