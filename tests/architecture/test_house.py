@@ -19,6 +19,7 @@ BOUNDARIES = {
     "api/openai/batches/lines.py",
     "api/openai/batches/line_results.py",
     "api/openai/batches/runner.py",
+    "api/openai/batches/slices.py",
     "api/openai/foreground.py",
     "api/openai/preparation.py",
     "api/serving/answers.py",
