@@ -619,27 +619,6 @@ class TestLimits:
         settle(app, database, first)
         assert caller("POST", "/v1/batches", json=body).status_code == 200
 
-    def test_lines_count_towards_the_quota_also_of_batches_that_have_ended(
-        self, app: Router, caller: Caller, database: Database
-    ) -> None:
-        """A small file could otherwise become any number of rows."""
-        account_id = accounts.account_id(database, "default")
-        file_id = batches.upload(caller, [line("x" * 500), line("é" * 500)])
-        before = records(database, account_id)
-        for _ in range(2):
-            batch = batches.create_of(caller, file_id, metadata={"a": "b"})
-            for _ in range(2):
-                batches.end_pauses(database)
-                batches.runner_of(app).run_slice()
-            caller("POST", f"/v1/batches/{batch['id']}/cancel")
-            while not settle(app, database, batch).terminal:
-                batches.finish_jobs(database)
-
-        assert records(database, account_id) - before > 2 * (1024 + 2 * 512 + 2 * 1500)
-        with database.reading() as transaction:
-            counted = storage.stored(transaction, account_id)
-        assert counted[storage.StorageKind.RECORDS] == records(database, account_id)
-
     def test_a_batch_is_not_read_while_its_account_is_at_its_quota(
         self, caller: Caller, database: Database, settings: Settings, decoder: ImageReader
     ) -> None:
@@ -693,3 +672,25 @@ def test_the_account_of_a_line_and_its_priority_are_those_of_the_key(
         job = transaction.session.get_one(Job, claimed.job_id)
     assert job.account_id == accounts.account_id(database, "default")
     assert (job.priority, job.question) == (Priority.LOW, "Why?")
+
+
+def test_lines_count_towards_the_quota_also_of_batches_that_have_ended(
+    app: Router, caller: Caller, database: Database
+) -> None:
+    """A small file could otherwise become any number of rows."""
+    account_id = accounts.account_id(database, "default")
+    file_id = batches.upload(caller, [line("x" * 500), line("é" * 500)])
+    before = records(database, account_id)
+    for _ in range(2):
+        batch = batches.create_of(caller, file_id, metadata={"a": "b"})
+        for _ in range(2):
+            batches.end_pauses(database)
+            batches.runner_of(app).run_slice()
+        caller("POST", f"/v1/batches/{batch['id']}/cancel")
+        while not settle(app, database, batch).terminal:
+            batches.finish_jobs(database)
+
+    assert records(database, account_id) - before > 2 * (1024 + 2 * 512 + 2 * 1500)
+    with database.reading() as transaction:
+        counted = storage.stored(transaction, account_id)
+    assert counted[storage.StorageKind.RECORDS] == records(database, account_id)
