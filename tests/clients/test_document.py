@@ -1,8 +1,8 @@
 """Requests that schemathesis makes of the OpenAPI document: no answer is a failure of the service or undocumented.
 
 All routes are tried by an administrator, with the ids of objects that exist. ``LONGLOOK_DOCUMENT_SEED`` and
-``LONGLOOK_DOCUMENT_EXAMPLES`` (for each route, 5 by default) make other and longer runs. Above 20, the boundaries of each
-schema are tried too: thousands of requests.
+``LONGLOOK_DOCUMENT_EXAMPLES`` (for each route, 5 by default) make other and longer runs. Above 20, the boundaries
+of each schema are tried too: thousands of requests.
 """
 
 from __future__ import annotations
