@@ -55,7 +55,7 @@ def spawn(
 
 
 def wait_until(
-    ready: Callable[[], bool], process: subprocess.Popen[bytes], *, log: Path, seconds: float = 30
+    ready: Callable[[], bool], process: subprocess.Popen[bytes], *, log: Path, seconds: float = 120
 ) -> None:
     """Wait for a server that has just been started; its log is the error when it does not come up."""
     deadline = time.monotonic() + seconds
