@@ -124,7 +124,7 @@ class BatchEntry(Record):
     #: The lines of the input file that were read, without empty ones.
     total: Mapped[int]
     #: About what its lines take in the database, with their index entries.
-    lines_bytes: Mapped[int] = mapped_column(sa.BigInteger())
+    lines_bytes: Mapped[int] = mapped_column(sa.BigInteger(), server_default="0")
     completed: Mapped[int]
     failed: Mapped[int]
     #: The first faults of the input file, as the API shows them, and the number of all.

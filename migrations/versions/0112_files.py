@@ -34,15 +34,6 @@ _COUNTED = (
         "'files'",
         binaries=("data",),
     ),
-    storage.Counted(
-        "batches",
-        "batches",
-        "{row}.account_id",
-        "'records'",
-        texts=("metadata", "faults"),
-        sizes=("lines_bytes",),
-        row=1024,
-    ),
 )
 
 
@@ -87,15 +78,12 @@ def upgrade() -> None:
         sa.Column("error_message", sa.Text(), nullable=True),
         sa.Column("error_status", sa.Integer(), nullable=True),
         sa.Column("error_param", sa.Text(), nullable=True),
-        sa.Column("result_start", sa.BigInteger(), nullable=True),
-        sa.Column("result_length", sa.Integer(), nullable=True),
         sqlite_with_rowid=False,
     )
     op.create_index(
         "ix_batch_lines_batch_id_state_number", "batch_lines", ["batch_id", "state", "number"]
     )
     op.create_index("ix_batch_lines_batch_id_custom_id", "batch_lines", ["batch_id", "custom_id"])
-    _partial("ix_batch_lines_job_id", "batch_lines", ["job_id"], "job_id IS NOT NULL")
     ended = "state IN ('completed', 'failed')"
     _partial("ix_batch_lines_ended", "batch_lines", ["batch_id", "number"], ended)
     for counted in _COUNTED:
@@ -134,7 +122,6 @@ def _create_batches() -> None:
             sa.Column(name, sa.Integer(), nullable=False)
             for name in ("last_line", "total", "completed", "failed")
         ),
-        sa.Column("lines_bytes", sa.BigInteger(), nullable=False),
         sa.Column("faults", _JSON, nullable=True),
         sa.Column("fault_count", sa.Integer(), nullable=False),
         sa.Column("written_line", sa.Integer(), nullable=False),
@@ -157,7 +144,6 @@ def _create_batches() -> None:
     )
     op.create_index("ix_batches_account_id_id", "batches", ["account_id", "id"])
     _partial("ix_batches_open", "batches", ["served_at", "id"], "finished_at IS NULL")
-    _partial("ix_batches_turns", "batches", ["account_id", "served_at"], "finished_at IS NULL")
     _partial("ix_batches_input", "batches", ["input_file_id"], "finished_at IS NULL")
     _partial("ix_batches_finished", "batches", ["finished_at"], "finished_at IS NOT NULL")
 
