@@ -14,9 +14,9 @@ import sqlalchemy as sa
 
 from core import errors, failpoints
 from core.database import Database
-from jobs.records.accounts import ApiKey
+from jobs.records.accounts import Account, ApiKey
 from jobs.records.files import FileChunk, FileEntry
-from jobs.store import batches, erasure, files, storage
+from jobs.store import batches, erased_accounts, erasure, files, storage
 from jobs.store.storage import StorageKind
 from tests import factories
 from tests.databases import ROOT, Age
@@ -273,21 +273,42 @@ def test_a_file_that_is_stored_while_its_account_is_erased_does_not_survive(
 def test_a_batch_that_is_created_while_its_account_is_erased_does_not_survive(
     database: Database, account_id: uuid.UUID
 ) -> None:
-    file_id = make(database, account_id)
+    new = new_batch(database, account_id)
+    erasure.close_account(database, account_id, actor="test")
+    batch, _ = batches.create(database, new, most_open=1, key_lifetime=timedelta(hours=1))
+
+    erase(database, account_id)
+
+    assert batches.get(database, batch.id, account_id=None) is None
+    with pytest.raises(errors.NotFound):
+        batches.create(database, new, most_open=1, key_lifetime=timedelta(hours=1))
+
+
+def test_an_erased_account_creates_no_batch(database: Database, account_id: uuid.UUID) -> None:
+    new = new_batch(database, account_id)
+    with database.transaction() as transaction:
+        erased = erased_accounts.name(account_id)
+        transaction.update(Account, Account.id == account_id, name=erased)
+
+    with pytest.raises(errors.Unauthenticated):
+        batches.create(database, new, most_open=1, key_lifetime=timedelta(hours=1))
+
+    assert batches.page(database, account_id=None, limit=1, after=None) == ([], False)
+
+
+def new_batch(database: Database, account_id: uuid.UUID) -> batches.NewBatch:
+    """Return a batch of a file that exists."""
     with database.reading() as transaction:
         key_id = transaction.scalar(sa.select(ApiKey.id).where(ApiKey.account_id == account_id))
-    new = batches.NewBatch(
+    return batches.NewBatch(
         account_id=account_id,
         key_id=key_id,
         endpoint="/v1/responses",
-        input_file_id=file_id,
+        input_file_id=make(database, account_id),
         completion_window="24h",
         window=timedelta(hours=24),
         request_id="req_test",
     )
-    erasure.close_account(database, account_id, actor="test")
-    with pytest.raises(errors.Unauthenticated):
-        batches.create(database, new, most_open=1, key_lifetime=timedelta(hours=1))
 
 
 def erase(database: Database, account_id: uuid.UUID) -> None:
