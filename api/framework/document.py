@@ -276,7 +276,13 @@ class OpenApiDocument:
             content[media_type] = {"schema": schema}
             if media_type in body.examples:
                 content[media_type]["examples"] = body.examples[media_type]
-        return {"description": body.description, "content": content, "required": True}
+        # An empty body counts as an empty object.
+        required = all(
+            not isinstance(kind, type)
+            or any(field.is_required() for field in kind.model_fields.values())
+            for kind in body.content.values()
+        )
+        return {"description": body.description, "content": content, "required": required}
 
     def _schema(self, model: type[BaseModel], mode: JsonSchemaMode) -> Json:
         """Return a reference to ``model`` and add its schema to the document's components."""
