@@ -50,7 +50,7 @@ class FileForm(RequestModel):
 class FilesQuery(ParameterModel):
     """A page of files."""
 
-    purpose: Purpose | Literal["batch_output"] | None = Field(
+    purpose: Literal[Purpose, "batch_output"] | None = Field(
         default=None, description="Only of this purpose."
     )
     after: str | None = Field(default=None, description="The `last_id` of the previous page.")

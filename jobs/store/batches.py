@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from core import errors, ids
 from core.database import Database, Now, Seconds, Transaction
+from jobs.records.accounts import Account
 from jobs.records.declarative import table
 from jobs.records.files import BatchEntry, BatchLine, BatchStatus, LineState
 from jobs.store import erased_accounts, files, shared_work
@@ -142,6 +143,9 @@ def _insert(transaction: Transaction, new: NewBatch) -> BatchEntry:
 
 
 def _refuse_too_many(transaction: Transaction, account_id: uuid.UUID, most_open: int) -> None:
+    # One batch of an account at a time, or each of several sees only the others' past. References do not wait for it.
+    account = sa.select(Account.id).where(Account.id == account_id)
+    transaction.execute(account.with_for_update(key_share=True))
     unfinished = transaction.scalar(
         sa.select(sa.func.count())
         .select_from(table(BatchEntry))

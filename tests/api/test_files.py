@@ -219,5 +219,6 @@ def test_a_list_of_an_unknown_purpose_is_refused_with_its_place(caller: Caller) 
 
     assert answer.status_code == 400
     assert answer.get_json()["error"]["param"] == "purpose"
+    assert len(answer.get_json()["errors"]) == 1
     # Files that batches write have a purpose of their own.
     assert caller("GET", "/v1/files?purpose=batch_output").get_json()["data"] == []

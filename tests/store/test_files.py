@@ -18,7 +18,7 @@ from jobs.records.accounts import Account, ApiKey
 from jobs.records.files import FileChunk, FileEntry
 from jobs.store import batches, erased_accounts, erasure, files, storage
 from jobs.store.storage import StorageKind
-from tests import factories
+from tests import factories, races
 from tests.databases import ROOT, Age
 from webhooks import purge as webhook_purge
 
@@ -294,6 +294,23 @@ def test_an_erased_account_creates_no_batch(database: Database, account_id: uuid
         batches.create(database, new, most_open=1, key_lifetime=timedelta(hours=1))
 
     assert batches.page(database, account_id=None, limit=1, after=None) == ([], False)
+
+
+def test_batches_that_are_created_at_once_keep_to_the_limit(
+    database: Database, account_id: uuid.UUID
+) -> None:
+    new = new_batch(database, account_id)
+
+    def create() -> bool:
+        try:
+            batches.create(database, new, most_open=2, key_lifetime=timedelta(hours=1))
+        except errors.QueueFull:
+            return False
+        return True
+
+    created = races.race(*([create] * 6))
+
+    assert created.count(True) == 2
 
 
 def new_batch(database: Database, account_id: uuid.UUID) -> batches.NewBatch:
