@@ -26,10 +26,16 @@ PYTHON = ["python", "background", "options", "idempotency"]
 OF_TOOLS = ["langchain_openai", "agents", "litellm", "pydantic_ai", "instructor", "haystack"]
 
 
-def example(kind: str, name: str) -> str:
-    """Return the code of an example, without the line that names it."""
-    [code] = re.findall(rf"```\w+\n(?:#|//) {kind}: {re.escape(name)}\n(.*?)```", PAGE, re.DOTALL)
+def example(name: str) -> str:
+    """Return the code of the example after a comment that readers do not see."""
+    [code] = re.findall(rf"<!-- run: {name} -->\n\n```\w+\n(.*?)```", PAGE, re.DOTALL)
     return str(code)
+
+
+def file(name: str) -> str:
+    """Return the content of a file that the page shows, without the line that names it."""
+    [content] = re.findall(rf"```\w+\n# {re.escape(name)}\n(.*?)```", PAGE, re.DOTALL)
+    return str(content)
 
 
 @pytest.fixture
@@ -65,7 +71,7 @@ def run(service: Service, folder: Path, *command: str | Path, **more: str) -> st
 
 @pytest.mark.parametrize("name", PYTHON)
 def test_an_example_of_the_python_client_runs(service: Service, folder: Path, name: str) -> None:
-    (folder / "example.py").write_text(example("run", name))
+    (folder / "example.py").write_text(example(name))
     printed = run(service, folder, sys.executable, "example.py")
     assert printed
     assert printed != "False"
@@ -73,7 +79,7 @@ def test_an_example_of_the_python_client_runs(service: Service, folder: Path, na
 
 def test_the_example_of_curl_runs(service: Service, folder: Path) -> None:
     assert '"object":"chat.completion"' in run(
-        service, folder, "bash", "-c", example("run", "curl")
+        service, folder, "bash", "-c", example("curl")
     ).replace('": "', '":"')
 
 
@@ -86,17 +92,17 @@ def test_an_example_of_a_tool_in_python_runs(service: Service, folder: Path, nam
         [python, "-c", f"import {name}"], check=False, capture_output=True
     ).returncode:
         pytest.skip(f"The package {name} is not installed; run `make tools`.")
-    (folder / "example.py").write_text(example("run", name))
+    (folder / "example.py").write_text(example(name))
     assert run(service, folder, python, "example.py")
 
 
 def test_the_example_of_llm_runs(service: Service, folder: Path) -> None:
     if not (TOOLS / "llm").exists():
         pytest.skip("The tools are not installed; run `make tools`.")
-    models = example("file", "extra-openai-models.yaml")
+    models = file("extra-openai-models.yaml")
     models = models.replace("http://localhost:8700/v1", service.base_url)
     (folder / "extra-openai-models.yaml").write_text(models)
-    command = ("bash", "-c", example("run", "llm"))
+    command = ("bash", "-c", example("llm"))
     assert run(service, folder, *command, LLM_USER_PATH=str(folder))
 
 
@@ -106,12 +112,12 @@ def test_an_example_in_javascript_runs(service: Service, folder: Path, package: 
         javascript = JavaScript(package, base_url=service.base_url, key=service.key)
     except Missing as missing:
         pytest.skip(str(missing))
-    code = example("run", "ai" if package == "ai" else "javascript")
+    code = example("ai" if package == "ai" else "javascript")
     (folder / "example.mjs").write_text(code.replace('from "openai"', f'from "{package}"'))
     (folder / "node_modules").symlink_to(FOLDER / "node_modules")
     assert run(service, folder, javascript.node, "example.mjs")
 
 
 def test_every_example_is_run() -> None:
-    marked = set(re.findall(r"^(?:#|//) run: (\w+)$", PAGE, re.MULTILINE))
+    marked = set(re.findall(r"^<!-- run: (\w+) -->$", PAGE, re.MULTILINE))
     assert marked == {*PYTHON, *OF_TOOLS, "curl", "llm", "javascript", "ai"}
