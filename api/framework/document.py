@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from http import HTTPMethod
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaMode
 
 from api import errors as problems
@@ -276,12 +276,7 @@ class OpenApiDocument:
             content[media_type] = {"schema": schema}
             if media_type in body.examples:
                 content[media_type]["examples"] = body.examples[media_type]
-        # An empty body counts as an empty object.
-        required = all(
-            not isinstance(kind, type)
-            or any(field.is_required() for field in kind.model_fields.values())
-            for kind in body.content.values()
-        )
+        required = not any(map(_takes_nothing, body.content.values()))
         return {"description": body.description, "content": content, "required": required}
 
     def _schema(self, model: type[BaseModel], mode: JsonSchemaMode) -> Json:
@@ -333,6 +328,17 @@ def _parameters(place: str, model: type[BaseModel] | None) -> list[Json]:
         _parameter(name, place, field_schema, required=name in required)
         for name, field_schema in schema["properties"].items()
     ]
+
+
+def _takes_nothing(kind: object) -> bool:
+    """Whether an empty body, which counts as an empty object, is valid."""
+    if not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+        return False
+    try:
+        kind.model_validate({})
+    except ValidationError:
+        return False
+    return True
 
 
 def _parameter(name: str, place: str, schema: Json, *, required: bool) -> Json:

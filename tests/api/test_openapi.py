@@ -100,3 +100,9 @@ def test_answers_have_the_members_that_the_document_says(caller: Caller, documen
     for name, shown in (("Job", job), ("JobImage", job["images"][0]), ("Problem", problem),
                         ("ImageUrls", caller.image()["urls"]), ("JobUrls", job["urls"])):  # fmt: skip
         assert set(shown) == set(schemas[name]["properties"]), name
+
+
+def test_a_body_is_required_where_an_empty_one_is_refused(document: Json) -> None:
+    paths = ("/v1/images", "/v1/webhook_secret/rotate")
+    required = [document["paths"][path]["post"]["requestBody"]["required"] for path in paths]
+    assert required == [True, False]
