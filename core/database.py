@@ -23,6 +23,7 @@ from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from core import errors, failpoints, postgresql, sqlite
 from core.database_faults import DatabaseUnavailable, ReadOnly, translated, was_stopped
+from core.open_connections import OpenConnections
 from core.shares import Shares
 
 Clock = Callable[[], datetime]
@@ -222,6 +223,7 @@ class Database:
         self.dialect = self.url.get_backend_name()
         self.clock = clock
         self.engine = self._make_engine(pool_size, pool_seconds)
+        self._open_connections = OpenConnections(self.engine)
         self.searches = Shares(
             searches, name="searches", most_waiting=_SEARCHES_WAITING, reserved=1
         )
@@ -447,7 +449,7 @@ class Database:
             self._check_writes()
         except ReadOnly:
             # The connections that are open may lead to a server that was replaced, and new ones to the right one.
-            self.engine.dispose()
+            self._open_connections.renew()
             self._check_writes()
 
     def _check_writes(self) -> None:
@@ -476,8 +478,8 @@ class Database:
                 raw.close()
 
     def close(self) -> None:
-        """Close all connections."""
-        self.engine.dispose()
+        """Close all connections. One that a thread still uses is closed when the thread is done with it."""
+        self._open_connections.close()
 
 
 class _Place:

@@ -69,7 +69,7 @@ def stored(request: pytest.FixtureRequest) -> Iterator[Stored]:
         with database.engine.connect() as connection:
             connection.exec_driver_sql("ANALYZE")
             connection.commit()
-        database.close()  # A connection reads the statistics when it is opened.
+        database.engine.dispose()  # A connection reads the statistics when it is opened.
     yield filled
     database.close()
     drop(url)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
 from core import errors
-from core.database import Database, utcnow
+from core.database import Database, Transaction, utcnow
 from core.database_faults import DatabaseUnavailable, LockTimeout
 from jobs.records.accounts import Account
 from jobs.records.jobs import Job
@@ -380,6 +383,53 @@ def test_a_process_that_names_no_party_may_use_all_connections(database_url: str
             open_now.enter_context(database.reading())
         with pytest.raises(DatabaseUnavailable, match="in use"):
             open_now.enter_context(database.reading())
+
+
+def driver_connection(transaction: Transaction) -> Any:  # noqa: ANN401 - of either driver
+    """Return the connection of a transaction as its driver knows it."""
+    return transaction.session.connection().connection.driver_connection
+
+
+def is_open(connection: Any) -> bool:  # noqa: ANN401 - of either driver
+    """Return whether a driver's connection still takes statements."""
+    try:
+        connection.cursor().execute("SELECT 1")
+    except (sqlite3.ProgrammingError, psycopg.OperationalError):
+        return False
+    return True
+
+
+def test_a_connection_in_use_is_closed_when_its_thread_is_done_after_the_database_was_closed(
+    database_url: str,
+) -> None:
+    database = Database(database_url)
+    with database.reading() as transaction:
+        used = driver_connection(transaction)
+        database.close()
+        assert is_open(used)
+    assert not is_open(used)
+    # A thread that is late.
+    with database.reading() as transaction:
+        late = driver_connection(transaction)
+    assert not is_open(late)
+
+
+@only_postgresql
+def test_connections_to_a_replaced_server_are_closed_even_if_they_are_in_use(
+    database_url: str,
+) -> None:
+    with contextlib.closing(Database(database_url)) as database:
+        with database.reading() as transaction:
+            old = driver_connection(transaction)
+            with database.transaction() as other:
+                # As a server does that became a standby.
+                other.execute(sa.text("SET SESSION default_transaction_read_only = on"))
+            database.check()
+            assert is_open(old)
+        assert not is_open(old)
+        with database.reading() as transaction:
+            new = driver_connection(transaction)
+        assert is_open(new)
 
 
 def test_a_snapshot_stays_the_same_while_others_commit(database: Database) -> None:

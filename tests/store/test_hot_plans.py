@@ -63,7 +63,7 @@ def filled(request: pytest.FixtureRequest) -> Iterator[tuple[Database, crowd.Cro
             with database.engine.connect() as connection:
                 connection.exec_driver_sql("ANALYZE")
                 connection.commit()
-            database.close()  # A connection reads the statistics when it is opened.
+            database.engine.dispose()  # A connection reads the statistics when it is opened.
         yield database, facts
     finally:
         database.close()
