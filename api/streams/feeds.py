@@ -32,17 +32,35 @@ class FeedBatch:
     over: bool = False
 
 
-class Feed:
-    """The last events of one job, without gaps. The tail thread writes; followers read."""
+class _Followed:
+    """What the followers of one job share. The tail thread writes; followers read."""
 
     def __init__(self) -> None:
         self.followers = 0
         self._changed = threading.Condition()
+        self._over = False
+
+    def end(self) -> None:
+        """End all followers."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Make all waiting followers check whether they have ended."""
+        with self._changed:
+            self._changed.notify_all()
+
+
+class Feed(_Followed):
+    """The last events of one job, without gaps."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self._events: deque[tuple[int, bytes]] = deque()
         #: The feed starts after this number; None: the tail has not read the job yet.
         self._base: int | None = None
         self._last = 0
-        self._over = False
         #: The last result: a position, the next one, and the frames between them.
         self._cached = (0, 0, b"")
         self._pending: deque[LiveEvent] = deque(maxlen=_PENDING)
@@ -83,9 +101,8 @@ class Feed:
     def end(self) -> None:
         """End all followers."""
         with self._changed:
-            self._over = True
             self._base = self._base or 0
-            self._changed.notify_all()
+            super().end()
 
     def take(
         self, position: int, *, seconds: float, ended: Callable[[], bool] = lambda: False
@@ -103,11 +120,6 @@ class Feed:
             data = self._beyond(position)
             position = max(position, self._last)
             return FeedBatch(data, position, over=self._over)
-
-    def wake(self) -> None:
-        """Make all waiting followers check whether they have ended."""
-        with self._changed:
-            self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
         """Wait for a change, at most ``seconds``."""
@@ -149,14 +161,12 @@ class Feed:
                 self._pending.append(event)
 
 
-class StoredFeed:
-    """How far the events of one job are stored. The tail thread writes; followers read."""
+class StoredFeed(_Followed):
+    """How far the events of one job are stored."""
 
     def __init__(self) -> None:
-        self.followers = 0
-        self._changed = threading.Condition()
+        super().__init__()
         self._number = 0
-        self._over = False
 
     @property
     def over(self) -> bool:
@@ -170,12 +180,6 @@ class StoredFeed:
                 self._number = number
                 self._changed.notify_all()
 
-    def end(self) -> None:
-        """End all followers."""
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
-
     def wait(self, number: int, *, seconds: float, ended: Callable[[], bool]) -> int:
         """Wait up to ``seconds`` until events beyond ``number`` are stored; return the number of the last one.
 
@@ -186,11 +190,6 @@ class StoredFeed:
                 lambda: ended() or self._over or self._number > number, timeout=seconds
             )
             return self._number
-
-    def wake(self) -> None:
-        """Make all waiting followers check whether they have ended."""
-        with self._changed:
-            self._changed.notify_all()
 
 
 def _job_event(live: LiveEvent) -> JobEvent:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 
 import structlog
 
 from api.framework import links
-from api.revocation import Revocation, RevocationWatch
+from api.revocation import Revocation
 from api.serving import current
 from api.streams import frames
 from api.streams.feeds import Feed
+from api.streams.opened import OpenStream
 from api.streams.stored import StoredStream
 from api.streams.tail import Tail
 from core import errors, ids
@@ -107,10 +107,14 @@ class Streams:
         Raises:
             core.errors.StreamsInUse: the account has no free place.
         """
-        if not taken:
-            self.take(account_id)
-        self._count(1)
-        stream = EventStream(self, job_id, account_id=account_id, after=after)
+        stream = EventStream(
+            self,
+            self._tail,
+            job_id,
+            release=self._place(account_id, taken=taken),
+            account_id=account_id,
+            after=after,
+        )
         stream.watch = self._revocation.watch(key_id, stream.end)
         return stream
 
@@ -118,6 +122,17 @@ class Streams:
         self, job_id: uuid.UUID, *, account_id: uuid.UUID, key_id: uuid.UUID, taken: bool = False
     ) -> StoredStream:
         """Return a stream that waits for stored events; see :meth:`follow`. The caller must close it."""
+        stream = StoredStream(
+            self._tail,
+            job_id,
+            release=self._place(account_id, taken=taken),
+            silence_seconds=self._heartbeat_seconds,
+        )
+        stream.watch = self._revocation.watch(key_id, stream.end)
+        return stream
+
+    def _place(self, account_id: uuid.UUID, *, taken: bool) -> Callable[[], None]:
+        """Take a place for a stream, unless it was ``taken`` before, and return what gives it back."""
         if not taken:
             self.take(account_id)
         self._count(1)
@@ -126,26 +141,11 @@ class Streams:
             self._count(-1)
             self._shares.give_back(account_id)
 
-        stream = StoredStream(
-            self._tail, job_id, release=release, silence_seconds=self._heartbeat_seconds
-        )
-        stream.watch = self._revocation.watch(key_id, stream.end)
-        return stream
+        return release
 
     def close(self) -> None:
         """End all streams soon. Safe in a signal handler."""
         self._tail.close()
-
-    def attach(self, job_id: uuid.UUID) -> Feed:
-        """Return the feed of a job."""
-        return self._tail.attach(job_id)
-
-    def release(self, job_id: uuid.UUID, feed: Feed | None, *, account_id: uuid.UUID) -> None:
-        """Release the place and the feed of a stream."""
-        if feed is not None:
-            self._tail.detach(job_id, feed)
-        self._count(-1)
-        self._shares.give_back(account_id)
 
     def frames(
         self,
@@ -205,30 +205,30 @@ class Streams:
             self._open += change
 
 
-class EventStream:
-    """The stream of one follower. Iterating blocks; closing frees its place, whether it was read or not."""
+class EventStream(OpenStream[Feed]):
+    """The stream of one follower of all events. Iterating blocks."""
 
     def __init__(
-        self, streams: Streams, job_id: uuid.UUID, *, account_id: uuid.UUID, after: int
+        self,
+        streams: Streams,
+        tail: Tail,
+        job_id: uuid.UUID,
+        *,
+        release: Callable[[], None],
+        account_id: uuid.UUID,
+        after: int,
     ) -> None:
+        super().__init__(job_id, attach=tail.attach, detach=tail.detach, release=release)
         self._streams = streams
-        self._job_id = job_id
         self._account_id = account_id
-        self._feed: Feed | None = None
         self._after = after
-        self._began = time.monotonic()
-        self._closed = False
-        self._ended = threading.Event()
         #: Where its follower finds the API; the thread that reads the stream may have left the request.
         self._base = links.base().encode()
-        #: Watches the revocation of its key; set by :meth:`Streams.follow`.
-        self.watch: RevocationWatch | None = None
 
     def __iter__(self) -> Iterator[bytes]:
-        self._feed = self._streams.attach(self._job_id)
         data = self._streams.frames(
-            self._job_id,
-            self._feed,
+            self.job_id,
+            self._follow(),
             account_id=self._account_id,
             after=self._after,
             ended=self._ended,
@@ -239,23 +239,3 @@ class EventStream:
     def _wait(self) -> None:
         """Free the place of the request among the threads: the stream only waits from now on."""
         current.hold(self.end)
-
-    def end(self) -> None:
-        """End the stream. Any thread may call this."""
-        self._ended.set()
-        if self._feed is not None:
-            self._feed.wake()
-
-    def close(self) -> None:
-        """Release everything. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        if self.watch is not None:
-            self.watch.close()
-        self._streams.release(self._job_id, self._feed, account_id=self._account_id)
-        _log.info(
-            "stream_closed",
-            job_id=ids.show("job", self._job_id),
-            seconds=round(time.monotonic() - self._began, 1),
-        )

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import threading
-import time
 import uuid
 from collections.abc import Callable
 from typing import Final
 
-import structlog
-
-from api.revocation import RevocationWatch
 from api.serving import current
 from api.streams.feeds import StoredFeed
+from api.streams.opened import OpenStream
 from api.streams.tail import Tail
-from core import ids
-from core.closing import Closing
-
-_log = structlog.get_logger(__name__)
 
 #: The wait before another read after one that failed.
 _PAUSE_SECONDS: Final = 0.25
 
 
-class StoredStream(Closing):
-    """The place of one follower of stored events. Closing frees it.
+class StoredStream(OpenStream[StoredFeed]):
+    """The place of one follower of stored events.
 
     Args:
         tail: knows how far events are stored.
@@ -41,19 +33,13 @@ class StoredStream(Closing):
         release: Callable[[], None],
         silence_seconds: float,
     ) -> None:
-        self._tail = tail
-        self._job_id = job_id
-        self._release = release
+        super().__init__(
+            job_id, attach=tail.attach_stored, detach=tail.detach_stored, release=release
+        )
         self._silence_seconds = silence_seconds
-        self._feed: StoredFeed | None = None
         self._seen = 0
-        self._began = time.monotonic()
-        self._closed = False
-        self._ended = threading.Event()
         #: Called when the client hangs up.
         self.hung_up: Callable[[], None] = self.end
-        #: Watches the revocation of its key; set by :meth:`api.streams.follow.Streams.follow_stored`.
-        self.watch: RevocationWatch | None = None
 
     @property
     def ended(self) -> bool:
@@ -62,7 +48,7 @@ class StoredStream(Closing):
 
     def begin(self) -> None:
         """Begin to follow. What is stored from now on ends a wait."""
-        self._feed = self._tail.attach_stored(self._job_id)
+        self._follow()
 
     def wait(self, number: int) -> None:
         """Wait until events beyond ``number`` may be stored, the stream ends, or the silence is too long."""
@@ -80,25 +66,3 @@ class StoredStream(Closing):
         """Wait a moment before events are read again, because a read has failed."""
         current.hold(self.hung_up)
         self._ended.wait(_PAUSE_SECONDS)
-
-    def end(self) -> None:
-        """End the stream. Any thread may call this."""
-        self._ended.set()
-        if self._feed is not None:
-            self._feed.wake()
-
-    def close(self) -> None:
-        """Release everything. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
-        if self.watch is not None:
-            self.watch.close()
-        if self._feed is not None:
-            self._tail.detach_stored(self._job_id, self._feed)
-        self._release()
-        _log.info(
-            "stream_closed",
-            job_id=ids.show("job", self._job_id),
-            seconds=round(time.monotonic() - self._began, 1),
-        )
