@@ -19,6 +19,7 @@ from api.schemas import requests
 from core import errors
 from core.profiles import ModelProfile
 
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 #: The names of native options that may be in ``options``.

@@ -25,7 +25,6 @@ from api.openai.responses import items, replay, request, response_object, stream
 from api.openai.responses.replay import ResponseReader, StoredResponse
 from api.openai.responses.request import ParsedResponse, ResponseRequest
 from api.openai.responses.schemas import (
-    IMAGE_URLS,
     CreateHeaders,
     InputItemList,
     InputItemsQuery,
@@ -36,6 +35,7 @@ from api.openai.responses.schemas import (
 )
 from api.openai.responses.streams import ResponseTranscript, TypedStream
 from api.revocation import Revocation
+from api.schemas import cursors
 from api.schemas.paths import ResponseId
 from api.streams import frames
 from api.streams.follow import Streams
@@ -259,13 +259,13 @@ class ResponseRoutes:
     ) -> Response:
         """List the messages that were sent with a response, the last one first."""
         stored = replay.find(self._database, response_id, scope=caller.scope, images=True)
-        listed = items.of(stored, image_urls=IMAGE_URLS in query.include)
+        listed = items.of(stored, image_urls=query.image_urls)
         if query.order == "desc":
             listed.reverse()
         if query.after is not None:
             known = [item["id"] for item in listed]
             if query.after not in known:
-                raise errors.InvalidRequest("There is no such item.", param="after")
+                raise problems.refused([errors.Fault("after", cursors.INVALID)])
             listed = listed[known.index(query.after) + 1 :]
         page = listed[: query.limit]
         first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
