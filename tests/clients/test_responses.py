@@ -194,6 +194,29 @@ class TestAnswers:
         assert response.incomplete_details.reason == "max_output_tokens"
         assert response.output_text == ""
 
+    @pytest.mark.parametrize("samples", [1, 3])
+    def test_a_refusal_of_the_model_is_a_refusal_of_the_client(
+        self, client: openai.OpenAI, samples: int
+    ) -> None:
+        refused: Any = {
+            "input": "How many? [[behavior:refusal]]",
+            "extra_body": {"options": {"samples": samples}},
+        }
+        response = strict(client.responses.create(**refused))
+        with client.responses.stream(model=MODEL, **refused) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_response()
+
+        for answer in (response, final):
+            said: Any = answer.output[-1].model_dump()
+            assert answer.status == "completed"
+            assert answer.output_text == ""
+            assert said["content"] == [
+                {"type": "refusal", "refusal": "I'm sorry, but I can't assist with that."}
+            ]
+        assert "response.refusal.delta" in kinds
+        assert client.responses.retrieve(final.id).model_dump() == final.model_dump()
+
     def test_a_conversation_goes_on(self, client: openai.OpenAI) -> None:
         first = client.responses.create(input=image("How many?"))
         second = client.responses.create(input="Sure?", previous_response_id=first.id)
