@@ -169,6 +169,11 @@ def job_options(
         return None
 
 
+def shown_top_p(top_p: float | None) -> float | None:
+    """Return the ``top_p`` of a job as its client sent it."""
+    return 0.0 if top_p == _LEAST_TOP_P else top_p
+
+
 def answer_format(
     kind: str, schema: dict[str, Any] | None, place: str, faults: list[errors.Fault]
 ) -> dict[str, Any] | None:

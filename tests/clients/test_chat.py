@@ -432,6 +432,8 @@ class TestIdempotency:
         first = ask(client, extra_headers=headers)
         assert ask(client, extra_headers=headers) == first
         assert {chunk.id for chunk in stream(client, extra_headers=headers)} == {first.id}
+        again = client.chat.completions.with_raw_response.create(**fields(), extra_headers=headers)
+        assert again.headers["Idempotent-Replayed"] == "true"
         with pytest.raises(openai.UnprocessableEntityError) as caught:
             ask(client, "Another question?", extra_headers=headers)
         assert caught.value.code == "idempotency_key_reused"

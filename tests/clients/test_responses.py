@@ -8,6 +8,7 @@ import re
 from datetime import timedelta
 from typing import Any, Literal
 
+import httpx2
 import openai
 import pydantic
 import pytest
@@ -279,6 +280,24 @@ class TestAnswers:
         ]
 
         assert created[0] == created[1]
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_a_repeat_that_waits_says_that_it_is_one(
+        self, client: openai.OpenAI, *, stream: bool
+    ) -> None:
+        body = {"input": "x", "stream": stream}
+        headers = {"Idempotency-Key": f"waits {stream}"}
+        answers = [
+            client.post(
+                "/responses", body=body, cast_to=httpx2.Response, options={"headers": headers}
+            )
+            for _ in range(2)
+        ]
+        assert [each.headers.get("Idempotent-Replayed") for each in answers] == [None, "true"]
+
+    def test_a_top_p_of_zero_is_shown_as_it_was_sent(self, client: openai.OpenAI) -> None:
+        created = client.responses.create(input="x", top_p=0, background=True)
+        assert (created.top_p, client.responses.retrieve(created.id).top_p) == (0, 0)
 
 
 class TestStreams:

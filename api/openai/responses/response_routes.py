@@ -19,7 +19,7 @@ from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.openai import conversation, unstored
 from api.openai.earlier import Earlier
-from api.openai.foreground import Failure, Foreground
+from api.openai.foreground import Failure, Foreground, replayed
 from api.openai.image_files import ImageFiles
 from api.openai.responses import items, replay, request, response_object, streams
 from api.openai.responses.replay import ResponseReader, StoredResponse
@@ -168,7 +168,7 @@ class ResponseRoutes:
         if parsed.background:
             accepted = submit()
             stored = replay.find(self._database, accepted.job_id, scope=caller.scope)
-            return self._shown(stored, _replayed(accepted))
+            return self._shown(stored, replayed(accepted))
         if parsed.stream:
             transcript = ResponseTranscript(
                 self._reader, after_end=lambda job_id: self.ended(job_id, not_stored_for)
@@ -327,7 +327,7 @@ class ResponseRoutes:
             self._streams.give_back(caller.account_id)
             raise
         response = self._stream(caller, stored, after=-1, taken=True)
-        response.headers.update(_replayed(accepted))
+        response.headers.update(replayed(accepted))
         return response
 
     def _stream(
@@ -388,10 +388,6 @@ class ResponseRoutes:
         )
         if not removed:
             raise problems.not_found("response")
-
-
-def _replayed(accepted: Accepted) -> dict[str, str]:
-    return {"Idempotent-Replayed": "true"} if accepted.replayed else {}
 
 
 class _ResponseBody:
