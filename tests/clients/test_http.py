@@ -170,3 +170,4 @@ class TestHeaders:
         with pytest.raises(openai.NotFoundError) as caught:
             service.client(base_url=service.base_url.removesuffix("/v1")).models.list()
         assert caught.value.code == "not_found"
+        assert "`/v1`" in caught.value.message
