@@ -1,12 +1,14 @@
 """CORS (WHATWG Fetch, section 3.3): pages of configured origins may read the responses of some routes.
 
-These are the streams, and the routes that OpenAI's clients call: the JavaScript client runs in browsers, too.
+These are the streams, and the routes that OpenAI's clients call: the JavaScript client runs in browsers, too. It has
+methods for paths that the API does not have. A page may read their 404, too: without that, a browser shows the client
+a broken connection, which the client tries again.
 The API uses no cookies, so no response allows credentials.
 """
 
 import re
 from collections.abc import Collection
-from http import HTTPMethod
+from http import HTTPMethod, HTTPStatus
 from typing import Final
 
 import flask
@@ -15,6 +17,8 @@ from flask import Response
 from api import errors as problems
 
 _METHODS: Final = "GET, POST, DELETE"
+#: Below this path are all routes of OpenAI's clients.
+_ROOT: Final = "/v1/"
 _HEADERS: Final = (
     "Authorization",
     "Content-Type",
@@ -45,7 +49,10 @@ def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[st
 
     def allow(response: Response) -> Response:
         rule = flask.request.url_rule
-        if rule is None or (rule.rule not in routes and problems.style() is problems.NATIVE):
+        unknown = _unknown(response)
+        if not unknown and (
+            rule is None or (rule.rule not in routes and problems.style() is problems.NATIVE)
+        ):
             return response
         if "*" not in origins:
             # A cache must not serve the response to another page.
@@ -55,6 +62,10 @@ def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[st
             return response
         response.headers["Access-Control-Allow-Origin"] = "*" if "*" in origins else origin
         if flask.request.method == HTTPMethod.OPTIONS:
+            if unknown:
+                # A browser sends the request only if its preflight succeeds.
+                response.status_code = HTTPStatus.OK
+                response.set_data(b"")
             _allow_request(response)
         else:
             response.headers["Access-Control-Expose-Headers"] = _EXPOSED
@@ -62,6 +73,13 @@ def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[st
 
     if origins:
         app.after_request(allow)
+
+
+def _unknown(response: Response) -> bool:
+    """Whether the API has nothing at the path of the current request, below that of the clients' routes."""
+    request = flask.request
+    nothing = request.url_rule is None and response.status_code == HTTPStatus.NOT_FOUND
+    return nothing and request.path.startswith(_ROOT)
 
 
 def _allow_request(response: Response) -> None:

@@ -108,10 +108,16 @@ class Router(flask.Flask):
 
         OpenAI's clients have methods that are not served, and tools take only a 404 for that. Some of their paths look
         like an object of ours with another method: `POST /v1/responses/compact`, `POST /v1/images/generations`.
+        A client whose base URL lacks the version reads what is missing.
         """
         refused = request.routing_exception
         if isinstance(refused, MethodNotAllowed) and not self._is_native(request, refused):
             raise errors.NotFound("This service has nothing at this path with this method.")
+        adapter = self.create_url_adapter(request)
+        if adapter is not None and adapter.test(f"/v1{request.path}", request.method):
+            raise errors.NotFound(
+                "There is nothing at this path. Paths of the API begin with `/v1`, so a client's base URL ends with it."
+            )
         super().raise_routing_exception(request)
 
     def _is_native(self, request: flask.Request, refused: MethodNotAllowed) -> bool:

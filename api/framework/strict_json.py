@@ -225,8 +225,9 @@ class _Scan:
         if len(self._levels) == MAX_DEPTH:
             place = self._pointer(2)
             sentence = f"JSON must be nested at most {MAX_DEPTH} levels deep; this is deeper."
+            name = problems.name_of(place)
             raise errors.RequestError(
-                f"{problems.name_of(place)}: {sentence}", faults=(errors.Fault(place, sentence),)
+                f"{name}: {sentence}", faults=(errors.Fault(place, sentence),), param=name
             )
         if kind == _OPEN_LIST:
             self._levels.append(_Level(_CLOSE_LIST, None))

@@ -28,7 +28,7 @@ from core import errors, ids
 from core.profiles import Detail
 from core.spool import SpooledFile
 
-#: Returns the file of an id, None without one of the purpose ``vision``.
+#: Returns the file of an id, None without one that may be an image.
 Files = Callable[[str], SpooledFile | None]
 Role = Literal["system", "user", "assistant"]
 
@@ -63,7 +63,9 @@ _UNSUPPORTED: Final = "unsupported_parameter"
 #: What an id may look like: those that are not read are stored and shown, too.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _UNKNOWN: Final = "image_file_not_found"
-_NO_SUCH_IMAGE: Final = "There is no such image, and no such file with the purpose `vision`."
+_NO_SUCH_IMAGE: Final = (
+    "There is no such image, and no such file with the purpose `vision` or `user_data`."
+)
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ class Earlier:
     ) -> list[Message]:
         """Return the input and the answers up to the response ``response_id``, the oldest first.
 
-        Without the response, with one that has not finished, or with more responses than are read, ``faults`` gets one.
+        Without the response or an older one, with one that has not finished, or with more responses than are read,
+        ``faults`` gets one.
 
         Args:
             response_id: the newest response.
@@ -65,7 +66,14 @@ class Earlier:
                 else history.get(self._database, job_id, account_id=self._account_id)
             )
             if view is None or view.job.question is None:
+                if rounds and drops_oldest:
+                    break
                 sentence = f"There is no response `{named[:64]}`."
+                if rounds:
+                    sentence = (
+                        f"The conversation has the response `{named[:64]}`, which does not exist any more; "
+                        "with `truncation` `auto`, it begins after this one."
+                    )
                 faults.append(errors.Fault(_PLACE, sentence, "previous_response_not_found"))
                 return []
             if not view.job.status.terminal:

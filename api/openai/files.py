@@ -13,8 +13,8 @@ import flask
 from flask import Response
 from pydantic import ValidationError
 
-from api import cursors, framework
 from api import errors as problems
+from api import framework
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.schemas import files as schemas
@@ -132,7 +132,7 @@ class FileRoutes:
             account_id=caller.scope,
             purpose=query.purpose,
             limit=query.limit,
-            after=cursors.parse("file", query.after),
+            after=query.after,
             newest_first=query.order == "desc",
         )
         data = [schemas.File.of(file) for file in listed]

@@ -60,6 +60,11 @@ _REVOKED: Final = "This API key was revoked."
 Failure = errors.RequestError | errors.Unavailable
 
 
+def replayed(accepted: Accepted) -> dict[str, str]:
+    """Return the header that says whether an earlier request with the same key has created the job."""
+    return {"Idempotent-Replayed": "true"} if accepted.replayed else {}
+
+
 class HeldBody(Protocol):
     """The body of a held response in JSON, as a surface writes it."""
 
@@ -209,13 +214,14 @@ class Foreground:
     def _held(self, caller: Caller, submit: Callable[[], Accepted], hold: Hold) -> Response:
         self._streams.take(caller.account_id)
         held = HeldResponse(self, caller, submit, hold)
+        headers = dict(_HEADERS)
         try:
             if held.preparation.over(self.preparation_seconds):
-                held.preparation.accepted()
+                headers |= replayed(held.preparation.accepted())
         except BaseException:
             held.close()
             raise
-        return Response(held, headers=_HEADERS, content_type=hold.content_type)
+        return Response(held, headers=headers, content_type=hold.content_type)
 
     def _answer(
         self, job_id: uuid.UUID, held: HeldResponse, caller: Caller, body: HeldBody

@@ -1,6 +1,11 @@
-"""Uploaded files as images of a request: what a ``file_id`` of a file of purpose ``vision`` names."""
+"""Uploaded files as images of a request: what a ``file_id`` names.
+
+OpenAI takes images from files of two purposes: those of ``vision`` are images, and those of ``user_data`` may be one.
+"""
 
 from __future__ import annotations
+
+from typing import Final
 
 from api import framework
 from api.auth import Caller
@@ -10,6 +15,8 @@ from core.database import Database
 from core.settings import Settings
 from core.spool import SpooledFile
 from jobs.store import files
+
+_PURPOSES: Final = frozenset({"vision", "user_data"})
 
 
 class ImageFiles:
@@ -30,7 +37,7 @@ class ImageFiles:
         def read(file_id: str) -> SpooledFile | None:
             parsed = ids.parse("file", file_id)
             file = parsed and files.get(self._database, parsed, account_id=caller.account_id)
-            if not file or file.purpose != "vision" or file.bytes > self._max_bytes:
+            if not file or file.purpose not in _PURPOSES or file.bytes > self._max_bytes:
                 return None
             content = framework.new_file()
             for piece in files.read(self._database, file.id):

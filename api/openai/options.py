@@ -19,6 +19,7 @@ from api.schemas import requests
 from core import errors
 from core.profiles import ModelProfile
 
+ServiceTier = Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"]
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 #: The names of native options that may be in ``options``.
@@ -166,6 +167,11 @@ def job_options(
         invalid = framework.faults_of(error, unknown=requests.unknown)
         faults += (_placed(fault, own, places) for fault in invalid)
         return None
+
+
+def shown_top_p(top_p: float | None) -> float | None:
+    """Return the ``top_p`` of a job as its client sent it."""
+    return 0.0 if top_p == _LEAST_TOP_P else top_p
 
 
 def answer_format(

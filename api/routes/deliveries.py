@@ -6,7 +6,6 @@ from http import HTTPStatus
 
 from flask import Response
 
-from api import cursors
 from api import errors as problems
 from api.auth import Caller, Right
 from api.framework import ResponseSpec, reply, route
@@ -43,8 +42,7 @@ class DeliveryRoutes:
         """List the deliveries of a job, oldest first, with the newest delivery attempts of each."""
         if not history.exists(self._database, job_id, account_id=caller.scope):
             raise problems.not_found("job")
-        after = cursors.parse("dlv", query.after)
-        views, more = queries.of_job(self._database, job_id, limit=query.limit, after=after)
+        views, more = queries.of_job(self._database, job_id, limit=query.limit, after=query.after)
         return reply(_page(views, caller, has_more=more))
 
     @route.get(
@@ -65,7 +63,7 @@ class DeliveryRoutes:
             endpoint_id,
             account_id=caller.scope,
             limit=query.limit,
-            after=cursors.parse("dlv", query.after),
+            after=query.after,
             statuses=query.statuses,
         )
         return reply(_page(views, caller, has_more=more))
@@ -83,7 +81,7 @@ class DeliveryRoutes:
             self._database,
             account_id=caller.scope,
             limit=query.limit,
-            after=cursors.parse("dlv", query.after),
+            after=query.after,
             statuses=query.statuses,
         )
         return reply(_page(views, caller, has_more=more))

@@ -14,8 +14,8 @@ from typing import Any
 import flask
 from flask import Response
 
-from api import cursors, framework
 from api import errors as problems
+from api import framework
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, links, reply, route
 from api.revocation import Revocation
@@ -122,7 +122,7 @@ class EndpointRoutes:
             self._database,
             account_id=caller.scope,
             limit=query.limit,
-            after=cursors.parse("we", query.after),
+            after=query.after,
             newest_first=query.order == "desc",
         )
         data = [schemas.Endpoint.of(endpoint) for endpoint in listed]

@@ -9,7 +9,6 @@ from http import HTTPStatus
 import flask
 from flask import Response
 
-from api import cursors
 from api import errors as problems
 from api.auth import Caller, Gate, Right
 from api.framework import ResponseSpec, links, reply, route
@@ -117,7 +116,6 @@ class JobRoutes:
         Operators see the jobs of all accounts, or of one with `account`; others see their own. A page has fewer
         than `limit` jobs if their texts are very long; `has_more` says whether more jobs follow.
         """
-        after = cursors.parse("job", query.after)
         account_id = self._gate.account(caller, query.account)
         filters = query.filters(account_id, now=self._database.clock())
         with current.waiting() if filters.given else contextlib.nullcontext():
@@ -125,7 +123,7 @@ class JobRoutes:
                 self._database,
                 filters,
                 limit=query.limit,
-                after=after,
+                after=query.after,
                 newest_first=query.order == "desc",
             )
         data = [Job.of(view) for view in views]

@@ -8,8 +8,8 @@ import flask
 import structlog
 from flask import Response
 
-from api import cursors, framework
 from api import errors as problems
+from api import framework
 from api.auth import Caller, Gate, Right
 from api.framework import RequestBodySpec, ResponseSpec, links, reply, route
 from api.schemas import keys as schemas
@@ -90,7 +90,7 @@ class KeyRoutes:
             self._database,
             account_id=self._gate.account(caller, query.account),
             limit=query.limit,
-            after=cursors.parse("key", query.after),
+            after=query.after,
         )
         return reply(schemas.KeyList.of(self._shown(listed), has_more=more))
 

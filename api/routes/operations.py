@@ -11,8 +11,8 @@ import orjson
 import structlog
 from flask import Response
 
-from api import cursors, framework
 from api import errors as problems
+from api import framework
 from api.auth import RIGHTS, Caller, Gate, Right
 from api.framework import RequestBodySpec, ResponseSpec, links, reply, route
 from api.schemas import operations as schemas
@@ -121,7 +121,7 @@ class OperationRoutes:
             self._database,
             account_id=caller.scope,
             limit=query.limit,
-            after=cursors.parse("op", query.after),
+            after=query.after,
         )
         data = [schemas.Operation.of(operation) for operation in listed]
         return reply(schemas.OperationList.of(data, has_more=more))
@@ -154,7 +154,7 @@ class OperationRoutes:
             operation_id,
             left=query.left,
             limit=query.limit,
-            after=cursors.parse("job", query.after),
+            after=query.after,
         )
         data = [schemas.OperationJob.of(job) for job in listed]
         return reply(schemas.OperationJobList.of(data, has_more=more, id_field="job_id"))

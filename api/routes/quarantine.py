@@ -3,7 +3,6 @@
 import structlog
 from flask import Response
 
-from api import cursors
 from api import errors as problems
 from api.auth import Caller, Right
 from api.framework import ResponseSpec, reply, route
@@ -42,8 +41,7 @@ class QuarantineRoutes:
         Engines crashed with each of these images `LONGLOOK_QUARANTINE_CRASHES` times. Until an image is released, its
         jobs fail with `image_quarantined` and new ones are refused.
         """
-        after = cursors.parse("img", query.after)
-        held, more = quarantine.listed(self._database, limit=query.limit, after=after)
+        held, more = quarantine.listed(self._database, limit=query.limit, after=query.after)
         data = [QuarantinedImage.of(image) for image in held]
         return reply(QuarantinedImageList.of(data, has_more=more, id_field="image_id"))
 

@@ -8,8 +8,8 @@ import flask
 import structlog
 from flask import Response
 
-from api import cursors, framework
 from api import errors as problems
+from api import framework
 from api.auth import Caller, Gate, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.schemas.jobs import Job
@@ -91,9 +91,7 @@ class QueueRoutes:
     )
     def list_pauses(self, caller: Caller, query: QueuePausesQuery) -> Response:
         """List the pauses of the queue, newest first: the active ones, and those that have ended."""
-        listed, more = pauses.page(
-            self._database, limit=query.limit, after=cursors.parse("qp", query.after)
-        )
+        listed, more = pauses.page(self._database, limit=query.limit, after=query.after)
         return reply(QueuePauseList.of(self._shown(listed, caller), has_more=more))
 
     @route.post(

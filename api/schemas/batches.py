@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import uuid
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from api.schemas import fields
+from api.schemas import cursors, fields
 from api.schemas.files import ExpiresAfter, UnixTime
 from api.schemas.parameters import KeyHeaders, ParameterModel
 from api.schemas.parts import Page, ResponseModel
@@ -58,7 +59,9 @@ class BatchHeaders(KeyHeaders):
 class BatchesQuery(ParameterModel):
     """A page of batches."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("batch")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number on a page.")
 
 
@@ -68,7 +71,9 @@ class BatchResultsQuery(ParameterModel):
     status: Literal["completed", "failed"] | None = Field(
         default=None, description="Only lines of the output file, or only those of the error file."
     )
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[str, cursors.like(r"batch_req_[0-9a-f]{33,40}")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number on a page.")
 
 

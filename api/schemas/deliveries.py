@@ -1,12 +1,14 @@
 """Webhook deliveries with their attempts. Lists leave out the texts whose length receivers choose."""
 
 import ipaddress
+import uuid
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import orjson
 from pydantic import Field
 
+from api.schemas import cursors
 from api.schemas.fields import Time
 from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
@@ -24,7 +26,9 @@ MAX_RESPONSE_CHARS = 2**17
 class JobDeliveriesQuery(ParameterModel):
     """The page of a job's deliveries."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("dlv")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Deliveries per page.")
 
 

@@ -142,7 +142,7 @@ def _url(text: str) -> str:
         valid = False
     if not valid:
         raise ValueError(
-            "This must be an http or https URL with a host, and without a user and a fragment."
+            "This must be an http or https URL with a host, and without spaces, a user and a fragment."
         )
     return text
 
@@ -164,7 +164,8 @@ def image_url(text: LongText) -> LongText:
             f"A URL to fetch must have at most {MAX_URL_CHARS:,} characters; this one has {size:,}. "
             "An image itself must be a data URL, such as data:image/png;base64, followed by the file in base64."
         )
-    return _url(_without_nul(text))
+    # Around a data URL, space is allowed, too.
+    return _url(_without_nul(text.strip()))
 
 
 def rfc3339(moment: datetime) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, PlainSerializer, WithJsonSchema
 
+from api.schemas import cursors
 from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import RequestModel
@@ -53,7 +55,9 @@ class FilesQuery(ParameterModel):
     purpose: Literal[Purpose, "batch_output"] | None = Field(
         default=None, description="Only of this purpose."
     )
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("file")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=10_000, ge=1, le=10_000, description="Maximum number on a page.")
     order: Literal["desc", "asc"] = Field(
         default="desc", description="`desc`: newest first. `asc`: oldest first."

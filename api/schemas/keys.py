@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from api.schemas import fields
+from api.schemas import cursors, fields
 from api.schemas.fields import Time
 from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
@@ -62,7 +63,9 @@ class KeyCreate(RequestModel):
 class KeysQuery(ParameterModel):
     """A page of keys."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("key")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Keys per page.")
     account: Annotated[fields.Text, Field(max_length=255)] | None = Field(
         default=None, description="The name or id of an account; default: all accounts."

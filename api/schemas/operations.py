@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from api.schemas import fields
+from api.schemas import cursors, fields
 from api.schemas.fields import Time
 from api.schemas.parameters import KeyHeaders, ParameterModel
 from api.schemas.parts import JobError, Page, ResponseModel, fault
@@ -87,13 +87,18 @@ class OperationPreview(ResponseModel):
 class OperationsQuery(ParameterModel):
     """A page of operations."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("op")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number on a page.")
 
 
 class OperationJobsQuery(OperationsQuery):
     """A page of the jobs of an operation."""
 
+    after: Annotated[uuid.UUID, cursors.of("job")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     left: bool = Field(default=False, description="Only jobs that were skipped or failed.")
 
 

@@ -1,9 +1,11 @@
 """Images in quarantine, for operators."""
 
-from typing import Literal, Self
+import uuid
+from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
+from api.schemas import cursors
 from api.schemas.fields import Time
 from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
@@ -14,7 +16,9 @@ from jobs.store import quarantine
 class QuarantineQuery(ParameterModel):
     """A page of images."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("img")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number of images on a page.")
 
 

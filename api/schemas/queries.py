@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator
 
 from api import errors as problems
-from api.schemas import fields
+from api.schemas import cursors, fields
 from api.schemas.parameters import ParameterModel
 from core import errors, ids
 from jobs import filters
@@ -29,7 +29,9 @@ class JobsQuery(ParameterModel):
         "`2026-11-23T10:00:00Z`, and a value with spaces or colons in double quotes. A phrase matches text in the "
         "question, the answer or the trace from the start of a word on, regardless of case and line breaks.",
     )
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("job")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number of jobs on a page.")
     order: Literal["desc", "asc"] = Field(default="desc", description=fields.ORDER)
     status: list[Literal["queued", "running", "succeeded", "failed", "cancelled"]] = Field(

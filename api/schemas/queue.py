@@ -1,11 +1,12 @@
 """The state of the queue in responses, and of workers and engines for operators."""
 
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import Field
 
-from api.schemas import fields
+from api.schemas import cursors, fields
 from api.schemas.fields import Time
 from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
@@ -130,7 +131,9 @@ class QueueResumed(ResponseModel):
 class QueuePausesQuery(ParameterModel):
     """A page of pauses."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("qp")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number on a page.")
 
 

@@ -3,12 +3,13 @@
 Source of the shape: ``openai/types/webhooks`` of the official client. Its times are Unix seconds.
 """
 
+import uuid
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field
 
-from api.schemas import fields
+from api.schemas import cursors, fields
 from api.schemas.parameters import ParameterModel
 from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import MAX_EVENTS, RequestModel
@@ -92,7 +93,9 @@ class EndpointRecover(RequestModel):
 class EndpointsQuery(ParameterModel):
     """The page of webhook endpoints."""
 
-    after: str | None = Field(default=None, description="The `last_id` of the previous page.")
+    after: Annotated[uuid.UUID, cursors.of("we")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100, description="Endpoints per page.")
     order: Literal["desc", "asc"] = Field(default="desc", description=fields.ORDER)
 

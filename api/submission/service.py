@@ -483,8 +483,16 @@ def _requested(
         "images": submitted_images,
         "options": options,
         "deadline_seconds": _deadline(job.options, header),
-        **({} if parsed.response is None else {"response": dict(parsed.response.requested)}),
+        **_of_response(parsed),
     }
+
+
+def _of_response(parsed: ParsedSubmission) -> dict[str, Any]:
+    response = parsed.response
+    if response is None:
+        return {}
+    # A client that waits ends the job when it hangs up: a request in the background must not get such a job.
+    return {"response": {**response.requested, "background": response.background}}
 
 
 def _fingerprint(path: str, account_id: uuid.UUID, requested: dict[str, Any] | None) -> str:

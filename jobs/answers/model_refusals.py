@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 #: A refusal says little else.
 _MOST = 500
@@ -85,6 +86,11 @@ _CONTINUES = re.compile(
     re.IGNORECASE,
 )
 _SENTENCE = re.compile(r"[.!?。！？]+(?=\s|\Z|[^\x00-\x7f])")  # noqa: RUF001 - Chinese punctuation
+
+
+def of(texts: Sequence[str]) -> str | None:
+    """Return the first text if there is one and all of them are refusals, else None."""
+    return texts[0].strip() if texts and all(map(refuses, texts)) else None
 
 
 def refuses(text: str) -> bool:

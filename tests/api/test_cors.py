@@ -116,6 +116,21 @@ class TestOpenAI:
         allowed = self.preflight(caller, headers=name)["Access-Control-Allow-Headers"]
         assert name not in allowed.lower().split(", ")
 
+    @pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses/compact", "/v1/moderations"])
+    def test_a_page_reads_that_a_method_of_the_client_is_not_served(
+        self, caller: Caller, path: str
+    ) -> None:
+        """A browser would show the client a broken connection, which it tries again."""
+        asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
+        preflight = caller.client.options(path, headers=asked)
+        answer = caller("POST", path, json={}, headers={"Origin": PAGE})
+        assert (preflight.status_code, preflight.data) == (200, b"")
+        assert "POST" in preflight.headers["Access-Control-Allow-Methods"]
+        assert (answer.status_code, answer.get_json()["error"]["code"]) == (404, "not_found")
+        for response in (preflight, answer):
+            assert response.headers["Access-Control-Allow-Origin"] == PAGE
+        assert caller.client.options(path).status_code == 404 or path.endswith("compact")
+
     def test_a_page_reads_request_id_and_limits(self, caller: Caller) -> None:
         answer = caller("GET", "/v1/models", headers={"Origin": PAGE})
         assert answer.headers["Access-Control-Allow-Origin"] == PAGE

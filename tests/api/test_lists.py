@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from urllib.parse import urlencode
 
+from flask.testing import FlaskClient
+
 from core.database import Database, utcnow
+from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests import databases, factories
 from tests.api import image_files, worker
+from tests.api.asking import faults
 from tests.api.conftest import Caller
 
 
@@ -194,3 +199,19 @@ def test_rows_made_by_others_are_shown_as_well(caller: Caller, database: Databas
     factories.insert_jobs(database, account, [{}])
     answer = caller("GET", "/v1/jobs")
     assert answer.get_json()["data"][0]["options"]["max_output_tokens"] is None
+
+
+def test_every_list_names_a_wrong_cursor_with_the_other_faults(
+    client: FlaskClient, database: Database
+) -> None:
+    admin = Caller(client, factories.make_key(database, role=Role.ADMIN))
+    lists = [
+        path
+        for path, item in client.get("/openapi.json").get_json()["paths"].items()
+        for parameter in item.get("get", {}).get("parameters", [])
+        if parameter["name"] == "after" and "last_id" in parameter["description"]
+    ]
+    assert len(lists) > 10
+    for path in lists:
+        answer = admin("GET", re.sub(r"\{\w+\}", "x", path) + "?after=x&limit=0")
+        assert set(faults(answer)) == {"after", "limit"}, path

@@ -24,7 +24,7 @@ from jobs.answers.extraction import Answer
 from jobs.records.jobs import Job, ResponseEntry
 from jobs.store import claims, settle
 from tests import factories
-from tests.api import image_files, worker
+from tests.api import asking, image_files, worker
 from tests.api.conftest import Caller
 from tests.api.test_streams import record, say, succeed
 from tests.fakes import RecordingPublisher
@@ -428,6 +428,24 @@ def stored_jobs(database: Database) -> list[uuid.UUID]:
         return list(transaction.session.scalars(sa.select(Job.id)))
 
 
+def test_a_request_in_the_background_never_gets_the_job_of_a_client_that_waits(
+    caller: Caller,
+) -> None:
+    """Such a job is cancelled when that client hangs up."""
+    key = {"Idempotency-Key": "one"}
+    waiting = caller(
+        "POST", "/v1/responses", json={"input": "How many?"}, headers=key, buffered=False
+    )
+    answer = caller(
+        "POST", "/v1/responses", json={"input": "How many?", "background": True}, headers=key
+    )
+    waiting.close()
+    assert (answer.status_code, answer.get_json()["error"]["code"]) == (
+        422,
+        "idempotency_key_reused",
+    )
+
+
 class TestEarlierResponses:
     def test_come_before_the_input_with_their_images(
         self, create: Create, caller: Caller, database: Database
@@ -521,6 +539,34 @@ class TestEarlierResponses:
         question, faults = parsed_after(ids_[2])
         assert "Question 0?" not in question
         assert faults == ([] if truncation else ["#/previous_response_id context_length_exceeded"])
+
+    def test_that_were_deleted_end_the_conversation_unless_the_oldest_may_be_left_out(
+        self, create: Create, caller: Caller, database: Database
+    ) -> None:
+        """Also those whose retention is over: a conversation can be longer than that."""
+        made: list[str] = []
+        for number in range(3):
+            before = made[-1] if made else None
+            made.append(
+                shown(create(input=f"Question {number}?", previous_response_id=before))["id"]
+            )
+            worker.finish(database)
+        caller("DELETE", f"/v1/responses/{made[0]}")
+
+        error = create(previous_response_id=made[2]).get_json()["error"]
+        rest = shown(create(previous_response_id=made[2], truncation="auto"))
+        direct = create(previous_response_id=made[0], truncation="auto").get_json()["error"]
+
+        assert (error["param"], error["code"]) == (
+            "previous_response_id",
+            "previous_response_not_found",
+        )
+        assert made[0] in error["message"]
+        assert "truncation" in error["message"]
+        question = str(job_of(database, rest).question)
+        assert "Question 0?" not in question
+        assert question.index("Question 1?") < question.index("Question 2?")
+        assert direct["code"] == "previous_response_not_found"
 
     def test_must_have_ended(self, create: Create) -> None:
         answer = create(previous_response_id=shown(create())["id"])
@@ -700,7 +746,10 @@ class TestInputItems:
         assert (texts(first), first["has_more"]) == (["Three", "Two"], True)
         assert (texts(second), second["has_more"]) == (["One"], False)
         assert texts(forward) == ["One", "Two", "Three"]
-        assert caller("GET", f"{path}?after=x").status_code == 400
+        elsewhere = first["last_id"][:-1] + "7"
+        for after in ("x", elsewhere):
+            answer = caller("GET", f"{path}?after={after}")
+            assert (answer.status_code, list(asking.faults(answer))) == (400, ["after"])
         assert caller("GET", f"{path}?limit=101").status_code == 400
 
 

@@ -117,6 +117,16 @@ class TestWhole:
         assert choice.finish_reason == "stop"
         assert choice.message.content
 
+    def test_a_refusal_is_said_as_one(self, client: openai.OpenAI) -> None:
+        refused = "How many? [[behavior:refusal]]"
+        [choice] = ask(client, refused).choices
+        with client.chat.completions.stream(**fields(refused)) as events:
+            final = events.get_final_completion().choices[0]
+        assert choice.message.content is None
+        assert choice.message.refusal == "I'm sorry, but I can't assist with that."
+        assert final.message.refusal == choice.message.refusal
+        assert (choice.finish_reason, final.finish_reason) == ("stop", "stop")
+
     def test_text_without_an_image_is_served(self, client: openai.OpenAI) -> None:
         answer = ask(client, messages=[{"role": "user", "content": "What is 2 + 2?"}])
         assert answer.choices[0].message.content
@@ -422,6 +432,8 @@ class TestIdempotency:
         first = ask(client, extra_headers=headers)
         assert ask(client, extra_headers=headers) == first
         assert {chunk.id for chunk in stream(client, extra_headers=headers)} == {first.id}
+        again = client.chat.completions.with_raw_response.create(**fields(), extra_headers=headers)
+        assert again.headers["Idempotent-Replayed"] == "true"
         with pytest.raises(openai.UnprocessableEntityError) as caught:
             ask(client, "Another question?", extra_headers=headers)
         assert caught.value.code == "idempotency_key_reused"

@@ -111,6 +111,7 @@ class TestBodies:
             (b'{"input": "a", "input": "b"}', "input"),
             (b'{"input": [{"role": "user", "content": "a", "content": "b"}]}', "input[0].content"),
             (b"[" * 10_000, None),
+            (b'{"input": ' + b"[" * 70 + b"]" * 70 + b"}", "input[0]"),
         ],
     )
     def test_what_is_no_request_is_a_bad_one(
@@ -170,3 +171,4 @@ class TestHeaders:
         with pytest.raises(openai.NotFoundError) as caught:
             service.client(base_url=service.base_url.removesuffix("/v1")).models.list()
         assert caught.value.code == "not_found"
+        assert "`/v1`" in caught.value.message

@@ -46,6 +46,13 @@ class TestHelpers:
         assert seen["incomplete_details"] == {"reason": "max_output_tokens"}
         assert [item["type"] for item in seen["output"]] == ["reasoning"]
 
+    def test_the_helper_resolves_with_a_refusal(self, javascript: JavaScript) -> None:
+        seen = javascript.run("features", "ending", text="How many? [[behavior:refusal]]")
+        assert (seen["status"], seen["output_text"]) == ("completed", "")
+        [part] = seen["output"][-1]["content"]
+        assert part["type"] == "refusal"
+        assert part["refusal"] == "I'm sorry, but I can't assist with that."
+
     @pytest.mark.parametrize(
         "options", [{"reasoning": {"summary": "auto"}}, {"options": {"samples": 3}}]
     )

@@ -246,6 +246,10 @@ class TestFields:
             job: Any = client.get(f"/jobs/{answer['id'].replace(prefix, 'job_')}", cast_to=object)
             assert job["priority"] == "low"
 
+    def test_an_unknown_tier_is_refused(self, send: Respond) -> None:
+        error, _ = refused(lambda: send(service_tier="gold"))
+        assert error.param == "service_tier"
+
 
 class TestMetadata:
     def test_the_limits_are_openais(self, send: Respond) -> None:
@@ -367,8 +371,26 @@ class TestImages:
         error, _ = refused(lambda: send.show({"image_url": url}))
         assert (error.param, error.code) == (send.place, code)
 
+    @pytest.mark.parametrize("name", ["include", "include[]"])
+    def test_the_url_of_an_image_is_shown_when_it_is_asked_for(
+        self, client: openai.OpenAI, server: str, name: str
+    ) -> None:
+        """The clients write `include[]`; OpenAI's reference, and who follows it, `include`."""
+        url = f"{server}/image.png"
+        path = f"/responses/{Respond(client).show({'image_url': url})['id']}"
+
+        def shown(**query: object) -> str | None:
+            page: Any = client.get(f"{path}/input_items", cast_to=object, options={"params": query})
+            return typing.cast("str | None", page["data"][0]["content"][1]["image_url"])
+
+        included = {name: "message.input_image.image_url"}
+        assert shown() is None
+        assert shown(**included) == url
+        assert client.get(path, cast_to=object, options={"params": included})
+
     def test_a_url_is_downloaded(self, send: Respond, server: str) -> None:
         assert send.show({"image_url": f"{server}/image.png"})["id"]
+        assert send.show({"image_url": f" {server}/image.png\n"})["id"]
 
     @pytest.mark.parametrize(
         ("path", "code"),
@@ -387,7 +409,7 @@ class TestFileIds:
     ) -> None:
         own = client.files.create(file=("a.png", PNG), purpose="vision").id
         foreign = service.stranger().files.create(file=("a.png", PNG), purpose="vision").id
-        other = client.files.create(file=("a.txt", b"text"), purpose="user_data").id
+        other = client.files.create(file=("a.png", PNG), purpose="evals").id
         expired = client.files.create(
             file=("a.png", PNG),
             purpose="vision",
@@ -402,6 +424,14 @@ class TestFileIds:
             error, _ = refused(functools.partial(send.show, {"file_id": file_id}))
             place = "input[0].content[1].file_id"
             assert (error.param, error.code) == (place, "image_file_not_found")
+
+    def test_a_file_of_user_data_may_be_an_image(self, client: openai.OpenAI) -> None:
+        image = client.files.create(file=("a.png", PNG), purpose="user_data").id
+        text = client.files.create(file=("a.txt", b"text"), purpose="user_data").id
+        send = Respond(client)
+        assert send.show({"file_id": image})["status"] == "completed"
+        error, _ = refused(lambda: send.show({"file_id": text}))
+        assert (error.param, error.code) == ("input[0].content[1].file_id", "invalid_image_format")
 
     def test_a_response_outlives_the_file_of_its_image(self, client: openai.OpenAI) -> None:
         file = client.files.create(file=("a.png", PNG), purpose="vision")

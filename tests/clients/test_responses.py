@@ -8,6 +8,7 @@ import re
 from datetime import timedelta
 from typing import Any, Literal
 
+import httpx2
 import openai
 import pydantic
 import pytest
@@ -194,6 +195,29 @@ class TestAnswers:
         assert response.incomplete_details.reason == "max_output_tokens"
         assert response.output_text == ""
 
+    @pytest.mark.parametrize("samples", [1, 3])
+    def test_a_refusal_of_the_model_is_a_refusal_of_the_client(
+        self, client: openai.OpenAI, samples: int
+    ) -> None:
+        refused: Any = {
+            "input": "How many? [[behavior:refusal]]",
+            "extra_body": {"options": {"samples": samples}},
+        }
+        response = strict(client.responses.create(**refused))
+        with client.responses.stream(model=MODEL, **refused) as stream:
+            kinds = [event.type for event in stream]
+            final = stream.get_final_response()
+
+        for answer in (response, final):
+            said: Any = answer.output[-1].model_dump()
+            assert answer.status == "completed"
+            assert answer.output_text == ""
+            assert said["content"] == [
+                {"type": "refusal", "refusal": "I'm sorry, but I can't assist with that."}
+            ]
+        assert "response.refusal.delta" in kinds
+        assert client.responses.retrieve(final.id).model_dump() == final.model_dump()
+
     def test_a_conversation_goes_on(self, client: openai.OpenAI) -> None:
         first = client.responses.create(input=image("How many?"))
         second = client.responses.create(input="Sure?", previous_response_id=first.id)
@@ -256,6 +280,24 @@ class TestAnswers:
         ]
 
         assert created[0] == created[1]
+
+    @pytest.mark.parametrize("stream", [False, True])
+    def test_a_repeat_that_waits_says_that_it_is_one(
+        self, client: openai.OpenAI, *, stream: bool
+    ) -> None:
+        body = {"input": "x", "stream": stream}
+        headers = {"Idempotency-Key": f"waits {stream}"}
+        answers = [
+            client.post(
+                "/responses", body=body, cast_to=httpx2.Response, options={"headers": headers}
+            )
+            for _ in range(2)
+        ]
+        assert [each.headers.get("Idempotent-Replayed") for each in answers] == [None, "true"]
+
+    def test_a_top_p_of_zero_is_shown_as_it_was_sent(self, client: openai.OpenAI) -> None:
+        created = client.responses.create(input="x", top_p=0, background=True)
+        assert (created.top_p, client.responses.retrieve(created.id).top_p) == (0, 0)
 
 
 class TestStreams:

@@ -12,13 +12,14 @@ import orjson
 import structlog
 from flask import Response
 
-from api import cursors, framework
 from api import errors as problems
+from api import framework
 from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.openai.batches import line_results
 from api.openai.batches.endpoints import BatchEndpoints
 from api.schemas import batches as schemas
+from api.schemas import cursors
 from api.schemas.paths import BatchId
 from core import errors, ids
 from core.database import Database
@@ -113,7 +114,7 @@ class BatchRoutes:
             self._database,
             account_id=caller.scope,
             limit=query.limit,
-            after=cursors.parse("batch", query.after),
+            after=query.after,
         )
         data = [schemas.Batch.of(batch) for batch in listed]
         return reply(schemas.BatchList.of(data, has_more=more))
@@ -259,7 +260,7 @@ def _after(batch: records.files.BatchEntry, after: str | None) -> int:
     """Return the number of the line after which the requested page begins."""
     number = 0 if after is None else line_results.number_of(batch, after)
     if number is None:
-        fault = errors.Fault("after", "This must be the `last_id` of the previous page.")
+        fault = errors.Fault("after", cursors.INVALID)
         raise problems.refused([fault])
     return number
 

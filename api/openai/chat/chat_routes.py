@@ -103,7 +103,12 @@ class ChatRoutes:
         operation_id="createChatCompletion",
         guard=Right.SUBMIT,
         answers={
-            200: ResponseSpec(ChatCompletion, "The answer, or chunks of it.", content=_CHUNKS)
+            200: ResponseSpec(
+                ChatCompletion,
+                "The answer, or chunks of it.",
+                ("Idempotent-Replayed",),
+                content=_CHUNKS,
+            )
         },
         faults=(400, 404, 409, 413, 415, 422),
         body=_BODY,

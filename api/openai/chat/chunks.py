@@ -114,6 +114,8 @@ class ChunkTranscript:
         content = results.content(job, self._stop)
         if content is not None:
             frames.append(self._delta({"content": content}))
+        elif (refusal := results.refusal(job, generations)) is not None:
+            frames.append(self._delta({"refusal": refusal}))
         frames.append(self._delta({}, finish_reason=reason))
         if self._include_usage:
             usage = results.usage(job, generations).model_dump()

@@ -37,7 +37,9 @@ class ChatMessage(ResponseModel):
 
     role: Literal["assistant"] = "assistant"
     content: str | None = Field(description="The answer; null if the job has no answer.")
-    refusal: None = None
+    refusal: str | None = Field(
+        default=None, description="What the model says if it refuses to answer."
+    )
     reasoning_content: str = Field(description="The whole trace, which ends with the answer.")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator
 
-from api.openai.options import EXTRA, Effort, Whole
+from api.openai.options import EXTRA, Effort, ServiceTier, Whole
 from api.schemas import fields
 from api.schemas.requests import RequestLimits, RequestModel
 
@@ -105,7 +105,7 @@ class CompletionRequest(RequestModel):
         default=None,
         description="`false` removes the conversation and the answer after the response.",
     )
-    service_tier: Any = Field(
+    service_tier: ServiceTier | None = Field(
         default=None, description="`flex` is the priority `low`; others have no effect."
     )
     options: Any = Field(
@@ -157,7 +157,7 @@ class CompletionRequest(RequestModel):
     @property
     def flexible(self) -> bool:
         """Whether the caller accepts that the job starts later than others."""
-        return bool(self.service_tier == "flex")
+        return self.service_tier == "flex"
 
     @property
     def job_seed(self) -> int | None:

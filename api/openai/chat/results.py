@@ -15,7 +15,7 @@ from api.openai.chat.objects import (
     PromptTokensDetails,
 )
 from core import errors
-from jobs.answers import json_schema
+from jobs.answers import json_schema, model_refusals
 from jobs.lifecycle import Status
 from jobs.records.jobs import Job
 from jobs.store.traces import GenerationTrace
@@ -60,6 +60,7 @@ def completion(
                 finish_reason=reason,
                 message=ChatMessage(
                     content=content(job, stop),
+                    refusal=refusal(job, generations),
                     reasoning_content=reasoning(job, generations),
                 ),
             )
@@ -85,6 +86,20 @@ def content(job: Job, stop: Sequence[str] = ()) -> str | None:
         return None
     ends = [text.find(sequence) for sequence in stop if sequence in text]
     return text[: min(ends)] if ends else text
+
+
+def refusal(job: Job, generations: Sequence[GenerationTrace]) -> str | None:
+    """Return what the model says instead of an answer if it refuses to give one, None otherwise."""
+    if job.status is not Status.SUCCEEDED or job.answer_text is not None:
+        return None
+    roots = _roots(generations)
+    samples = dict.fromkeys(roots.values())
+    return model_refusals.of(
+        [
+            "".join(one.text for one in generations if roots[one.number] == sample)
+            for sample in samples
+        ]
+    )
 
 
 def finish_reason(job: Job, generations: Sequence[GenerationTrace]) -> FinishReason:

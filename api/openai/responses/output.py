@@ -6,18 +6,20 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from api.openai.responses import response_object
+from jobs.answers import model_refusals
 from jobs.lifecycle import Status
 from jobs.records.jobs import Job
 from jobs.store.sample_texts import SampleText
 
 Json = dict[str, Any]
 
-MESSAGE_PART: Final[Json] = {
+_ANSWER: Final[Json] = {
     "type": "output_text",
     "text": "",
     "annotations": [],
     "logprobs": [],
 }
+_REFUSAL: Final[Json] = {"type": "refusal", "refusal": ""}
 
 
 def of(job: Job, samples: Sequence[SampleText], *, summarized: bool) -> list[Json]:
@@ -39,8 +41,10 @@ def of(job: Job, samples: Sequence[SampleText], *, summarized: bool) -> list[Jso
         for sample in samples
         if sample.attempt <= job.attempt
     ]
-    if state == response_object.COMPLETED and job.answer_text is not None:
-        items.append(message(job.id.hex, job.answer_text))
+    texts = [sample.text for sample in samples if sample.attempt == job.attempt]
+    part = said(job.answer_text, texts) if state == response_object.COMPLETED else None
+    if part is not None:
+        items.append(message(job.id.hex, part))
     return items
 
 
@@ -74,13 +78,30 @@ def reasoning(item_id: str, text: str, status: str, *, summarized: bool) -> Json
     }
 
 
-def message(digits: str, answer: str | None) -> Json:
-    """Return the item of the answer; without one it has just begun."""
-    begun = answer is None
+def said(answer: str | None, texts: Sequence[str]) -> Json | None:
+    """Return the part of the message of a completed response, None without a message.
+
+    Args:
+        answer: of the job.
+        texts: of the samples of the last attempt: without an answer, they may all refuse to give one.
+    """
+    if answer is not None:
+        return _ANSWER | {"text": answer}
+    refusal = model_refusals.of(texts)
+    return None if refusal is None else _REFUSAL | {"refusal": refusal}
+
+
+def empty(part: Json) -> Json:
+    """Return a part of a message as it begins."""
+    return _REFUSAL if part["type"] == _REFUSAL["type"] else _ANSWER
+
+
+def message(digits: str, part: Json | None) -> Json:
+    """Return the item of the message; without its part it has just begun."""
     return {
         "id": message_id(digits),
         "type": "message",
         "role": "assistant",
-        "status": response_object.IN_PROGRESS if begun else response_object.COMPLETED,
-        "content": [] if begun else [MESSAGE_PART | {"text": answer}],
+        "status": response_object.IN_PROGRESS if part is None else response_object.COMPLETED,
+        "content": [] if part is None else [part],
     }

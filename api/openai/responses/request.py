@@ -19,7 +19,7 @@ from pydantic import Field, ValidationError
 from api import framework
 from api.openai import conversation, options
 from api.openai.earlier import Earlier
-from api.openai.options import Whole
+from api.openai.options import ServiceTier, Whole
 from api.schemas import fields, requests
 from api.submission import parsing
 from core import errors
@@ -125,9 +125,9 @@ class ResponseRequest(requests.RequestModel):
     text: TextOptions | None = None
     metadata: Any = None
     truncation: Literal["auto", "disabled"] | None = None
-    service_tier: (
-        Literal["auto", "default", "flex", "scale", "priority", "fast", "ultrafast"] | None
-    ) = Field(default=None, description="`flex` is the priority `low`.")
+    service_tier: ServiceTier | None = Field(
+        default=None, description="`flex` is the priority `low`; others have no effect."
+    )
     background_options: BackgroundOptions | None = None
     include: list[Annotated[str, Field(max_length=255)]] | None = Field(default=None, max_length=64)
     tool_choice: Any = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from api.openai import options
 from core import ids
 from jobs.lifecycle import Status
 from jobs.records.jobs import Job, ResponseEntry
@@ -88,7 +89,7 @@ def queued(job: Job, entry: ResponseEntry | None) -> Json:
         "tool_choice": "none",
         "tools": [],
         "temperature": job.options.get("temperature"),
-        "top_p": job.options.get("top_p"),
+        "top_p": options.shown_top_p(job.options.get("top_p")),
         "truncation": sent.get("truncation", "disabled"),
         "service_tier": sent.get("service_tier", "default"),
         "store": sent.get("store", True),

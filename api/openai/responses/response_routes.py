@@ -19,13 +19,12 @@ from api.auth import Caller, Right
 from api.framework import RequestBodySpec, ResponseSpec, reply, route
 from api.openai import conversation, unstored
 from api.openai.earlier import Earlier
-from api.openai.foreground import Failure, Foreground
+from api.openai.foreground import Failure, Foreground, replayed
 from api.openai.image_files import ImageFiles
 from api.openai.responses import items, replay, request, response_object, streams
 from api.openai.responses.replay import ResponseReader, StoredResponse
 from api.openai.responses.request import ParsedResponse, ResponseRequest
 from api.openai.responses.schemas import (
-    IMAGE_URLS,
     CreateHeaders,
     InputItemList,
     InputItemsQuery,
@@ -36,6 +35,7 @@ from api.openai.responses.schemas import (
 )
 from api.openai.responses.streams import ResponseTranscript, TypedStream
 from api.revocation import Revocation
+from api.schemas import cursors
 from api.schemas.paths import ResponseId
 from api.streams import frames
 from api.streams.follow import Streams
@@ -168,7 +168,7 @@ class ResponseRoutes:
         if parsed.background:
             accepted = submit()
             stored = replay.find(self._database, accepted.job_id, scope=caller.scope)
-            return self._shown(stored, _replayed(accepted))
+            return self._shown(stored, replayed(accepted))
         if parsed.stream:
             transcript = ResponseTranscript(
                 self._reader, after_end=lambda job_id: self.ended(job_id, not_stored_for)
@@ -259,13 +259,13 @@ class ResponseRoutes:
     ) -> Response:
         """List the messages that were sent with a response, the last one first."""
         stored = replay.find(self._database, response_id, scope=caller.scope, images=True)
-        listed = items.of(stored, image_urls=IMAGE_URLS in query.include)
+        listed = items.of(stored, image_urls=query.image_urls)
         if query.order == "desc":
             listed.reverse()
         if query.after is not None:
             known = [item["id"] for item in listed]
             if query.after not in known:
-                raise errors.InvalidRequest("There is no such item.", param="after")
+                raise problems.refused([errors.Fault("after", cursors.INVALID)])
             listed = listed[known.index(query.after) + 1 :]
         page = listed[: query.limit]
         first, last = (page[0]["id"], page[-1]["id"]) if page else (None, None)
@@ -327,7 +327,7 @@ class ResponseRoutes:
             self._streams.give_back(caller.account_id)
             raise
         response = self._stream(caller, stored, after=-1, taken=True)
-        response.headers.update(_replayed(accepted))
+        response.headers.update(replayed(accepted))
         return response
 
     def _stream(
@@ -388,10 +388,6 @@ class ResponseRoutes:
         )
         if not removed:
             raise problems.not_found("response")
-
-
-def _replayed(accepted: Accepted) -> dict[str, str]:
-    return {"Idempotent-Replayed": "true"} if accepted.replayed else {}
 
 
 class _ResponseBody:

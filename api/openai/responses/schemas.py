@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from api.schemas import cursors
 from api.schemas.parameters import GroupHeaders, ParameterModel
 from api.schemas.parts import ResponseModel
 
 _Include = Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=64)]
 IMAGE_URLS = "message.input_image.image_url"
+_SAME = "The same as `include[]`, as OpenAI's reference writes it."
 
 
 class ResponseFault(ResponseModel):
@@ -108,6 +110,7 @@ class RetrieveQuery(ParameterModel):
     """How a response is shown."""
 
     include: _Include = Field(default=[], alias="include[]")
+    include_too: _Include = Field(default=[], alias="include", description=_SAME)
     stream: bool = Field(default=False, description="The typed events, live or replayed.")
     starting_after: int = Field(
         default=-1, ge=-1, le=2**63 - 1, description="Only events with larger numbers."
@@ -118,12 +121,20 @@ class RetrieveQuery(ParameterModel):
 class InputItemsQuery(ParameterModel):
     """A page of the messages."""
 
-    after: str | None = Field(default=None, description="The id of the last message that is known.")
+    after: Annotated[str, cursors.like(r"msg_[0-9a-f]{32}_in_[0-9]{1,4}")] | None = Field(
+        default=None, description=cursors.DESCRIPTION
+    )
     limit: int = Field(default=20, ge=1, le=100)
     order: Literal["asc", "desc"] = "desc"
     include: _Include = Field(
         default=[], alias="include[]", description=f"`{IMAGE_URLS}` shows the URLs of images."
     )
+    include_too: _Include = Field(default=[], alias="include", description=_SAME)
+
+    @property
+    def image_urls(self) -> bool:
+        """Whether to show the URLs of images."""
+        return IMAGE_URLS in (*self.include, *self.include_too)
 
 
 class CreateHeaders(GroupHeaders):

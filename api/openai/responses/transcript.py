@@ -6,7 +6,8 @@ replayed, and after restarts. The grammar is that of the accumulators in the off
 * ``response.created``, ``response.queued``, ``response.in_progress``, each once and before the first item.
 * Each sample of an attempt is a reasoning item: added, part added, deltas, text done, part done, item done. If an
   attempt is lost, its items end with the status ``incomplete``, and the next attempt has new ones.
-* The answer is a message item, which begins only when it is settled. A long one has several deltas.
+* The answer is a message item, which begins only when it is settled. A long one has several deltas. If the model
+  refuses to answer, the message has the refusal.
 * ``response.completed``, ``response.failed``, or ``response.incomplete``, also for a response that was cancelled.
 """
 
@@ -103,11 +104,12 @@ class TypedTranscript:
         """
         completed = status == response_object.COMPLETED
         yield from self._close_lost(attempt)
+        texts = ["".join(item.text) for item in self._open.values()]
         yield from self._close(
             response_object.COMPLETED if completed else response_object.INCOMPLETE
         )
-        if completed and answer is not None:
-            yield from self._message(answer)
+        if completed and (part := output.said(answer, texts)) is not None:
+            yield from self._message(part)
         yield self._event(_LAST[status], response=response(self._items()))
 
     def _start(self) -> Iterator[Json]:
@@ -164,21 +166,28 @@ class TypedTranscript:
             self._done[item.index] = shown
         self._open.clear()
 
-    def _message(self, answer: str) -> Iterator[Json]:
+    def _message(self, part: Json) -> Iterator[Json]:
         item, index = output.message(self._digits, None), self._take_index()
-        part = output.MESSAGE_PART
         place = {"item_id": item["id"], "output_index": index, "content_index": 0}
         yield self._event("response.output_item.added", output_index=index, item=item)
-        yield self._event("response.content_part.added", **place, part=part)
-        text: Json = {"logprobs": []}
-        for start in range(0, max(1, len(answer)), ANSWER_DELTA_CHARS):
-            delta = answer[start : start + ANSWER_DELTA_CHARS]
-            yield self._event("response.output_text.delta", **place, delta=delta, **text)
-        yield self._event("response.output_text.done", **place, text=answer, **text)
-        done = output.message(self._digits, answer)
-        yield self._event("response.content_part.done", **place, part=done["content"][0])
+        yield self._event("response.content_part.added", **place, part=output.empty(part))
+        if "refusal" in part:
+            refusal = part["refusal"]
+            yield self._event("response.refusal.delta", **place, delta=refusal)
+            yield self._event("response.refusal.done", **place, refusal=refusal)
+        else:
+            yield from self._answer(part["text"], place)
+        yield self._event("response.content_part.done", **place, part=part)
+        done = output.message(self._digits, part)
         yield self._event("response.output_item.done", output_index=index, item=done)
         self._done[index] = done
+
+    def _answer(self, answer: str, place: Json) -> Iterator[Json]:
+        more: Json = {**place, "logprobs": []}
+        for start in range(0, max(1, len(answer)), ANSWER_DELTA_CHARS):
+            delta = answer[start : start + ANSWER_DELTA_CHARS]
+            yield self._event("response.output_text.delta", **more, delta=delta)
+        yield self._event("response.output_text.done", **more, text=answer)
 
     def _items(self) -> list[Json]:
         return [self._done[index] for index in sorted(self._done)]
