@@ -41,7 +41,7 @@ def settings(settings: Settings) -> Settings:
         line("a", body={"input": "?", "previous_response_id": NUL}),
         line("a", body={"input": "?", "metadata": {NUL: NUL}}),
         line("a", body={"input": "?", "options": {NUL: 1}}),
-        line("a", **{NUL: 1}),
+        line("a") | {NUL: 1},
         line(NUL),
     ],
     ids=["model", "field", "response", "metadata", "option", "member", "custom_id"],
@@ -70,9 +70,7 @@ def test_a_batch_does_not_repeat_a_model_that_can_be_none(
 
 @BOTH
 @pytest.mark.parametrize("number", ["ffffffff", "80000000", "-0000001", "+0000001", "0_000001"])
-def test_results_after_a_number_that_no_line_has_are_refused(
-    caller: Caller, number: str
-) -> None:
+def test_results_after_a_number_that_no_line_has_are_refused(caller: Caller, number: str) -> None:
     batch = create(caller, lines(1))
     after = batch["id"].replace("batch_", "batch_req_") + number
 
