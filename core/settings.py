@@ -594,7 +594,7 @@ class Settings(BaseSettings):
 
     @property
     def max_file_bytes(self) -> int:
-        """The most bytes of a file: its request, and the file out of it, take space in the spool at once."""
+        """The most bytes of a file: the spool has room for several requests with one."""
         return min(self.max_file_mb, self.spool_mb // _SPOOLED_BODIES) * 2**20
 
     @property

@@ -4,7 +4,14 @@ The models that check requests and build answers also make the document.
 """
 
 from api.framework import links, route, spooling
-from api.framework.bodies import FormBody, FormFile, read_body, read_form, read_model
+from api.framework.bodies import (
+    FormBody,
+    FormFile,
+    file_pieces,
+    read_body,
+    read_form,
+    read_model,
+)
 from api.framework.document import OpenApiDocument, RequestBodySpec, ResponseSpec, WebhookSpec
 from api.framework.middleware import install, reply
 from api.framework.parameters import Unknown, faults_of, parse
@@ -26,6 +33,7 @@ __all__ = [
     "Unknown",
     "WebhookSpec",
     "faults_of",
+    "file_pieces",
     "install",
     "links",
     "loads",

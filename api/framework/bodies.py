@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import re
 import urllib.parse
 from collections.abc import Collection, Container, Iterator
@@ -170,19 +171,11 @@ def read_form(
         core.errors.RequestError: the body is not a form, or one of its parts has no name.
         core.errors.BodyTooLarge: the form has too many parts, or too much text.
     """
-    boundary = request.mimetype_params.get("boundary", "")
-    if not boundary:
-        raise errors.RequestError(
-            "The Content-Type header has no boundary, so the form cannot be read; most clients set the header "
-            "themselves.",
-            param="Content-Type",
-        )
+    boundary = _boundary(request)
     pieces = body.pieces()
     parts = _Parts(files, max_file_bytes)
     try:
-        decoder = _Decoder(
-            boundary.encode("ascii"), max_form_memory_size=_MAX_TEXT_BYTES, max_parts=_MAX_PARTS
-        )
+        decoder = _decoder(boundary)
         ended = False
         while not ended:
             decoder.receive_data(next(pieces, None) or None)
@@ -195,6 +188,37 @@ def read_form(
     except ValueError:
         raise errors.RequestError("The request body is not a valid multipart form.") from None
     return parts.form()
+
+
+def file_pieces(request: Request, body: SpooledFile, field: str) -> Iterator[bytes]:
+    """Yield the content of the file in ``field`` from a form that :func:`read_form` has read, without a copy of it."""
+    decoder = _decoder(_boundary(request))
+    within = False
+    for piece in itertools.chain(body.pieces(), [None]):
+        decoder.receive_data(piece or None)
+        while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+            if isinstance(event, Field | FilePart):
+                within = isinstance(event, FilePart) and event.name == field
+            elif isinstance(event, Data) and within:
+                yield event.data
+
+
+def _boundary(request: Request) -> str:
+    boundary = request.mimetype_params.get("boundary", "")
+    if not boundary:
+        raise errors.RequestError(
+            "The Content-Type header has no boundary, so the form cannot be read; most clients set the header "
+            "themselves.",
+            param="Content-Type",
+        )
+    return boundary
+
+
+def _decoder(boundary: str) -> _Decoder:
+    """Return a new decoder. Raises :class:`ValueError` if the boundary cannot be one."""
+    return _Decoder(
+        boundary.encode("ascii"), max_form_memory_size=_MAX_TEXT_BYTES, max_parts=_MAX_PARTS
+    )
 
 
 def _parts_left(decoder: MultipartDecoder, pieces: Iterator[bytes]) -> int:

@@ -101,21 +101,20 @@ class FileRoutes:
         self._disk.check()
         limit = self._quota.check(caller.account_id)
         body = framework.read_body(flask.request)
-        form = framework.read_form(
-            flask.request, body, files=(_FIELD,), max_file_bytes=self._max_bytes
-        )
-        body.close()
+        # Without the file: a copy of it would take as much of the account's share of the disk again.
+        form = framework.read_form(flask.request, body, files=(_FIELD,), max_file_bytes=0)
         requested, sent = _parse(form)
         self._check_size(sent.size)
         if requested.purpose == "vision":
-            self._check_image(caller, sent.content)
+            self._check_image(caller, body, sent.size)
         new = files.NewFile(
             caller.account_id,
             purpose=requested.purpose,
             filename=sent.name or "upload",
             lifetime=self._lifetime(requested),
         )
-        stored = files.store(self._database, new, sent.content.pieces(), limit=limit)
+        pieces = framework.file_pieces(flask.request, body, _FIELD)
+        stored = files.store(self._database, new, pieces, limit=limit)
         return reply(schemas.File.of(stored))
 
     @route.get(
@@ -196,11 +195,14 @@ class FileRoutes:
                 param=_FIELD,
             )
 
-    def _check_image(self, caller: Caller, data: SpooledFile) -> None:
-        """Check that a file is an image that jobs can use."""
+    def _check_image(self, caller: Caller, body: SpooledFile, size: int) -> None:
+        """Check that the file of a form is an image that jobs can use."""
         try:
-            images.check_size(data.size, self._max_image_bytes)
-            self._service.check_image(caller, data)
+            images.check_size(size, self._max_image_bytes)
+            content = framework.new_file()
+            for piece in framework.file_pieces(flask.request, body, _FIELD):
+                content.write(piece)
+            self._service.check_image(caller, content)
         except errors.ImageRejected as error:
             fault = errors.Fault(f"#/{_FIELD}", error.message, error.specific_code)
             raise problems.refused([fault]) from None

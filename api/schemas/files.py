@@ -18,6 +18,8 @@ from jobs import records
 #: What a caller may upload a file for.
 Purpose = Literal["assistants", "batch", "evals", "fine-tune", "user_data", "vision"]
 PURPOSES: tuple[str, ...] = get_args(Purpose)
+#: The purposes of files that callers do not upload. Only batches write such files here; the others are OpenAI's.
+WrittenPurpose = Literal["batch_output", "assistants_output", "fine-tune-results"]
 #: The shortest and the longest time after which a file may expire, in seconds.
 LEAST_SECONDS, MOST_SECONDS = 3600, 2_592_000
 
@@ -52,8 +54,9 @@ class FileForm(RequestModel):
 class FilesQuery(ParameterModel):
     """A page of files."""
 
-    purpose: Literal[Purpose, "batch_output"] | None = Field(
-        default=None, description="Only of this purpose."
+    purpose: Literal[Purpose, WrittenPurpose] | None = Field(
+        default=None,
+        description="Only of this purpose. No file here has the purpose `assistants_output` or `fine-tune-results`.",
     )
     after: Annotated[uuid.UUID, cursors.of("file")] | None = Field(
         default=None, description=cursors.DESCRIPTION

@@ -175,9 +175,13 @@ def _bytes(custom_ids: Iterable[str]) -> int:
 
 
 def discard(database: Database, held: BatchClaim) -> bool:
-    """Delete some lines of a batch that cannot be run; return whether there may be more."""
+    """Delete some lines of a batch none of which will run; return whether there may be more.
+
+    A batch that is on its way to its end counts none of them: neither are those that it has not read.
+    """
+    total = _BATCH.total if held.batch.ending is None else 0
     with database.transaction() as transaction:
-        fence(transaction, held)
+        fence(transaction, held, total=total, lines_bytes=0)
         return batches.delete_lines(transaction, held.id)
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from werkzeug.test import TestResponse
 
+from api.app import service_of
+from api.framework import Router
 from core.settings import Settings
 from tests.api import image_files
 from tests.api.conftest import Caller
@@ -17,7 +19,9 @@ LINE = b'{"custom_id": "1"}\n'
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     """A file may be larger than any other request body."""
-    return settings.model_copy(update={"max_file_mb": 6, "max_body_mb": 4, "max_streams": 1})
+    return settings.model_copy(
+        update={"max_file_mb": 6, "max_body_mb": 4, "max_streams": 1, "spool_mb": 18}
+    )
 
 
 def send(
@@ -192,6 +196,43 @@ def test_an_image_has_to_be_one(caller: Caller) -> None:
     large = send(caller, image_files.png() + b"\0" * 2**20, fields=fields)
     assert large.status_code == 413
     assert len(caller("GET", "/v1/files").get_json()["data"]) == 1
+
+
+def test_an_upload_takes_its_bytes_once_from_the_share_of_its_account(
+    caller: Caller, app: Router
+) -> None:
+    """With a copy of each file, parallel uploads that fit into the share refused each other."""
+    spool = service_of(app).spool
+    other = spool.open(None)
+    other.write(bytes(6 * 2**20))
+    held = spool.held
+
+    answer = send(caller, b"x" * (6 * 2**20))
+
+    assert answer.status_code == 200, answer.text
+    assert answer.get_json()["bytes"] == 6 * 2**20
+    assert spool.held == held
+    other.close()
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**18 - 1, 2**18, 2**18 + 1, 3 * 2**20])
+@pytest.mark.parametrize("ending", [b"", b"\r", b"\n", b"\r\n", b"\r\n--se", b"\r\n--sepa\r\n"])
+def test_files_that_end_like_a_form_come_back_as_they_were_sent(
+    caller: Caller, size: int, ending: bytes
+) -> None:
+    data = b"-" * size + ending
+    file = send(caller, data).get_json()
+
+    assert caller("GET", f"/v1/files/{file['id']}/content").data == data
+
+
+@pytest.mark.parametrize("purpose", ["assistants_output", "fine-tune-results"])
+def test_a_list_of_files_that_only_openai_writes_is_empty(caller: Caller, purpose: str) -> None:
+    """The client's types name these purposes; tools list them to show what there is."""
+    send(caller)
+    answer = caller("GET", f"/v1/files?purpose={purpose}")
+
+    assert (answer.status_code, answer.get_json()["data"]) == (200, [])
 
 
 def test_nobody_sees_the_files_of_another_account(caller: Caller, stranger: Caller) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,6 +18,8 @@ from jobs.store import batch_copies, history
 _log = structlog.get_logger(__name__)
 
 _SERVER_ERROR: Final = 500
+#: The number in the id of a line, which the column of the numbers holds.
+_NUMBER: Final = re.compile(r"[0-7][0-9a-f]{7}", re.ASCII)
 
 
 def line_id(batch: BatchEntry, number: int) -> str:
@@ -28,12 +31,9 @@ def number_of(batch: BatchEntry, text: str) -> int | None:
     """Return the number in the id of a line of this batch; None: it is not one."""
     start = f"batch_req_{batch.id.hex}"
     digits = text.removeprefix(start)
-    if digits == text or not 1 <= len(digits) <= len(f"{0:08x}"):
+    if digits == text or not _NUMBER.fullmatch(digits):
         return None
-    try:
-        return int(digits, 16)
-    except ValueError:
-        return None
+    return int(digits, 16)
 
 
 def result(

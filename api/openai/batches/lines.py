@@ -22,6 +22,8 @@ from core import errors
 _log = structlog.get_logger(__name__)
 
 MAX_CUSTOM_ID_CHARS: Final = 512
+#: Longer is the name of no model.
+_MAX_MODEL_CHARS: Final = 255
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -119,10 +121,9 @@ def parse(
     body = value.get("body") if isinstance(value, dict) else None
     if not isinstance(body, dict) or any(fault.pointer == "#/url" for fault in faults):
         return ParsedLine(custom_id, faults=_faults(number, faults))
-    model = body.get("model")
     parsed = _parse_body(
         body,
-        ParsedLine(custom_id, model if isinstance(model, str) else None),
+        ParsedLine(custom_id, _model(body)),
         number,
         endpoint=endpoint,
         caller=caller,
@@ -183,6 +184,19 @@ def _custom_id(value: object) -> str | None:
     return text
 
 
+def _model(body: dict[str, Any]) -> str | None:
+    """Return the model that a line asks for, which need not exist; None: it could not be the name of one."""
+    model = body.get("model")
+    if not isinstance(model, str) or "\0" in model or len(model) > _MAX_MODEL_CHARS:
+        return None
+    return model
+
+
+def storable(text: str) -> str:
+    """Return a sentence or a place, which may name what a line has, as PostgreSQL can store it: without NUL."""
+    return text.replace("\0", "\ufffd")
+
+
 def repeated(number: int, custom_id: str) -> dict[str, Any]:
     """Return the fault of a line whose ``custom_id`` an earlier one has."""
     sentence = f"An earlier line has the custom_id `{problems.shortened(custom_id)}`."
@@ -197,7 +211,12 @@ def _faults(number: int, faults: list[errors.Fault]) -> tuple[dict[str, Any], ..
 
 
 def _fault(number: int, code: str, message: str, param: str | None = None) -> dict[str, Any]:
-    return {"code": code, "line": number, "message": message, "param": param}
+    return {
+        "code": code,
+        "line": number,
+        "message": storable(message),
+        "param": None if param is None else storable(param),
+    }
 
 
 def of_file(code: str, message: str) -> dict[str, Any]:

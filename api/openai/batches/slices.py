@@ -164,8 +164,7 @@ class BatchSlices:
             return _AT_ONCE
         read = batches.get(self._database, held.id, account_id=None)
         if read is not None and read.fault_count:
-            while batch_lines.discard(self._database, held):
-                pass
+            self._discard(held)
             self._finish(held, BatchStatus.FAILED)
         else:
             batches.begin(self._database, held)
@@ -208,7 +207,9 @@ class BatchSlices:
         except errors.RequestError as refused:
             self._blame_no_stop()
             status = problems.OPENAI.status_of(refused)
-            error = LineError(refused.specific_code, refused.message, status, refused.param)
+            place = None if refused.param is None else lines.storable(refused.param)
+            message = lines.storable(refused.message)
+            error = LineError(refused.specific_code, message, status, place)
             batch_lines.refuse(self._database, held, line.number, error)
         except Exception:  # noqa: BLE001 - the boundary of one line
             self._blame_no_stop()
@@ -272,6 +273,12 @@ class BatchSlices:
 
     def _end(self, held: BatchClaim) -> timedelta:
         """Stop what has not ended; then write the files, and end the batch."""
+        assert held.batch.ending is not None  # noqa: S101 - it is ending
+        if held.batch.in_progress_at is None:
+            # Its file was not read to the end: files with some of its lines would look like files with all of them.
+            self._discard(held)
+            self._finish(held, held.batch.ending)
+            return _AT_ONCE
         if batch_lines.give_up(self._database, held):
             return _AT_ONCE
         if held.batch.ending is not BatchStatus.COMPLETED:
@@ -284,7 +291,6 @@ class BatchSlices:
             return _IDLE
         if self._write(held):
             return _AT_ONCE
-        assert held.batch.ending is not None  # noqa: S101 - it is ending
         self._finish(held, held.batch.ending)
         return _AT_ONCE
 
@@ -308,6 +314,10 @@ class BatchSlices:
         if written:
             batch_lines.write(self._database, held, written)
         return bool(written)
+
+    def _discard(self, held: BatchClaim) -> None:
+        while batch_lines.discard(self._database, held):
+            pass
 
     def _finish(self, held: BatchClaim, status: BatchStatus) -> None:
         batches.finish(
