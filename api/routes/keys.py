@@ -110,15 +110,16 @@ class KeyRoutes:
         operation_id="revokeKey",
         guard=Right.ADMINISTER,
         answers={200: ResponseSpec(schemas.Key, "The key, which is revoked.")},
-        faults=(404,),
+        faults=(404, 409),
     )
     def revoke(self, caller: Caller, key_id: KeyId) -> Response:
         """Revoke a key at once: its requests are refused, and its streams and waits end within seconds.
 
-        The key stays on the list. Revoking a revoked key changes nothing.
+        The key stays on the list. Revoking a revoked key changes nothing. The last active key of an admin cannot be
+        revoked here.
         """
         self._find(key_id)
-        if accounts.revoke_key(self._database, key_id, actor=caller.actor):
+        if accounts.revoke_key(self._database, key_id, actor=caller.actor, keep_an_admin=True):
             _log.info("key_revoked", key_id=ids.show("key", key_id), actor=caller.actor)
         return reply(self._shown([self._find(key_id)])[0])
 
