@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Final
 
 import flask
 import structlog
@@ -24,6 +25,22 @@ _log = structlog.get_logger(__name__)
 
 _NOUN = "key"
 _ONE = "/v1/keys/<key_id>"
+
+
+_EXAMPLES: Final = {
+    "application/json": {
+        "frontend": {
+            "summary": "A key of another account that expires",
+            "value": {
+                "name": "frontend",
+                "role": "submit",
+                "account": "web",
+                "expires_at": "2999-12-31T00:00:00Z",
+                "requests_per_minute": 600,
+            },
+        },
+    },
+}
 
 
 class KeyRoutes:
@@ -48,7 +65,7 @@ class KeyRoutes:
         guard=Right.ADMINISTER,
         answers={201: ResponseSpec(schemas.Key, "The key, with the key itself.", ("Location",))},
         faults=(400, 404, 413, 415, 422),
-        body=RequestBodySpec({"application/json": schemas.KeyCreate}),
+        body=RequestBodySpec({"application/json": schemas.KeyCreate}, examples=_EXAMPLES),
     )
     def create(self, caller: Caller) -> Response:
         """Create a key, for an account that exists or for a new one.

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from flask.testing import FlaskClient
 
@@ -48,6 +49,23 @@ def test_it_is_openapi_3_1_and_all_its_references_lead_somewhere(document: Json)
         for step in reference.removeprefix("#/").split("/"):
             target = target[step]
         assert target
+
+
+def test_each_example_is_a_valid_value_of_its_schema(document: Json) -> None:
+    """A reader, and the page for people, send them as they are."""
+    created = {path for path, methods in document["paths"].items() if "post" in methods}
+    shown: set[str] = set()
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            content = operation.get("requestBody", {}).get("content", {})
+            for described in content.values():
+                schema = {**described["schema"], "components": document["components"]}
+                for example in described.get("examples", {}).values():
+                    jsonschema.Draft202012Validator(schema).validate(example["value"])
+                    shown.add(path)
+    collections = ("jobs", "groups", "responses", "chat/completions", "batches", "keys")
+    others = ("webhook_endpoints", "operations")
+    assert {f"/v1/{name}" for name in (*collections, *others)} <= shown <= created
 
 
 def test_creating_a_job_is_described_whole(document: Json) -> None:
