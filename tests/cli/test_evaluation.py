@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.evaluation import dataset, grading, report, summary
+from cli import client
+from cli.evaluation import dataset, grading, report, runs, summary
 from core import errors
+from tests.cli.fake_api import Canned, job, serving
 
 
 def _file(folder: Path, *lines: object, name: str = "set.jsonl") -> Path:
@@ -188,6 +190,44 @@ def test_the_ends_of_an_interval_are_the_shares_whose_score_is_the_quantile(
     for end in {low, high} - {0.0, 1.0}:
         score = (share - end) / math.sqrt(end * (1 - end) / questions)
         assert abs(abs(score) - 1.959964) < 1e-3 or math.isclose(end, share, abs_tol=1e-9)
+
+
+def test_of_several_jobs_for_a_line_the_newest_that_succeeded_counts(tmp_path: Path) -> None:
+    """The list has the newest first; failed lines that run again are further jobs of the run."""
+    listed = [
+        job(status, id=name, metadata={"eval": "r", "eval_line": line})
+        for status, name, line in (
+            ("queued", "job_5", "1"),
+            ("succeeded", "job_4", "1"),
+            ("succeeded", "job_3", "1"),
+            ("failed", "job_2", "2"),
+            ("failed", "job_1", "2"),
+        )
+    ]
+    pages = [
+        Canned(200, {"data": listed[:2], "has_more": True, "last_id": "job_4"}),
+        Canned(200, {"data": listed[2:], "has_more": False, "last_id": "job_1"}),
+    ]
+    options = runs.RunOptions(None, None, None, None, None, {})
+    state = runs.RunState(tmp_path / "state.json", "f", "r", "file-1", "batch_1")
+    with serving({"GET /v1/jobs": pages}) as api:
+        service = client.Client(api.url, key="ll_key")
+        jobs = runs.Run(service, tmp_path / "set.jsonl", [], options, state).jobs()
+
+    assert {line: one["id"] for line, one in jobs.items()} == {1: "job_4", 2: "job_2"}
+    assert "q=meta.eval%3Ar" in api.seen[0].path
+
+
+def test_a_run_that_submitted_nothing_gives_way_to_other_questions(tmp_path: Path) -> None:
+    first = runs.RunState.open(tmp_path, fingerprint="a")
+    second = runs.RunState.open(tmp_path, fingerprint="b")
+    assert first.run != second.run
+    assert runs.RunState.open(tmp_path, fingerprint="b").run == second.run
+    second.file_id = "file-1"
+    second.save()
+
+    with pytest.raises(errors.InvalidRequest):
+        runs.RunState.open(tmp_path, fingerprint="a")
 
 
 def _grade(kind: str, *, right: bool, text: str | None = "6", **job: object) -> summary.Grade:
