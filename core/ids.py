@@ -5,7 +5,7 @@ Source: RFC 9562, section 5.7.
 
 import re
 import uuid
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Literal, get_args
 
 import uuid_utils.compat
@@ -45,9 +45,15 @@ def new() -> uuid.UUID:
     return uuid_utils.compat.uuid7()
 
 
-def earliest(moment: datetime) -> uuid.UUID:
-    """Return a UUID that sorts before all ids that are made at ``moment`` or later; the first one for early times."""
-    return uuid.UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
+def earliest(moment: datetime, *, offset: timedelta = timedelta()) -> uuid.UUID:
+    """Return a UUID that sorts before all ids that are made at ``moment`` or later; the first one for early times.
+
+    Args:
+        moment: any time.
+        offset: is added to it; their sum need not be a time that Python knows.
+    """
+    seconds = moment.timestamp() + offset.total_seconds()
+    return uuid.UUID(int=max(0, int(seconds * 1000)) << 80)
 
 
 def prefix(kind: Kind, text: str) -> tuple[uuid.UUID, uuid.UUID] | None:

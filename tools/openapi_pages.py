@@ -30,6 +30,8 @@ _LIMITS: Final = {
 }
 #: The content type of an error.
 _ERROR: Final = "application/problem+json"
+#: Headers of every response, which the introduction names.
+_EVERYWHERE: Final = frozenset({"x-request-id"})
 _OPERATIONS_NOTE: Final = (
     "This page is generated from [`openapi.json`](https://spec.openapis.org/oas/v3.1.0), which the service also serves "
     "at `/openapi.json`. [Job states and errors](errors.md) explains the error codes, and [API schemas](schemas.md) "
@@ -124,7 +126,9 @@ def _responses(document: Node, responses: Node) -> str:
         bodies = [
             _type(content.get("schema", {})) for content in response.get("content", {}).values()
         ]
-        headers = ", ".join(f"`{name}`" for name in response.get("headers", {}))
+        headers = ", ".join(
+            f"`{name}`" for name in response.get("headers", {}) if name not in _EVERYWHERE
+        )
         rows.append((status, _cell(response["description"]), " or ".join(bodies), headers))
     table = _table(("Status", "Meaning", "Body", "Headers"), rows)
     return f"{table}\n\nErrors: {', '.join(errors)}." if errors else table

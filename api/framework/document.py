@@ -47,6 +47,18 @@ _HEADERS: dict[str, Json] = {
         "example": '"default";r=5999;t=1',
     },
     "ETag": {"description": "The image's key.", "schema": {"type": "string"}},
+    "x-request-id": {
+        "description": "The id of the request, which the log of the service has, too.",
+        "schema": {"type": "string"},
+    },
+    "x-should-retry": {
+        "description": "`true` if the same request can succeed later; OpenAI's SDKs then repeat it.",
+        "schema": {"type": "string", "enum": ["true", "false"]},
+    },
+    "WWW-Authenticate": {
+        "description": "How to authenticate: with a bearer key.",
+        "schema": {"type": "string"},
+    },
 }
 #: The headers of Standard Webhooks 1.0.0.
 _SIGNED = ("webhook-id", "webhook-timestamp", "webhook-signature")
@@ -71,6 +83,8 @@ _MOVED = frozenset({"description", "example", "default", "anyOf"})
 _METHODS = ("get", "put", "post", "delete", "patch")
 #: Errors that always have a `Retry-After`.
 _NOT_NOW = {429, 503}
+#: Errors of a request whose key is not known.
+_ANONYMOUS = {401}
 
 
 @dataclass(frozen=True)
@@ -207,8 +221,11 @@ class OpenApiDocument:
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             "headers": _HEADERS,
             "responses": {
-                f"Problem{status}": {"description": description, "content": content}
-                | ({"headers": _headers("Retry-After")} if status in _NOT_NOW else {})
+                f"Problem{status}": {
+                    "description": description,
+                    "headers": _headers(*_headers_of_error(status)),
+                    "content": content,
+                }
                 for status, description in _PROBLEMS.items()
             },
         }
@@ -261,9 +278,10 @@ class OpenApiDocument:
         }
 
     def _answer(self, answer: ResponseSpec) -> Json:
-        response: Json = {"description": answer.description}
-        if answer.headers:
-            response["headers"] = _headers(*answer.headers)
+        response: Json = {
+            "description": answer.description,
+            "headers": _headers(*answer.headers, "x-request-id"),
+        }
         content = dict(answer.content)
         if answer.model is not None:
             content["application/json"] = {"schema": self._schema(answer.model, "serialization")}
@@ -290,6 +308,12 @@ class OpenApiDocument:
 
 def _order(operation: tuple[str, Json]) -> int:
     return _METHODS.index(operation[0])
+
+
+def _headers_of_error(status: int) -> tuple[str, ...]:
+    own = ("Retry-After",) if status in _NOT_NOW else ()
+    key = ("WWW-Authenticate",) if status in _ANONYMOUS else ("RateLimit-Policy", "RateLimit")
+    return (*own, *key, "x-request-id", "x-should-retry")
 
 
 def _headers(*names: str) -> Json:

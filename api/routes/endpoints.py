@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 import flask
 from flask import Response
@@ -40,6 +40,20 @@ _SPARE_SECONDS = 5.0
 _POLL_SECONDS = 0.1
 #: Tests that can hold a thread at once.
 _TESTS = 8
+
+
+_EXAMPLES: Final = {
+    "application/json": {
+        "ends": {
+            "summary": "The ends of all jobs",
+            "value": {
+                "name": "results",
+                "url": "https://example.com/hooks/longlook",
+                "event_types": ["job.succeeded", "job.failed", "job.cancelled"],
+            },
+        },
+    },
+}
 
 
 class EndpointRoutes:
@@ -86,7 +100,7 @@ class EndpointRoutes:
             201: ResponseSpec(schemas.Endpoint, "The endpoint with its secret.", ("Location",))
         },
         faults=(400, 409, 413, 415),
-        body=RequestBodySpec({"application/json": schemas.EndpointCreate}),
+        body=RequestBodySpec({"application/json": schemas.EndpointCreate}, examples=_EXAMPLES),
     )
     def create(self, caller: Caller) -> Response:
         """Register a webhook endpoint.

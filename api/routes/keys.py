@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Final
 
 import flask
 import structlog
@@ -24,6 +25,22 @@ _log = structlog.get_logger(__name__)
 
 _NOUN = "key"
 _ONE = "/v1/keys/<key_id>"
+
+
+_EXAMPLES: Final = {
+    "application/json": {
+        "frontend": {
+            "summary": "A key of another account that expires",
+            "value": {
+                "name": "frontend",
+                "role": "submit",
+                "account": "web",
+                "expires_at": "2999-12-31T00:00:00Z",
+                "requests_per_minute": 600,
+            },
+        },
+    },
+}
 
 
 class KeyRoutes:
@@ -48,7 +65,7 @@ class KeyRoutes:
         guard=Right.ADMINISTER,
         answers={201: ResponseSpec(schemas.Key, "The key, with the key itself.", ("Location",))},
         faults=(400, 404, 413, 415, 422),
-        body=RequestBodySpec({"application/json": schemas.KeyCreate}),
+        body=RequestBodySpec({"application/json": schemas.KeyCreate}, examples=_EXAMPLES),
     )
     def create(self, caller: Caller) -> Response:
         """Create a key, for an account that exists or for a new one.
@@ -110,15 +127,16 @@ class KeyRoutes:
         operation_id="revokeKey",
         guard=Right.ADMINISTER,
         answers={200: ResponseSpec(schemas.Key, "The key, which is revoked.")},
-        faults=(404,),
+        faults=(404, 409),
     )
     def revoke(self, caller: Caller, key_id: KeyId) -> Response:
         """Revoke a key at once: its requests are refused, and its streams and waits end within seconds.
 
-        The key stays on the list. Revoking a revoked key changes nothing.
+        The key stays on the list. Revoking a revoked key changes nothing. The last active key of an admin cannot be
+        revoked here.
         """
         self._find(key_id)
-        if accounts.revoke_key(self._database, key_id, actor=caller.actor):
+        if accounts.revoke_key(self._database, key_id, actor=caller.actor, keep_an_admin=True):
             _log.info("key_revoked", key_id=ids.show("key", key_id), actor=caller.actor)
         return reply(self._shown([self._find(key_id)])[0])
 

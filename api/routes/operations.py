@@ -5,6 +5,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Final
 
 import flask
 import orjson
@@ -27,6 +28,20 @@ from jobs.store import accounts, history, operations
 _log = structlog.get_logger(__name__)
 
 _ONE = "/v1/operations/<operation_id>"
+
+
+_EXAMPLES: Final = {
+    "application/json": {
+        "count": {
+            "summary": "Count the jobs that would run again",
+            "value": {
+                "action": "rerun",
+                "query": "status:failed error:timeout created:<7d",
+                "dry_run": True,
+            },
+        },
+    },
+}
 
 
 class OperationRoutes:
@@ -54,7 +69,7 @@ class OperationRoutes:
             ),
         },
         faults=(400, 404, 409, 413, 415, 422),
-        body=RequestBodySpec({"application/json": schemas.OperationRequest}),
+        body=RequestBodySpec({"application/json": schemas.OperationRequest}, examples=_EXAMPLES),
     )
     def create(self, caller: Caller, header: schemas.OperationHeaders) -> Response:
         """Rerun, cancel, delete or run now the jobs of a query or those in `job_ids`, or erase an account.

@@ -80,9 +80,13 @@ class UsageRoutes:
     def _report(self, query: UsageQuery, account_id: uuid.UUID | None) -> UsageReport | None:
         """Return what the jobs of an account (None: of all accounts) used, None if the caller wants none."""
         if query.since is None:
+            useless = sorted(query.model_fields_set & {"until", "by"})
+            if useless:
+                faults = [errors.Fault(name, "This needs `since`.") for name in useless]
+                raise problems.refused(faults)
             return None
         until = query.until or utcnow()
-        if not query.since < until <= query.since + _LONGEST:
+        if not timedelta() < until - query.since <= _LONGEST:
             sentence = (
                 f"The range must have more than nothing and at most {consumption.MOST_DAYS} days; "
                 f"it has {(until - query.since).total_seconds() / 86_400:,.1f}."

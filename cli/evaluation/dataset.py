@@ -2,20 +2,24 @@
 
 A line is an object::
 
-    {"id": "q1", "image": "figures/1.png", "question": "How many circles?", "answer": 6, "kind": "count"}
+    {"id": "q1", "image": "figures/1.png", "question": "How many circles?", "answer": [6, "half a dozen"]}
     {"id": "q2", "images": ["a.png", "b.png"], "question": "Which is larger?", "answer": "B", "choices": ["a", "b"]}
 
-``image`` or ``images`` are paths relative to the file, ``answer`` is a text, a number or a boolean (of ``choices``: an
-option or its letter), ``id`` and ``kind`` are optional.
+``image`` or ``images`` are paths relative to the file, or addresses; a question without them is about text alone.
+``answer`` is a text, a number or a boolean (of ``choices``: an option or its letter), or a list of several that are
+right. ``choices`` is a list, or an object of letters and options. ``id`` and ``kind`` are optional.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from core import errors
+from jobs.answers import sections, values
 
 #: The kind of questions without one.
 OTHER: Final = "all"
@@ -25,6 +29,10 @@ _FIELDS: Final = frozenset({"id", "image", "images", "question", "answer", "choi
 _LEAST_CHOICES: Final = 2
 _MOST_CHOICES: Final = 26
 _MAX_ID: Final = 64
+#: What addresses of images start with.
+_ADDRESSES: Final = ("http://", "https://", "data:")
+#: A NUL character in JSON, whose backslash no other one escapes.
+_NUL: Final = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")
 
 
 @dataclass(frozen=True)
@@ -33,21 +41,39 @@ class Item:
 
     Attributes:
         number: the line, from 1.
-        answer: the expected answer as text; of ``choices``, the option itself.
+        images: files, and addresses as texts.
+        answers: the answers that are right, as texts; of ``choices``, the options themselves.
     """
 
     number: int
     id: str
-    images: tuple[Path, ...]
+    images: tuple[Path | str, ...]
     question: str
-    answer: str
+    answers: tuple[str, ...]
     choices: tuple[str, ...] = ()
     kind: str = OTHER
     faults: tuple[str, ...] = field(default=(), repr=False)
 
 
-def read(path: Path) -> list[Item]:
+@dataclass(frozen=True)
+class Limits:
+    """What a service accepts: each of them None where it does not say.
+
+    Attributes:
+        images: most images of a question.
+        question_chars: most characters of one.
+    """
+
+    images: int | None = None
+    question_chars: int | None = None
+
+
+def read(path: Path, *, answer_format: Mapping[str, Any] | None = None) -> list[Item]:
     """Return the questions in ``path``.
+
+    Args:
+        path: the file.
+        answer_format: the format of questions without choices: their answers must have a value of it.
 
     Raises:
         core.errors.InvalidRequest: the file cannot be read, or has faulty lines: the error lists them.
@@ -55,25 +81,48 @@ def read(path: Path) -> list[Item]:
     try:
         # Only line feeds end lines: other separators may stand in the texts. Some editors write a byte order mark.
         lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise errors.InvalidRequest(
-            f"{path} cannot be read as UTF-8 text.", param="file"
+            f"{path} cannot be read: {error.strerror}.", param="file"
         ) from error
+    except UnicodeDecodeError as error:
+        raise errors.InvalidRequest(f"{path} is not UTF-8 text.", param="file") from error
     items = [
-        _item(number, line, path.parent) for number, line in enumerate(lines, 1) if line.strip()
-    ]
-    faults = [
-        errors.Fault(f"line {number}", fault) for number, fault in (*_faults(items), *_twice(items))
+        _item(number, line, path.parent, answer_format)
+        for number, line in enumerate(lines, 1)
+        if line.strip()
     ]
     if not items:
-        faults.append(errors.Fault(str(path), "The file has no question."))
-    if faults:
-        rest = len(faults) - _FAULTS
-        more = f" The first {_FAULTS:,} of {len(faults):,} faults follow." if rest > 0 else ""
-        raise errors.InvalidRequest(
-            f"{path} is not a valid data set.{more}", faults=tuple(faults[:_FAULTS]), param="file"
-        )
+        raise errors.InvalidRequest(f"{path} has no question.", param="file")
+    refuse(path, sorted([*_faults(items), *_twice(items)], key=lambda fault: fault[0]))
     return items
+
+
+def check(path: Path, items: Iterable[Item], limits: Limits) -> None:
+    """Refuse questions that exceed the limits of the service.
+
+    Raises:
+        core.errors.InvalidRequest: some do: the error lists their lines.
+    """
+    refuse(path, [(item.number, fault) for item in items for fault in _excess(item, limits)])
+
+
+def refuse(path: Path, faults: Sequence[tuple[int, str]]) -> None:
+    """Raise :class:`core.errors.InvalidRequest` if there are faults.
+
+    Args:
+        path: the data set.
+        faults: lines and sentences.
+    """
+    if not faults:
+        return
+    more = (
+        f" The first {_FAULTS:,} of {len(faults):,} faults follow." if len(faults) > _FAULTS else ""
+    )
+    listed = (errors.Fault(f"line {number}", fault) for number, fault in faults[:_FAULTS])
+    raise errors.InvalidRequest(
+        f"{path} is not a valid data set.{more}", faults=tuple(listed), param="file"
+    )
 
 
 def _faults(items: Iterable[Item]) -> Iterator[tuple[int, str]]:
@@ -90,9 +139,17 @@ def _twice(items: Iterable[Item]) -> Iterator[tuple[int, str]]:
             yield item.number, f"The id {item.id!r} is that of line {first}, too."
 
 
-def _item(number: int, line: str, folder: Path) -> Item:
+def _excess(item: Item, limits: Limits) -> Iterator[str]:
+    images, chars = len(item.images), len(item.question)
+    if limits.images is not None and images > limits.images:
+        yield f"The service accepts at most {limits.images} images; there are {images}."
+    if limits.question_chars is not None and chars > limits.question_chars:
+        yield f"`question` must have at most {limits.question_chars:,} characters; it has {chars:,}."
+
+
+def _item(number: int, line: str, folder: Path, answer_format: Mapping[str, Any] | None) -> Item:
     try:
-        entry = json.loads(line)
+        entry = json.loads(line, parse_constant=_refuse)
         # The service accepts no lone surrogates, and the report could not be written.
         json.dumps(entry, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
@@ -102,21 +159,28 @@ def _item(number: int, line: str, folder: Path) -> Item:
     faults: list[str] = []
     unknown = sorted(set(entry) - _FIELDS)
     faults += [f"There is no field `{name}`." for name in unknown]
-    choices = _choices(entry.get("choices"), faults)
+    if _NUL.search(json.dumps(entry)):
+        faults.append("There must be no NUL characters.")
+    choices, letters = _choices(entry.get("choices"), faults)
+    wanted = {"type": "choice", "options": list(choices)} if choices else answer_format
     return Item(
         number=number,
         id=_text(entry, "id", faults, default=str(number), longest=_MAX_ID),
         images=_images(entry, folder, faults),
         question=_text(entry, "question", faults),
-        answer=_answer(entry.get("answer"), choices, faults),
+        answers=_answers(entry, wanted, letters, faults),
         choices=choices,
         kind=_text(entry, "kind", faults, default=OTHER),
         faults=tuple(faults),
     )
 
 
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not JSON")
+
+
 def _faulty(number: int, fault: str) -> Item:
-    return Item(number, f"line {number}", (), "", "", faults=(fault,))
+    return Item(number, f"line {number}", (), "", (), faults=(fault,))
 
 
 def _text(
@@ -138,49 +202,103 @@ def _text(
     return value
 
 
-def _images(entry: dict[str, Any], folder: Path, faults: list[str]) -> tuple[Path, ...]:
-    if ("image" in entry) == ("images" in entry):
-        faults.append("There must be exactly one of `image` and `images`.")
+def _images(entry: dict[str, Any], folder: Path, faults: list[str]) -> tuple[Path | str, ...]:
+    given = [name for name in ("image", "images") if entry.get(name) is not None]
+    if not given:
         return ()
-    listed = entry["images"] if "images" in entry else [entry["image"]]
-    if (
-        not isinstance(listed, list)
-        or not listed
-        or not all(isinstance(one, str) for one in listed)
-    ):
-        faults.append("`images` must be a list of paths.")
+    if len(given) > 1:
+        faults.append("There must be only one of `image` and `images`.")
         return ()
-    paths = tuple(folder / name for name in listed)
-    faults += [f"There is no file {path}." for path in paths if not path.is_file()]
-    return paths
+    name, listed = given[0], entry[given[0]]
+    named = [listed] if name == "image" else listed
+    if not isinstance(named, list) or not all(isinstance(one, str) and one for one in named):
+        what = "a path or an address" if name == "image" else "a list of paths or addresses"
+        faults.append(f"`{name}` must be {what}.")
+        return ()
+    images = tuple(one if one.lower().startswith(_ADDRESSES) else folder / one for one in named)
+    faults += [
+        f"There is no file {one}." for one in images if isinstance(one, Path) and not one.is_file()
+    ]
+    return images
 
 
-def _choices(value: Any, faults: list[str]) -> tuple[str, ...]:  # noqa: ANN401 - JSON
+def _choices(value: Any, faults: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:  # noqa: ANN401 - JSON
+    """Return the options, and those of them that the data set gives letters."""
     if value is None:
-        return ()
+        return (), {}
+    options = list(value.values()) if isinstance(value, dict) else value
     valid = (
-        isinstance(value, list)
-        and _LEAST_CHOICES <= len(value) <= _MOST_CHOICES
-        and all(isinstance(one, str) and one.strip() for one in value)
+        isinstance(options, list)
+        and _LEAST_CHOICES <= len(options) <= _MOST_CHOICES
+        and all(_plain(one) for one in options)
     )
     if not valid:
-        faults.append(f"`choices` must be a list of {_LEAST_CHOICES} to {_MOST_CHOICES} texts.")
+        faults.append(
+            f"`choices` must be a list of {_LEAST_CHOICES} to {_MOST_CHOICES} texts, or an object of letters and texts."
+        )
+        return (), {}
+    texts = tuple(_written(one) for one in options)
+    if len({text.strip().casefold() for text in texts}) < len(texts):
+        faults.append("Two of `choices` are the same.")
+    return texts, dict(zip(value, texts, strict=True)) if isinstance(value, dict) else {}
+
+
+def _answers(
+    entry: Mapping[str, Any],
+    answer_format: Mapping[str, Any] | None,
+    letters: Mapping[str, str],
+    faults: list[str],
+) -> tuple[str, ...]:
+    value, question = entry.get("answer"), str(entry.get("question"))
+    listed = value if isinstance(value, list) else [value]
+    objects = (answer_format or {}).get("type") in {"json_object", "json_schema"}
+    if not listed or not all(_plain(one) or (objects and isinstance(one, dict)) for one in listed):
+        faults.append("`answer` must be a text, a number or a boolean, or a list of them.")
         return ()
-    return tuple(value)
+    texts = []
+    for one in listed:
+        text = _answer(one, answer_format, letters, question)
+        if text is None:
+            faults.append(_unfit(one, answer_format or {}))
+        else:
+            texts.append(text)
+    return tuple(dict.fromkeys(texts))
 
 
-def _answer(value: Any, choices: tuple[str, ...], faults: list[str]) -> str:  # noqa: ANN401 - JSON
+def _answer(
+    value: Any,  # noqa: ANN401 - JSON
+    answer_format: Mapping[str, Any] | None,
+    letters: Mapping[str, str],
+    question: str,
+) -> str | None:
+    """Return an answer as a text, None if it has no value of the format of its question."""
+    text = _written(value)
+    wanted = answer_format or {}
+    match wanted.get("type"):
+        case "choice":
+            if text in letters or text in wanted["options"]:
+                return letters.get(text, text)
+            return values.choice(text, wanted["options"])
+        case "number" | "boolean":
+            return text if sections.read(text, wanted, question) is not None else None
+        case _:
+            return text
+
+
+def _unfit(value: object, answer_format: Mapping[str, Any]) -> str:
+    if answer_format["type"] == "choice":
+        return f"`answer` must be one of the options, or its letter; it is {value!r}."
+    return f"`answer` must be a {answer_format['type']}, as the format says; it is {value!r}."
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, int) or (isinstance(value, str) and bool(value.strip()))
+
+
+def _written(value: Any) -> str:  # noqa: ANN401 - JSON
+    """Return a value of a line as text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int | float):
-        return repr(value)
-    if not isinstance(value, str) or not value.strip():
-        faults.append("`answer` must be a text, a number or a boolean.")
-        return ""
-    if not choices or value in choices:
-        return value
-    number = ord(value.strip().upper()) - ord("A") if len(value.strip()) == 1 else -1
-    if 0 <= number < len(choices):
-        return choices[number]
-    faults.append("`answer` must be one of `choices`, or its letter.")
-    return value
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""Whether an answer means the same as the expected one, as votes compare answers, with algebra where it is needed."""
+"""Whether an answer means the same as an expected one, as votes compare answers, with algebra where it is needed."""
 
 import contextlib
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,25 +26,33 @@ class Grader:
     mathematics: equality.Equality
 
     def right(
-        self, text: str, expected: str, *, answer_format: Mapping[str, Any] | None, question: str
+        self,
+        text: str,
+        expected: Iterable[str],
+        *,
+        answer_format: Mapping[str, Any] | None,
+        question: str,
     ) -> bool:
-        """Return whether ``text`` is a right answer to ``question``.
+        """Return whether ``text`` is one of the right answers to ``question``.
 
         In a format with a value (number, boolean, choice), the values must be the same: a text without one is wrong.
         Otherwise the texts must mean the same.
 
         Args:
             text: the answer of a job.
-            expected: the expected answer.
+            expected: the answers that are right.
             answer_format: the job's option ``answer_format``.
             question: the question of the job.
         """
         if (answer_format or {}).get("type") in {"number", "boolean", "choice"}:
-            given, wanted = (answers.read(one, answer_format, question) for one in (text, expected))
-            has_value = sections.read(text, answer_format, question) is not None
-            return has_value and given.key == wanted.key
+            if sections.read(text, answer_format, question) is None:
+                return False
+            given = answers.read(text, answer_format, question)
+            return any(
+                given.key == answers.read(one, answer_format, question).key for one in expected
+            )
         same = self.mathematics.of(answer_format, account_id=_NOBODY, question=question)
-        return same(text, expected)
+        return any(same(text, one) for one in expected)
 
 
 @contextlib.contextmanager

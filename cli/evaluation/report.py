@@ -151,7 +151,7 @@ def _wrong(grade: Grade) -> tuple[str, ...]:
         grade.id,
         grade.kind,
         grade.question,
-        grade.expected,
+        " or ".join(grade.expected),
         grade.text or "",
         ", ".join(why),
         grade.job or "",

@@ -14,7 +14,7 @@ class Grade:
     """One graded question: a line of the report.
 
     Attributes:
-        expected: the expected answer.
+        expected: the answers that are right.
         text: the answer, or None if the job has none.
         right: whether the answer means the same as the expected one.
         forced: whether a guard forced the answer.
@@ -26,7 +26,7 @@ class Grade:
     kind: str
     job: str | None
     question: str
-    expected: str
+    expected: tuple[str, ...]
     text: str | None
     right: bool
     rule: str | None
@@ -117,24 +117,31 @@ def _share(values: Iterable[bool]) -> float:
     return sum(listed) / len(listed)
 
 
-def grade(item: Mapping[str, Any], job: Mapping[str, Any] | None, *, right: bool) -> Grade:
+def grade(
+    item: Mapping[str, Any],
+    job: Mapping[str, Any] | None,
+    *,
+    right: bool,
+    refusal: str | None = None,
+) -> Grade:
     """Return the grade of a question.
 
     Args:
-        item: ``id``, ``kind``, ``question`` and ``answer`` of the question.
+        item: ``id``, ``kind``, ``question`` and ``answers`` of the question.
         job: the job as the API returns it; None: it was never submitted.
         right: whether its answer is right.
+        refusal: the error code of the batch's line, if it failed.
     """
     job = job or {}
     answer, usage = job.get("answer") or {}, job.get("usage") or {}
     status = job.get("status")
-    fault = (job.get("error") or {}).get("code") or status or "not_submitted"
+    fault = (job.get("error") or {}).get("code") or status or refusal or "not_submitted"
     return Grade(
         id=item["id"],
         kind=item["kind"],
         job=job.get("id"),
         question=item["question"],
-        expected=item["answer"],
+        expected=item["answers"],
         text=answer.get("text"),
         right=right,
         rule=answer.get("rule"),

@@ -433,15 +433,35 @@ def limit_key(
         )
 
 
-def revoke_key(database: Database, key_id: uuid.UUID, *, actor: str | None = None) -> bool:
+def revoke_key(
+    database: Database,
+    key_id: uuid.UUID,
+    *,
+    actor: str | None = None,
+    keep_an_admin: bool = False,
+) -> bool:
     """Revoke a key at once; return False when there is no such key, or it is revoked already.
 
     Args:
         database: where keys are stored.
         key_id: the key.
         actor: who revokes it, as a timeline names it.
+        keep_an_admin: whether the last live key of an admin is refused.
+
+    Raises:
+        core.errors.Conflict: it is the last live key of an admin.
     """
     with database.transaction() as transaction:
+        if keep_an_admin:
+            # Locked, so that two admins do not revoke each other's keys at the same time.
+            admins = sa.select(_KEY.id).where(_KEY.role == Role.ADMIN, _IS_LIVE)
+            live = transaction.execute(admins.order_by(_KEY.id).with_for_update()).scalars()
+            if list(live) == [key_id]:
+                raise errors.Conflict(
+                    "This is the last active key with the role `admin`. Create another one first, or revoke it on the "
+                    "host of the service with `longlook keys revoke`.",
+                    param="key_id",
+                )
         return _change_live(transaction, key_id, revoked_at=transaction.now(), revoked_by=actor)
 
 

@@ -134,8 +134,8 @@ def _statement(
             *(sa.func.sum(_JOB[name]).label(name) for name in _SUMS),
         )
         .where(
-            _JOB.id >= ids.earliest(since - _SKEW),
-            _JOB.id < ids.earliest(until + _SKEW),
+            _JOB.id >= ids.earliest(since, offset=-_SKEW),
+            _JOB.id < ids.earliest(until, offset=_SKEW),
             _JOB.created_at >= since,
             _JOB.created_at < until,
             *(() if account_id is None else (_JOB.account_id == account_id,)),

@@ -179,8 +179,8 @@ def _of_file(transaction: Transaction, requested: Filter) -> sa.Select[uuid.UUID
 
 
 def _created_after(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    return Job.created_at >= moment, Job.id >= ids.earliest(moment - _CLOCK_SKEW)
+    return Job.created_at >= moment, Job.id >= ids.earliest(moment, offset=-_CLOCK_SKEW)
 
 
 def _created_before(moment: datetime) -> tuple[sa.ColumnElement[bool], ...]:
-    return Job.created_at < moment, Job.id < ids.earliest(moment + _CLOCK_SKEW)
+    return Job.created_at < moment, Job.id < ids.earliest(moment, offset=_CLOCK_SKEW)

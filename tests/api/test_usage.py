@@ -255,6 +255,22 @@ class TestReport:
         assert answer.status_code == 422
         assert answer.get_json()["error"]["param"] == "since"
 
+    @pytest.mark.parametrize("query", ["until=20", "by=day", "until=20&by=model"])
+    def test_what_is_about_a_report_needs_its_start(self, caller: Caller, query: str) -> None:
+        answer = caller("GET", f"/v1/usage?{query}")
+        assert answer.status_code == 422
+        named = {fault["parameter"] for fault in answer.get_json()["errors"]}
+        assert named == {part.partition("=")[0] for part in query.split("&")}
+
+    @pytest.mark.parametrize("year", ["0001-01-01T00:00:0", "9999-12-31T23:59:5"])
+    def test_the_first_and_the_last_time_are_times(self, caller: Caller, year: str) -> None:
+        start, end = f"{year}0Z", f"{year}9Z"
+        report = usage(caller, f"?since={start}&until={end}")["report"]
+        assert report["data"] == []
+        for name in ("created_after", "created_before"):
+            for moment in (start, end):
+                assert caller("GET", f"/v1/jobs?{name}={moment}").status_code == 200
+
     def test_an_unknown_dimension_is_refused(self, caller: Caller) -> None:
         answer = caller("GET", f"/v1/usage?since={hour(-1)}&by=week")
         assert answer.status_code == 422

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cli.evaluation import dataset, grading, report, summary
+from cli import client
+from cli.evaluation import dataset, grading, report, runs, summary
 from core import errors
+from tests.cli.fake_api import Canned, job, serving
 
 
 def _file(folder: Path, *lines: object, name: str = "set.jsonl") -> Path:
@@ -35,17 +37,94 @@ def test_a_line_has_an_image_a_question_and_an_answer(tmp_path: Path) -> None:
             "answer": "b",
             "choices": ["red", "green"],
         },
-        {"id": 7, "image": "a.png", "question": "Is it?", "answer": True},
+        {"id": 7, "image": None, "question": "Is it?", "answer": True},
     )
 
     count, which, boolean = dataset.read(path)
 
-    assert (count.number, count.id, count.answer, count.kind) == (1, "1", "6", "count")
-    assert (which.number, which.answer, which.images) == (3, "green", (tmp_path / "a.png",) * 2)
-    assert (boolean.id, boolean.answer) == ("7", "yes")
+    assert (count.number, count.id, count.answers, count.kind) == (1, "1", ("6",), "count")
+    assert (which.number, which.answers, which.images) == (3, ("green",), (tmp_path / "a.png",) * 2)
+    assert (boolean.id, boolean.answers, boolean.images) == ("7", ("yes",), ())
 
 
-def test_an_error_names_every_fault_of_every_line(tmp_path: Path) -> None:
+def test_an_image_may_have_an_address(tmp_path: Path) -> None:
+    addresses = ["https://example.com/a.png", "data:image/png;base64,AA=="]
+    path = _file(tmp_path, {"images": [*addresses, "a.png"], "question": "Q", "answer": "1"})
+
+    assert dataset.read(path)[0].images == (*addresses, tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("choices", "answer", "expected"),
+    [
+        (["red", "green"], "(B)", "green"),
+        (["red", "green"], "B.", "green"),
+        (["red", "green"], " green ", "green"),
+        (["B", "A"], "A", "A"),
+        ({"A": "red", "B": "green"}, "B", "green"),
+        ({"1": "B", "2": "A"}, "2", "A"),
+        ([1, 2.5, 3], 2.5, "2.5"),
+        (["yes", "no"], False, "no"),
+    ],
+)
+def test_a_choice_is_an_option_or_its_letter(
+    tmp_path: Path, choices: object, answer: object, expected: str
+) -> None:
+    path = _file(tmp_path, {"question": "Q", "answer": answer, "choices": choices})
+
+    assert dataset.read(path)[0].answers == (expected,)
+
+
+@pytest.mark.parametrize("answer", [9, True, "z", "A or B", ["A", "z"], float("nan"), None, []])
+def test_an_answer_that_is_none_of_the_choices_is_a_fault(tmp_path: Path, answer: object) -> None:
+    path = _file(tmp_path, {"question": "Q", "answer": answer, "choices": ["1", "2"]})
+
+    with pytest.raises(errors.InvalidRequest) as caught:
+        dataset.read(path)
+
+    assert [fault.pointer for fault in caught.value.faults] == ["line 1"]
+
+
+@pytest.mark.parametrize("name", ["number", "boolean"])
+def test_an_answer_without_a_value_of_the_format_is_a_fault(tmp_path: Path, name: str) -> None:
+    """No answer could be right."""
+    lines = ({"question": "Q", "answer": answer} for answer in (6, "5 cm", True, "no", "red"))
+    path = _file(tmp_path, *lines, {"question": "Q", "answer": "A", "choices": ["red", "green"]})
+    fit = {"number": {1, 2}, "boolean": {3, 4}}[name]
+
+    with pytest.raises(errors.InvalidRequest) as caught:
+        dataset.read(path, answer_format={"type": name})
+
+    assert [fault.pointer for fault in caught.value.faults] == [
+        f"line {number}" for number in sorted({1, 2, 3, 4, 5} - fit)
+    ]
+
+
+def test_an_answer_in_json_is_an_object(tmp_path: Path) -> None:
+    path = _file(tmp_path, {"question": "Q", "answer": {"count": 2}})
+
+    assert dataset.read(path, answer_format={"type": "json_object"})[0].answers == ('{"count": 2}',)
+    with pytest.raises(errors.InvalidRequest):
+        dataset.read(path)
+
+
+def test_questions_above_the_limits_of_the_service_are_faults(tmp_path: Path) -> None:
+    path = _file(
+        tmp_path,
+        "",
+        {"images": ["a.png"] * 3, "question": "long", "answer": "1"},
+        {"images": ["a.png"] * 2, "question": "Q", "answer": "1"},
+    )
+    items = dataset.read(path)
+
+    with pytest.raises(errors.InvalidRequest) as caught:
+        dataset.check(path, items, dataset.Limits(images=2, question_chars=3))
+
+    assert [fault.pointer for fault in caught.value.faults] == ["line 2", "line 2"]
+    dataset.check(path, items, dataset.Limits())
+
+
+def test_an_error_names_every_fault_of_every_line_in_their_order(tmp_path: Path) -> None:
     path = _file(
         tmp_path,
         "{",
@@ -54,13 +133,15 @@ def test_an_error_names_every_fault_of_every_line(tmp_path: Path) -> None:
         {"id": "x", "image": "a.png", "images": ["a.png"], "question": "Q", "answer": "1"},
         {"id": "x", "image": "a.png", "question": "Q", "answer": "z", "choices": ["a", "b"]},
         {"image": "a.png", "question": "Q", "answer": "1", "choices": ["a"]},
+        {"image": "a.png", "question": "Q\x00", "answer": "a", "choices": ["a", "A", "b"]},
+        {"image": "a.png", "question": "The text \\u0000", "answer": "a"},
     )
 
     with pytest.raises(errors.InvalidRequest) as caught:
         dataset.read(path)
 
-    found = {(fault.pointer, fault.detail.partition(" ")[0]) for fault in caught.value.faults}
-    assert {pointer for pointer, _ in found} == {f"line {number}" for number in range(1, 7)}
+    pointers = [fault.pointer for fault in caught.value.faults]
+    assert list(dict.fromkeys(pointers)) == [f"line {number}" for number in range(1, 8)]
     of_third = [fault.detail for fault in caught.value.faults if fault.pointer == "line 3"]
     assert len(of_third) == 4
 
@@ -111,8 +192,46 @@ def test_the_ends_of_an_interval_are_the_shares_whose_score_is_the_quantile(
         assert abs(abs(score) - 1.959964) < 1e-3 or math.isclose(end, share, abs_tol=1e-9)
 
 
+def test_of_several_jobs_for_a_line_the_newest_that_succeeded_counts(tmp_path: Path) -> None:
+    """The list has the newest first; failed lines that run again are further jobs of the run."""
+    listed = [
+        job(status, id=name, metadata={"eval": "r", "eval_line": line})
+        for status, name, line in (
+            ("queued", "job_5", "1"),
+            ("succeeded", "job_4", "1"),
+            ("succeeded", "job_3", "1"),
+            ("failed", "job_2", "2"),
+            ("failed", "job_1", "2"),
+        )
+    ]
+    pages = [
+        Canned(200, {"data": listed[:2], "has_more": True, "last_id": "job_4"}),
+        Canned(200, {"data": listed[2:], "has_more": False, "last_id": "job_1"}),
+    ]
+    options = runs.RunOptions(None, None, None, None, None, {})
+    state = runs.RunState(tmp_path / "state.json", "f", "r", "file-1", "batch_1")
+    with serving({"GET /v1/jobs": pages}) as api:
+        service = client.Client(api.url, key="ll_key")
+        jobs = runs.Run(service, tmp_path / "set.jsonl", [], options, state).jobs()
+
+    assert {line: one["id"] for line, one in jobs.items()} == {1: "job_4", 2: "job_2"}
+    assert "q=meta.eval%3Ar" in api.seen[0].path
+
+
+def test_a_run_that_submitted_nothing_gives_way_to_other_questions(tmp_path: Path) -> None:
+    first = runs.RunState.open(tmp_path, fingerprint="a")
+    second = runs.RunState.open(tmp_path, fingerprint="b")
+    assert first.run != second.run
+    assert runs.RunState.open(tmp_path, fingerprint="b").run == second.run
+    second.file_id = "file-1"
+    second.save()
+
+    with pytest.raises(errors.InvalidRequest):
+        runs.RunState.open(tmp_path, fingerprint="a")
+
+
 def _grade(kind: str, *, right: bool, text: str | None = "6", **job: object) -> summary.Grade:
-    item = {"id": "1", "kind": kind, "question": "How many <b>?", "answer": "6"}
+    item = {"id": "1", "kind": kind, "question": "How many <b>?", "answers": ("6", "six")}
     whole = {
         "id": "job_1",
         "status": "succeeded",
@@ -144,12 +263,23 @@ def test_a_summary_counts_each_kind_and_all() -> None:
     assert summary.summarize(grades[:2])[-1].kind == "count"
 
 
-def test_a_question_without_a_job_is_wrong_and_not_submitted() -> None:
-    item = {"id": "1", "kind": "all", "question": "Q", "answer": "6"}
+def test_a_forced_answer_is_an_answer() -> None:
+    forced = {"text": "6", "rule": "boxed", "forced": True}
 
-    grade = summary.grade(item, None, right=False)
+    total = summary.summarize(
+        [_grade("count", right=True), _grade("count", right=True, answer=forced)]
+    )[0]
 
-    assert (grade.error, grade.text, grade.job) == ("not_submitted", None, None)
+    assert (total.answered, total.forced) == (1.0, 0.5)
+
+
+@pytest.mark.parametrize("refusal", [None, "context_length_exceeded"])
+def test_a_question_without_a_job_is_wrong_and_says_why(refusal: str | None) -> None:
+    item = {"id": "1", "kind": "all", "question": "Q", "answers": ("6",)}
+
+    grade = summary.grade(item, None, right=False, refusal=refusal)
+
+    assert (grade.error, grade.text, grade.job) == (refusal or "not_submitted", None, None)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +299,10 @@ def test_an_answer_is_right_if_it_means_the_same(
     text: str, expected: str, answer_format: dict[str, Any] | None, *, right: bool
 ) -> None:
     with grading.grader() as grader:
-        assert grader.right(text, expected, answer_format=answer_format, question="Which?") is right
+        outcome = grader.right(
+            text, ("something else", expected), answer_format=answer_format, question="Which?"
+        )
+        assert outcome is right
 
 
 class _Loads(HTMLParser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from api.key_uses import KeyUses
-from core import ids
+from core import errors, ids
 from core.database import Database, Transaction
 from core.database_faults import DatabaseUnavailable
 from jobs.lifecycle import Role
 from jobs.store import accounts
-from tests import factories
+from tests import factories, races
 from tests.e2e.stack import eventually
 from tests.operating import House, Json, house_in
 
@@ -78,6 +79,40 @@ def test_a_key_is_of_the_callers_account_unless_another_is_named(house: House, a
     assert create(house, admin, account="a new one")["account"] == "a new one"
     absent = {"account": "acct_" + "0" * 32}
     assert house.ask("POST", "/v1/keys", admin, absent)[0] == 404
+
+
+def test_the_last_key_of_an_admin_stays(house: House, admin: str) -> None:
+    """Those that are revoked or have expired do not count."""
+    own = next(
+        key["id"]
+        for key in house.ask("GET", "/v1/keys", admin)[1]["data"]
+        if key["role"] == "admin"
+    )
+    second = create(house, admin, role="admin")
+    create(house, admin, role="operate")
+    assert house.ask("DELETE", f"/v1/keys/{second['id']}", second["key"])[0] == 200
+
+    status, answer = house.ask("DELETE", f"/v1/keys/{own}", admin)
+
+    assert (status, answer["error"]["code"]) == (409, "conflict")
+    third = create(house, admin, role="admin")
+    assert house.ask("DELETE", f"/v1/keys/{own}", admin)[0] == 200
+    assert house.ask("GET", "/v1/keys", admin)[0] == 401
+    assert house.ask("GET", "/v1/keys", third["key"])[0] == 200
+
+
+def test_two_admins_do_not_revoke_each_other(database: Database) -> None:
+    keys = [principal(database, factories.make_key(database, role=Role.ADMIN)) for _ in range(2)]
+
+    def revoke(key: accounts.Principal) -> str:
+        try:
+            return str(accounts.revoke_key(database, key.key_id, keep_an_admin=True))
+        except errors.Conflict as error:
+            return error.code
+
+    results = races.race(*(functools.partial(revoke, key) for key in keys))
+
+    assert sorted(results) == ["True", "conflict"]
 
 
 def test_every_fault_of_a_key_is_named(house: House, admin: str) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from datetime import timedelta
 from http import HTTPStatus
+from typing import Final
 
 import flask
 import orjson
@@ -35,6 +36,21 @@ _log = structlog.get_logger(__name__)
 
 _ONE = "/v1/batches/<batch_id>"
 _CREATED = ResponseSpec(schemas.Batch, "The batch.", ("Idempotent-Replayed",))
+
+
+_EXAMPLES: Final = {
+    "application/json": {
+        "responses": {
+            "summary": "Responses within a week",
+            "value": {
+                "input_file_id": "file-0190c0de00007000800000000000abcd",
+                "endpoint": "/v1/responses",
+                "completion_window": "7d",
+                "metadata": {"run": "nightly"},
+            },
+        },
+    },
+}
 
 
 class BatchRoutes:
@@ -73,7 +89,7 @@ class BatchRoutes:
         guard=Right.SUBMIT,
         answers={200: _CREATED},
         faults=(400, 403, 404, 409, 413, 415, 422),
-        body=RequestBodySpec({"application/json": schemas.BatchRequest}),
+        body=RequestBodySpec({"application/json": schemas.BatchRequest}, examples=_EXAMPLES),
     )
     def create(self, caller: Caller, header: schemas.BatchHeaders) -> Response:
         """Run the requests in a file, each as a job of low priority.
