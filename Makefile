@@ -21,7 +21,8 @@ javascript: ## The JavaScript clients of the tests (needs npm; without them, the
 
 tools: javascript ## Programs that tests run against the API, in .venv-tools: clients of OpenAI's API, and schemathesis (optional)
 	@$(PYTHON) -m venv .venv-tools && .venv-tools/bin/pip install --quiet --require-hashes -r requirements/tools.txt
-	@cd tests/clients/tools/continue && { npm ci --ignore-scripts --no-fund --no-audit --silent || echo "Continue's adapter is not installed; its test is skipped."; }
+	@$(PYTHON) -m venv .venv-instructor && .venv-instructor/bin/pip install --quiet --require-hashes -r requirements/instructor.txt
+	@cd tests/clients/tools/continue && { npm ci --ignore-scripts --no-fund --no-audit --silent || echo "Continue is not installed; its tests are skipped."; }
 
 openwebui: ## Open WebUI for its test, in .venv-openwebui (1 GB, Python 3.11 or 3.12), without the packages of its own models
 	@$(PYTHON) -m venv .venv-openwebui && .venv-openwebui/bin/pip install --quiet uv && .venv-openwebui/bin/uv pip install --quiet --python .venv-openwebui/bin/python --override tests/clients/tools/open-webui-overrides.txt "open-webui~=0.12.4"
@@ -64,6 +65,7 @@ lock: ## The lock files after a change in pyproject.toml (developers; needs uv; 
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group dev -c requirements/service.txt pyproject.toml -o requirements/dev.txt
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group docs -o requirements/docs.txt
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --python-version 3.11 --group tools -o requirements/tools.txt
+	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --python-version 3.11 --group instructor -o requirements/instructor.txt
 
 secrets: ## The secrets of docker-compose.yml, a file each in secrets/; those that are there stay
 	@$(PYTHON) deploy/make_secrets.py

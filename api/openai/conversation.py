@@ -8,7 +8,8 @@ Users of this module pass what only their caller knows:
 
 * ``files``: returns the file for a ``file_id`` that names an uploaded file (``file-…``), of the account of the request.
   An ``img_…`` id names an uploaded image, and needs no file.
-* ``earlier``: the messages before those of the request, as :mod:`api.openai.earlier` returns them.
+* ``earlier``: the messages before those of the request, and ``referenced``: the messages of items that are named by
+  their ids alone. :mod:`api.openai.earlier` returns both.
 
 The place of a string that may be long, for :func:`api.framework.loads`, is known by :func:`is_image`.
 """
@@ -30,12 +31,14 @@ from core.spool import SpooledFile
 
 #: Returns the file of an id, None without one that may be an image.
 Files = Callable[[str], SpooledFile | None]
+#: Returns the message of an item with this id for the place of this JSON pointer; None, and the fault: there is none.
+Referenced = Callable[[str, str, list[errors.Fault]], "Message | None"]
 Role = Literal["system", "user", "assistant"]
 
 MAX_ITEMS: Final = 1_000
 #: The question of a turn that has images and no text.
 _NO_TEXT: Final = "Describe what is shown."
-_ROLES: Final[Mapping[str, Role]] = {
+ROLES: Final[Mapping[str, Role]] = {
     "system": "system",
     "developer": "system",
     "user": "user",
@@ -59,6 +62,9 @@ _TEXTS: Final = {
 _IMAGES: Final = frozenset({"input_image", "image_url"})
 #: Items that clients send back from an earlier output, and that say nothing that a model could use.
 _IGNORED: Final = ("reasoning",)
+_REFERENCE: Final = "item_reference"
+#: The ids of such items begin with this.
+_REASONING: Final = "rs_"
 _UNSUPPORTED: Final = "unsupported_parameter"
 #: What an id may look like: those that are not read are stored and shown, too.
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -132,6 +138,7 @@ def read(
     files: Files = lambda _: None,
     instructions: str | None = None,
     earlier: Sequence[Message] = (),
+    referenced: Referenced | None = None,
     drops_oldest: bool = False,
     most_chars: int | None = None,
 ) -> ReadConversation:
@@ -146,6 +153,7 @@ def read(
         files: returns the file of an id.
         instructions: a system text before those of the messages.
         earlier: the messages before those of the request.
+        referenced: returns the message of a referenced item; None: references are not supported.
         drops_oldest: whether the oldest turns may be left out if all are too long.
         most_chars: the most characters of a question: older turns cannot be a part of it, and are not stored to be
             shown again.
@@ -155,7 +163,7 @@ def read(
     if isinstance(sent, str) and name == "input":
         messages = [_Reader(faults).string(sent)]
     elif isinstance(sent, list) and sent and len(sent) <= MAX_ITEMS:
-        reader = _Reader(faults)
+        reader = _Reader(faults, referenced)
         read_ones = (reader.item(item, f"#/{name}/{index}") for index, item in enumerate(sent))
         messages = [message for message in read_ones if message is not None]
     else:
@@ -188,8 +196,9 @@ def read(
 class _Reader:
     """Reads messages and appends their faults."""
 
-    def __init__(self, faults: list[errors.Fault]) -> None:
+    def __init__(self, faults: list[errors.Fault], referenced: Referenced | None = None) -> None:
         self._faults = faults
+        self._referenced = referenced
 
     def string(self, text: str) -> Message:
         """Return the message of an ``input`` that is a string."""
@@ -203,18 +212,25 @@ class _Reader:
         if not isinstance(item, dict):
             self._fault(pointer, "This must be an object.")
             return None
-        kind = item.get("type") or "message"
+        # References may leave out their type.
+        kind = item.get("type") or (_REFERENCE if item.keys() == {"id"} else "message")
         if kind in _IGNORED:
             return None
-        if kind != "message":
-            sentence = "Items of this type are not supported; this must be `message`."
-            self._fault(f"{pointer}/type", sentence, _UNSUPPORTED)
-            return None
+        if kind == "message":
+            return self._message(item, pointer)
+        if kind == _REFERENCE and self._referenced is not None:
+            return self._reference(item.get("id"), f"{pointer}/id", self._referenced)
+        sentence = "Items of this type are not supported; this must be `message`."
+        self._fault(f"{pointer}/type", sentence, _UNSUPPORTED)
+        return None
+
+    def _message(self, item: Mapping[str, Any], pointer: str) -> Message | None:
+        """Return a message, None with faults."""
         role = item.get("role")
-        if not isinstance(role, str) or role not in _ROLES:
+        if not isinstance(role, str) or role not in ROLES:
             self._fault(f"{pointer}/role", "This must be user, assistant, system or developer.")
             return None
-        message = Message(_ROLES[role], pointer)
+        message = Message(ROLES[role], pointer)
         content = item.get("content")
         if isinstance(content, str):
             self._text(message, content, f"{pointer}/content")
@@ -232,6 +248,15 @@ class _Reader:
             return None
         message.shown = _shown(role, parts)
         return message
+
+    def _reference(self, item_id: object, pointer: str, referenced: Referenced) -> Message | None:
+        """Return the message of a referenced item, None for a referenced trace."""
+        if not isinstance(item_id, str):
+            self._fault(pointer, "This must be text.")
+            return None
+        if item_id.startswith(_REASONING):
+            return None
+        return referenced(item_id, pointer, self._faults)
 
     def _part(self, message: Message, part: object, pointer: str) -> dict[str, Any] | None:
         """Add a part to ``message``; return it as it is shown again."""

@@ -1,11 +1,12 @@
-"""The messages before those of a request that names a ``previous_response_id``, from the stored jobs."""
+"""Messages of earlier responses, from the stored jobs: for a ``previous_response_id``, and for references to items."""
 
 from __future__ import annotations
 
+import re
 import uuid
 from typing import Any, Final
 
-from api.openai.conversation import Message, SentImage
+from api.openai.conversation import ROLES, Message, SentImage
 from core import errors, ids
 from core.database import Database
 from jobs.store import history, responses
@@ -13,6 +14,9 @@ from jobs.store.history import JobView
 
 _PLACE: Final = "#/previous_response_id"
 _MAX_RESPONSES: Final = 100
+#: The id of an answer, or of an input item: :mod:`api.openai.responses.output` and its ``items`` write them.
+_ITEM: Final = re.compile(r"msg_([0-9a-f]{32})(?:_in_([0-9]{1,4}))?")
+_TOO_LONG: Final = "context_length_exceeded"
 
 
 class Earlier:
@@ -21,7 +25,7 @@ class Earlier:
     Args:
         database: stores jobs.
         account_id: the account whose responses may be named; None: any.
-        most_responses: the most responses of a conversation that are read.
+        most_responses: the most responses of a conversation that are read, and the most whose items are.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Earlier:
         self._database = database
         self._most_responses = most_responses
         self._account_id = account_id
+        self._named: dict[uuid.UUID, JobView | None] = {}
 
     def messages(
         self,
@@ -60,12 +65,8 @@ class Earlier:
         chars = 0
         while named is not None and len(rounds) < self._most_responses and chars <= most_chars:
             job_id = ids.parse("resp", named)
-            view = (
-                None
-                if job_id is None
-                else history.get(self._database, job_id, account_id=self._account_id)
-            )
-            if view is None or view.job.question is None:
+            view = None if job_id is None else self._get(job_id)
+            if view is None:
                 if rounds and drops_oldest:
                     break
                 sentence = f"There is no response `{named[:64]}`."
@@ -79,8 +80,7 @@ class Earlier:
             if not view.job.status.terminal:
                 faults.append(errors.Fault(_PLACE, f"The response `{named}` has not finished."))
                 return []
-            entry = responses.get(self._database, view.job.id)
-            requested = (entry.requested if entry is not None else None) or {}
+            requested = self._requested(view)
             rounds.append(_of(view, requested, len(rounds)))
             chars += sum(len(text) for message in rounds[-1] for text in message.texts)
             named = requested.get("previous_response_id")
@@ -89,32 +89,96 @@ class Earlier:
                 f"The conversation has more than {self._most_responses} responses; with `truncation` `auto` it "
                 "loses the oldest ones."
             )
-            faults.append(errors.Fault(_PLACE, sentence, "context_length_exceeded"))
+            faults.append(errors.Fault(_PLACE, sentence, _TOO_LONG))
         return [message for messages in reversed(rounds) for message in messages]
+
+    def referenced(self, item_id: str, pointer: str, faults: list[errors.Fault]) -> Message | None:
+        """Return the message of an item of a response; without it, ``faults`` gets one, and None comes back.
+
+        Args:
+            item_id: the id of an answer, or of an input item.
+            pointer: the place of the id in the request, and of the message.
+            faults: gets the fault.
+        """
+        match = _ITEM.fullmatch(item_id)
+        view = None
+        if match is not None:
+            job_id = uuid.UUID(hex=match[1])
+            if job_id not in self._named and len(self._named) >= self._most_responses:
+                sentence = (
+                    f"A request can have references to items of {self._most_responses} responses."
+                )
+                faults.append(errors.Fault(pointer, sentence, _TOO_LONG))
+                return None
+            if job_id not in self._named:
+                self._named[job_id] = self._get(job_id)
+            view = self._named[job_id]
+        message = None
+        if match is not None and view is not None:
+            message = self._item(view, match[2], pointer)
+        if message is None:
+            sentence = f"There is no item `{item_id[:64]}`."
+            faults.append(errors.Fault(pointer, sentence, "item_not_found"))
+        return message
+
+    def _item(self, view: JobView, number: str | None, pointer: str) -> Message | None:
+        """Return the message of an input item, without a number of the answer."""
+        if number is not None:
+            items = _items(view, self._requested(view))
+            return _message(items[int(number)], view, pointer) if int(number) < len(items) else None
+        answer = view.job.answer_text
+        if answer is None or not view.job.status.terminal:
+            return None
+        part = {"type": "output_text", "text": answer}
+        return _message({"role": "assistant", "content": [part]}, view, pointer)
+
+    def _get(self, job_id: uuid.UUID) -> JobView | None:
+        """Return a job of the account whose content has not been removed."""
+        view = history.get(self._database, job_id, account_id=self._account_id)
+        return None if view is None or view.job.question is None else view
+
+    def _requested(self, view: JobView) -> dict[str, Any]:
+        entry = responses.get(self._database, view.job.id)
+        return (entry.requested if entry is not None else None) or {}
 
 
 def _of(view: JobView, requested: dict[str, Any], number: int) -> list[Message]:
     """Return the messages of one job; ``number`` makes the places of its images unique."""
     job = view.job
-    items = requested.get("input")
-    if items is None:
-        images = [{"type": "input_image", "image": place} for place in range(len(view.images))]
-        question = {"type": "input_text", "text": job.question}
-        items = [{"role": "user", "content": [*images, question]}]
-    messages: list[Message] = []
-    for item in items:
-        if item["role"] not in ("user", "assistant"):
-            # System texts are not carried over to the next response.
-            continue
-        message = Message(item["role"], _PLACE)
-        for part in item["content"]:
-            if part["type"] != "input_image":
-                message.texts.append(part["text"])
-            elif part.get("image") is not None and part["image"] < len(view.images):
-                source = ids.show("img", view.images[part["image"]].image.id)
-                pointer = f"{_PLACE}/{number}/{part['image']}"
-                message.images.append(SentImage(pointer, source, None, {}))
-        messages.append(message)
+    # System texts are not carried over to the next response.
+    messages = [
+        _message(item, view, f"{_PLACE}/{number}")
+        for item in _items(view, requested)
+        if item["role"] in ("user", "assistant")
+    ]
     if job.answer_text:
         messages.append(Message("assistant", _PLACE, [job.answer_text]))
     return messages
+
+
+def _items(view: JobView, requested: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the input items of a job; one of the native API has one."""
+    items: list[dict[str, Any]] | None = requested.get("input")
+    if items is not None:
+        return items
+    images = [{"type": "input_image", "image": place} for place in range(len(view.images))]
+    question = {"type": "input_text", "text": view.job.question}
+    return [{"role": "user", "content": [*images, question]}]
+
+
+def _message(item: dict[str, Any], view: JobView, place: str) -> Message:
+    """Return the message of an input item; ``place`` is unique, for its images."""
+    message = Message(ROLES[item["role"]], place)
+    parts: list[dict[str, Any]] = []
+    for part in item["content"]:
+        if part["type"] != "input_image":
+            message.texts.append(part["text"])
+            parts.append(part)
+        elif part.get("image") is not None and part["image"] < len(view.images):
+            source = ids.show("img", view.images[part["image"]].image.id)
+            detail = part.get("detail", "auto")
+            shown = {"type": "input_image", "detail": detail, "image": None}
+            message.images.append(SentImage(f"{place}/{part['image']}", source, None, shown))
+            parts.append(shown)
+    message.shown = {"type": "message", "role": item["role"], "content": parts}
+    return message

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 
 from tests import children
 from tests.api import image_files
+from tests.clients import examples
 from tests.clients.service import Service
 from tests.e2e.stack import free_port
 
@@ -28,14 +28,13 @@ pytestmark = [
     pytest.mark.parametrize("service", ["sqlite"], indirect=True),
 ]
 
-PROGRAM = Path(__file__).resolve().parents[2] / ".venv-openwebui" / "bin" / "open-webui"
+PROGRAMS = Path(__file__).resolve().parents[2] / ".venv-openwebui" / "bin"
 MODEL = "Qwen/QVQ-72B-Preview"
 URL = image_files.data_url(image_files.png())
 #: Without an account of the user, and without anything from the network.
 SETTINGS = {
     "WEBUI_AUTH": "False",
     "WEBUI_SECRET_KEY": "secret",
-    "ENABLE_OLLAMA_API": "False",
     "RAG_EMBEDDING_ENGINE": "openai",
     "OFFLINE_MODE": "True",
     "HF_HUB_OFFLINE": "1",
@@ -95,21 +94,21 @@ class WebUI:
 @pytest.fixture
 def webui(service: Service) -> Iterator[WebUI]:
     """Return Open WebUI, started with the variables of the page of the documentation."""
-    if not PROGRAM.exists():
+    if not (PROGRAMS / "open-webui").exists():
         pytest.skip("Open WebUI is not installed; run `make openwebui`.")
     port = free_port()
     folder = children.memory_folder()
-    environment = SETTINGS | {
-        "PATH": os.environ["PATH"],
-        "HOME": str(folder),
-        "DATA_DIR": str(folder),
-        "OPENAI_API_BASE_URL": service.base_url,
-        "OPENAI_API_KEY": service.key,
-    }
+    examples.prepare(folder, service)
+    environment = examples.environment(folder, PROGRAMS) | SETTINGS | {"DATA_DIR": str(folder)}
+    start = "exec open-webui serve"
+    code = examples.example("open_webui").replace(
+        "open-webui serve", f"{start} --host 127.0.0.1 --port {port}"
+    )
+    assert start in code
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [PROGRAM, "serve", "--host", "127.0.0.1", "--port", str(port)],
+            examples.in_shell(service, code),
             cwd=folder, env=environment, stdout=output, stderr=output,
         )  # fmt: skip
     with process, httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as http:

@@ -2,122 +2,117 @@
 
 from __future__ import annotations
 
-import os
-import re
+import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.api import image_files
+from tests.clients import examples
 from tests.clients.javascript import FOLDER, JavaScript, Missing
 from tests.clients.service import Service
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+#: The suites of the clients run on both databases.
+on_sqlite = pytest.mark.parametrize("service", ["sqlite"], indirect=True)
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGE = (ROOT / "docs" / "how-to" / "openai-clients.md").read_text(encoding="utf-8")
-#: The environment of tools that are no dependencies of the tests: `make tools`.
-TOOLS = ROOT / ".venv-tools" / "bin"
-_SECONDS = 120
+#: The environments of `make tools`: these packages are no dependencies of the tests.
+TOOLS = examples.ROOT / ".venv-tools" / "bin"
+INSTRUCTOR = examples.ROOT / ".venv-instructor" / "bin"
 
 PYTHON = ["python", "background", "options", "idempotency"]
-OF_TOOLS = ["langchain_openai", "agents", "litellm", "pydantic_ai", "instructor", "haystack"]
-
-
-def example(name: str) -> str:
-    """Return the code of the example after a comment that readers do not see."""
-    [code] = re.findall(rf"<!-- run: {name} -->\n\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    return str(code)
-
-
-def file(name: str) -> str:
-    """Return the content of a file that the page shows, without the line that names it."""
-    [content] = re.findall(rf"```\w+\n# {re.escape(name)}\n(.*?)```", PAGE, re.DOTALL)
-    return str(content)
+OF_TOOLS = {
+    "langchain_openai": TOOLS,
+    "agents": TOOLS,
+    "litellm": TOOLS,
+    "pydantic_ai": TOOLS,
+    "instructor": INSTRUCTOR,
+    "haystack": TOOLS,
+}
+#: Package of npm and example.
+JAVASCRIPT = [
+    (package, name)
+    for package in ("openai7", "openai6")
+    for name in ("javascript", "idempotency_javascript")
+]
+#: Examples that need the large model's limits or an environment of 1 GB, and the test of each.
+ELSEWHERE = {
+    "open_webui": "test_open_webui.py",
+    "continue_settings": "test_continue.py",
+    "continue": "test_continue.py",
+}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, service: Service) -> Path:
     """Return a folder with the image."""
-    (tmp_path / "figure.png").write_bytes(image_files.png())
+    examples.prepare(tmp_path, service)
     return tmp_path
 
 
-def run(service: Service, folder: Path, *command: str | Path, **more: str) -> str:
-    """Return what a program prints that is started with the two variables of the page."""
-    environment = {
-        "PATH": f"{TOOLS}:{os.environ['PATH']}",
-        "HOME": str(folder),
-        "OPENAI_BASE_URL": service.base_url,
-        "OPENAI_API_KEY": service.key,
-        # LiteLLM would fetch its list of prices from the network.
-        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        **more,
-    }
-    completed = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=_SECONDS,
-        check=False,
-    )
-    assert completed.returncode == 0, completed.stderr
-    return completed.stdout.strip()
+def installed(python: Path, package: str) -> bool:
+    """Whether an environment has a package; an import of it can take a minute."""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({package!r}) is None)"
+    return python.exists() and subprocess.run([python, "-c", code], check=False).returncode == 0
 
 
+def run_file(service: Service, folder: Path, program: str | Path, file: str, code: str) -> str:
+    """Return what a program prints that runs the code."""
+    (folder / file).write_text(code)
+    seen = examples.printed(service, folder, shlex.join([str(program), file]))
+    assert seen.lower() not in {"", "none", "null", "undefined", "false"}
+    return seen
+
+
+@on_sqlite
 @pytest.mark.parametrize("name", PYTHON)
 def test_an_example_of_the_python_client_runs(service: Service, folder: Path, name: str) -> None:
-    (folder / "example.py").write_text(example(name))
-    printed = run(service, folder, sys.executable, "example.py")
-    assert printed
-    assert printed != "False"
+    run_file(service, folder, sys.executable, "example.py", examples.example(name))
 
 
+@on_sqlite
 def test_the_example_of_curl_runs(service: Service, folder: Path) -> None:
-    assert '"object":"chat.completion"' in run(
-        service, folder, "bash", "-c", example("curl")
-    ).replace('": "', '":"')
+    answer = json.loads(examples.printed(service, folder, examples.example("curl")))
+    assert answer["object"] == "chat.completion"
+    assert answer["choices"][0]["message"]["content"]
 
 
-@pytest.mark.parametrize("name", OF_TOOLS)
-def test_an_example_of_a_tool_in_python_runs(service: Service, folder: Path, name: str) -> None:
-    python = TOOLS / "python"
-    if not python.exists():
-        pytest.skip("The tools are not installed; run `make tools`.")
-    if subprocess.run(
-        [python, "-c", f"import {name}"], check=False, capture_output=True
-    ).returncode:
+@on_sqlite
+@pytest.mark.parametrize(("name", "programs"), OF_TOOLS.items(), ids=OF_TOOLS)
+def test_an_example_of_a_tool_in_python_runs(
+    service: Service, folder: Path, name: str, programs: Path
+) -> None:
+    python = programs / "python"
+    if not installed(python, name):
         pytest.skip(f"The package {name} is not installed; run `make tools`.")
-    (folder / "example.py").write_text(example(name))
-    assert run(service, folder, python, "example.py")
+    run_file(service, folder, python, "example.py", examples.example(name))
 
 
+@on_sqlite
 def test_the_example_of_llm_runs(service: Service, folder: Path) -> None:
     if not (TOOLS / "llm").exists():
-        pytest.skip("The tools are not installed; run `make tools`.")
-    models = file("extra-openai-models.yaml")
-    models = models.replace("http://localhost:8700/v1", service.base_url)
-    (folder / "extra-openai-models.yaml").write_text(models)
-    command = ("bash", "-c", example("llm"))
-    assert run(service, folder, *command, LLM_USER_PATH=str(folder))
+        pytest.skip("The package llm is not installed; run `make tools`.")
+    assert examples.printed(service, folder, examples.example("llm"), TOOLS)
 
 
-@pytest.mark.parametrize("package", ["openai7", "openai6", "ai"])
-def test_an_example_in_javascript_runs(service: Service, folder: Path, package: str) -> None:
+@on_sqlite
+@pytest.mark.parametrize(("package", "name"), [*JAVASCRIPT, ("ai", "ai")])
+def test_an_example_in_javascript_runs(
+    service: Service, folder: Path, package: str, name: str
+) -> None:
     try:
         javascript = JavaScript(package, base_url=service.base_url, key=service.key)
     except Missing as missing:
         pytest.skip(str(missing))
-    code = example("ai" if package == "ai" else "javascript")
-    (folder / "example.mjs").write_text(code.replace('from "openai"', f'from "{package}"'))
     (folder / "node_modules").symlink_to(FOLDER / "node_modules")
-    assert run(service, folder, javascript.node, "example.mjs")
+    code = examples.example(name).replace('from "openai"', f'from "{package}"')
+    run_file(service, folder, javascript.node, "example.mjs", code)
 
 
 def test_every_example_is_run() -> None:
-    marked = set(re.findall(r"^<!-- run: (\w+) -->$", PAGE, re.MULTILINE))
-    assert marked == {*PYTHON, *OF_TOOLS, "curl", "llm", "javascript", "ai"}
+    run = [*PYTHON, *OF_TOOLS, *ELSEWHERE, "javascript", "idempotency_javascript"]
+    assert sorted(examples.names()) == sorted([*run, "variables", "curl", "llm", "ai"])
+    for name, file in ELSEWHERE.items():
+        assert f'"{name}"' in Path(__file__).with_name(file).read_text()

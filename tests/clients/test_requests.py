@@ -314,7 +314,7 @@ class TestInput:
         ("item", "param"),
         [
             ({"type": "function_call", "call_id": "1"}, "input[0].type"),
-            ({"type": "item_reference", "id": "msg_1"}, "input[0].type"),
+            ({"type": "item_reference", "id": "msg_1"}, "input[0].id"),
             ({"type": "configuration_update"}, "input[0].type"),
             ({"role": "tool", "content": "x"}, "input[0].role"),
             ({"role": "user", "content": [{"type": "input_file"}]}, "input[0].content[0].type"),

@@ -196,6 +196,7 @@ def parse(
             files=files,
             instructions=sent.instructions if sent is not None else None,
             earlier=_earlier(sent, earlier, faults, most_chars=limits.question_chars),
+            referenced=earlier.referenced,
             drops_oldest=sent is not None and sent.truncation == "auto",
             most_chars=limits.question_chars,
         )
