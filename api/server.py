@@ -16,6 +16,7 @@ from gunicorn.config import Config
 from gunicorn.glogging import Logger
 from gunicorn.workers.base import Worker
 
+import core.startup
 from api.app import service_of
 from core import errors, logs, process, redis_check
 from core.redis_prefix import RedisPrefix
@@ -23,6 +24,8 @@ from core.redis_url import RedisURL
 from core.settings import Settings
 from core.spool import Spool
 from jobs.store import accounts
+
+core.startup.finish()
 
 _BAD_SETTINGS = 2
 #: For one answer of Redis, which may also come later.

@@ -1,5 +1,6 @@
 """The ``longlook`` command: its subcommands, and the exit codes of errors."""
 
+import gc
 import importlib
 import importlib.metadata
 import sys
@@ -44,7 +45,13 @@ def run(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     requested = [name for name in arguments[:1] if name in COMMANDS]
     try:
-        make_app(requested or COMMANDS)(args=arguments, prog_name="longlook")
+        # A collection of garbage looks through all that was imported so far, again and again.
+        gc.disable()
+        try:
+            app = make_app(requested or COMMANDS)
+        finally:
+            gc.enable()
+        app(args=arguments, prog_name="longlook")
     except errors.LonglookError as error:
         output.fault(fault_text(error))
         sys.exit(output.exit_code(error))

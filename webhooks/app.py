@@ -3,6 +3,7 @@
 A wakeup only wakes the dispatcher, which has its own threads: two slots of Celery are enough.
 """
 
+import core.startup
 from core import celery_process
 from core.redis_prefix import RedisPrefix
 from core.settings import Settings
@@ -28,3 +29,4 @@ celery_process.install_runtime(
     build=_build,
     prefix=RedisPrefix(settings),
 )
+core.startup.finish()

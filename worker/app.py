@@ -1,5 +1,6 @@
 """The Celery app of a worker: ``celery -A worker.app worker``. Its import reads the settings and builds the app."""
 
+import core.startup
 from core import celery_process
 from core.redis_prefix import RedisPrefix
 from core.settings import Settings
@@ -16,3 +17,4 @@ celery_process.install_runtime(
     build=lambda: WorkerRuntime(settings),
     prefix=RedisPrefix(settings),
 )
+core.startup.finish()

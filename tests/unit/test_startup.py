@@ -1,0 +1,40 @@
+"""A process imports its modules without garbage collections, and collects garbage afterwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.architecture import source
+
+_PROGRAM = """
+import gc
+import core.startup
+assert not gc.isenabled()
+import json
+core.startup.finish()
+assert gc.isenabled() and gc.get_freeze_count() > 1_000
+"""
+#: What gunicorn and Celery load.
+_STARTED = ("api/server.py", "webhooks/app.py", "worker/app.py")
+
+
+def test_a_start_collects_no_garbage_until_it_is_finished() -> None:
+    subprocess.run([sys.executable, "-c", _PROGRAM], cwd=source.ROOT, check=True)
+
+
+def test_each_process_finishes_its_start_after_its_imports() -> None:
+    for path in _STARTED:
+        lines = (source.ROOT / path).read_text(encoding="utf-8").splitlines()
+        imports = [
+            number for number, line in enumerate(lines) if line.startswith(("import ", "from "))
+        ]
+        own = [
+            n
+            for n in imports
+            if lines[n].split()[1].split(".")[0]
+            in {"api", "core", "jobs", "net", "webhooks", "worker"}
+        ]
+
+        assert lines[own[0]] == "import core.startup"
+        assert lines.index("core.startup.finish()") > imports[-1]
