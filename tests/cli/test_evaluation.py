@@ -106,6 +106,9 @@ def test_an_answer_in_json_is_an_object(tmp_path: Path) -> None:
     assert dataset.read(path, answer_format={"type": "json_object"})[0].answers == ('{"count": 2}',)
     with pytest.raises(errors.InvalidRequest):
         dataset.read(path)
+    text = _file(tmp_path, {"question": "Q", "answer": "two"})
+    with pytest.raises(errors.InvalidRequest, match="not a valid data set"):
+        dataset.read(text, answer_format={"type": "json_schema", "schema": "any"})
 
 
 def test_questions_above_the_limits_of_the_service_are_faults(tmp_path: Path) -> None:
