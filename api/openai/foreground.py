@@ -55,7 +55,7 @@ _JSON_FILLER: Final = b" "
 _SSE_FILLER: Final = b":\n\n"
 _HEADERS: Final = {"X-Accel-Buffering": "no"}
 _GONE: Final = "The client has hung up."
-_REVOKED: Final = "This API key was revoked."
+_REVOKED: Final = "This API key was revoked or has expired."
 
 Failure = errors.RequestError | errors.Unavailable
 

@@ -63,7 +63,7 @@ def evaluate(
     model, limits = runs.model(service)
     dataset.check(file, items, limits)
     target = folder or file.with_name(f"{file.name}.eval")
-    state = runs.RunState.open(target, fingerprint=runs.fingerprint(file, options, service.url))
+    state = runs.RunState.open(target, fingerprint=runs.fingerprint(items, options, service.url))
     run = runs.Run(service, file, items, options, state)
     batch = _finished(run, model=model, window=window)
     grades = _graded(run)

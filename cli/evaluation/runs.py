@@ -105,10 +105,12 @@ class RunState:
         self.path.unlink(missing_ok=True)
 
 
-def fingerprint(file: Path, options: RunOptions, url: str) -> str:
-    """Return what tells an evaluation from others: its questions, options and service."""
-    described = orjson.dumps([asdict(options), url], option=orjson.OPT_SORT_KEYS)
-    return hashlib.sha256(file.read_bytes() + described).hexdigest()
+def fingerprint(items: Sequence[Item], options: RunOptions, url: str) -> str:
+    """Return what identifies an evaluation: its questions, options and service."""
+    # Of what was read: a pipe cannot be read again, and a file may have changed meanwhile.
+    described = [[asdict(item) for item in items], asdict(options), url]
+    text = orjson.dumps(described, default=str, option=orjson.OPT_SORT_KEYS)
+    return hashlib.sha256(text).hexdigest()
 
 
 def model(service: client.Client) -> tuple[str, dataset.Limits]:

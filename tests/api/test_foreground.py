@@ -289,7 +289,7 @@ class TestJson:
         next(read)
         [key] = accounts.keys(surface.database)
         accounts.revoke_key(surface.database, key.key_id)
-        assert b"This API key was revoked." in b"".join(read)
+        assert b"This API key was revoked or has expired." in b"".join(read)
         answer.close()
         assert surface.status == "cancelled"
 

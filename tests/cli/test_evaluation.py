@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,9 @@ def test_an_answer_in_json_is_an_object(tmp_path: Path) -> None:
     assert dataset.read(path, answer_format={"type": "json_object"})[0].answers == ('{"count": 2}',)
     with pytest.raises(errors.InvalidRequest):
         dataset.read(path)
+    text = _file(tmp_path, {"question": "Q", "answer": "two"})
+    with pytest.raises(errors.InvalidRequest, match="not a valid data set"):
+        dataset.read(text, answer_format={"type": "json_schema", "schema": "any"})
 
 
 def test_questions_above_the_limits_of_the_service_are_faults(tmp_path: Path) -> None:
@@ -216,6 +220,20 @@ def test_of_several_jobs_for_a_line_the_newest_that_succeeded_counts(tmp_path: P
 
     assert {line: one["id"] for line, one in jobs.items()} == {1: "job_4", 2: "job_2"}
     assert "q=meta.eval%3Ar" in api.seen[0].path
+
+
+def test_an_evaluation_is_identified_by_what_was_read() -> None:
+    """A pipe cannot be read twice."""
+    options = runs.RunOptions(None, None, None, None, None, {})
+    prints = set()
+    for answer in ("1", "1", "2"):
+        reading, writing = os.pipe()
+        os.write(writing, json.dumps({"question": "Q", "answer": answer}).encode())
+        os.close(writing)
+        with os.fdopen(reading):
+            items = dataset.read(Path(f"/dev/fd/{reading}"))
+            prints.add(runs.fingerprint(items, options, "http://localhost"))
+    assert len(prints) == 2
 
 
 def test_a_run_that_submitted_nothing_gives_way_to_other_questions(tmp_path: Path) -> None:
