@@ -5,7 +5,7 @@ Source: RFC 9562, section 5.7.
 
 import re
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, get_args
 
 import uuid_utils.compat
@@ -54,6 +54,11 @@ def earliest(moment: datetime, *, offset: timedelta = timedelta()) -> uuid.UUID:
     """
     seconds = moment.timestamp() + offset.total_seconds()
     return uuid.UUID(int=max(0, int(seconds * 1000)) << 80)
+
+
+def moment(value: uuid.UUID) -> datetime:
+    """Return when an id was made, in UTC, to the millisecond."""
+    return datetime.fromtimestamp((value.int >> 80) / 1000, UTC)
 
 
 def prefix(kind: Kind, text: str) -> tuple[uuid.UUID, uuid.UUID] | None:

@@ -71,8 +71,8 @@ class HeldBody(Protocol):
     def finished(self, job_id: uuid.UUID) -> bytes:
         """Return the body for a job that has finished."""
 
-    def failed(self, error: Failure) -> bytes:
-        """Return the body for an error after the response has begun."""
+    def failed(self, error: Failure, job_id: uuid.UUID | None, /) -> bytes:
+        """Return the body for an error after the response has begun, of an accepted job or (None) before that."""
 
 
 class Transcript(Protocol):
@@ -112,7 +112,7 @@ class Hold:
     content_type: str
     filler: bytes
     follow: Callable[[uuid.UUID, HeldResponse], Iterator[bytes]] = field(repr=False)
-    failed: Callable[[Failure], bytes] = field(repr=False)
+    failed: Callable[[Failure, uuid.UUID | None], bytes] = field(repr=False)
     #: Whether the client can send the request again and get the same job.
     repeatable: bool
 
@@ -188,7 +188,10 @@ class Foreground:
         def follow(job_id: uuid.UUID, held: HeldResponse) -> Iterator[bytes]:
             return self._stream(job_id, held, caller, transcript)
 
-        hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, transcript.failed, repeatable)
+        def failed(error: Failure, _: uuid.UUID | None) -> bytes:
+            return transcript.failed(error)
+
+        hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, failed, repeatable)
         return self._held(caller, submit, hold)
 
     def stream_stored(
@@ -204,7 +207,10 @@ class Foreground:
         def follow(job_id: uuid.UUID, held: HeldResponse) -> Iterator[bytes]:
             return self._stream_stored(job_id, held, caller, transcript)
 
-        hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, transcript.failed, repeatable)
+        def failed(error: Failure, _: uuid.UUID | None) -> bytes:
+            return transcript.failed(error)
+
+        hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, failed, repeatable)
         return self._held(caller, submit, hold)
 
     def close(self) -> None:
@@ -371,12 +377,12 @@ class HeldResponse(Closing):
             accepted = self.preparation.accepted()
         except (errors.RequestError, errors.Unavailable) as error:
             self.completed = True
-            yield self._hold.failed(error)
+            yield self._hold.failed(error, None)
             return
         except Exception:  # noqa: BLE001 - the boundary: the status of the response is sent
             _log.exception("request_failed")
             self.completed = True
-            yield self._hold.failed(errors.Unavailable("The service failed."))
+            yield self._hold.failed(errors.Unavailable("The service failed."), None)
             return
         self._job_id = accepted.job_id
         self._foreground.held.add(accepted.job_id, again=accepted.replayed)
@@ -387,12 +393,12 @@ class HeldResponse(Closing):
             yield from self._hold.follow(job_id, self)
         except (errors.RequestError, errors.Unavailable) as error:
             # For example, another request has deleted the job meanwhile.
-            yield self._hold.failed(error)
+            yield self._hold.failed(error, job_id)
             return
         if self.completed or self.dropped == _GONE:
             return
         if self.dropped is not None:
-            yield self._hold.failed(errors.Unauthenticated(_REVOKED))
+            yield self._hold.failed(errors.Unauthenticated(_REVOKED), job_id)
             return
         # The service stops. A client that sees a broken connection sends the request again.
         raise current.BrokenOff

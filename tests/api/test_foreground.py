@@ -72,7 +72,7 @@ class Surface:
         self._read()
         return orjson.dumps({"status": history.status(self.database, [job_id])[job_id]})
 
-    def failed(self, error: Failure) -> bytes:
+    def failed(self, error: Failure, _: uuid.UUID | None = None) -> bytes:
         """Show the error."""
         return b'data: {"error":"%b"}\n\n' % error.message.encode()
 

@@ -21,7 +21,7 @@ from core.database_faults import DatabaseUnavailable
 from core.settings import Settings
 from jobs.events.live import Publisher
 from jobs.records.jobs import Job
-from jobs.store import commands, expiry, retention, settle
+from jobs.store import accounts, commands, expiry, retention, settle
 from tests import databases, factories
 from tests.api import worker
 from tests.api.conftest import Caller
@@ -333,6 +333,21 @@ def test_a_stream_without_a_place_is_refused_before_it_creates_a_response(
     for answer in answers:
         answer.close()
     post(caller, background=True, stream=True).next()
+
+
+def test_a_revoked_key_ends_its_response_with_the_id_of_its_job(
+    caller: Caller, database: Database, settings: Settings
+) -> None:
+    response = post(caller)
+    response.until(lambda: bool(unfinished(database)))
+    [job_id] = unfinished(database)
+    [key] = accounts.keys(database)
+    accounts.revoke_key(database, key.key_id)
+
+    shown = orjson.loads(response.rest())
+    assert (shown["id"], shown["status"]) == (ids.show("resp", job_id), "failed")
+    assert (shown["model"], shown["created_at"] > 0) == (settings.model, True)
+    assert "revoked" in shown["error"]["message"]
 
 
 @pytest.mark.parametrize("background", [True, False])

@@ -182,10 +182,10 @@ class _Body:
         try:
             whole = results.completion(ended.job, ended.generations, stop=self._stop)
         except results.JobFailed as error:
-            return self.failed(error)
+            return self.failed(error, job_id)
         return whole.model_dump_json().encode()
 
-    def failed(self, error: Failure) -> bytes:
+    def failed(self, error: Failure, _: uuid.UUID | None) -> bytes:
         """Return the body for an error."""
         return orjson.dumps(error_body(error))
 

@@ -216,32 +216,44 @@ def frame(event: Json) -> bytes:
     return b"event: %b\ndata: %b\n\n" % (event["type"].encode(), data)
 
 
-def failure(error: Json) -> list[Json]:
-    """Return the events of a response that failed before its job was accepted."""
-    response = not_accepted(error)
-    created = response | {"status": response_object.QUEUED, "error": None}
-    return [
-        {"type": "response.created", "sequence_number": 0, "response": created},
-        {"type": "response.failed", "sequence_number": 1, "response": response},
-    ]
+@dataclass(frozen=True)
+class Unread:
+    """A response that its client waits for, and that cannot be shown: its job was not accepted, or cannot be read.
 
+    Attributes:
+        model: the served one.
+        job_id: of the accepted job, which its client finds later under the id of the response; None: there is none.
+    """
 
-def not_accepted(error: Json) -> Json:
-    """Return the response of a request whose job was not accepted, for a client whose response has begun."""
-    return {
-        "id": ids.show("resp", ids.new()),
-        "object": "response",
-        "created_at": 0,
-        "status": response_object.FAILED,
-        "background": False,
-        "model": "",
-        "error": error,
-        "incomplete_details": None,
-        "instructions": None,
-        "metadata": {},
-        "parallel_tool_calls": False,
-        "tool_choice": "none",
-        "tools": [],
-        "output": [],
-        "usage": None,
-    }
+    model: str
+    job_id: uuid.UUID | None = None
+
+    def events(self, error: Json) -> list[Json]:
+        """Return the events of its stream."""
+        response = self.failed(error)
+        created = response | {"status": response_object.QUEUED, "error": None}
+        return [
+            {"type": "response.created", "sequence_number": 0, "response": created},
+            {"type": "response.failed", "sequence_number": 1, "response": response},
+        ]
+
+    def failed(self, error: Json) -> Json:
+        """Return it as a failed response."""
+        shown = self.job_id or ids.new()
+        return {
+            "id": ids.show("resp", shown),
+            "object": "response",
+            "created_at": int(ids.moment(shown).timestamp()),
+            "status": response_object.FAILED,
+            "background": False,
+            "model": self.model,
+            "error": error,
+            "incomplete_details": None,
+            "instructions": None,
+            "metadata": {},
+            "parallel_tool_calls": False,
+            "tool_choice": "none",
+            "tools": [],
+            "output": [],
+            "usage": None,
+        }

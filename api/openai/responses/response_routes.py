@@ -118,6 +118,7 @@ class ResponseRoutes:
         waits: Waits,
         revocation: Revocation,
     ) -> None:
+        self._model = settings.model
         self._profile = settings.profile
         self._files = ImageFiles(settings, database=database)
         self._database = database
@@ -171,10 +172,12 @@ class ResponseRoutes:
             return self._shown(stored, replayed(accepted))
         if parsed.stream:
             transcript = ResponseTranscript(
-                self._reader, after_end=lambda job_id: self.ended(job_id, not_stored_for)
+                self._reader,
+                model=self._model,
+                after_end=lambda job_id: self.ended(job_id, not_stored_for),
             )
             return self._foreground.stream_stored(caller, submit, transcript, repeatable=repeatable)
-        body = _ResponseBody(self, not_stored_for)
+        body = _ResponseBody(self, not_stored_for, model=self._model)
         return self._foreground.answer(caller, submit, body, repeatable=repeatable)
 
     @route.get(
@@ -343,7 +346,7 @@ class ResponseRoutes:
                 key_id=caller.key_id,
                 taken=taken,
             )
-            body = TypedStream(lambda: reader, stream)
+            body = TypedStream(lambda: reader, stream, model=self._model)
         return Response(body, headers={"X-Accel-Buffering": "no"}, content_type=frames.CONTENT_TYPE)
 
     def _current(self, stored: StoredResponse) -> dict[str, Any]:
@@ -393,9 +396,12 @@ class ResponseRoutes:
 class _ResponseBody:
     """The JSON of a held response."""
 
-    def __init__(self, routes: ResponseRoutes, not_stored_for: Caller | None) -> None:
+    def __init__(
+        self, routes: ResponseRoutes, not_stored_for: Caller | None, *, model: str
+    ) -> None:
         self._routes = routes
         self._not_stored_for = not_stored_for
+        self._model = model
 
     def finished(self, job_id: uuid.UUID) -> bytes:
         """Return the response as it has ended."""
@@ -403,6 +409,6 @@ class _ResponseBody:
         self._routes.ended(job_id, self._not_stored_for)
         return data
 
-    def failed(self, error: Failure) -> bytes:
+    def failed(self, error: Failure, job_id: uuid.UUID | None) -> bytes:
         """Return a failed response."""
-        return orjson.dumps(replay.not_accepted(streams.fault(error)))
+        return orjson.dumps(replay.Unread(self._model, job_id).failed(streams.fault(error)))

@@ -29,6 +29,7 @@ class TypedStream(Closing):
     Args:
         open_reader: returns the reader of the typed events.
         stream: waits for stored events; it has the place.
+        model: the served one.
         after_end: called before the last event is sent.
     """
 
@@ -37,10 +38,12 @@ class TypedStream(Closing):
         open_reader: Callable[[], ResponseReader],
         stream: StoredStream,
         *,
+        model: str,
         after_end: Callable[[], None] = lambda: None,
     ) -> None:
         self._open_reader = open_reader
         self._stream = stream
+        self._unread = replay.Unread(model, stream.job_id)
         self._after_end = after_end
         self._reader: ResponseReader | None = None
 
@@ -88,7 +91,7 @@ class TypedStream(Closing):
     def failed(self, error: Failure) -> bytes:
         """Return the end of a stream for an error: a failed response, or an error if the response has begun."""
         if self._reader is None:
-            return b"".join(map(replay.frame, replay.failure(fault(error))))
+            return b"".join(map(replay.frame, self._unread.events(fault(error))))
         members = {"code": code(error), "message": error.message, "param": None}
         number = self._reader.next_number
         return replay.frame({"type": "error", "sequence_number": number, **members})
@@ -107,6 +110,7 @@ class ResponseTranscript:
 
     Args:
         open_reader: returns the reader of a response.
+        model: the served one.
         after_end: called before the last event is sent, with the id of the job.
     """
 
@@ -114,9 +118,11 @@ class ResponseTranscript:
         self,
         open_reader: Callable[[uuid.UUID], ResponseReader],
         *,
+        model: str,
         after_end: Callable[[uuid.UUID], None] = lambda _: None,
     ) -> None:
         self._open_reader = open_reader
+        self._model = model
         self._after_end = after_end
         self._typed: TypedStream | None = None
 
@@ -128,7 +134,10 @@ class ResponseTranscript:
     def follow(self, job_id: uuid.UUID, stream: StoredStream) -> Iterator[bytes]:
         """Yield what is to be sent, up to the last event or until ``stream`` is ended."""
         self._typed = TypedStream(
-            lambda: self._open_reader(job_id), stream, after_end=lambda: self._after_end(job_id)
+            lambda: self._open_reader(job_id),
+            stream,
+            model=self._model,
+            after_end=lambda: self._after_end(job_id),
         )
         return self._typed.events()
 
@@ -136,7 +145,7 @@ class ResponseTranscript:
         """Return the end of the stream for an error."""
         if self._typed is not None:
             return self._typed.failed(error)
-        return b"".join(map(replay.frame, replay.failure(fault(error))))
+        return b"".join(map(replay.frame, replay.Unread(self._model).events(fault(error))))
 
 
 def code(error: Failure) -> str:
