@@ -8,7 +8,10 @@ from typing import Any, Final
 from api.openai.conversation import Message, SentImage
 from core import errors, ids
 from core.database import Database
-from jobs.store import history, responses
+from jobs.answers import model_refusals
+from jobs.lifecycle import Status
+from jobs.records.jobs import Job
+from jobs.store import history, responses, sample_texts
 from jobs.store.history import JobView
 
 _PLACE: Final = "#/previous_response_id"
@@ -81,7 +84,7 @@ class Earlier:
                 return []
             entry = responses.get(self._database, view.job.id)
             requested = (entry.requested if entry is not None else None) or {}
-            rounds.append(_of(view, requested, len(rounds)))
+            rounds.append(_of(view, requested, self._said(view.job), len(rounds)))
             chars += sum(len(text) for message in rounds[-1] for text in message.texts)
             named = requested.get("previous_response_id")
         if named is not None and chars <= most_chars and not drops_oldest:
@@ -92,8 +95,15 @@ class Earlier:
             faults.append(errors.Fault(_PLACE, sentence, "context_length_exceeded"))
         return [message for messages in reversed(rounds) for message in messages]
 
+    def _said(self, job: Job) -> str | None:
+        """Return what the model said to the user: its answer, or that it refuses to give one."""
+        if job.answer_text is not None or job.status is not Status.SUCCEEDED:
+            return job.answer_text
+        samples = sample_texts.read(self._database, job.id).samples
+        return model_refusals.of([one.text for one in samples if one.attempt == job.attempt])
 
-def _of(view: JobView, requested: dict[str, Any], number: int) -> list[Message]:
+
+def _of(view: JobView, requested: dict[str, Any], said: str | None, number: int) -> list[Message]:
     """Return the messages of one job; ``number`` makes the places of its images unique."""
     job = view.job
     items = requested.get("input")
@@ -115,6 +125,6 @@ def _of(view: JobView, requested: dict[str, Any], number: int) -> list[Message]:
                 pointer = f"{_PLACE}/{number}/{part['image']}"
                 message.images.append(SentImage(pointer, source, None, {}))
         messages.append(message)
-    if job.answer_text:
-        messages.append(Message("assistant", _PLACE, [job.answer_text]))
+    if said:
+        messages.append(Message("assistant", _PLACE, [said]))
     return messages
