@@ -9,7 +9,10 @@ from typing import Any, Final
 from api.openai.conversation import ROLES, Message, SentImage
 from core import errors, ids
 from core.database import Database
-from jobs.store import history, responses
+from jobs.answers import model_refusals
+from jobs.lifecycle import Status
+from jobs.records.jobs import Job
+from jobs.store import history, responses, sample_texts
 from jobs.store.history import JobView
 
 _PLACE: Final = "#/previous_response_id"
@@ -81,7 +84,7 @@ class Earlier:
                 faults.append(errors.Fault(_PLACE, f"The response `{named}` has not finished."))
                 return []
             requested = self._requested(view)
-            rounds.append(_of(view, requested, len(rounds)))
+            rounds.append(_of(view, requested, self._said(view.job), len(rounds)))
             chars += sum(len(text) for message in rounds[-1] for text in message.texts)
             named = requested.get("previous_response_id")
         if named is not None and chars <= most_chars and not drops_oldest:
@@ -126,10 +129,10 @@ class Earlier:
         if number is not None:
             items = _items(view, self._requested(view))
             return _message(items[int(number)], view, pointer) if int(number) < len(items) else None
-        answer = view.job.answer_text
-        if answer is None or not view.job.status.terminal:
+        said = self._said(view.job) if view.job.status.terminal else None
+        if said is None:
             return None
-        part = {"type": "output_text", "text": answer}
+        part = {"type": "output_text", "text": said}
         return _message({"role": "assistant", "content": [part]}, view, pointer)
 
     def _get(self, job_id: uuid.UUID) -> JobView | None:
@@ -141,18 +144,24 @@ class Earlier:
         entry = responses.get(self._database, view.job.id)
         return (entry.requested if entry is not None else None) or {}
 
+    def _said(self, job: Job) -> str | None:
+        """Return what the model said to the user: its answer, or that it refuses to give one."""
+        if job.answer_text is not None or job.status is not Status.SUCCEEDED:
+            return job.answer_text
+        samples = sample_texts.read(self._database, job.id).samples
+        return model_refusals.of([one.text for one in samples if one.attempt == job.attempt])
 
-def _of(view: JobView, requested: dict[str, Any], number: int) -> list[Message]:
+
+def _of(view: JobView, requested: dict[str, Any], said: str | None, number: int) -> list[Message]:
     """Return the messages of one job; ``number`` makes the places of its images unique."""
-    job = view.job
     # System texts are not carried over to the next response.
     messages = [
         _message(item, view, f"{_PLACE}/{number}")
         for item in _items(view, requested)
         if item["role"] in ("user", "assistant")
     ]
-    if job.answer_text:
-        messages.append(Message("assistant", _PLACE, [job.answer_text]))
+    if said:
+        messages.append(Message("assistant", _PLACE, [said]))
     return messages
 
 

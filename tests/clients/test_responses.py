@@ -215,6 +215,9 @@ class TestAnswers:
             assert said["content"] == [
                 {"type": "refusal", "refusal": "I'm sorry, but I can't assist with that."}
             ]
+        after: Any = client.responses.create(input="Why?", previous_response_id=response.id)
+        job: Any = client.get(f"/jobs/{after.id.replace('resp_', 'job_')}", cast_to=object)
+        assert "Assistant: I'm sorry, but I can't assist with that." in job["question"]
         assert "response.refusal.delta" in kinds
         assert client.responses.retrieve(final.id).model_dump() == final.model_dump()
 
