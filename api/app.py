@@ -387,7 +387,9 @@ def _router(
     )
     framework.links.install(router, public_url=settings.public_url)
     problems.install(router, timer=timer)
-    framework.spooling.install(router, make=lambda: spool.open(current.group()))
+    framework.spooling.install(
+        router, make=lambda party: spool.open(current.group() if party is None else party)
+    )
     framework.install(
         router, quiet=frozenset({health.LIVE, health.READY, metrics.METRICS}), timer=timer
     )

@@ -49,7 +49,7 @@ class Notification:
 
     Attributes:
         at: when it happened.
-        data: the payload's ``data``; it must have a list ``omitted``.
+        data: the payload's ``data``.
         reduced_at: when the answer of its job was removed, if it was.
     """
 
@@ -322,7 +322,7 @@ def _omit(data: dict[str, Any], name: str) -> bool:
     if not value or (part and value.get(part) is None):
         return False
     data[whole] = value | {part: None} if part else None
-    others = [omitted for omitted in data["omitted"] if not omitted.startswith(f"{whole}.")]
+    others = [omitted for omitted in data.get("omitted", ()) if not omitted.startswith(f"{whole}.")]
     data["omitted"] = [*others, name]
     return True
 

@@ -104,7 +104,7 @@ def test(
             account_id=endpoint.account_id,
             type=event_type,
             at=notifications.now(transaction),
-            data={"omitted": [], **data},
+            data=data,
             targets=[
                 notifications.NotificationTarget(queue_id=endpoint.id, endpoint_id=endpoint.id)
             ],

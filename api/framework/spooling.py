@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any, Final
 
 import flask
@@ -16,6 +16,7 @@ import structlog
 from core.spool import SpooledFile
 
 _OPEN: Final = "longlook_spool"
+_PARTY: Final = "longlook_spool_party"
 
 
 class SpooledInput:
@@ -40,34 +41,35 @@ class SpooledInput:
         return piece
 
 
-def install(app: flask.Flask, *, make: Callable[[], SpooledFile]) -> None:
+def install(app: flask.Flask, *, make: Callable[[Hashable], SpooledFile]) -> None:
     """Let :func:`new_file` work in the requests of ``app``.
 
     Args:
         app: the application.
-        make: returns new content for the current request.
+        make: returns new content that counts for a party; None: for the client of the current request.
     """
     app.extensions[_OPEN] = make
     app.teardown_request(_close)
 
 
 def new_file() -> SpooledFile:
-    """Return new content, which is freed at the end of the current request.
+    """Return new content, which is freed at the end of the current request or of :func:`outside_request`.
 
-    Outside a request it stays in memory, and its user closes it.
+    Outside both it stays in memory, and its user closes it.
     """
-    if not flask.has_request_context():
+    if not flask.has_app_context():
         return SpooledFile()
-    make: Callable[[], SpooledFile] = flask.current_app.extensions[_OPEN]
-    file = make()
+    make: Callable[[Hashable], SpooledFile] = flask.current_app.extensions[_OPEN]
+    file = make(flask.g.get(_PARTY))
     flask.g.setdefault(_OPEN, []).append(file)
     return file
 
 
 @contextlib.contextmanager
-def outside_request(app: flask.Flask) -> Iterator[Callable[[], None]]:
-    """Let :func:`new_file` work in a block without a request; yield what frees all content so far."""
+def outside_request(app: flask.Flask, *, party: Hashable) -> Iterator[Callable[[], None]]:
+    """Let :func:`new_file` work in a block without a request, for a party; yield what frees all content so far."""
     with app.app_context():
+        flask.g.setdefault(_PARTY, party)
         try:
             yield functools.partial(_close, None)
         finally:

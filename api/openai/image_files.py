@@ -31,17 +31,20 @@ class ImageFiles:
         self._max_bytes = settings.max_image_mb * 2**20
         self._database = database
 
-    def of(self, caller: Caller) -> conversation.Files:
-        """Return what reads the files of a caller, as content of the current request."""
+    def of(self, caller: Caller, *, read: bool = True) -> conversation.Files:
+        """Return what reads the files of a caller, as content of the current request.
 
-        def read(file_id: str) -> SpooledFile | None:
+        Without ``read`` it returns empty content for each file that could be read.
+        """
+
+        def content_of(file_id: str) -> SpooledFile | None:
             parsed = ids.parse("file", file_id)
             file = parsed and files.get(self._database, parsed, account_id=caller.account_id)
             if not file or file.purpose not in _PURPOSES or file.bytes > self._max_bytes:
                 return None
             content = framework.new_file()
-            for piece in files.read(self._database, file.id):
+            for piece in files.read(self._database, file.id) if read else ():
                 content.write(piece)
             return content
 
-        return read
+        return content_of

@@ -345,4 +345,5 @@ def _example(event_type: str) -> dict[str, Any]:
     if event_type == EventType.ENDPOINT_DISABLED:
         return {"id": ids.show("we", nothing), "object": "webhook_endpoint", "reason": "test"}
     status = "running" if event_type == EventType.JOB_STARTED else event_type.partition(".")[2]
-    return {"id": ids.show("job", nothing), "object": "job", "status": status, "test": True}
+    job = {"id": ids.show("job", nothing), "object": "job", "status": status}
+    return job | {"omitted": [], "test": True}

@@ -5,6 +5,7 @@ batch's own row, if the lease of the process still holds. So a process may end a
 behind the last commit, and the counts add up. The lines are in :mod:`jobs.store.batch_lines`.
 """
 
+import itertools
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ INPUT: Final = "batch"
 #: The most lines of an input file, and the most faults of it that are stored.
 MAX_LINES: Final = 50_000
 MAX_FAULTS: Final = 1_000
+#: The most faults of the batches on a page, each of which may have half a kilobyte.
+MAX_PAGE_FAULTS: Final = 5_000
 
 _BATCH = table(BatchEntry).c
 _LINE = table(BatchLine).c
@@ -206,8 +209,25 @@ def get(
 def page(
     database: Database, *, account_id: uuid.UUID | None, limit: int, after: uuid.UUID | None
 ) -> tuple[list[BatchEntry], bool]:
-    """Return up to ``limit`` batches beyond ``after``, newest first, and whether there are more."""
-    return shared_work.page(database, BatchEntry, account_id=account_id, limit=limit, after=after)
+    """Return up to ``limit`` batches beyond ``after``, newest first, and whether there are more.
+
+    The page has fewer if they would have more than :data:`MAX_PAGE_FAULTS` faults together, but always one if there is
+    one.
+    """
+    wanted = sa.select(_BATCH.id, _BATCH.fault_count).order_by(_BATCH.id.desc()).limit(limit + 1)
+    if account_id is not None:
+        wanted = wanted.where(_BATCH.account_id == account_id)
+    if after is not None:
+        wanted = wanted.where(_BATCH.id < after)
+    with database.reading() as transaction:
+        rows = transaction.execute(wanted).all()
+        sums = itertools.accumulate(min(row.fault_count, MAX_FAULTS) for row in rows[:limit])
+        fitting = sum(faults <= MAX_PAGE_FAULTS for faults in sums)
+        chosen = [row.id for row in rows[: max(1, fitting)]]
+        batches = transaction.session.scalars(
+            sa.select(BatchEntry).where(_BATCH.id.in_(chosen)).order_by(_BATCH.id.desc())
+        )
+        return list(batches), len(rows) > len(chosen)
 
 
 def cancel(database: Database, batch_id: uuid.UUID) -> None:

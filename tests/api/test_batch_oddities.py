@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
 import json
 
 import pytest
 
+from api.app import service_of
 from api.framework import Router
+from core import errors
 from core.database import Database
 from core.settings import Settings
+from core.spool import IN_MEMORY_BYTES
 from jobs.records.files import BatchStatus
 from jobs.store import accounts, storage
 from tests import databases
-from tests.api import batches
+from tests.api import batches, image_files
 from tests.api.batches import WINDOW, create, get, line, lines, settle
-from tests.api.conftest import Caller, Json
+from tests.api.conftest import Caller, Json, Part
 
 BOTH = pytest.mark.parametrize("dialect", ["sqlite", "postgresql"], indirect=True)
 NUL = "a\0b"
@@ -28,8 +33,8 @@ def dialect(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Few jobs of a batch at once."""
-    return settings.model_copy(update={"batch_window": WINDOW})
+    """Few jobs of a batch at once, and little room for large bodies."""
+    return settings.model_copy(update={"batch_window": WINDOW, "max_body_mb": 4, "spool_mb": 12})
 
 
 @BOTH
@@ -122,3 +127,59 @@ def test_the_lines_of_a_batch_that_failed_take_no_storage(
     assert after <= during - 200 * 512
     with database.reading() as transaction:
         assert storage.stored(transaction, account_id)[kind] == after
+
+
+def test_a_page_of_batches_ends_before_its_faults_are_too_many(
+    app: Router, caller: Caller, database: Database
+) -> None:
+    """One key could otherwise have pages of tens of megabytes built, again and again."""
+    file_id = batches.upload(caller, ["{}"] * 300)
+    made = [create(caller, lines(1))]
+    settle(app, database, made[0])
+    caller("POST", f"/v1/batches/{made[0]['id']}/cancel")
+    for _ in range(7):
+        made.append(batches.create_of(caller, file_id))
+        while not settle(app, database, made[-1]).terminal:
+            pass
+        assert len(get(caller, made[-1])["errors"]["data"]) == 1000
+
+    seen: list[list[str]] = []
+    path, more = "/v1/batches?limit=100", True
+    while more:
+        listed = caller("GET", path).get_json()
+        seen.append([batch["id"] for batch in listed["data"]])
+        path, more = f"/v1/batches?limit=100&after={listed['last_id']}", listed["has_more"]
+
+    assert [len(each) for each in seen] == [5, 3]
+    assert [batch_id for page in seen for batch_id in page] == [
+        batch["id"] for batch in reversed(made)
+    ]
+
+
+def test_files_of_images_are_not_read_before_their_line_becomes_a_job(
+    app: Router, caller: Caller, database: Database
+) -> None:
+    """One batch could otherwise have the thread of all accounts' batches read gigabytes of images."""
+    form: dict[str, Part | list[Part]] = {
+        "file": image_files.png() + bytes(IN_MEMORY_BYTES),
+        "purpose": "vision",
+    }
+    part = {"type": "input_image", "file_id": caller.form("/v1/files", form).get_json()["id"]}
+    body = {"input": [{"role": "user", "content": [part, {"type": "input_text", "text": "?"}]}]}
+    batch = create(caller, [line("a", body=body)])
+    spool = service_of(app).spool
+    taken: collections.Counter[int] = collections.Counter()
+    for party in range(20):
+        with contextlib.suppress(errors.Overloaded):
+            while True:
+                spool.take(party, IN_MEMORY_BYTES // 2)
+                taken[party] += IN_MEMORY_BYTES // 2
+
+    settle(app, database, batch)
+    waiting = get(caller, batch)
+    assert (waiting["status"], waiting["waiting_for"]) == ("in_progress", "overloaded")
+    for party, size in taken.items():
+        spool.give_back(party, size)
+    settle(app, database, batch)
+    assert batches.jobs(database) == 1
+    assert spool.held == 0

@@ -29,8 +29,10 @@ class Failing:
     def is_long(self, place: tuple[str | int, ...]) -> bool:
         return not place
 
-    def parse(self, caller: Caller, body: Mapping[str, Any]) -> ParsedSubmission:
-        assert (caller.role, body) == (Role.SUBMIT, {"input": "?"})
+    def parse(
+        self, caller: Caller, body: Mapping[str, Any], *, read_files: bool
+    ) -> ParsedSubmission:
+        assert (caller.role, body, read_files) == (Role.SUBMIT, {"input": "?"}, False)
         raise self._error
 
     def answered(self, job: Job) -> bool:
@@ -48,7 +50,9 @@ def parsed(error: Exception) -> lines.ParsedLine:
     data = orjson.dumps(sent)
     caller = Caller(uuid.uuid4(), uuid.uuid4(), Role.SUBMIT)
     raw = lines.RawLine(0, len(data), data)
-    return lines.parse(raw, 1, endpoint=Failing(error), caller=caller, max_bytes=10_000)
+    return lines.parse(
+        raw, 1, endpoint=Failing(error), caller=caller, max_bytes=10_000, read_files=False
+    )
 
 
 def test_a_line_that_cannot_be_read_in_an_outage_is_read_again() -> None:

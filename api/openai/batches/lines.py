@@ -103,9 +103,24 @@ class ParsedLine:
 
 
 def parse(
-    line: RawLine, number: int, *, endpoint: BatchEndpoint, caller: Caller, max_bytes: int
+    line: RawLine,
+    number: int,
+    *,
+    endpoint: BatchEndpoint,
+    caller: Caller,
+    max_bytes: int,
+    read_files: bool,
 ) -> ParsedLine:
-    """Return what a line asks for. The caller must close its submission."""
+    """Return what a line asks for. The caller must close its submission.
+
+    Args:
+        line: the line.
+        number: its number.
+        endpoint: the route of its batch.
+        caller: the creator of the batch.
+        max_bytes: the longest line.
+        read_files: whether the submission needs the images that the line names by ``file_id``.
+    """
     if line.data is None:
         sentence = f"A line must have at most {max_bytes:,} bytes; this one has {line.length:,}."
         return ParsedLine(faults=(_fault(number, "line_too_long", sentence),))
@@ -127,6 +142,7 @@ def parse(
         number,
         endpoint=endpoint,
         caller=caller,
+        read_files=read_files,
     )
     return dataclasses.replace(parsed, faults=(*_faults(number, faults), *parsed.faults))
 
@@ -150,11 +166,12 @@ def _parse_body(
     *,
     endpoint: BatchEndpoint,
     caller: Caller,
+    read_files: bool,
 ) -> ParsedLine:
     faults: list[errors.Fault] = []
     submission: ParsedSubmission | None = None
     try:
-        submission = endpoint.parse(caller, body)
+        submission = endpoint.parse(caller, body, read_files=read_files)
         faults = list(submission.faults)
     except errors.Unavailable:
         # Not the line's fault: it is read again later.

@@ -72,14 +72,16 @@ class ResponsesEndpoint(_Endpoint):
 
     path = "/v1/responses"
 
-    def parse(self, caller: Caller, body: Mapping[str, Any]) -> ParsedSubmission:
+    def parse(
+        self, caller: Caller, body: Mapping[str, Any], *, read_files: bool
+    ) -> ParsedSubmission:
         """Return a body as a submission, with all of its faults."""
         parsed = responses_request.parse(
             body,
             profile=self._profile,
             limits=self._service.limits,
             earlier=Earlier(self._database, account_id=caller.account_id),
-            files=self._files.of(caller),
+            files=self._files.of(caller, read=read_files),
         ).submission
         return _of_batch(parsed, body)
 
@@ -102,13 +104,15 @@ class ChatEndpoint(_Endpoint):
 
     path = "/v1/chat/completions"
 
-    def parse(self, caller: Caller, body: Mapping[str, Any]) -> ParsedSubmission:
+    def parse(
+        self, caller: Caller, body: Mapping[str, Any], *, read_files: bool
+    ) -> ParsedSubmission:
         """Return a body as a submission, with all of its faults."""
         parsed = chat_reading.parse(
             body,
             profile=self._profile,
             limits=self._service.limits,
-            files=self._files.of(caller),
+            files=self._files.of(caller, read=read_files),
         ).submission
         return _of_batch(parsed, body)
 

@@ -116,7 +116,7 @@ class BatchSlices:
         try:
             with (
                 structlog.contextvars.bound_contextvars(job_id=None),
-                spooling.outside_request(self._app) as free,
+                spooling.outside_request(self._app, party=held.batch.account_id) as free,
             ):
                 pause = self._continue(held, free)
         except BatchLost:
@@ -249,6 +249,7 @@ class BatchSlices:
             endpoint=self._endpoints[batch.endpoint],
             caller=caller,
             max_bytes=self._line_bytes,
+            read_files=True,
         ).submission
         if parsed is None or not isinstance(parsed.job, requests.JobFields):
             raise errors.InvalidRequest("This request cannot be read any more.")

@@ -65,7 +65,12 @@ class BatchReader:
             if not line.is_empty:
                 total += 1
                 parsed = lines.parse(
-                    line, number, endpoint=endpoint, caller=caller, max_bytes=self._max_bytes
+                    line,
+                    number,
+                    endpoint=endpoint,
+                    caller=caller,
+                    max_bytes=self._max_bytes,
+                    read_files=False,
                 )
                 if parsed.submission is not None:
                     parsed.submission.close()
