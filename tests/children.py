@@ -50,7 +50,7 @@ def spawn(
             stderr=log,
             user=user,
             extra_groups=None if user is None else [],
-            preexec_fn=_die_with_parent(at_death),  # noqa: PLW1509 - one system call, no locks
+            preexec_fn=die_with_parent(at_death),  # noqa: PLW1509 - one system call, no locks
         )
 
 
@@ -127,9 +127,10 @@ def _fields(folder: Path) -> list[str]:
         return []
 
 
-def _die_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
+    """Return what a process calls to get ``death_signal`` when its parent dies. Linux only."""
     if sys.platform != "linux":
-        return None
+        return lambda: None
     libc = ctypes.CDLL(None)  # Loaded before the fork: the child only calls it.
 
     def ask() -> None:

@@ -8,11 +8,10 @@ import re
 import select
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from tests import children, factories
+from tests import children, factories, starter
 
 _LISTENING = re.compile(r"Listening at: (http://127\.0\.0\.1:\d+)")
 
@@ -39,12 +38,10 @@ class GunicornServer:
 
     def start(self) -> str:
         """Start it and return its URL."""
-        environment = [f"{name}={value}" for name, value in self._variables.items()]
-        gunicorn = [sys.executable, "-m", "gunicorn", "--config", "python:api.server"]
-        self.process = children.spawn(
-            ["env", *environment, *gunicorn, "api.app:create_app()"],
-            folder=self._folder,
-            at_death=signal.SIGTERM,
+        command = ["gunicorn", "--config", "python:api.server", "api.app:create_app()"]
+        environment = {**os.environ, **self._variables}
+        self.process = starter.spawn(
+            command, environment, folder=self._folder, at_death=signal.SIGTERM
         )
         children.wait_until(
             lambda: "Booting worker" in self.log,

@@ -206,4 +206,4 @@ def _pid(live: Live) -> int:
 
 
 def _is_worker(pid: int) -> bool:
-    return b"gunicorn" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return children.name(pid) == "gunicorn"

@@ -108,6 +108,7 @@ class Deployment:
     """
 
     worker_names: Sequence[str] = WORKERS
+    in_namespaces = False
 
     def __init__(self, folder: Path, *, database: str, fenced: bool = True) -> None:
         self.folder = folder
@@ -159,6 +160,7 @@ class Deployment:
             f"redis://{self.redis_proxy.address}/0",
             self.engine_url,
             variables=_VARIABLES,
+            in_namespaces=self.in_namespaces,
         )
         self._exits.callback(self._stop_processes)
         self.receiver: Receiver = self._exits.enter_context(receiving())

@@ -59,6 +59,7 @@ class PartitionedDeployment(Deployment):
     """
 
     worker_names = (NEAR, *FAR)
+    in_namespaces = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, database="postgresql")

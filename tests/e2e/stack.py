@@ -21,7 +21,7 @@ from cli.client import Client
 from core.database import Database
 from jobs.lifecycle import Role
 from jobs.store import accounts
-from tests import children
+from tests import children, starter
 
 BIN = Path(sys.executable).parent
 PEPPER = "the pepper of the tests"
@@ -51,7 +51,12 @@ def eventually(what: Callable[[], bool], *, seconds: float = WAIT_SECONDS) -> bo
 
 @dataclass
 class Stack:
-    """The running service. All processes that it starts die with :meth:`close`, and with the test run."""
+    """The running service. All processes that it starts die with :meth:`close`, and with the test run.
+
+    Attributes:
+        in_namespaces: whether processes start in the namespaces of the thread that starts them. Otherwise they are
+            forks of a process that has imported their modules, which saves most of the time of a start.
+    """
 
     folder: Path
     database_url: str
@@ -61,6 +66,7 @@ class Stack:
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     url: str = ""
+    in_namespaces: bool = False
 
     def __post_init__(self) -> None:
         self.key = accounts.new_key()
@@ -157,11 +163,8 @@ class Stack:
         """Start a program with the common settings and ``more``; its log file has its name."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        environment = self.environment | more
-        assignments = [f"{key}={value}" for key, value in environment.items()]
-        process = children.spawn(
-            ["env", "-i", *assignments, BIN / command[0], *command[1:]], folder=folder
-        )
+        start = starter.spawn_new if self.in_namespaces else starter.spawn
+        process = start(command, self.environment | more, folder=folder)
         self.processes.append(process)
         return process
 
