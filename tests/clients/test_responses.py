@@ -215,9 +215,14 @@ class TestAnswers:
             assert said["content"] == [
                 {"type": "refusal", "refusal": "I'm sorry, but I can't assist with that."}
             ]
-        after: Any = client.responses.create(input="Why?", previous_response_id=response.id)
-        job: Any = client.get(f"/jobs/{after.id.replace('resp_', 'job_')}", cast_to=object)
-        assert "Assistant: I'm sorry, but I can't assist with that." in job["question"]
+        question: Any = {"role": "user", "content": "Why?"}
+        reference: Any = {"type": "item_reference", "id": response.output[-1].id}
+        for after in (
+            client.responses.create(input="Why?", previous_response_id=response.id),
+            client.responses.create(input=[reference, question]),
+        ):
+            job: Any = client.get(f"/jobs/{after.id.replace('resp_', 'job_')}", cast_to=object)
+            assert "Assistant: I'm sorry, but I can't assist with that." in job["question"]
         assert "response.refusal.delta" in kinds
         assert client.responses.retrieve(final.id).model_dump() == final.model_dump()
 

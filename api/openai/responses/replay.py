@@ -222,7 +222,7 @@ class Unread:
 
     Attributes:
         model: the served one.
-        job_id: of the accepted job, which its client finds later under the id of the response; None: there is none.
+        job_id: of the accepted job, which its client finds later under the id of the response; None before that.
     """
 
     model: str
