@@ -103,6 +103,7 @@ def test_a_tool_gets_texts_images_traces_objects_and_errors(
     assert ran.returncode == 0, ran.stderr
     seen: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
     assert all(seen.values())
+    assert all(all(value) for value in seen.values() if isinstance(value, list))
     assert seen["stream"] == seen["text"]
     assert isinstance(seen["structured"]["count"], int)
     if module not in CHAT_ALONE:

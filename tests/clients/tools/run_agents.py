@@ -12,6 +12,7 @@ from agents import (
     OpenAIChatCompletionsModel,
     OpenAIResponsesModel,
     Runner,
+    SQLiteSession,
     set_tracing_disabled,
 )
 from openai import APIStatusError, AsyncOpenAI
@@ -56,6 +57,13 @@ async def of_api(chosen: object) -> dict[str, object]:
     typed = await Runner.run(Agent(name="a", model=chosen, output_type=Count), "How many?")
     first = await Runner.run(agent, [question("How many?")])
     second = await Runner.run(agent, [*first.to_input_list(), question("And how many here?")])
+    streamed = Runner.run_streamed(
+        Agent(name="a", model=chosen, output_type=list[Count]), [question("How many?")]
+    )
+    counts = [event.type async for event in streamed.stream_events()]
+    session = SQLiteSession("a")
+    await Runner.run(agent, "How many?", session=session)
+    remembered = await Runner.run(agent, "Sure?", session=session)
     trace = [item for item in first.new_items if item.type == "reasoning_item"]
     return {
         "text": (await Runner.run(agent, "How many?")).final_output,
@@ -64,6 +72,8 @@ async def of_api(chosen: object) -> dict[str, object]:
         "structured": typed.final_output.model_dump(),
         "image": first.final_output,
         "second_turn": second.final_output,
+        "streamed_object": isinstance(streamed.final_output, list) and len(counts),
+        "session": remembered.final_output,
         "trace": json.dumps([item.raw_item.model_dump() for item in trace]),
     }
 
@@ -74,7 +84,11 @@ async def main() -> None:
     wrong = AsyncOpenAI(base_url=base_url, api_key="wrong")
     chat = await of_api(OpenAIChatCompletionsModel(model=model, openai_client=client))
     responses = await of_api(OpenAIResponsesModel(model=model, openai_client=client))
+    agent = Agent(name="a", model=OpenAIResponsesModel(model=model, openai_client=client))
+    first = await Runner.run(agent, [question("How many?")])
+    named = await Runner.run(agent, "Sure?", previous_response_id=first.last_response_id)
     errors = {
+        "previous_response": named.final_output,
         "wrong_key": await refused(wrong, model),
         "wrong_model": await refused(client, "wrong"),
         "refused": await refused(client, model, top_logprobs=2),

@@ -38,6 +38,8 @@ async function ofProvider(provider) {
   const asked = { model: provider(model), maxRetries: 0 };
   const whole = await generateText({ ...asked, prompt, providerOptions: summary });
   const stream = streamText({ ...asked, prompt, providerOptions: summary });
+  const object = streamText({ ...asked, prompt, output: Output.object({ schema }) });
+  const first = await generateText({ ...asked, messages: [turn(prompt)], providerOptions: summary });
   const short = await generateText({ ...asked, prompt, maxOutputTokens: 16 });
   return {
     text: whole.text,
@@ -47,7 +49,11 @@ async function ofProvider(provider) {
     stream_trace: await stream.reasoningText,
     structured: (await generateObject({ ...asked, prompt, schema })).object,
     output: (await generateText({ ...asked, prompt, output: Output.object({ schema }) })).output,
-    image: (await generateText({ ...asked, messages: [turn(prompt)] })).text,
+    stream_output: await object.output,
+    choice: (await generateText({ ...asked, prompt, output: Output.choice({ options: ["a", "b"] }) })).output,
+    image: first.text,
+    // With `openai` over Responses, its own messages are references to stored items.
+    following: (await generateText({ ...asked, messages: [turn(prompt), ...first.response.messages, turn("And here?")] })).text,
     second_turn: (await generateText({ ...asked, messages: turns })).text,
     short: short.finishReason,
   };

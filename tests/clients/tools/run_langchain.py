@@ -1,5 +1,6 @@
 """Runs LangChain's ``ChatOpenAI`` over chat completions and over Responses."""
 
+import asyncio
 import base64
 import json
 import pathlib
@@ -38,10 +39,41 @@ def question(text: str) -> tuple[str, list[dict[str, object]]]:
     ]
 
 
+async def asynchronous(*models: ChatOpenAI) -> list[str]:
+    """Return the answers of the asynchronous methods; the models share connections, so they need one event loop."""
+    answers: list[str] = []
+    for chosen in models:
+        answers += [(await chosen.ainvoke("How many?")).text]
+        answers += ["".join([chunk.text async for chunk in chosen.astream("How many?")])]
+        answers += [answer.text for answer in await chosen.abatch(["How many?", "How many?"])]
+    return answers
+
+
+def objects(chosen: ChatOpenAI) -> list[object]:
+    """Return an object for each kind of schema and each method that needs no tools."""
+    schema = {"title": "Count", **Count.model_json_schema()}
+    kinds = [
+        chosen.with_structured_output(Count, method="json_schema", strict=True),
+        chosen.with_structured_output(schema, method="json_schema"),
+        chosen.with_structured_output(schema, method="json_mode"),
+    ]
+    parsed = [kind.invoke("How many? Answer in JSON.") for kind in kinds]
+    *_, last = chosen.with_structured_output(Count).stream("How many?")
+    raw = chosen.with_structured_output(Count, include_raw=True).invoke([question("How many?")])
+    return [*map(str, parsed), str(last), raw["parsing_error"] is None]
+
+
 chat = ChatOpenAI(base_url=base_url, api_key=key, model=model)
 responses = ChatOpenAI(base_url=base_url, api_key=key, model=model, use_responses_api=True)
 summaries = ChatOpenAI(base_url=base_url, api_key=key, model=model, reasoning={"summary": "auto"})
 background = responses.bind(extra_body={"options": {"samples": 2}})
+continued = ChatOpenAI(
+    base_url=base_url,
+    api_key=key,
+    model=model,
+    use_responses_api=True,
+    use_previous_response_id=True,
+)
 turns = [question("How many?"), ("assistant", "4"), question("And how many here?")]
 pieces = [block for chunk in summaries.stream("How many?") for block in chunk.content_blocks]
 print(
@@ -57,6 +89,16 @@ print(
             "responses_structured": responses.with_structured_output(Count)
             .invoke("How many?")
             .model_dump(),
+            "objects": objects(chat),
+            "responses_objects": objects(responses),
+            "asynchronous": asyncio.run(asynchronous(chat, responses)),
+            "continued": continued.invoke(
+                [
+                    question("How many?"),
+                    continued.invoke([question("How many?")]),
+                    ("user", "Sure?"),
+                ]
+            ).text,
             "options": background.invoke("How many?").text,
             "image": chat.invoke([question("How many?")]).text,
             "responses_image": responses.invoke([question("How many?")]).text,

@@ -1,5 +1,6 @@
 """Runs LiteLLM over chat completions and over Responses, in the foreground and the background."""
 
+import asyncio
 import base64
 import json
 import pathlib
@@ -7,6 +8,7 @@ import sys
 import time
 
 import litellm
+from pydantic import BaseModel
 
 base_url, key, model, image = sys.argv[1:]
 server = {"api_base": base_url, "api_key": key}
@@ -61,6 +63,50 @@ def answered(response: object) -> object:
     return response
 
 
+class Count(BaseModel):
+    """The number of things."""
+
+    count: int
+
+
+async def asynchronous() -> list[str]:
+    """Return the answers of the asynchronous functions: whole and streamed, of both APIs."""
+    chunks = await litellm.acompletion(**given, messages=messages, stream=True)
+    events = await litellm.aresponses(**given, input="How many?", stream=True)
+    return [
+        (await litellm.acompletion(**given, messages=messages)).choices[0].message.content,
+        "".join([chunk.choices[0].delta.content or "" async for chunk in chunks]),
+        text_of(await litellm.aresponses(**given, input="How many?")),
+        [event.type async for event in events][-1],
+    ]
+
+
+def batch() -> dict[str, object]:
+    """Run a batch with the files of LiteLLM."""
+    files = server | {"custom_llm_provider": "openai"}
+    url = "/v1/chat/completions"
+    body = {"model": model, "messages": [question("How many?")]}
+    lines = [
+        json.dumps({"custom_id": str(number), "method": "POST", "url": url, "body": body})
+        for number in range(2)
+    ]
+    content = ("lines.jsonl", "\n".join(lines).encode())
+    sent = litellm.create_file(file=content, purpose="batch", **files)
+    made = litellm.create_batch(
+        input_file_id=sent.id, endpoint=url, completion_window="24h", **files
+    )
+    while made.status not in ("completed", "failed", "expired", "cancelled"):
+        time.sleep(0.2)
+        made = litellm.retrieve_batch(batch_id=made.id, **files)
+    output = litellm.file_content(file_id=made.output_file_id, **files).text
+    return {
+        "completed": made.request_counts.completed,
+        "lines": len(output.splitlines()),
+        "listed": made.id in [each.id for each in litellm.list_batches(**files).data],
+        "deleted": litellm.file_delete(file_id=sent.id, **files).deleted,
+    }
+
+
 background = answered(litellm.responses(**given, input="How many?", background=True))
 endless = "[[behavior:no_answer_at_length]] How many?"
 started = litellm.responses(**given, input=endless, background=True)
@@ -85,6 +131,11 @@ print(
                 getattr(chunk.choices[0].delta, "reasoning_content", None) or "" for chunk in chunks
             ),
             "structured": json.loads(typed.choices[0].message.content),
+            "pydantic": litellm.completion(**given, messages=messages, response_format=Count)
+            .choices[0]
+            .message.content,
+            "asynchronous": asyncio.run(asynchronous()),
+            "batch": batch(),
             "responses": text_of(response),
             "responses_trace": text_of(response, "reasoning"),
             "responses_stream": events[-1].type == "response.completed"

@@ -1,10 +1,13 @@
 """Runs the ``llm`` command over chat completions and over Responses."""
 
+import asyncio
 import json
+import os
 import pathlib
 import sys
 import tempfile
 
+import llm
 from click.testing import CliRunner, Result
 from llm.cli import cli
 
@@ -50,6 +53,16 @@ def refused(*arguments: str) -> str:
     return completed.stderr
 
 
+async def asynchronous(name: str) -> str:
+    """Return what the asynchronous Python interface gives: an object about the image, as a stream."""
+    os.environ["LLM_USER_PATH"] = str(folder)
+    attachment = llm.Attachment(path=image)
+    schema = llm.schema_dsl("count int")
+    chosen = llm.get_async_model(name)
+    response = chosen.prompt("How many?", attachments=[attachment], schema=schema)
+    return "".join([chunk async for chunk in response])
+
+
 responses = start("-m", "responses", "-a", image, "How many?")
 print(
     json.dumps(
@@ -61,6 +74,11 @@ print(
             "responses_trace": responses.stderr,
             "responses_structured": json.loads(
                 run("-m", "responses", "--schema", "count int", "How many?")
+            ),
+            "asynchronous": json.loads(asyncio.run(asynchronous("chat"))),
+            "responses_asynchronous": json.loads(asyncio.run(asynchronous("responses"))),
+            "image_object": json.loads(
+                run("-m", "responses", "-a", image, "--schema-multi", "count int", "How many?")
             ),
             "image": run("-m", "chat", "-a", image, "How many?"),
             "second_turn": run("-c", "-a", image, "And how many here?"),
