@@ -224,10 +224,10 @@ def page(
         sums = itertools.accumulate(min(row.fault_count, MAX_FAULTS) for row in rows[:limit])
         fitting = sum(faults <= MAX_PAGE_FAULTS for faults in sums)
         chosen = [row.id for row in rows[: max(1, fitting)]]
-        batches = transaction.session.scalars(
-            sa.select(BatchEntry).where(_BATCH.id.in_(chosen)).order_by(_BATCH.id.desc())
-        )
-        return list(batches), len(rows) > len(chosen)
+        listed = transaction.session.scalars(sa.select(BatchEntry).where(_BATCH.id.in_(chosen)))
+        by_id = {batch.id: batch for batch in listed}
+        # One that is removed between the two reads is missing.
+        return [by_id[each] for each in chosen if each in by_id], len(rows) > len(chosen)
 
 
 def cancel(database: Database, batch_id: uuid.UUID) -> None:
