@@ -38,14 +38,16 @@ def free_port() -> int:
         return port
 
 
-def eventually(what: Callable[[], bool], *, seconds: float = WAIT_SECONDS) -> bool:
-    """Whether ``what`` becomes true within ``seconds``."""
+def eventually(
+    what: Callable[[], bool], *, seconds: float = WAIT_SECONDS, every: float = 0.05
+) -> bool:
+    """Whether ``what`` becomes true within ``seconds``; ``every`` is the time between two calls."""
     deadline = time.monotonic() + seconds
     pause = threading.Event()
     while not what():
         if time.monotonic() > deadline:
             return False
-        pause.wait(0.05)
+        pause.wait(every)
     return True
 
 

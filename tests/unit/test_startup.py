@@ -11,7 +11,6 @@ _PROGRAM = """
 import gc
 import core.startup
 before = gc.isenabled()
-import json
 core.startup.finish()
 print(before, gc.isenabled(), gc.get_freeze_count() > 1_000)
 """
@@ -21,8 +20,7 @@ _STARTED = ("api/server.py", "webhooks/app.py", "worker/app.py")
 
 def test_a_start_collects_no_garbage_until_it_is_finished() -> None:
     command = [sys.executable, "-c", _PROGRAM]
-    printed = subprocess.run(command, cwd=source.ROOT, check=True, capture_output=True, text=True)
-
+    printed = subprocess.run(command, cwd=source.ROOT, capture_output=True, text=True, check=True)
     assert printed.stdout.split() == ["False", "True", "True"]
 
 
