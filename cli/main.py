@@ -89,14 +89,21 @@ def fault_text(error: errors.LonglookError) -> str:
     return "\n".join(lines)
 
 
+def _show_version(shown: bool) -> None:  # noqa: FBT001 - called by the library
+    if shown:
+        output.line(importlib.metadata.version("longlook"))
+        raise typer.Exit
+
+
 def _longlook(
     *,
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    version: Annotated[
+        bool,
+        # Eager: no command follows it.
+        typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version),
+    ] = False,
 ) -> None:
     """Longlook: questions about images, answered by a reasoning model in asynchronous jobs.
 
     Exit codes: 0 success, 1 the job or the start failed, 2 invalid usage, 3 no response, 4 invalid key, 130 Ctrl-C.
     """
-    if version:
-        output.line(importlib.metadata.version("longlook"))
-        raise typer.Exit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+
 import pytest
 
 from cli import client, main, output
@@ -15,6 +17,13 @@ def test_an_unknown_option_is_invalid_usage(
         main.run(["config", "show", "--no-such-flag"])
     assert ended.value.code == output.Exit.USAGE
     assert "No such option" in capsys.readouterr().err
+
+
+def test_the_version_needs_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.run(["--version"])
+    assert ended.value.code == output.Exit.OK
+    assert capsys.readouterr().out.strip() == importlib.metadata.version("longlook")
 
 
 def test_an_error_lists_only_the_faults_that_its_message_lacks() -> None:
