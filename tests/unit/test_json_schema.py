@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import ipaddress
 import random
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import orjson
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.answers import json_schema, values
+from jobs.answers import json_schema, string_formats, values
 from scripted import behaviors
 
 COUNT = {
@@ -63,7 +67,18 @@ def test_an_ordinary_schema_has_no_faults() -> None:
         (one({"type": ["object", "null"]}), "/properties/a/type"),
         (one({"type": "array"}), "/properties/a/items"),
         (one({"type": "string", "pattern": "(a+)+b"}), "/properties/a/pattern"),
-        (one({"type": "string", "format": "date"}), "/properties/a/format"),
+        (one({"type": "string", "format": "uri"}), "/properties/a/format"),
+        (one({"type": "string", "format": ["date"]}), "/properties/a/format"),
+        (one({"type": "integer", "format": "date"}), "/properties/a/format"),
+        (one({"enum": ["2026-11-30"], "format": "date"}), "/properties/a/format"),
+        (one({"type": "string", "format": "date", "minLength": 1}), "/properties/a/minLength"),
+        (one({"type": "string", "format": "date", "maxLength": 9}), "/properties/a/maxLength"),
+        (one({"type": "string", "format": "date", "pattern": "(?=a)"}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": r"(a)\1"}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": "("}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": r"\w{999}"}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": "a" * 513}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": 1}), "/properties/a/pattern"),
         (one({"type": "integer", "multipleOf": 2}), "/properties/a/multipleOf"),
         (one({"type": "integer", "maxLength": 2}), "/properties/a/maxLength"),
         (one({"type": "string", "maxLength": -1}), "/properties/a/maxLength"),
@@ -192,6 +207,133 @@ def test_strings_with_the_same_bounds_cost_as_much_as_one() -> None:
     assert json_schema.faults(several(*(text(0, 2000) for _ in range(100)))) == []
 
 
+@pytest.mark.parametrize("placed", PLACES, ids=["plain", "list", "object", "anyOf", "types", "ref"])
+def test_each_string_with_a_format_costs_the_same_in_every_place(
+    placed: Callable[[list[dict[str, Any]]], dict[str, Any]],
+) -> None:
+    texts = [text(0, 100 + n) for n in range(9)]
+    formatted: list[dict[str, Any]] = [
+        {"type": "string", "format": name} for name in string_formats.NAMES
+    ]
+    assert json_schema.cost(placed([*texts, *formatted[:8]])) == 936 + 80
+    assert json_schema.faults(placed([*texts, *formatted[:8]])) == []
+    [fault] = json_schema.faults(placed([*texts, *formatted]))
+    assert "cost 1026; at most 1024 is allowed" in fault
+    assert "with a `format` costs 10" in fault
+
+
+def test_a_property_may_have_the_name_of_a_keyword() -> None:
+    named = {"type": "object", "properties": {"format": text(0, 9), "pattern": text(0, 9)}}
+    assert json_schema.faults(named) == []
+    assert json_schema.cost(named) == 9
+
+
+def test_an_unknown_format_is_refused_with_those_that_are_served() -> None:
+    [fault] = json_schema.faults(one({"type": "string", "format": "uri"}))
+    assert all(f"{name}" in fault for name in string_formats.NAMES)
+
+
+def test_ten_different_patterns_are_taken() -> None:
+    def patterns(most: int) -> dict[str, Any]:
+        part = {"type": "string", "format": "date"}
+        return several(*(part | {"pattern": f"^{n % most}"} for n in range(30)))
+
+    assert json_schema.faults(patterns(10)) == []
+    assert json_schema.faults(patterns(11)) == ["The schema has more than 10 different patterns."]
+
+
+#: Of each format: valid texts; texts that only the grammar allows; other texts.
+FORMATTED = {
+    "date-time": (
+        ["2026-11-30T23:59:59Z", "2024-02-29T00:00:00.123456789+05:30"],
+        ["2026-02-30T00:00:00Z", "2026-11-30T23:59:60Z", "0000-01-01T00:00:00Z"],
+        ["2026-11-30T23:59:59", "2026-11-30", "2026-11-30 23:59:59Z", "2026-W01-1T10:00:00Z"],
+    ),
+    "date": (
+        ["2026-11-30", "2024-02-29"],
+        ["2026-02-30", "2026-11-31", "2023-02-29", "0000-01-01"],
+        ["2026-1-3", "20261130", "2026-W48-1", "٢٠٢٦-11-30", "2026-11-30\n", "30.11.2026", ""],
+    ),
+    "time": (
+        ["00:00:00Z", "23:59:59.5-08:00"],
+        ["23:59:60Z"],
+        ["24:00:00Z", "10:00:00", "10:00Z", "T10:00:00Z", "10:00:00+24:00"],
+    ),
+    "duration": (
+        ["P3W", "P1Y2M3DT4H5M6S", "PT36H", "P1D"],
+        [],
+        ["P", "PT", "P1YT", "P1Y3D", "PT1.5S", "-P1D", "P1W1D", "3 days"],
+    ),
+    "email": (
+        ["a.b+c@mail.example.com", '"a b"@example.com', "a@b"],
+        ["a" * 65 + "@example.com", "a@" + "b" * 64 + ".com"],
+        ["@example.com", "a@", "a b@example.com", "a..b@example.com", "a@-b.com", "a"],
+    ),
+    "hostname": (
+        ["www.example.com", "localhost", "a-1.b"],
+        ["a" * 64, ".".join(["a" * 60] * 5)],
+        ["", "a_b", "-a", "a-", "a..b", "ä.com"],
+    ),
+    "ipv4": (["192.0.2.1", "255.255.255.255"], ["01.2.3.4", "192.000.002.001"], ["1.2.3", "256.1.1.1"]),
+    "ipv6": (["::", "2001:db8::1", "1:2:3:4:5:6:7:8", "::ffff:1.2.3.4"], [], ["fe80::1%eth0", "1::2::3", ":"]),
+    "uuid": (
+        ["123e4567-e89b-12d3-a456-426614174000", "FFFFFFFF-ffff-ffff-ffff-ffffffffffff"],
+        [],
+        ["123e4567e89b12d3a456426614174000", "{123e4567-e89b-12d3-a456-426614174000}", "1"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", string_formats.NAMES)
+def test_only_texts_of_the_format_are_read(name: str) -> None:
+    """2026-02-30 matches the grammar of dates, and is none."""
+    schema = one({"type": ["string", "null"], "format": name})
+    valid, let_through, invalid = FORMATTED[name]
+    assert json_schema.faults(schema) == []
+    for text in valid:
+        assert json_schema.holds(schema, {"a": text}), text
+    for text in (*let_through, *invalid):
+        assert not json_schema.holds(schema, {"a": text}), text
+    assert json_schema.holds(schema, {"a": None})
+    assert values.structured('{"a": "no such text"}', schema) is None
+
+
+CLIENT_TYPES = {
+    "date-time": dt.datetime,
+    "date": dt.date,
+    "time": dt.time,
+    "duration": dt.timedelta,
+    "ipv4": ipaddress.IPv4Address,
+    "ipv6": ipaddress.IPv6Address,
+    "uuid": uuid.UUID,
+}
+
+
+@pytest.mark.parametrize(("name", "type_"), CLIENT_TYPES.items())
+def test_what_is_read_is_what_pydantic_reads(name: str, type_: type) -> None:
+    """Of the texts that the grammar lets through; else a client would raise an error for a job that succeeded."""
+    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(type_)
+    assert adapter.json_schema() == {"type": "string", "format": name}
+    valid, let_through, _ = FORMATTED[name]
+    for text in valid:
+        adapter.validate_python(text)
+    for text in let_through:
+        with pytest.raises(pydantic.ValidationError):
+            adapter.validate_python(text)
+
+
+def test_a_pattern_next_to_a_format_is_checked_in_time_proportional_to_the_text() -> None:
+    day = {"type": "string", "format": "date", "pattern": "^2026-"}
+    email = {"type": "string", "format": "email", "pattern": "^(([a-z])+.)+Z$"}
+    schema = {"type": "object", "properties": {"day": day, "email": email}}
+
+    assert json_schema.faults(schema) == []
+    assert json_schema.holds(schema, {"day": "2026-11-30"})
+    assert not json_schema.holds(schema, {"day": "2025-11-30"})
+    # Python's own engine does not end this.
+    assert not json_schema.holds(schema, {"email": "a" * 60 + "@b"})
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -290,6 +432,7 @@ def numbers(draw: st.DrawFn) -> dict[str, Any]:
 def whole_schemas() -> st.SearchStrategy[dict[str, Any]]:
     leaf = st.one_of(
         strings(),
+        st.sampled_from(string_formats.NAMES).map(lambda name: {"type": "string", "format": name}),
         numbers(),
         st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"$ref": "#/$defs/leaf"}]),
         st.lists(scalars, min_size=1, max_size=4).map(lambda found: {"enum": found}),
