@@ -1,6 +1,6 @@
 r"""The string formats of JSON Schema that an engine's grammar enforces, and the check of what it lets through. Pure.
 
-A grammar checks each character: it lets 2026-02-30 through, which is no date. Each check here accepts what the parsers
+A grammar checks each character: it allows 2026-02-30, which is not a date. Each check here accepts what the parsers
 of clients accept, among what the grammar allows. A `pattern` next to a format is checked after the generation alone.
 """
 
@@ -64,7 +64,7 @@ def matches(pattern: str, text: str) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _compiled(pattern: str) -> TypeAdapter[Any] | None:
-    """Return what matches ``pattern``, or None if it is none that the engine of pydantic, of linear time, can match."""
+    """Return what matches ``pattern``, or None if the engine of pydantic, which takes linear time, cannot."""
     try:
         return TypeAdapter(Annotated[str, StringConstraints(pattern=pattern)])
     except SchemaError:

@@ -205,8 +205,8 @@ class TestResponses:
     def test_dates_times_and_identifiers_are_parsed(self, javascript: JavaScript) -> None:
         """Zod writes a `pattern` next to each `format`, and checks the answer by it."""
         for parsed in javascript.run("responses", "formatted", **QUESTION):
-            assert date.fromisoformat(parsed["day"])
-            assert uuid.UUID(parsed["number"])
+            assert date.fromisoformat(parsed["day"]).year >= 2010
+            assert uuid.UUID(parsed["number"]).version == 4
 
     def test_a_cancelled_response_resolves_the_helper_and_can_be_cancelled_again(
         self, javascript: JavaScript
