@@ -18,7 +18,7 @@ from pydantic import StringConstraints, TypeAdapter, ValidationError
 from pydantic_core import SchemaError
 
 #: Cost of one string with a format, in characters of :data:`jobs.answers.json_schema.MAX_COST`: the largest grammar,
-#: that of `ipv6`, has the size of 10 characters. The others have that of 1 to 7 (``python -m bench.grammars``).
+#: that of `ipv6`, has the size of 10 characters. The others have that of 1 to 8 (``python -m bench.grammars``).
 COST: Final = 10
 #: Characters of a pattern, and distinct patterns of a schema. To compile one takes up to 0.1 s and 10 MB.
 MAX_PATTERN: Final = 512
@@ -62,7 +62,8 @@ def matches(pattern: str, text: str) -> bool:
         return False
 
 
-@functools.lru_cache(maxsize=64)
+#: Few, because of their size; a schema has no more.
+@functools.lru_cache(maxsize=MAX_PATTERNS)
 def _compiled(pattern: str) -> TypeAdapter[Any] | None:
     """Return what matches ``pattern``, or None if the engine of pydantic, which takes linear time, cannot."""
     try:
