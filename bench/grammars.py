@@ -18,7 +18,7 @@ from typing import Any
 from bench import figures
 from cli.environments import engine
 from core.settings import Settings
-from jobs.answers import json_schema
+from jobs.answers import json_schema, string_formats
 
 Schema = dict[str, Any]
 
@@ -61,6 +61,11 @@ def text(least: int, most: int | None) -> Schema:
     return schema if most is None else schema | {"maxLength": most}
 
 
+def formatted(name: str) -> Schema:
+    """Return a schema of strings of a format."""
+    return {"type": "string", "format": name}
+
+
 def whole(*parts: object) -> Schema:
     """Return an object with ``parts`` as its properties."""
     return {"type": "object", "properties": {f"p{n}": part for n, part in enumerate(parts)}}
@@ -79,6 +84,10 @@ def families() -> dict[str, Schema]:
         "16 alternatives of texts": whole(
             {"anyOf": [text(n, 56 + n) for n in range(json_schema.MAX_ALTERNATIVES)]}
         ),
+        **{
+            f"100 of the format {name}": whole(*(formatted(name) for _ in range(100)))
+            for name in string_formats.NAMES
+        },
         "90 numbers with bounds": whole(
             *({"type": "integer", "minimum": -(10**15) - n, "maximum": 10**15} for n in range(90))
         ),
@@ -99,7 +108,7 @@ def at_the_limits(rng: random.Random) -> Schema:
 
 
 def _part(rng: random.Random, depth: int) -> Schema:
-    kinds: list[Callable[[random.Random, int], Schema]] = [_text, _text, _number, _values]
+    kinds: list[Callable[[random.Random, int], Schema]] = [_text, _text, _number, _values, _format]
     if depth:
         kinds += [_list, _object, _alternatives]
     return rng.choice(kinds)(rng, depth)
@@ -109,6 +118,10 @@ def _text(rng: random.Random, _: int) -> Schema:
     least = rng.choice((0, 0, 1, rng.randrange(200), rng.randrange(2000)))
     most = rng.choice((None, least + rng.randrange(10), least + rng.randrange(300)))
     return text(least, None if most is None else min(most, json_schema.MAX_LENGTH))
+
+
+def _format(rng: random.Random, _: int) -> Schema:
+    return formatted(rng.choice(string_formats.NAMES))
 
 
 def _number(rng: random.Random, _: int) -> Schema:

@@ -10,7 +10,8 @@ import itertools
 import math
 import random
 import re
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -273,7 +274,12 @@ def _sample(schema: Mapping[str, Any], defs: Mapping[str, Any], rng: random.Rand
         case "array":
             value = [_sample(schema["items"], defs, rng) for _ in range(schema.get("minItems", 0))]
         case "string":
-            value = "x" * schema.get("minLength", 0)
+            value = (
+                # It need not match a pattern.
+                _FORMATTED[schema["format"]](rng)
+                if "format" in schema
+                else "x" * schema.get("minLength", 0)
+            )
         case "integer":
             value = _integer(schema, rng)
         case "number":
@@ -281,6 +287,28 @@ def _sample(schema: Mapping[str, Any], defs: Mapping[str, Any], rng: random.Rand
         case "boolean":
             value = rng.choice((False, True))
     return value
+
+
+def _day(rng: random.Random) -> str:
+    return f"20{rng.randint(10, 30)}-0{rng.randint(1, 9)}-{rng.randint(10, 28)}"
+
+
+def _clock(rng: random.Random) -> str:
+    return f"{rng.randint(10, 23)}:{rng.randint(10, 59)}:00Z"
+
+
+#: Random strings of each format.
+_FORMATTED: Mapping[str, Callable[[random.Random], str]] = {
+    "date-time": lambda rng: f"{_day(rng)}T{_clock(rng)}",
+    "date": _day,
+    "time": _clock,
+    "duration": lambda rng: f"P{rng.randint(1, 9)}DT{rng.randint(1, 23)}H",
+    "email": lambda rng: f"name{rng.randint(0, 9)}@mail.example.com",
+    "hostname": lambda rng: f"host{rng.randint(0, 9)}.example.com",
+    "ipv4": lambda rng: f"192.0.2.{rng.randint(0, 255)}",
+    "ipv6": lambda rng: f"2001:db8::{rng.randint(1, 9)}",
+    "uuid": lambda rng: str(uuid.UUID(int=rng.getrandbits(128), version=4)),
+}
 
 
 def _integer(schema: Mapping[str, Any], rng: random.Random) -> int:

@@ -17,7 +17,7 @@ from pydantic import (
 from api.schemas import fields
 from core import errors, profiles
 from core.special_tokens import SpecialTokens
-from jobs.answers import json_schema
+from jobs.answers import json_schema, string_formats
 
 #: The notification types of a job, as in :class:`webhooks.policy.EventType`.
 JobEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
@@ -134,7 +134,8 @@ class AnswerFormat(RequestModel):
         default=None,
         alias="schema",
         description="For `json_schema`: a JSON Schema (2020-12) of an object, without keywords that no grammar can "
-        f"enforce. At most {json_schema.MAX_BYTES} bytes, {json_schema.MAX_DEPTH} levels and {json_schema.MAX_PARTS} "
+        f"enforce. `format` may be {', '.join(f'`{name}`' for name in string_formats.NAMES)}. "
+        f"At most {json_schema.MAX_BYTES} bytes, {json_schema.MAX_DEPTH} levels and {json_schema.MAX_PARTS} "
         "parts. No name, title or value in it may contain a special token of the model.",
         examples=[
             {

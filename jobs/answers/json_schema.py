@@ -1,7 +1,8 @@
 """The subset of JSON Schema (2020-12) that an engine's grammar can enforce for answers. Pure.
 
 A grammar would ignore the other keywords, or could need unlimited resources for them: patterns, recursive references,
-objects with arbitrary properties. A schema without :func:`faults` can be generated and has a bounded depth.
+objects with arbitrary properties. A pattern next to a `format` is ignored, too, and checked after the generation:
+clients write one for each format. A schema without :func:`faults` can be generated and has a bounded depth.
 :data:`ANY_OBJECT` is the one schema outside the subset: the service itself sends it for the format ``json_object``.
 """
 
@@ -13,10 +14,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, ValidationError, validators
 from referencing import Registry
 
 from core.special_tokens import SpecialTokens
+from jobs.answers import string_formats
 
 #: The schema of any object. Only the token budget of the answer bounds what its grammar allows.
 ANY_OBJECT: Final[Mapping[str, Any]] = {"type": "object"}
@@ -32,8 +34,9 @@ MAX_LENGTH = 2000
 MAX_ITEMS = 100
 #: Cost of the length bounds of strings, in characters: a grammar has states for each character, and with a
 #: vocabulary of 152,000 tokens one character takes an engine 20 to 40 ms of CPU time and 0.1 MB
-#: (``python -m bench.grammars``). Strings with the same bounds share their states. Bounds of arrays and numbers,
-#: values and properties cost far less.
+#: (``python -m bench.grammars``). Strings with the same bounds share their states, those with a format have states of
+#: their own (:data:`jobs.answers.string_formats.COST`). Bounds of arrays and numbers, values and properties cost far
+#: less.
 MAX_COST = 1024
 #: Highest cost of one string: xgrammar counts the length of longer strings with another kind of state.
 _MAX_STRING_COST = 128
@@ -49,7 +52,7 @@ _BOUNDS = frozenset({"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum
 _OF_TYPE: Mapping[str, frozenset[str]] = {
     "object": frozenset({"properties", "required", "additionalProperties"}),
     "array": frozenset({"items", "minItems", "maxItems"}),
-    "string": frozenset({"minLength", "maxLength"}),
+    "string": frozenset({"minLength", "maxLength", "format", "pattern"}),
     "integer": _BOUNDS,
     "number": _BOUNDS,
     "boolean": frozenset(),
@@ -105,7 +108,22 @@ def cost(schema: Mapping[str, Any]) -> int:
 def holds(schema: Mapping[str, Any], value: object) -> bool:
     """Whether ``value`` is valid for ``schema``, which has no faults."""
     # The registry is empty: all references are local, and nothing is ever fetched.
-    return Draft202012Validator(dict(schema), registry=Registry()).is_valid(value)
+    validator = _Validator(dict(schema), registry=Registry(), format_checker=string_formats.CHECKER)
+    return bool(validator.is_valid(value))
+
+
+def _pattern(
+    validator: object, pattern: str, instance: object, schema: object
+) -> Iterator[ValidationError]:
+    """Yield an error if a string does not match a pattern. Python's own engine may need exponential time."""
+    del validator, schema
+    if isinstance(instance, str) and not string_formats.matches(pattern, instance):
+        yield ValidationError("does not match the pattern")
+
+
+_Validator = validators.extend(  # type: ignore[no-untyped-call] # types-jsonschema has no types of it
+    Draft202012Validator, {"pattern": _pattern}
+)
 
 
 def _depth(schema: object) -> str | None:
@@ -133,8 +151,9 @@ class _Check:
         defs = schema.get("$defs", {})
         self._defs: Mapping[str, Any] = defs if isinstance(defs, dict) else {}
         self._parts = 0
-        #: The distinct length bounds of strings.
+        #: The distinct length bounds of strings, and the distinct patterns.
         self._bounds: set[tuple[int, int | None]] = set()
+        self._patterns: set[str] = set()
 
     def run(self) -> Iterator[str]:
         """Yield all faults."""
@@ -160,15 +179,17 @@ class _Check:
     @property
     def cost(self) -> int:
         """The cost of the strings checked so far."""
-        return sum(_cost(*bounds) for bounds in self._bounds)
+        return sum(_cost(*bounds) for bounds in self._bounds) + string_formats.COST * _formatted(
+            self._root
+        )
 
     def costs(self) -> Iterator[str]:
         """Yield the faults that would make the grammar of an otherwise valid schema too large or too slow."""
         if self.cost > MAX_COST:
             yield (
-                f"The length bounds of strings cost {self.cost}; at most {MAX_COST} is allowed. A string costs "
-                f"its `maxLength` (or its `minLength` if it has none), at most {_MAX_STRING_COST}; strings "
-                "with the same bounds count once."
+                f"The length bounds and formats of strings cost {self.cost}; at most {MAX_COST} is allowed. A string "
+                f"costs its `maxLength` (or its `minLength` if it has none), at most {_MAX_STRING_COST}; strings "
+                f"with the same bounds count once. A string with a `format` costs {string_formats.COST}."
             )
         if (open_ := self._alternatives(self._root)) > MAX_ALTERNATIVES:
             yield (
@@ -292,9 +313,11 @@ class _Check:
         allowed = frozenset().union(*(_OF_TYPE[name] for name in known))
         for key in sorted((schema.keys() & _KNOWN) - _ANNOTATIONS - allowed - {"type"}):
             yield f"{place}/{key}: not allowed with this type."
+        if known_text := "string" in known:
+            yield from self._format(schema, place)
         invalid = list(_sizes(schema, place))
         yield from invalid
-        if not invalid and "string" in known:
+        if not invalid and known_text:
             self._bounds.add((schema.get("minLength", 0), schema.get("maxLength")))
         if known == ["object"]:
             yield from self._object(schema, place, depth, within)
@@ -303,6 +326,29 @@ class _Check:
                 yield f"{place}/items: an array must have `items`."
             else:
                 yield from self._schema(schema["items"], f"{place}/items", depth + 1, within)
+
+    def _format(self, schema: Mapping[str, Any], place: str) -> Iterator[str]:
+        """Yield the faults of the format and the pattern of a string."""
+        if "format" not in schema:
+            if "pattern" in schema:
+                yield f"{place}/pattern: this keyword is not supported, except next to `format`."
+            return
+        if schema["format"] not in string_formats.NAMES:
+            yield f"{place}/format: must be one of {', '.join(string_formats.NAMES)}."
+        for key in ("maxLength", "minLength"):
+            if key in schema:
+                # The grammar would ignore it.
+                yield f"{place}/{key}: not allowed next to `format`."
+        pattern = schema.get("pattern", "")
+        if isinstance(pattern, str):
+            self._patterns.add(pattern)
+        if len(self._patterns) > string_formats.MAX_PATTERNS:
+            yield f"The schema has more than {string_formats.MAX_PATTERNS} different patterns."
+        elif not isinstance(pattern, str) or not string_formats.is_pattern(pattern):
+            yield (
+                f"{place}/pattern: must be a regular expression of at most {string_formats.MAX_PATTERN} characters, "
+                "without look-around and back-references."
+            )
 
     def _object(
         self, schema: Mapping[str, Any], place: str, depth: int, within: tuple[str, ...]
@@ -329,6 +375,16 @@ class _Check:
 def _cost(least: int, most: int | None) -> int:
     """Return the cost of a string's length bounds."""
     return min(least if most is None else most, _MAX_STRING_COST)
+
+
+def _formatted(schema: object) -> int:
+    """Return how many strings of ``schema``, which has no faults, have a format; one in a definition counts once."""
+    if not isinstance(schema, dict):
+        return 0
+    named = (schema.get("properties"), schema.get("$defs"))
+    parts = [part for group in named if isinstance(group, dict) for part in group.values()]
+    parts += [*schema.get("anyOf", ()), schema.get("items")]
+    return int("format" in schema) + sum(map(_formatted, parts))
 
 
 def _alone(schema: Mapping[str, Any], place: str, *kinds: str) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+import uuid
+from datetime import UTC, date, datetime
 from typing import Any
 
 import openai
@@ -200,6 +201,12 @@ class TestResponses:
 
     def test_a_structured_answer_is_parsed(self, javascript: JavaScript) -> None:
         assert isinstance(javascript.run("responses", "parsed", **QUESTION)["count"], int)
+
+    def test_dates_times_and_identifiers_are_parsed(self, javascript: JavaScript) -> None:
+        """Zod writes a `pattern` next to each `format`, and checks the answer by it."""
+        for parsed in javascript.run("responses", "formatted", **QUESTION):
+            assert date.fromisoformat(parsed["day"]).year >= 2010
+            assert uuid.UUID(parsed["number"]).version == 4
 
     def test_a_cancelled_response_resolves_the_helper_and_can_be_cancelled_again(
         self, javascript: JavaScript

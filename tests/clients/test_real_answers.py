@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
+import uuid
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 
 from core import profiles
@@ -114,6 +117,22 @@ def test_an_answer_in_json_is_held_by_the_grammar(client: openai.OpenAI) -> None
 
 
 @pytest.mark.parametrize("budget", [None, 60])
+class Receipt(pydantic.BaseModel):
+    """What the model reads, or makes up."""
+
+    day: dt.date
+    number: uuid.UUID
+
+
+def test_a_date_and_a_uuid_are_held_by_the_grammar(client: openai.OpenAI) -> None:
+    response = client.responses.parse(
+        model="tiny-qvq", input=asked(SAMPLES[0]), text_format=Receipt
+    )
+
+    assert response.status == "completed", response.error
+    assert isinstance(response.output_parsed, Receipt)
+
+
 def test_an_object_of_any_shape_is_held_by_the_grammar_and_ends_within_its_budget(
     client: openai.OpenAI, budget: int | None
 ) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+import ipaddress
 import json
 import re
-from datetime import timedelta
+import uuid
 from typing import Any, Literal
 
 import httpx2
@@ -42,6 +44,18 @@ class Count(pydantic.BaseModel):
 
     count: int
     sure: bool
+
+
+class Invoice(pydantic.BaseModel):
+    """A field of each type that pydantic describes by a format."""
+
+    number: uuid.UUID
+    day: dt.date
+    paid_at: dt.datetime | None
+    opening: dt.time
+    due: list[dt.timedelta]
+    host: ipaddress.IPv4Address
+    backup: ipaddress.IPv6Address | None
 
 
 def image(*texts: str) -> Any:  # noqa: ANN401 - the client's own input
@@ -134,6 +148,18 @@ class TestAnswers:
         # The answer in JSON has tokens of its own.
         reasoning = response.usage.output_tokens_details.reasoning_tokens
         assert 0 < reasoning < response.usage.output_tokens
+
+    def test_dates_times_and_identifiers_are_parsed(self, client: openai.OpenAI) -> None:
+        response = client.responses.parse(input=image("When?"), text_format=Invoice)
+        chat = client.chat.completions.parse(
+            model=MODEL,
+            messages=[{"role": "user", "content": "When?"}],
+            response_format=Invoice,
+        )
+
+        for parsed in (response.output_parsed, chat.choices[0].message.parsed):
+            assert isinstance(parsed, Invoice)
+            assert parsed.paid_at is None or parsed.paid_at.tzinfo is not None
 
     def test_half_a_json_is_never_in_the_output(self, client: openai.OpenAI) -> None:
         response = client.responses.parse(
@@ -497,7 +523,7 @@ def make_older(service: Service, response_id: str) -> None:
             job = transaction.session.scalars(
                 sa.select(Job).where(Job.id == ids.parse("resp", response_id)).with_for_update()
             ).one()
-            day = timedelta(days=1)
+            day = dt.timedelta(days=1)
             job.created_at -= day
             job.started_at = job.started_at and job.started_at - day
             job.finished_at = job.finished_at and job.finished_at - day

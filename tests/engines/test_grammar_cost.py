@@ -35,3 +35,12 @@ def test_what_is_refused_for_its_cost_would_be_larger() -> None:
     assert json_schema.faults(refused)
 
     assert min(sizes([refused])) > BYTES_A_CHARACTER * json_schema.MAX_COST + BYTES_APART
+
+
+def test_a_pattern_next_to_a_format_costs_nothing() -> None:
+    part = grammars.formatted("date")
+    plain, with_pattern = sizes(
+        [grammars.whole(part), grammars.whole(part | {"pattern": "^[a-z]{400}$"})]
+    )
+
+    assert with_pattern == plain

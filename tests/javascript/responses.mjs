@@ -69,6 +69,28 @@ export async function parsed(client, given, { name }) {
   return response.output_parsed;
 }
 
+// Zod describes these by a format and a pattern.
+export async function formatted(client, given, { name }) {
+  const { zodTextFormat, zodResponseFormat } = await import(`${name}/helpers/zod`);
+  const { z } = await import("zod");
+  const shape = z.object({
+    day: z.iso.date(),
+    paid: z.iso.datetime().nullable(),
+    from: z.iso.datetime({ offset: true }),
+    number: z.uuid(),
+    by: z.email(),
+    host: z.union([z.ipv4(), z.ipv6()]),
+  });
+  const format = zodTextFormat(shape, "formatted");
+  const response = await client.responses.parse({ ...fields(given), text: { format } });
+  const chat = await client.chat.completions.parse({
+    model: "tiny-qvq",
+    messages: [{ role: "user", content: given.text }],
+    response_format: zodResponseFormat(shape, "formatted"),
+  });
+  return [response.output_parsed, chat.choices[0].message.parsed];
+}
+
 // What the helper makes of a response that is cancelled while it runs, and of a second call.
 export async function cancelled(client, given) {
   const stream = client.responses.stream({ ...fields(given), background: true });

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import ipaddress
 import random
+import uuid
 from collections.abc import Callable
 from typing import Any
 
 import orjson
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.answers import json_schema, values
+from jobs.answers import json_schema, string_formats, values
 from scripted import behaviors
+from tests.formatted_texts import FORMATTED
 
 COUNT = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -63,7 +68,18 @@ def test_an_ordinary_schema_has_no_faults() -> None:
         (one({"type": ["object", "null"]}), "/properties/a/type"),
         (one({"type": "array"}), "/properties/a/items"),
         (one({"type": "string", "pattern": "(a+)+b"}), "/properties/a/pattern"),
-        (one({"type": "string", "format": "date"}), "/properties/a/format"),
+        (one({"type": "string", "format": "uri"}), "/properties/a/format"),
+        (one({"type": "string", "format": ["date"]}), "/properties/a/format"),
+        (one({"type": "integer", "format": "date"}), "/properties/a/format"),
+        (one({"enum": ["2026-11-30"], "format": "date"}), "/properties/a/format"),
+        (one({"type": "string", "format": "date", "minLength": 1}), "/properties/a/minLength"),
+        (one({"type": "string", "format": "date", "maxLength": 9}), "/properties/a/maxLength"),
+        (one({"type": "string", "format": "date", "pattern": "(?=a)"}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": r"(a)\1"}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": "("}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": r"\w{999}"}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": "a" * 513}), "/properties/a/pattern"),
+        (one({"type": "string", "format": "date", "pattern": 1}), "/properties/a/pattern"),
         (one({"type": "integer", "multipleOf": 2}), "/properties/a/multipleOf"),
         (one({"type": "integer", "maxLength": 2}), "/properties/a/maxLength"),
         (one({"type": "string", "maxLength": -1}), "/properties/a/maxLength"),
@@ -192,6 +208,91 @@ def test_strings_with_the_same_bounds_cost_as_much_as_one() -> None:
     assert json_schema.faults(several(*(text(0, 2000) for _ in range(100)))) == []
 
 
+@pytest.mark.parametrize("placed", PLACES, ids=["plain", "list", "object", "anyOf", "types", "ref"])
+def test_each_string_with_a_format_costs_the_same_in_every_place(
+    placed: Callable[[list[dict[str, Any]]], dict[str, Any]],
+) -> None:
+    texts = [text(0, 100 + n) for n in range(9)]
+    formatted: list[dict[str, Any]] = [
+        {"type": "string", "format": name} for name in string_formats.NAMES
+    ]
+    assert json_schema.cost(placed([*texts, *formatted[:8]])) == 936 + 80
+    assert json_schema.faults(placed([*texts, *formatted[:8]])) == []
+    [fault] = json_schema.faults(placed([*texts, *formatted]))
+    assert "cost 1026; at most 1024 is allowed" in fault
+    assert "with a `format` costs 10" in fault
+
+
+def test_a_property_may_have_the_name_of_a_keyword() -> None:
+    named = {"type": "object", "properties": {"format": text(0, 9), "pattern": text(0, 9)}}
+    assert json_schema.faults(named) == []
+    assert json_schema.cost(named) == 9
+
+
+def test_an_unknown_format_is_refused_with_those_that_are_served() -> None:
+    [fault] = json_schema.faults(one({"type": "string", "format": "uri"}))
+    assert all(f"{name}" in fault for name in string_formats.NAMES)
+
+
+def test_ten_different_patterns_are_taken() -> None:
+    def patterns(most: int) -> dict[str, Any]:
+        part = {"type": "string", "format": "date"}
+        return several(*(part | {"pattern": f"^{n % most}"} for n in range(30)))
+
+    assert json_schema.faults(patterns(10)) == []
+    assert json_schema.faults(patterns(11)) == ["The schema has more than 10 different patterns."]
+
+
+@pytest.mark.parametrize("name", string_formats.NAMES)
+def test_only_texts_of_the_format_are_read(name: str) -> None:
+    """2026-02-30 matches the grammar of dates, and is none."""
+    schema = one({"type": ["string", "null"], "format": name})
+    valid, let_through, invalid = FORMATTED[name]
+    assert json_schema.faults(schema) == []
+    for text in valid:
+        assert json_schema.holds(schema, {"a": text}), text
+    for text in (*let_through, *invalid):
+        assert not json_schema.holds(schema, {"a": text}), text
+    assert json_schema.holds(schema, {"a": None})
+    assert values.structured('{"a": "no such text"}', schema) is None
+
+
+CLIENT_TYPES = {
+    "date-time": dt.datetime,
+    "date": dt.date,
+    "time": dt.time,
+    "duration": dt.timedelta,
+    "ipv4": ipaddress.IPv4Address,
+    "ipv6": ipaddress.IPv6Address,
+    "uuid": uuid.UUID,
+}
+
+
+@pytest.mark.parametrize(("name", "type_"), CLIENT_TYPES.items())
+def test_what_is_read_is_what_pydantic_reads(name: str, type_: type) -> None:
+    """Of the texts that the grammar lets through; else a client would raise an error for a job that succeeded."""
+    adapter: pydantic.TypeAdapter[Any] = pydantic.TypeAdapter(type_)
+    assert adapter.json_schema() == {"type": "string", "format": name}
+    valid, let_through, _ = FORMATTED[name]
+    for text in valid:
+        adapter.validate_python(text)
+    for text in let_through:
+        with pytest.raises(pydantic.ValidationError):
+            adapter.validate_python(text)
+
+
+def test_a_pattern_next_to_a_format_is_checked_in_time_proportional_to_the_text() -> None:
+    day = {"type": "string", "format": "date", "pattern": "^2026-"}
+    email = {"type": "string", "format": "email", "pattern": "^(([a-z])+.)+Z$"}
+    schema = {"type": "object", "properties": {"day": day, "email": email}}
+
+    assert json_schema.faults(schema) == []
+    assert json_schema.holds(schema, {"day": "2026-11-30"})
+    assert not json_schema.holds(schema, {"day": "2025-11-30"})
+    # Python's own engine does not end this.
+    assert not json_schema.holds(schema, {"email": "a" * 60 + "@b"})
+
+
 @pytest.mark.parametrize(
     "part",
     [
@@ -290,6 +391,7 @@ def numbers(draw: st.DrawFn) -> dict[str, Any]:
 def whole_schemas() -> st.SearchStrategy[dict[str, Any]]:
     leaf = st.one_of(
         strings(),
+        st.sampled_from(string_formats.NAMES).map(lambda name: {"type": "string", "format": name}),
         numbers(),
         st.sampled_from([{"type": "boolean"}, {"type": "null"}, {"$ref": "#/$defs/leaf"}]),
         st.lists(scalars, min_size=1, max_size=4).map(lambda found: {"enum": found}),

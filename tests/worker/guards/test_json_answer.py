@@ -290,6 +290,22 @@ def test_an_engine_that_ignores_the_grammar_is_detected(bench: Bench) -> None:
     assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
 
 
+def test_an_answer_that_the_grammar_allows_and_that_is_no_date_fails_the_job(bench: Bench) -> None:
+    """The pattern makes each date of the scripted engine one that the grammar allows and the schema does not."""
+    day = {"type": "string", "format": "date"}
+    schema = {"type": "object", "properties": {"day": day}, "required": ["day"]}
+    read = json_answer.JsonFormat(schema).read
+    assert read('{"day": "2026-02-28"}') is not None
+    assert read('{"day": "2026-02-30"}') is None
+    assert bench.view(run_scripted(bench, "clean", schema)).job.status is Status.SUCCEEDED
+    never = schema | {"properties": {"day": day | {"pattern": "^1999"}}}
+
+    job = bench.view(run_scripted(bench, "clean", never)).job
+
+    assert (job.status, job.error_code) == (Status.FAILED, "answer_format_unmet")
+    assert job.answer_value is None
+
+
 def test_events_of_reasoning_and_answer_come_in_order(bench: Bench) -> None:
     job_id = run_scripted(bench, "clean", SCHEMA)
 
