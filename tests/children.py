@@ -50,7 +50,7 @@ def spawn(
             stderr=log,
             user=user,
             extra_groups=None if user is None else [],
-            preexec_fn=die_with_parent(at_death),  # noqa: PLW1509 - one system call, no locks
+            preexec_fn=_prepared(die_with_parent(at_death)),  # noqa: PLW1509 - system calls, no locks
         )
 
 
@@ -125,6 +125,17 @@ def _fields(folder: Path) -> list[str]:
         return (folder / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def _prepared(die_with_parent: Callable[[], None]) -> Callable[[], None]:
+    """Return what a process calls before its program starts."""
+
+    def prepare() -> None:
+        # A shell may have started the tests in the background, where it ignores Ctrl-C for all of them.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        die_with_parent()
+
+    return prepare
 
 
 def die_with_parent(death_signal: signal.Signals) -> Callable[[], None]:
