@@ -31,7 +31,7 @@ from core.spool import SpooledFile
 
 #: Returns the file of an id, None without one that may be an image.
 Files = Callable[[str], SpooledFile | None]
-#: Returns the message of an item with this id for the place of this JSON pointer; None, and the fault: there is none.
+#: Returns the message of an item, from its id and its place (a JSON pointer); None with a fault if it does not exist.
 Referenced = Callable[[str, str, list[errors.Fault]], "Message | None"]
 Role = Literal["system", "user", "assistant"]
 
