@@ -3,7 +3,8 @@
     python -m bench.batches [--lines 10000] [--seconds 240] [--database sqlite]
 
 The engine responds at once, so the rest is Longlook's work. First single jobs alone give the rate to compare with. Then
-a batch runs, and a single job arrives about every second: how many other jobs start before it. Memory is that of the
+a batch runs, and a single job arrives about every second: how many other jobs start before it, from its creation on
+and from the response to its request on. No worker can see it between its creation and its commit. Memory is that of the
 processes that serve requests and run jobs, at a tenth of the batch and at the end. A run ends after its time limit,
 with the lines that have ended by then.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from datetime import UTC, datetime
 from typing import Final
 
 import orjson
@@ -50,7 +52,7 @@ def main() -> None:
                 "lines/s",
                 "single jobs/s",
                 "lines",
-                "most started before a single",
+                "most started before a single, created / accepted",
             ),
             *("singles", "API MiB", "worker MiB", "database"),
         ),
@@ -77,7 +79,7 @@ def _batch_row(
         time.sleep(0.05)
     began = time.perf_counter()
     early: tuple[float, float] | None = None
-    passed: list[int] = []
+    passed: list[tuple[int, int]] = []
     while True:
         shown = caller.get(f"/v1/batches/{batch}")
         ended = shown["request_counts"]["completed"] + shown["request_counts"]["failed"]
@@ -98,22 +100,29 @@ def _batch_row(
         f"{ended / spent:.0f}",
         f"{single:.0f}",
         f"{ended:,} ({shown['status']})",
-        str(max(passed, default=0)),
+        " / ".join(str(max(numbers, default=0)) for numbers in zip(*passed, strict=True)) or "-",
         str(len(passed)),
         f"{before[0]:.0f} → {late[0]:.0f}",
         f"{before[1]:.0f} → {late[1]:.0f}",
     ]
 
 
-def _passed(caller: service.Caller) -> int:
-    """Submit a single job; return how many others started before it did."""
+def _passed(caller: service.Caller) -> tuple[int, int]:
+    """Submit a single job; return how many others started before it did, since its creation and since the response."""
     response = _submit(caller)
+    accepted = datetime.now(UTC)
     while caller.get(f"/v1/responses/{response}")["status"] in {"queued", "in_progress"}:
         time.sleep(0.005)
     jobs = {job["id"]: job for job in caller.get("/v1/jobs?limit=100")["data"]}
     single = jobs.pop(response.replace("resp_", "job_"))
-    starts = [job["started_at"] for job in jobs.values() if job["started_at"]]
-    return sum(single["created_at"] < start < single["started_at"] for start in starts)
+    created, started = map(datetime.fromisoformat, (single["created_at"], single["started_at"]))
+    starts = [
+        datetime.fromisoformat(job["started_at"]) for job in jobs.values() if job["started_at"]
+    ]
+    return (
+        sum(created < start < started for start in starts),
+        sum(accepted < start < started for start in starts),
+    )
 
 
 def line(number: int, **body: object) -> bytes:
