@@ -15,6 +15,7 @@ import flask
 from flask import Response
 
 from api import errors as problems
+from api.framework.router import Router
 
 _METHODS: Final = "GET, POST, DELETE"
 #: Below this path are all routes of OpenAI's clients.
@@ -38,7 +39,7 @@ _EXPOSED: Final = (
 )
 
 
-def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[str]) -> None:
+def install(app: Router, *, origins: Collection[str], routes: Collection[str]) -> None:
     """Let pages of ``origins`` read the responses of some routes of ``app``, errors included.
 
     Args:
@@ -49,7 +50,7 @@ def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[st
 
     def allow(response: Response) -> Response:
         rule = flask.request.url_rule
-        unknown = _unknown(response)
+        unknown = _unknown(app)
         if not unknown and (
             rule is None or (rule.rule not in routes and problems.style() is problems.NATIVE)
         ):
@@ -75,11 +76,16 @@ def install(app: flask.Flask, *, origins: Collection[str], routes: Collection[st
         app.after_request(allow)
 
 
-def _unknown(response: Response) -> bool:
-    """Whether the API has nothing at the path of the current request, below that of the clients' routes."""
+def _unknown(app: Router) -> bool:
+    """Whether the API has no such method at the path of the current request, below that of the clients' routes.
+
+    A preflight asks for another request.
+    """
     request = flask.request
-    nothing = request.url_rule is None and response.status_code == HTTPStatus.NOT_FOUND
-    return nothing and request.path.startswith(_ROOT)
+    method = request.method
+    if method == HTTPMethod.OPTIONS:
+        method = request.headers.get("Access-Control-Request-Method", method)
+    return request.path.startswith(_ROOT) and app.lacks(request, method)
 
 
 def _allow_request(response: Response) -> None:

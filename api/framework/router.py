@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import flask
 from flask import Response
 from pydantic import BaseModel
-from werkzeug.exceptions import MethodNotAllowed
+from werkzeug.exceptions import MethodNotAllowed, NotFound
 from werkzeug.routing import Rule
 
 from api import errors as problems
@@ -119,6 +119,19 @@ class Router(flask.Flask):
                 "There is nothing at this path. Paths of the API begin with `/v1`, so a client's base URL ends with it."
             )
         super().raise_routing_exception(request)
+
+    def lacks(self, request: flask.Request, method: str) -> bool:
+        """Whether :meth:`raise_routing_exception` refuses ``method`` at the path of a request with 404."""
+        adapter = self.create_url_adapter(request)
+        if adapter is None:
+            return True
+        try:
+            adapter.match(method=method, websocket=False)
+        except MethodNotAllowed as refused:
+            return not self._is_native(request, refused)
+        except NotFound:
+            return True
+        return False
 
     def _is_native(self, request: flask.Request, refused: MethodNotAllowed) -> bool:
         """Whether the path of a request is that of a native route, for another method than the refused one."""

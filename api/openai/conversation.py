@@ -213,7 +213,8 @@ class _Reader:
             self._fault(pointer, "This must be an object.")
             return None
         # References may leave out their type.
-        kind = item.get("type") or (_REFERENCE if item.keys() == {"id"} else "message")
+        is_reference = "id" in item and item.keys() <= {"id", "type"}
+        kind = item.get("type") or (_REFERENCE if is_reference else "message")
         if kind in _IGNORED:
             return None
         if kind == "message":
@@ -464,7 +465,9 @@ def _order_faults(messages: Sequence[Message], pointer: str) -> Iterator[errors.
     newest = list(itertools.takewhile(lambda turn: turn.role == "user", reversed(turns)))
     if not newest:
         sentence = "The last message must be the user's: the model starts its answer itself."
-        yield errors.Fault(f"{turns[-1].pointer}/role", sentence)
+        pointer = turns[-1].pointer
+        # A reference has no role.
+        yield errors.Fault(pointer if pointer.endswith("/id") else f"{pointer}/role", sentence)
     elif not any(turn.images or "".join(turn.texts).strip() for turn in newest):
         yield errors.Fault(newest[0].pointer, "The last message must have text or an image.")
 

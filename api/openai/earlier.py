@@ -41,7 +41,10 @@ class Earlier:
         self._database = database
         self._most_responses = most_responses
         self._account_id = account_id
+        #: What references of this request have named: hundreds may name items of one job.
         self._named: dict[uuid.UUID, JobView | None] = {}
+        self._items_of: dict[uuid.UUID, list[dict[str, Any]]] = {}
+        self._said_of: dict[uuid.UUID, str | None] = {}
 
     def messages(
         self,
@@ -126,11 +129,15 @@ class Earlier:
 
     def _item(self, view: JobView, number: str | None, pointer: str) -> Message | None:
         """Return the message of an input item, without a number of the answer."""
+        job = view.job
         if number is not None:
-            items = _items(view, self._requested(view))
+            if job.id not in self._items_of:
+                self._items_of[job.id] = _items(view, self._requested(view))
+            items = self._items_of[job.id]
             return _message(items[int(number)], view, pointer) if int(number) < len(items) else None
-        said = self._said(view.job) if view.job.status.terminal else None
-        if said is None:
+        if job.id not in self._said_of:
+            self._said_of[job.id] = self._said(job) if job.status.terminal else None
+        if (said := self._said_of[job.id]) is None:
             return None
         part = {"type": "output_text", "text": said}
         return _message({"role": "assistant", "content": [part]}, view, pointer)
@@ -165,14 +172,19 @@ def _of(view: JobView, requested: dict[str, Any], said: str | None, number: int)
     return messages
 
 
+def native_items(question: str, images: int) -> list[dict[str, Any]]:
+    """Return the input items of a job of the native API: one, with the number of its images before the question."""
+    shown = [
+        {"type": "input_image", "detail": "auto", "image": position} for position in range(images)
+    ]
+    text = {"type": "input_text", "text": question}
+    return [{"role": "user", "content": [*shown, text]}]
+
+
 def _items(view: JobView, requested: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the input items of a job; one of the native API has one."""
+    """Return the input items of a job."""
     items: list[dict[str, Any]] | None = requested.get("input")
-    if items is not None:
-        return items
-    images = [{"type": "input_image", "image": place} for place in range(len(view.images))]
-    question = {"type": "input_text", "text": view.job.question}
-    return [{"role": "user", "content": [*images, question]}]
+    return native_items(view.job.question or "", len(view.images)) if items is None else items
 
 
 def _message(item: dict[str, Any], view: JobView, place: str) -> Message:

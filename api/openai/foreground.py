@@ -188,9 +188,7 @@ class Foreground:
         def follow(job_id: uuid.UUID, held: HeldResponse) -> Iterator[bytes]:
             return self._stream(job_id, held, caller, transcript)
 
-        def failed(error: Failure, _: uuid.UUID | None) -> bytes:
-            return transcript.failed(error)
-
+        failed = _of_any_job(transcript.failed)
         hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, failed, repeatable)
         return self._held(caller, submit, hold)
 
@@ -207,9 +205,7 @@ class Foreground:
         def follow(job_id: uuid.UUID, held: HeldResponse) -> Iterator[bytes]:
             return self._stream_stored(job_id, held, caller, transcript)
 
-        def failed(error: Failure, _: uuid.UUID | None) -> bytes:
-            return transcript.failed(error)
-
+        failed = _of_any_job(transcript.failed)
         hold = Hold(frames.CONTENT_TYPE, _SSE_FILLER, follow, failed, repeatable)
         return self._held(caller, submit, hold)
 
@@ -335,6 +331,13 @@ class Foreground:
         self.held.end(job_id)
         if status in (Status.CANCELLED, Status.RUNNING):
             _log.info("dropped_job_cancelled", job_id=ids.show("job", job_id))
+
+
+def _of_any_job(
+    failed: Callable[[Failure], bytes],
+) -> Callable[[Failure, uuid.UUID | None], bytes]:
+    """Return ``failed`` for a stream, whose transcript knows its job."""
+    return lambda error, _: failed(error)
 
 
 class HeldResponse(Closing):

@@ -71,7 +71,7 @@ class BatchResultsQuery(ParameterModel):
     status: Literal["completed", "failed"] | None = Field(
         default=None, description="Only lines of the output file, or only those of the error file."
     )
-    after: Annotated[str, cursors.like(r"batch_req_[0-9a-f]{33,40}")] | None = Field(
+    after: Annotated[str, cursors.like(r"batch_req_[0-9a-f]{32}[0-7][0-9a-f]{7}")] | None = Field(
         default=None, description=cursors.DESCRIPTION
     )
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number on a page.")

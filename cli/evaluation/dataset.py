@@ -31,6 +31,8 @@ _MOST_CHOICES: Final = 26
 _MAX_ID: Final = 64
 #: What addresses of images start with.
 _ADDRESSES: Final = ("http://", "https://", "data:")
+#: Longest part of a path in a fault: it may be the data of an image by mistake.
+_SHOWN_PATH: Final = 200
 #: Formats whose answers are objects.
 _OBJECTS: Final = frozenset({"json_object", "json_schema"})
 _ANY_OBJECT: Final = {"type": "json_object"}
@@ -220,9 +222,18 @@ def _images(entry: dict[str, Any], folder: Path, faults: list[str]) -> tuple[Pat
         return ()
     images = tuple(one if one.lower().startswith(_ADDRESSES) else folder / one for one in named)
     faults += [
-        f"There is no file {one}." for one in images if isinstance(one, Path) and not one.is_file()
+        f"There is no file {str(one)[:_SHOWN_PATH]}."
+        for one in images
+        if isinstance(one, Path) and not _is_file(one)
     ]
     return images
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # Its name is too long, for example, or its folder cannot be read.
+        return False
 
 
 def _choices(value: Any, faults: list[str]) -> tuple[tuple[str, ...], dict[str, str]]:  # noqa: ANN401 - JSON

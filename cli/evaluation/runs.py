@@ -109,8 +109,13 @@ def fingerprint(items: Sequence[Item], options: RunOptions, url: str) -> str:
     """Return what identifies an evaluation: its questions, options and service."""
     # Of what was read: a pipe cannot be read again, and a file may have changed meanwhile.
     described = [[asdict(item) for item in items], asdict(options), url]
-    text = orjson.dumps(described, default=str, option=orjson.OPT_SORT_KEYS)
+    text = orjson.dumps(described, default=_resolved, option=orjson.OPT_SORT_KEYS)
     return hashlib.sha256(text).hexdigest()
+
+
+def _resolved(image: Path) -> str:
+    """Return the path of an image from any current folder."""
+    return str(image.resolve())
 
 
 def model(service: client.Client) -> tuple[str, dataset.Limits]:

@@ -339,7 +339,9 @@ class _Check:
             if key in schema:
                 # The grammar would ignore it.
                 yield f"{place}/{key}: not allowed next to `format`."
-        pattern = schema.get("pattern", "")
+        if "pattern" not in schema:
+            return
+        pattern = schema["pattern"]
         if isinstance(pattern, str):
             self._patterns.add(pattern)
         if len(self._patterns) > string_formats.MAX_PATTERNS:
@@ -347,7 +349,7 @@ class _Check:
         elif not isinstance(pattern, str) or not string_formats.is_pattern(pattern):
             yield (
                 f"{place}/pattern: must be a regular expression of at most {string_formats.MAX_PATTERN} characters, "
-                "without look-around and back-references."
+                "without look-around and back-references, and not too large with its counts written out."
             )
 
     def _object(

@@ -20,9 +20,22 @@ from pydantic_core import SchemaError
 #: Cost of one string with a format, in characters of :data:`jobs.answers.json_schema.MAX_COST`: the largest grammar,
 #: that of `ipv6`, has the size of 10 characters. The others have that of 1 to 8 (``python -m bench.grammars``).
 COST: Final = 10
-#: Characters of a pattern, and distinct patterns of a schema. To compile one takes up to 0.1 s and 10 MB.
+#: Characters of a pattern, and distinct patterns of a schema.
 MAX_PATTERN: Final = 512
 MAX_PATTERNS: Final = 10
+#: Size of a pattern without its counts, as if each were written out, in characters; classes of Unicode count as many.
+MAX_PATTERN_SIZE: Final = 1_000
+_CLASS_SIZES: Final[Mapping[str, int]] = {
+    **dict.fromkeys("pPwW", 100),
+    **dict.fromkeys("dD", 20),
+    **dict.fromkeys("sS", 5),
+}
+#: Of a class with nearly all characters.
+_OF_MANY: Final = 5
+#: An escape, a class, a count, or any other character.
+_TOKEN: Final = re.compile(
+    r"\\[pP](?:\{[^}]*\}|.)|\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\{(\d*),?(\d*)\}|.", re.DOTALL
+)
 
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 #: Always with an offset from UTC, as in RFC 3339.
@@ -50,7 +63,32 @@ def is_pattern(pattern: str) -> bool:
 
     There is no such way to check look-around and back-references.
     """
-    return len(pattern) <= MAX_PATTERN and _compiled(pattern) is not None
+    if len(pattern) > MAX_PATTERN or _size(pattern) > MAX_PATTERN_SIZE:
+        return False
+    return _compiled(pattern) is not None
+
+
+def _size(pattern: str) -> int:
+    """Return how much of an automaton ``pattern`` needs; to compile it takes time and memory in proportion."""
+    # Of each open group: its size so far, and that of its last part, which a count repeats.
+    groups = [(0, 0)]
+    for token in _TOKEN.finditer(pattern):
+        text = token[0]
+        whole, last = groups[-1]
+        if text == "(":
+            groups.append((0, 0))
+        elif text == ")" and len(groups) > 1:
+            groups.pop()
+            groups[-1] = (groups[-1][0] + whole, whole)
+        elif token[1] or token[2]:
+            count = max(int(token[1] or 0), int(token[2] or 0), 1)
+            groups[-1] = (whole + last * (count - 1), last * count)
+        elif text not in "*+?":
+            one = sum(_CLASS_SIZES.get(name, 1) for name in re.findall(r"\\(.)", text)) or 1
+            if text == "." or text.startswith("[^"):
+                one += _OF_MANY
+            groups[-1] = (whole + one, one)
+    return sum(whole for whole, _ in groups)
 
 
 def matches(pattern: str, text: str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from api.openai.earlier import Earlier
 from core import errors, ids
@@ -67,6 +68,40 @@ def test_the_same_image_can_come_twice(first: Json, caller: Caller) -> None:
     second = ask(caller, reference(question["id"]), reference(question["id"]))
     job = caller("GET", f"/v1/jobs/{second['id'].replace('resp_', 'job_')}").get_json()
     assert len(job["images"]) == 2
+
+
+def test_may_have_a_type_that_is_null(first: Json, caller: Caller) -> None:
+    [question] = items_of(caller, first)
+    second = ask(caller, {"id": question["id"], "type": None}, _QUESTION)
+    assert second["status"] == "queued"
+
+
+def test_may_not_be_last_if_they_are_answers(first: Json, caller: Caller) -> None:
+    error = ask(caller, _QUESTION, reference(first["output"][-1]["id"]))
+    assert error["error"]["param"] == "input[1].id"
+
+
+def test_to_the_items_of_one_response_read_it_once(
+    first: Json, caller: Caller, database: Database
+) -> None:
+    [question] = items_of(caller, first)
+    both = [reference(question["id"]), reference(first["output"][-1]["id"])]
+    statements: list[str] = []
+
+    def count(_: object, __: object, statement: str, *___: object) -> None:
+        statements.append(statement)
+
+    sa.event.listen(database.engine, "before_cursor_execute", count)
+    numbers = []
+    for times in (1, 100):
+        statements.clear()
+        # Too many images: nothing is stored.
+        refused = ask(caller, *both * times, {"role": "user", "content": 1})
+        assert "error" in refused
+        numbers.append(len(statements))
+    sa.event.remove(database.engine, "before_cursor_execute", count)
+
+    assert numbers[0] == numbers[1] > 0
 
 
 def test_that_name_nothing_are_refused_with_their_places(first: Json, caller: Caller) -> None:

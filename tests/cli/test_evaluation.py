@@ -222,6 +222,30 @@ def test_of_several_jobs_for_a_line_the_newest_that_succeeded_counts(tmp_path: P
     assert "q=meta.eval%3Ar" in api.seen[0].path
 
 
+def test_the_data_of_an_image_in_place_of_its_path_is_a_fault_of_its_line(tmp_path: Path) -> None:
+    line = {"image": "iVBORw0KGgo" * 1000, "question": "Q", "answer": 1}
+    with pytest.raises(errors.InvalidRequest) as refused:
+        dataset.read(_file(tmp_path, line))
+    [fault] = refused.value.faults
+    assert "There is no file" in fault.detail
+    assert len(fault.detail) < 400
+
+
+def test_an_evaluation_is_the_same_from_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = runs.RunOptions(None, None, None, None, None, {})
+    (tmp_path / "a.png").write_bytes(b"")
+    path = _file(tmp_path, {"image": "a.png", "question": "Q", "answer": 1})
+    prints = {runs.fingerprint(dataset.read(path), options, "http://localhost")}
+    monkeypatch.chdir(tmp_path)
+    prints.add(runs.fingerprint(dataset.read(Path(path.name)), options, "http://localhost"))
+    monkeypatch.chdir(tmp_path.parent)
+    relative = path.relative_to(tmp_path.parent)
+    prints.add(runs.fingerprint(dataset.read(relative), options, "http://localhost"))
+    assert len(prints) == 1
+
+
 def test_an_evaluation_is_identified_by_what_was_read() -> None:
     """A pipe cannot be read twice."""
     options = runs.RunOptions(None, None, None, None, None, {})

@@ -237,10 +237,35 @@ def test_an_unknown_format_is_refused_with_those_that_are_served() -> None:
 def test_ten_different_patterns_are_taken() -> None:
     def patterns(most: int) -> dict[str, Any]:
         part = {"type": "string", "format": "date"}
-        return several(*(part | {"pattern": f"^{n % most}"} for n in range(30)))
+        return several(part, *(part | {"pattern": f"^{n % most}"} for n in range(30)))
 
     assert json_schema.faults(patterns(10)) == []
     assert json_schema.faults(patterns(11)) == ["The schema has more than 10 different patterns."]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\PL{150}",
+        r"(?:a{100}){100}",
+        "(a{40}|b{4}){40}",
+        "a{999999999}",
+        r"[\w-]{11}",
+        ".{200}",
+        "a{20}{60}",
+    ],
+)
+def test_a_pattern_that_is_large_with_its_counts_is_refused(pattern: str) -> None:
+    """It would take a tenth of a second and ten megabytes."""
+    [fault] = json_schema.faults(one({"type": "string", "format": "date", "pattern": pattern}))
+    assert "too large with its counts" in fault
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"^\d{4}-\d{2}$", "(a|b{3}){100}", r"\(a{900}\)", "[({]{900}", "a{2,}"]
+)
+def test_a_pattern_that_is_small_with_its_counts_is_taken(pattern: str) -> None:
+    assert json_schema.faults(one({"type": "string", "format": "date", "pattern": pattern})) == []
 
 
 @pytest.mark.parametrize("name", string_formats.NAMES)

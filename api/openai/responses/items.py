@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from api.openai.earlier import native_items
 from api.openai.responses import response_object
 from api.openai.responses.replay import StoredResponse
 from core import ids
@@ -21,7 +22,7 @@ def of(stored: StoredResponse, *, image_urls: bool) -> list[Json]:
     job = stored.job
     items = response_object.requested(stored.entry).get("input")
     if items is None:
-        items = _native(stored)
+        items = [] if job.question is None else native_items(job.question, len(stored.images))
     return [
         {
             "id": f"msg_{job.id.hex}_in_{number}",
@@ -32,18 +33,6 @@ def of(stored: StoredResponse, *, image_urls: bool) -> list[Json]:
         }
         for number, item in enumerate(items)
     ]
-
-
-def _native(stored: StoredResponse) -> list[Json]:
-    """Return the items of a job that was submitted at a native route."""
-    if stored.job.question is None:
-        return []
-    images: list[Json] = [
-        {"type": "input_image", "detail": "auto", "image": position}
-        for position in range(len(stored.images))
-    ]
-    text = {"type": "input_text", "text": stored.job.question}
-    return [{"role": "user", "content": [*images, text]}]
 
 
 def _part(part: Json, stored: StoredResponse, *, image_urls: bool) -> Json:
