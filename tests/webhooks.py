@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import uuid
 from collections.abc import Sequence
@@ -32,9 +33,12 @@ RNG = random.Random(7)
 OK = delivery_attempts.AttemptResult(
     AttemptOutcome.DELIVERED, status_code=200, response_body=b"thanks", seconds=0.1
 )
-DOWN = delivery_attempts.AttemptResult(
+#: The next attempt follows the schedule: the second one is due after four to six seconds, which a slow test may take.
+FAILED_ONCE = delivery_attempts.AttemptResult(
     AttemptOutcome.FAILED, error_code="refused", status_code=500, seconds=0.1
 )
+#: The next attempt does not become due during a test.
+DOWN = dataclasses.replace(FAILED_ONCE, retry_after=timedelta(hours=24))
 GONE = delivery_attempts.AttemptResult(
     AttemptOutcome.FAILED, error_code="gone", status_code=410, seconds=0.1
 )

@@ -27,7 +27,6 @@ from tests import factories
 from tests import webhooks as reported
 from tests.api import worker
 from tests.api.conftest import Caller, Json
-from tests.databases import Age
 from tests.e2e.stack import eventually
 from tests.fakes import HandTimer, RecordingWakeup
 from webhooks import attempts, redelivery
@@ -361,13 +360,13 @@ def test_another_accounts_endpoints_are_not_found(caller: Caller, stranger: Call
 
 
 def test_deliveries_of_a_job_and_of_an_endpoint_show_all_attempts(
-    caller: Caller, stranger: Caller, database: Database, age: Age
+    caller: Caller, stranger: Caller, database: Database
 ) -> None:
     made = create(caller)
     job = caller.job(webhook={"url": "https://single.example/done?token=hidden"})
     worker.finish(database)
     reported.try_first_of_any(database, reported.DOWN)
-    age(10)
+    reported.hurry(database)
     reported.try_first_of_any(database, reported.OK)
     reported.try_first_of_any(database, reported.OK)
 
