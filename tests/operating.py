@@ -102,7 +102,7 @@ class House:
     def text(self, path: str) -> str:
         """Return what the API answers to the operator at ``path``."""
         headers = {"Authorization": f"Bearer {self.operator}"}
-        return urllib3.request("GET", self.url + path, headers=headers).data.decode()
+        return urllib3.request("GET", self.url + path, headers=headers, timeout=60).data.decode()
 
     def get(self, path: str) -> Json:
         """Return the JSON that the API answers to the operator at ``path``."""
@@ -132,7 +132,7 @@ class House:
     def ask(self, method: str, path: str, key: str, body: Json | None = None) -> tuple[int, Json]:
         """Send a request with a key; return the status and the JSON of the answer."""
         headers = {"Authorization": f"Bearer {key}"}
-        answer = urllib3.request(method, self.url + path, headers=headers, json=body, retries=False)
+        answer = urllib3.request(method, self.url + path, headers=headers, json=body, retries=False, timeout=60)
         return answer.status, json.loads(answer.data)
 
     def ended(self, count: int, **facts: object) -> list[uuid.UUID]:

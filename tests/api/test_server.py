@@ -144,7 +144,9 @@ def test_a_follower_that_vanishes_makes_room_and_its_token_is_in_no_log(live: Li
     job = live.submit(prefer="wait=0").json()
     made = live.request("POST", f"{job['urls']['self']}/stream_token").json()
     streams = [
-        urllib3.request("GET", live.url + made["url"], preload_content=False, retries=False)
+        urllib3.request(
+            "GET", live.url + made["url"], preload_content=False, retries=False, timeout=60
+        )
         for _ in range(3)  # Of four: one is for others.
     ]
     assert [stream.status for stream in streams] == [200] * 3

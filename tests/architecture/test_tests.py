@@ -86,6 +86,20 @@ def test_no_thread_sleeps_except_between_two_checks() -> None:
     assert sleepers == []
 
 
+def test_every_request_has_its_own_timeout() -> None:
+    # `urllib3.request` gives up after three seconds by default, which is too short for a busy machine.
+    hasty = [
+        f"{source.name(path)}:{node.lineno}"
+        for path in source.modules("tests")
+        for node in ast.walk(source.tree(path))
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) == "urllib3.request"
+        and not any(keyword.arg in {"timeout", None} for keyword in node.keywords)
+    ]
+
+    assert hasty == []
+
+
 def cases_in(path: Path) -> Iterator[ast.FunctionDef]:
     """Return the test functions of a file."""
     if path.name.startswith("test_"):

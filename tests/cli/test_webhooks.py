@@ -176,8 +176,8 @@ def test_the_receiver_accepts_genuine_messages_and_refuses_others() -> None:
         thread = threading.Thread(target=receiver.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         url = f"http://127.0.0.1:{receiver.server_port}/"
-        good = urllib3.request("POST", url, body=body, headers=signed)
-        bad = urllib3.request("POST", url, body=body + b" ", headers=signed)
+        good = urllib3.request("POST", url, body=body, headers=signed, timeout=60)
+        bad = urllib3.request("POST", url, body=body + b" ", headers=signed, timeout=60)
         receiver.shutdown()
         thread.join()
 
@@ -213,6 +213,7 @@ def test_the_receiver_of_the_command_line_verifies_by_the_services_key(api: Fake
         body=body,
         headers=signed,
         retries=urllib3.Retry(20, backoff_factor=0.1, allowed_methods=None),
+        timeout=60,
     )
     thread.join()
 

@@ -70,6 +70,7 @@ def replay(client: Client, stack: Stack, job: Json, *, after: int) -> list[Json]
         headers={"Authorization": f"Bearer {stack.key}"},
         preload_content=False,
         retries=False,
+        timeout=60,
     )
     assert client.url == stack.url
     return Follower(answer.stream(), close=answer.close).join()

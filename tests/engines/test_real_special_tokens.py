@@ -176,6 +176,7 @@ def test_the_engine_tells_the_special_tokens_that_the_files_name(
         f"{real_engine.url}/v1/tokenize",
         body=tokenizer.question(),
         headers={"content-type": "application/json"},
+        timeout=60,
     )
 
     assert tokenizer.of_answer(answer.data) == set(special_tokens.QWEN2_VL)
