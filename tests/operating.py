@@ -132,7 +132,9 @@ class House:
     def ask(self, method: str, path: str, key: str, body: Json | None = None) -> tuple[int, Json]:
         """Send a request with a key; return the status and the JSON of the answer."""
         headers = {"Authorization": f"Bearer {key}"}
-        answer = urllib3.request(method, self.url + path, headers=headers, json=body, retries=False, timeout=60)
+        answer = urllib3.request(
+            method, self.url + path, headers=headers, json=body, retries=False, timeout=60
+        )
         return answer.status, json.loads(answer.data)
 
     def ended(self, count: int, **facts: object) -> list[uuid.UUID]:
