@@ -5,7 +5,7 @@ SEED ?= 1
 DATABASE ?= postgresql
 
 .DEFAULT_GOAL := help
-.PHONY: help setup engine javascript tools openwebui demo unit test coverage check format reference docs bench chaos lock secrets images
+.PHONY: help setup engine javascript tools openwebui harness demo unit test coverage check format reference docs bench chaos lock secrets images
 
 help: ## These lines
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,6 +26,9 @@ tools: javascript ## Programs that tests run against the API, in .venv-tools: cl
 
 openwebui: ## Open WebUI for its test, in .venv-openwebui (1 GB, Python 3.11 or 3.12), without the packages of its own models
 	@$(PYTHON) -m venv .venv-openwebui && .venv-openwebui/bin/pip install --quiet uv && .venv-openwebui/bin/uv pip install --quiet --python .venv-openwebui/bin/python --override tests/clients/tools/open-webui-overrides.txt "open-webui~=0.12.4"
+
+harness: ## lmms-eval and `longlook eval` ask tiny-qvq the same questions; fails if the answers differ (.venv-harness, 1.6 GB)
+	@$(PYTHON) deploy/environments.py service engine harness && exec .venv/bin/python -m tests.harness
 
 demo: ## Everything on this machine, with a sample question; Ctrl-C ends it
 	@$(PYTHON) deploy/environments.py service engine && exec .venv/bin/longlook up --demo
@@ -66,6 +69,7 @@ lock: ## The lock files after a change in pyproject.toml (developers; needs uv; 
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --group docs -o requirements/docs.txt
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --python-version 3.11 --group tools -o requirements/tools.txt
 	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --python-version 3.11 --group instructor -o requirements/instructor.txt
+	@uv pip compile -q --no-header --universal --generate-hashes $(UV_ARGS) --python-version 3.11 --group harness -o requirements/harness.txt
 
 secrets: ## The secrets of docker-compose.yml, a file each in secrets/; those that are there stay
 	@$(PYTHON) deploy/make_secrets.py

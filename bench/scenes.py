@@ -95,7 +95,7 @@ def _print(marks: dict[str, Marks], faults: dict[str, int], title: str) -> None:
     """Print the table, and the difference that chance alone would make."""
     stated = card()
     rows = [(kind, marks[kind], stated.get(kind, Marks())) for kind in sorted(marks)]
-    whole = _sum([mark for _, mark, _ in rows]), _sum(list(stated.values()))
+    whole = _sum([mark for _, mark, _ in rows]), card_total()
     figures.show(
         title,
         ("kind", "right", "of", "share", "model card"),
@@ -119,6 +119,11 @@ def card() -> dict[str, Marks]:
     """Return the model card's marks by kind."""
     found = re.findall(r"^\| (\w+) \| (\d+)/(\d+) \|", CARD.read_text(), re.MULTILINE)
     return {kind: Marks(int(right), int(requested)) for kind, right, requested in found}
+
+
+def card_total() -> Marks:
+    """Return the model card's marks of all kinds."""
+    return _sum(list(card().values()))
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@
     python3 deploy/environments.py dev        .venv, with the requirements of tests and linters too
     python3 deploy/environments.py engine     .venv-engine, the real SGLang on a CPU
     python3 deploy/environments.py docs       .venv-docs, the generator of the documentation site
+    python3 deploy/environments.py harness    .venv-harness, a public evaluation harness for its test
 
 Several names can be given at once. Each command can be repeated, and can be killed at any point and run again.
 
@@ -52,7 +53,16 @@ def environments() -> dict[str, Environment]:
         "docs", ROOT / ".venv-docs", (inputs[0], REQUIREMENTS / "docs.txt"), 1, docs_steps
     )
     sglang = engine.environment(engine.directory(ROOT))
-    return {environment.name: environment for environment in (service, dev, sglang, docs)}
+    harness = Environment(
+        "harness",
+        ROOT / ".venv-harness",
+        # The recipe of the engine has the PyTorch of this one, too.
+        (inputs[0], REQUIREMENTS / "harness.txt", engine.RECIPE / "requirements.txt"),
+        2,
+        harness_steps,
+    )
+    every = (service, dev, sglang, docs, harness)
+    return {environment.name: environment for environment in every}
 
 
 def service_steps(python: Path, lock_file: str = "service.txt") -> Iterator[Step]:
@@ -74,6 +84,16 @@ def docs_steps(python: Path) -> Iterator[Step]:
     yield (
         "The site generator (20 MB, a few seconds)",
         lambda: pip(python, "--require-hashes", "-r", REQUIREMENTS / "docs.txt"),
+    )
+
+
+def harness_steps(python: Path) -> Iterator[Step]:
+    """Yield the steps for the environment of lmms-eval, with the PyTorch of the engine."""
+    yield "PyTorch for the CPU (200 MB, about a minute)", lambda: engine.install_torch(python)
+    yield (
+        "lmms-eval, with what it needs for an API (100 MB, about a minute)",
+        # Without dependencies: the lock file has all but PyTorch, which no hash covers.
+        lambda: pip(python, "--no-deps", "--require-hashes", "-r", REQUIREMENTS / "harness.txt"),
     )
 
 

@@ -130,7 +130,7 @@ def test_an_environment_of_another_python_is_cleared_away(tmp_path: Path) -> Non
 def test_the_environments_of_the_checkout_have_all_their_inputs() -> None:
     made = environments.environments()
 
-    assert set(made) == {"service", "dev", "engine", "docs"}
+    assert set(made) == {"service", "dev", "engine", "docs", "harness"}
     assert made["dev"].directory == made["service"].directory
     for environment in made.values():
         assert all(path.is_file() for path in environment.inputs)
