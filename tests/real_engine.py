@@ -79,7 +79,7 @@ class RealEngine:
         return answer.status == 200
 
 
-_START_SECONDS = 150
+_START_SECONDS = 600
 
 
 def _assignments(environment: dict[str, str]) -> list[str]:
