@@ -33,7 +33,7 @@ UNFINISHED: Final = {
         "This request was not finished before the batch was cancelled.",
     ),
 }
-#: Of a job that did not start, or did not end, in the time that the batch had left.
+#: Of a job that did not start, or did not end, before its deadline.
 _LATE: Final = "deadline_exceeded"
 
 _LINE = table(BatchLine).c
@@ -333,9 +333,10 @@ def collect(
 
 def _unfinished(held: BatchClaim, job: Job) -> LineError | None:
     """Return the error of a job that ended with its batch; None: it failed on its own."""
+    if job.error_code == _LATE and job.deadline_at >= held.batch.expires_at:
+        return LineError(*UNFINISHED[BatchStatus.EXPIRED])
     ending = held.batch.ending or (BatchStatus.EXPIRED if held.expired else None)
-    late = job.error_code == _LATE and ending is BatchStatus.EXPIRED
-    if ending in UNFINISHED and (late or job.cancel_requested_at is not None):
+    if ending in UNFINISHED and job.cancel_requested_at is not None:
         return LineError(*UNFINISHED[ending])
     return None
 
