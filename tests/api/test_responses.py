@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -22,8 +23,8 @@ from core import ids, profiles
 from core.database import Database
 from jobs.answers.extraction import Answer
 from jobs.records.jobs import Job, ResponseEntry
-from jobs.store import claims, settle
-from tests import factories
+from jobs.store import claims, purge, settle
+from tests import databases, factories
 from tests.api import asking, image_files, worker
 from tests.api.conftest import Caller
 from tests.api.test_streams import record, say, succeed
@@ -687,6 +688,33 @@ class TestEndings:
         assert settle.succeed(database, claimed, answer=answer, generation=ended, forced=True)
 
         assert shown(caller("GET", path))["status"] == "completed"
+
+    @pytest.mark.parametrize(
+        ("answer", "status"), [(None, "incomplete"), (Answer("6", "boxed"), "completed")]
+    )
+    def test_an_end_stays_what_it_was_when_retention_takes_the_content(
+        self,
+        create: Create,
+        caller: Caller,
+        database: Database,
+        clock: databases.Clock,
+        answer: Answer | None,
+        status: str,
+    ) -> None:
+        path = f"/v1/responses/{shown(create())['id']}"
+        claimed = worker.start(database)
+        ended = factories.make_ended("I see", finish_reason="length")
+        assert settle.succeed(database, claimed, answer=answer, generation=ended)
+        before = shown(caller("GET", path))["status"]
+        clock.advance(31 * 86_400)
+        month = timedelta(days=30)
+        purge.batch(database, purge.Periods(answer=month, trace=month), actor="sweeper:test")
+
+        after = shown(caller("GET", path))
+
+        assert (before, after["status"]) == (status, status)
+        assert (after["incomplete_details"] is None) is (status == "completed")
+        assert parsed(replay(caller, f"{path}?stream=true"))[-1]["type"] == f"response.{status}"
 
     def test_json_that_was_cut_off_is_incomplete_and_not_shown(
         self, create: Create, caller: Caller, database: Database
