@@ -106,8 +106,8 @@ def _graded(run: runs.Run, folder: Path) -> list[summary.Grade]:
     gone = sum(item.number not in jobs and item.id not in refusals for item in run.items)
     if gone and report.exists(folder):
         raise errors.InvalidRequest(
-            f"The service does not have {gone:,} of {len(run.items):,} answers any more, so the report in {folder} stays "
-            "as it is. Choose another folder with --to to ask the questions again.",
+            f"The service does not have {gone:,} of {len(run.items):,} answers any more, so the report in {folder} "
+            "stays as it is. Choose another folder with --to to ask the questions again.",
             param="to",
         )
     grades = []

@@ -89,7 +89,8 @@ class RunState:
     """How far an evaluation is, in the folder of its report, so that the same command continues it.
 
     The ids are written before and after the requests that create files and batches: an interruption between them
-    creates nothing twice, because the batch has an Idempotency-Key, that of its file. One process at a time uses a folder.
+    creates nothing twice, because the batch has an Idempotency-Key, that of its file. One process at a time uses a
+    folder.
     """
 
     path: Path

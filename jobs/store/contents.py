@@ -26,8 +26,8 @@ from jobs.records.jobs import Job
 from jobs.records.timeline import OutboxEntry
 from jobs.store import batch_copies, responses, search
 
-#: The columns that are cleared with a job's question and answer. Whether there was one stays (``answer_forced``): the end
-#: of a response must not change.
+#: The columns that are cleared with a job's question and answer. Whether there was one stays (``answer_forced``), so
+#: that the end of a response does not change.
 NO_ANSWER: Final[Mapping[str, Any]] = {
     "question": None,
     "answer_text": None,
