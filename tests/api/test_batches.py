@@ -17,11 +17,13 @@ from api.framework import Router
 from core import ids
 from core.database import Database
 from core.settings import Settings
+from jobs.answers.extraction import Answer
 from jobs.images import ImageReader
 from jobs.lifecycle import Priority
 from jobs.records.files import BatchEntry, BatchStatus
 from jobs.records.jobs import Job
-from jobs.store import accounts, expiry, files, purge, storage
+from jobs.store import accounts, claims, expiry, files, purge, storage
+from jobs.store import settle as settle_job
 from jobs.store.purge import Periods
 from tests import databases, factories, webhooks
 from tests.api import batches, image_files, worker
@@ -258,6 +260,27 @@ class TestRunning:
             totals[0]
         ] * 3
         assert get(caller, batch)["usage"]["total_tokens"] == totals[-1]
+
+    def test_the_usage_of_a_batch_is_that_of_its_lines_for_answers_in_json(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        body = {"input": "x", "text": {"format": {"type": "json_object"}}}
+        batch = create(caller, [line("json", body=body)])
+        settle(app, database, batch)
+        claimed = worker.start(database)
+        ended, found = factories.make_ended("I see"), Answer('{"n": 1}', "json_object")
+        assert claims.follow(
+            database, claimed, ended=ended, finding=None, rid="r", stored=0, inserted=""
+        )
+        last = factories.make_ended('{"n": 1}', generation=1)
+        assert settle_job.succeed(database, claimed, answer=found, generation=last)
+        settle(app, database, batch)
+
+        done = get(caller, batch)
+        [output] = content(caller, done["output_file_id"])
+        usage = output["response"]["body"]["usage"]["output_tokens_details"]
+        assert done["usage"]["output_tokens_details"] == usage
+        assert 0 < usage["reasoning_tokens"] < done["usage"]["output_tokens"]
 
     def test_jobs_are_of_low_priority_and_few_at_a_time(
         self, app: Router, caller: Caller, database: Database
