@@ -21,7 +21,7 @@ from api.openai.responses import request
 from api.schemas.requests import RequestLimits
 from core import ids, profiles
 from core.database import Database
-from jobs.answers.extraction import Answer
+from jobs.answers.extraction import Answer, JsonRule
 from jobs.records.jobs import Job, ResponseEntry
 from jobs.store import claims, purge, settle
 from tests import databases, factories
@@ -717,7 +717,12 @@ class TestEndings:
 
     @pytest.mark.parametrize("kind", ["json_schema", "json_object"])
     def test_the_usage_of_an_answer_in_json_stays_when_retention_takes_the_content(
-        self, create: Create, caller: Caller, database: Database, clock: databases.Clock, kind: str
+        self,
+        create: Create,
+        caller: Caller,
+        database: Database,
+        clock: databases.Clock,
+        kind: JsonRule,
     ) -> None:
         properties = {"n": {"type": "integer"}}
         schema = {"type": "object", "properties": properties, "required": ["n"]}
