@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from core import errors, ids, ordered_ids
 from core.database import Database, Transaction
+from jobs.store import erased_accounts
 from jobs.store.outbox import NotificationsDue
 from webhooks import notifications, outbox, policy
 from webhooks.policy import EventType
@@ -57,6 +58,7 @@ def create(
 
     Raises:
         core.errors.Conflict: the account has ``most`` endpoints, or has created ``most_a_day`` within 24 hours.
+        core.errors.Unauthenticated: the account is erased.
     """
     with database.transaction() as transaction:
         endpoint_id = ordered_ids.new(transaction)
@@ -94,6 +96,7 @@ def create(
         notifications.open_queue(
             transaction, endpoint_id, account_id=account_id, origin=policy.origin(url)
         )
+        erased_accounts.refuse(transaction, account_id)
         return transaction.session.get_one(WebhookEndpoint, endpoint_id)
 
 

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from core.database import Database, Transaction
 from core.settings import Settings
 from core.vault import Vault
+from jobs.store import erased_accounts
 from webhooks import signature
 from webhooks.endpoints import OVERLAP, StoredSecret
 from webhooks.tables import SigningKey, WebhookEndpoint, WebhookSecret
@@ -100,7 +101,11 @@ def default_secret(
 def rotate_default(
     database: Database, account_id: uuid.UUID, *, secret: StoredSecret, keep_old: bool = True
 ) -> WebhookSecret:
-    """Give an account a new default secret; with ``keep_old`` the old one also signs for a day."""
+    """Give an account a new default secret; with ``keep_old`` the old one also signs for a day.
+
+    Raises:
+        core.errors.Unauthenticated: the account is erased.
+    """
     with database.transaction() as transaction:
         old = transaction.session.get(WebhookSecret, account_id, with_for_update=True)
         previous = old.secret if old is not None and keep_old else None
@@ -116,6 +121,7 @@ def rotate_default(
             .values(account_id=account_id, created_at=transaction.now(), **changes)
             .on_conflict_do_update(index_elements=["account_id"], set_=changes)
         )
+        erased_accounts.refuse(transaction, account_id)
         return transaction.session.get_one(WebhookSecret, account_id, populate_existing=True)
 
 

@@ -42,9 +42,7 @@ _ENDED = (
     sa.select(
         _JOB.id,
         _JOB.status,
-        _JOB.answer_rule,
-        _JOB.answer_removed_at,
-        _JOB.data_removed_at,
+        _JOB.answer_forced,
         _JOB.finish_reason,
         _JOB.error_message,
     )
@@ -68,8 +66,7 @@ def response_types(
 
 def _type(job: sa.Row[Any]) -> EventType:
     """Return the type of the end of a job: a used-up token budget without a whole answer is incomplete."""
-    removed = job.answer_removed_at is not None or job.data_removed_at is not None
-    cut = job.finish_reason == "length" and job.answer_rule is None and not removed
+    cut = job.finish_reason == "length" and job.answer_forced is None
     if (job.status is Status.SUCCEEDED and cut) or (
         job.status is Status.FAILED and job.error_message == settle.ANSWER_CUT
     ):

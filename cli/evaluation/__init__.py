@@ -8,6 +8,7 @@ import typer
 
 from cli import client, job_options, output
 from cli.evaluation import dataset, report, runs, summary
+from core import errors
 from core.settings import Settings
 
 
@@ -63,18 +64,19 @@ def evaluate(
     model, limits = runs.model(service)
     dataset.check(file, items, limits)
     target = folder or file.with_name(f"{file.name}.eval")
-    state = runs.RunState.open(target, fingerprint=runs.fingerprint(items, options, service.url))
-    run = runs.Run(service, file, items, options, state)
-    batch = _finished(run, model=model, window=window)
-    grades = _graded(run)
-    summaries = summary.summarize(grades)
-    paths = report.write(
-        target,
-        grades,
-        summaries,
-        title=file.name,
-        facts={"model": model, "batch": batch["id"], **options.stated()},
-    )
+    with runs.locked(target):
+        known = runs.fingerprint(items, options, service.url)
+        run = runs.Run(service, file, items, options, runs.RunState.open(target, fingerprint=known))
+        batch = _finished(run, model=model, window=window)
+        grades = _graded(run, target)
+        summaries = summary.summarize(grades)
+        paths = report.write(
+            target,
+            grades,
+            summaries,
+            title=file.name,
+            facts={"model": model, "batch": batch["id"], **options.stated()},
+        )
     if not output.for_people(as_json=as_json):
         output.as_json([asdict(one) for one in summaries])
         return
@@ -96,11 +98,18 @@ def _finished(run: runs.Run, *, model: str, window: str) -> output.Json:
         raise typer.Exit(output.Exit.INTERRUPTED) from None
 
 
-def _graded(run: runs.Run) -> list[summary.Grade]:
+def _graded(run: runs.Run, folder: Path) -> list[summary.Grade]:
     # Imported late: algebra and the sandbox take a moment, and a refused data set needs neither.
     from cli.evaluation import grading  # noqa: PLC0415 - see above
 
     jobs, refusals = run.jobs(), run.refusals()
+    gone = sum(item.number not in jobs and item.id not in refusals for item in run.items)
+    if gone and report.exists(folder):
+        raise errors.InvalidRequest(
+            f"The service does not have {gone:,} of {len(run.items):,} answers any more, so the report in {folder} "
+            "stays as it is. Choose another folder with --to to ask the questions again.",
+            param="to",
+        )
     grades = []
     with grading.grader() as grader:
         for item in run.items:

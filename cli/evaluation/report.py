@@ -94,6 +94,11 @@ def write(
     return paths
 
 
+def exists(folder: Path) -> bool:
+    """Return whether the folder has a report."""
+    return (folder / _REPORT).exists()
+
+
 def cells(summary: Summary) -> tuple[str, ...]:
     """Return a summary as a row of the columns in :func:`columns`."""
     return (

@@ -1,5 +1,7 @@
 """The run of an evaluation: its options, how far it is, and its batch, from the upload of the images to the jobs."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import sys
@@ -19,6 +21,7 @@ from cli.evaluation.dataset import Item
 from core import errors
 
 _STATE: Final = "state.json"
+_LOCK: Final = "lock"
 #: Pause between two requests for the state of the batch.
 _POLL_SECONDS: Final = 2.0
 #: How often in a row the service may fail to answer while the batch runs: it may be restarted for a few minutes.
@@ -51,12 +54,43 @@ class RunOptions:
         return self.answer_format
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make a folder, and keep other evaluations out of it; the lock ends with this process at the latest.
+
+    Raises:
+        core.errors.InvalidRequest: another process uses the folder, or it cannot be used.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / _LOCK).open("a")
+    except OSError as error:
+        raise _unusable(folder) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise errors.InvalidRequest(
+                f"Another `longlook eval` uses the folder {folder}. Wait for it, or choose another folder with --to.",
+                param="to",
+            ) from error
+        except OSError:
+            # Some network file systems have no locks.
+            pass
+        yield
+
+
+def _unusable(folder: Path) -> errors.InvalidRequest:
+    return errors.InvalidRequest(f"The folder {folder} cannot be used.", param="to")
+
+
 @dataclass
 class RunState:
     """How far an evaluation is, in the folder of its report, so that the same command continues it.
 
     The ids are written before and after the requests that create files and batches: an interruption between them
-    creates nothing twice, because the batch has an Idempotency-Key.
+    creates nothing twice, because the batch has an Idempotency-Key, that of its file. One process at a time uses a
+    folder.
     """
 
     path: Path
@@ -76,15 +110,12 @@ class RunState:
         """
         path = folder / _STATE
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             known = cls(path, **json.loads(path.read_bytes())) if path.exists() else None
             if known is None or (known.fingerprint != fingerprint and known.file_id is None):
                 known = cls(path, fingerprint, uuid.uuid4().hex)
                 known.save()
         except (OSError, ValueError, TypeError) as error:
-            raise errors.InvalidRequest(
-                f"The folder {folder} cannot be used.", param="to"
-            ) from error
+            raise _unusable(folder) from error
         if known.fingerprint != fingerprint:
             raise errors.InvalidRequest(
                 f"The folder {folder} has another evaluation: other questions, options or another service. Choose "
@@ -156,7 +187,7 @@ class Run:
             core.errors.InvalidRequest: images or lines are refused: the error lists the lines of the data set.
         """
         state = self.state
-        if state.file_id is None:
+        if state.batch_id is None and not self._has_file():
             lines = b"".join(self._lines(self._stored(), model=model))
             stored = self.service.upload(f"eval-{state.run}.jsonl", lines, purpose="batch")
             state.file_id = str(stored["id"])
@@ -168,10 +199,20 @@ class Run:
                 "completion_window": window,
                 "metadata": {_RUN: state.run},
             }
-            batch = self.service.act("/v1/batches", body, key=f"eval-{state.run}")
+            batch = self.service.act("/v1/batches", body, key=f"eval-{state.file_id}")
             state.batch_id = str(batch["id"])
             state.save()
         return self._ended(state.batch_id)
+
+    def _has_file(self) -> bool:
+        """Return whether the service has the file of an earlier run, which may have expired or been removed."""
+        if self.state.file_id is None:
+            return False
+        try:
+            self.service.look(f"/v1/files/{self.state.file_id}")
+        except errors.NotFound:
+            return False
+        return True
 
     def jobs(self) -> dict[int, output.Json]:
         """Return the jobs by line of the data set: of several for one, the newest that succeeded, or the newest."""

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 #: The quantile of the normal distribution for an interval of 95 %.
 _Z: Final = 1.959963984540054
+#: The code of a question whose line of the batch has not failed, but whose job is not there: as in the batch's files.
+_GONE: Final = "response_deleted"
 
 
 @dataclass(frozen=True)
@@ -128,14 +130,14 @@ def grade(
 
     Args:
         item: ``id``, ``kind``, ``question`` and ``answers`` of the question.
-        job: the job as the API returns it; None: it was never submitted.
+        job: the job as the API returns it; None: the service does not have it, or not any more.
         right: whether its answer is right.
         refusal: the error code of the batch's line, if it failed.
     """
     job = job or {}
     answer, usage = job.get("answer") or {}, job.get("usage") or {}
     status = job.get("status")
-    fault = (job.get("error") or {}).get("code") or status or refusal or "not_submitted"
+    fault = (job.get("error") or {}).get("code") or status or refusal or _GONE
     return Grade(
         id=item["id"],
         kind=item["kind"],

@@ -67,8 +67,16 @@ _NAME = re.compile(rf"[A-Za-z0-9_.-]{{1,{MAX_NAME}}}")
 _MAX_FAULTS = 20
 
 
+def is_json(answer_format: Mapping[str, Any] | None) -> bool:
+    """Return whether an answer in the format of a job is JSON. The format may have lost its schema with the answer."""
+    return (answer_format or {}).get("type") in {"json_schema", "json_object"}
+
+
 def of(answer_format: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Return the schema that an answer in the format of a job must match; None for a format that is not JSON."""
+    """Return the schema that an answer in the format of a job must match; None for a format that is not JSON.
+
+    The answer must not be removed, because the schema goes with it.
+    """
     match (answer_format or {}).get("type"):
         case "json_schema":
             schema: Mapping[str, Any] = (answer_format or {})["schema"]

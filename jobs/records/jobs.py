@@ -123,7 +123,7 @@ class Job(Record):
     answer_rule: Mapped[str | None]
     #: The value of the text in the job's ``answer_format`` (:mod:`jobs.answers.values`); None: the text has none.
     answer_value: Mapped[Any | None] = mapped_column(JSON)
-    #: Whether a guard made the model answer; None without an answer.
+    #: Whether a guard made the model answer; None without an answer. It stays when the answer is removed.
     answer_forced: Mapped[bool | None]
     #: How the job's samples voted (:class:`jobs.answers.votes.Tally`), and the winner's share; None: there was no vote.
     votes: Mapped[dict[str, Any] | None]
@@ -157,6 +157,11 @@ class Job(Record):
     trace_removed_at: Mapped[datetime | None]
     answer_removed_at: Mapped[datetime | None]
     timeline_removed_at: Mapped[datetime | None]
+
+    @property
+    def answered(self) -> bool:
+        """Whether the job has an answer, or had one that was removed."""
+        return self.answer_text is not None or self.answer_forced is not None
 
     @property
     def trace_removed(self) -> bool:

@@ -21,6 +21,7 @@ from core.settings import Settings
 from jobs.lifecycle import Priority, Role
 from jobs.records.accounts import Account, ApiKey
 from jobs.records.declarative import table
+from jobs.store import erased_accounts
 
 DEFAULT_ACCOUNT = "default"
 #: The highest limits that a key can have.
@@ -265,14 +266,15 @@ def create_key(
         The key's id.
 
     Raises:
-        core.errors.NotFound: there is no account with this id.
+        core.errors.NotFound: there is no account with this id, or it is erased.
     """
     with database.transaction() as transaction:
+        owner = _account(transaction, account)
         transaction.execute(
             transaction.insert(ApiKey)
             .values(
                 id=ids.new(),
-                account_id=_account(transaction, account),
+                account_id=owner,
                 role=role,
                 name=name,
                 digest=digest(key, pepper=pepper),
@@ -287,6 +289,8 @@ def create_key(
             )
             .on_conflict_do_nothing(index_elements=["digest"])
         )
+        if erased_accounts.is_erased(transaction, owner):
+            raise _no_account()
         return transaction.scalar(
             sa.select(ApiKey.id).where(ApiKey.digest == digest(key, pepper=pepper))
         )
@@ -484,16 +488,26 @@ def account_id(database: Database, name: str) -> uuid.UUID:
             sa.select(Account.id).where(named)
         ).scalar_one_or_none()
         if stored is None:
-            raise errors.NotFound("There is no such account.", param="account")
+            raise _no_account()
         return stored
 
 
+def _no_account() -> errors.NotFound:
+    return errors.NotFound("There is no such account.", param="account")
+
+
 def _account(transaction: Transaction, name: str) -> uuid.UUID:
+    """Return the account with this name or id, which is created if the name is new and is no id."""
     given = ids.parse("acct", name)
-    if given is not None:
-        if transaction.execute(sa.select(Account.id).where(Account.id == given)).first() is None:
-            raise errors.NotFound("There is no such account.", param="account")
-        return given
+    named = _ACCOUNT.name == name if given is None else _ACCOUNT.id == given
+    known: uuid.UUID | None = transaction.execute(
+        sa.select(_ACCOUNT.id).where(named)
+    ).scalar_one_or_none()
+    if known is not None:
+        return known
+    # Such a name is a mistyped id, or will be that of an erased account.
+    if name.startswith("acct_") or erased_accounts.is_name(name):
+        raise _no_account()
     transaction.execute(
         transaction.insert(Account)
         .values(id=ids.new(), name=name, created_at=transaction.now())

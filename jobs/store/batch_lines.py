@@ -33,7 +33,7 @@ UNFINISHED: Final = {
         "This request was not finished before the batch was cancelled.",
     ),
 }
-#: Of a job that did not start, or did not end, in the time that the batch had left.
+#: Of a job that did not start, or did not end, before its deadline.
 _LATE: Final = "deadline_exceeded"
 
 _LINE = table(BatchLine).c
@@ -143,12 +143,16 @@ def take_over(database: Database, held: BatchClaim, *, limit: int) -> bool:
             .order_by(_LINE.number)
             .limit(limit)
         ).all()
+        total, more = batch.total + len(rows), len(rows) == limit
+        faults = [] if more else _missing(transaction, batch, total)
         fence(
             transaction,
             held,
             _BATCH.last_line == batch.last_line,
             last_line=rows[-1].number if rows else batch.last_line,
-            total=batch.total + len(rows),
+            total=total,
+            faults=faults or None,
+            fault_count=len(faults),
             lines_bytes=_BATCH.lines_bytes + _bytes(row.custom_id for row in rows),
         )
         if rows:
@@ -166,7 +170,18 @@ def take_over(database: Database, held: BatchClaim, *, limit: int) -> bool:
                     for row in rows
                 ],
             )
-    return len(rows) == limit
+    return more
+
+
+def _missing(transaction: Transaction, batch: BatchEntry, total: int) -> list[dict[str, Any]]:
+    """Return the fault of a batch that repeats another one, of which retention has removed lines meanwhile."""
+    failed = transaction.execute(
+        sa.select(_BATCH.failed).where(_BATCH.id == batch.retry_of)
+    ).scalar_one_or_none()
+    if failed == total:
+        return []
+    message = "Lines of the batch that this one repeats are not stored any more."
+    return [{"code": "batch_gone", "line": None, "message": message, "param": None}]
 
 
 def _bytes(custom_ids: Iterable[str]) -> int:
@@ -333,9 +348,10 @@ def collect(
 
 def _unfinished(held: BatchClaim, job: Job) -> LineError | None:
     """Return the error of a job that ended with its batch; None: it failed on its own."""
+    if job.error_code == _LATE and job.deadline_at >= held.batch.expires_at:
+        return LineError(*UNFINISHED[BatchStatus.EXPIRED])
     ending = held.batch.ending or (BatchStatus.EXPIRED if held.expired else None)
-    late = job.error_code == _LATE and ending is BatchStatus.EXPIRED
-    if ending in UNFINISHED and (late or job.cancel_requested_at is not None):
+    if ending in UNFINISHED and job.cancel_requested_at is not None:
         return LineError(*UNFINISHED[ending])
     return None
 

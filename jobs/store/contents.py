@@ -26,14 +26,14 @@ from jobs.records.jobs import Job
 from jobs.records.timeline import OutboxEntry
 from jobs.store import batch_copies, responses, search
 
-#: The columns that are cleared with a job's question and answer.
+#: The columns that are cleared with a job's question and answer. Whether there was one stays (``answer_forced``), so
+#: that the end of a response does not change.
 NO_ANSWER: Final[Mapping[str, Any]] = {
     "question": None,
     "answer_text": None,
     "answer_tex": None,
     "answer_rule": None,
     "answer_value": None,
-    "answer_forced": None,
     "votes": None,
     "idempotency_key": None,
     "fingerprint": None,

@@ -11,7 +11,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from core.database import Database
+from core.database import Database, Transaction
 from jobs.filters import Filter
 from jobs.records.accounts import Account, ApiKey
 from jobs.records.images import Image
@@ -97,16 +97,20 @@ def close_account(database: Database, account_id: uuid.UUID, *, actor: str) -> N
         core.database_faults.DatabaseUnavailable: the database does not answer.
     """
     with database.transaction() as transaction:
-        transaction.update(
-            ApiKey,
-            ApiKey.account_id == account_id,
-            ApiKey.revoked_at.is_(None),
-            revoked_at=transaction.now(),
-            revoked_by=actor,
-        )
+        _revoke_keys(transaction, account_id, actor=actor)
         # Those of operators, too: a rerun would submit new jobs, and the query is removed below.
         operation_removal.cancel_of(transaction, account_id)
         batches.end_all(transaction, account_id)
+
+
+def _revoke_keys(transaction: Transaction, account_id: uuid.UUID, *, actor: str) -> None:
+    transaction.update(
+        ApiKey,
+        ApiKey.account_id == account_id,
+        ApiKey.revoked_at.is_(None),
+        revoked_at=transaction.now(),
+        revoked_by=actor,
+    )
 
 
 def erase_account(
@@ -151,9 +155,11 @@ def erase_account(
     if first.running:
         return first
     with database.transaction() as transaction:
+        # This waits for rows that refer to the account, such as a key that is being created.
+        transaction.update(Account, Account.id == account_id, name=erased_accounts.name(account_id))
+        _revoke_keys(transaction, account_id, actor=actor)
         transaction.update(QueuePause, QueuePause.account_id == account_id, reason=None)
         transaction.update(ApiKey, ApiKey.account_id == account_id, name="")
-        transaction.update(Account, Account.id == account_id, name=erased_accounts.name(account_id))
     # What requests have stored that were accepted before their keys were revoked; from now on nothing is stored.
     last = erase()
     return AccountErased(

@@ -21,7 +21,7 @@ from jobs.records.accounts import ApiKey
 from jobs.records.declarative import table
 from jobs.records.jobs import Job
 from jobs.records.operations import Operation, OperationJob
-from jobs.store import history, shared_work
+from jobs.store import erased_accounts, history, shared_work
 
 #: The most jobs of one operation.
 MAX_JOBS = 1_000_000
@@ -113,6 +113,7 @@ def create(database: Database, requested: NewOperation) -> tuple[Operation, bool
     Raises:
         core.errors.QueueFull: the account has too many unfinished operations.
         core.errors.IdempotencyKeyReused: the key was used with a different request.
+        core.errors.Unauthenticated: the account is erased.
     """
     known = replay(database, requested)
     if known is not None:
@@ -143,6 +144,7 @@ def create(database: Database, requested: NewOperation) -> tuple[Operation, bool
             transaction.session.add(operation)
             transaction.flush()
             _add_jobs(transaction, operation.id, requested.job_ids)
+            erased_accounts.refuse(transaction, requested.account_id)
             return operation, True
     except sa.exc.IntegrityError:
         known = replay(database, requested)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
+from datetime import timedelta
 
 import pytest
 
@@ -16,8 +17,9 @@ from core.settings import Settings
 from core.spool import IN_MEMORY_BYTES
 from jobs.records.files import BatchStatus
 from jobs.store import accounts, storage
+from jobs.store import batches as batches_in_store
 from tests import databases
-from tests.api import batches, image_files
+from tests.api import batches, image_files, worker
 from tests.api.batches import WINDOW, create, get, line, lines, settle
 from tests.api.conftest import Caller, Json, Part
 
@@ -183,3 +185,23 @@ def test_files_of_images_are_not_read_before_their_line_becomes_a_job(
     settle(app, database, batch)
     assert batches.jobs(database) == 1
     assert spool.held == 0
+
+
+@BOTH
+def test_a_retry_whose_lines_are_removed_before_it_reads_them_fails(
+    app: Router, caller: Caller, database: Database
+) -> None:
+    batch = create(caller, lines(2))
+    settle(app, database, batch)
+    worker.fail(database)
+    worker.fail(database)
+    assert settle(app, database, batch) is BatchStatus.COMPLETED
+    again = caller("POST", f"/v1/batches/{batch['id']}/retry").get_json()
+    while batches_in_store.purge(database, timedelta(0))[1]:
+        pass
+
+    assert settle(app, database, again) is BatchStatus.FAILED
+
+    failed = get(caller, again)
+    assert failed["errors"]["data"][0]["code"] == "batch_gone"
+    assert failed["request_counts"] == {"total": 0, "completed": 0, "failed": 0}

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import uuid
 from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from api.app import create_app, service_of
 from api.framework import Router
 from core import ids
 from core.database import Database
 from core.settings import Settings
+from jobs.answers.extraction import Answer
 from jobs.images import ImageReader
 from jobs.lifecycle import Priority
-from jobs.records.files import BatchStatus
+from jobs.records.files import BatchEntry, BatchStatus
 from jobs.records.jobs import Job
-from jobs.store import accounts, files, purge, storage
+from jobs.store import accounts, claims, expiry, files, purge, storage
+from jobs.store import settle as settle_job
 from jobs.store.purge import Periods
 from tests import databases, factories, webhooks
 from tests.api import batches, image_files, worker
@@ -37,6 +41,11 @@ def settings(settings: Settings) -> Settings:
 def faults(batch: Json) -> list[tuple[Any, str, Any]]:
     """Return line, code and place of the faults of a batch."""
     return [(each["line"], each["code"], each["param"]) for each in batch["errors"]["data"]]
+
+
+def sweep(database: Database) -> expiry.Expired:
+    """Let jobs past their deadlines end."""
+    return expiry.sweep(database, actor="sweeper:test", crash_limit=3, rng=random.Random(1))
 
 
 def run(app: Router, database: Database, batch: Json) -> BatchStatus:
@@ -85,7 +94,7 @@ class TestValidation:
             (10, "invalid_request_error", "method"),
             (10, "invalid_request_error", "url"),
             (10, "invalid_request_error", "body"),
-            (11, "invalid_request_error", "body"),
+            (11, "invalid_request_error", None),
         ]
         assert failed["errors"]["total"] == 15
         assert failed["failed_at"] is not None
@@ -251,6 +260,27 @@ class TestRunning:
             totals[0]
         ] * 3
         assert get(caller, batch)["usage"]["total_tokens"] == totals[-1]
+
+    def test_the_usage_of_a_batch_is_that_of_its_lines_for_answers_in_json(
+        self, app: Router, caller: Caller, database: Database
+    ) -> None:
+        body = {"input": "x", "text": {"format": {"type": "json_object"}}}
+        batch = create(caller, [line("json", body=body)])
+        settle(app, database, batch)
+        claimed = worker.start(database)
+        ended, found = factories.make_ended("I see"), Answer('{"n": 1}', "json_object")
+        assert claims.follow(
+            database, claimed, ended=ended, finding=None, rid="r", stored=0, inserted=""
+        )
+        last = factories.make_ended('{"n": 1}', generation=1)
+        assert settle_job.succeed(database, claimed, answer=found, generation=last)
+        settle(app, database, batch)
+
+        done = get(caller, batch)
+        [output] = content(caller, done["output_file_id"])
+        usage = output["response"]["body"]["usage"]["output_tokens_details"]
+        assert done["usage"]["output_tokens_details"] == usage
+        assert 0 < usage["reasoning_tokens"] < done["usage"]["output_tokens"]
 
     def test_jobs_are_of_low_priority_and_few_at_a_time(
         self, app: Router, caller: Caller, database: Database
@@ -438,6 +468,27 @@ class TestEnding:
         again = caller("POST", f"/v1/batches/{batch['id']}/retry").get_json()
         assert run(app, database, again) is BatchStatus.COMPLETED
         assert get(caller, again)["request_counts"]["completed"] == 9
+
+    def test_a_line_is_late_because_of_its_batch_or_of_its_own_deadline(
+        self, app: Router, caller: Caller, database: Database, clock: databases.Clock
+    ) -> None:
+        own = line("own", body={"input": "x", "options": {"deadline_seconds": 60}})
+        batch = create(caller, [own, *lines(3)], completion_window="1h")
+        settle(app, database, batch)
+        with database.reading() as transaction:
+            [expires_at] = transaction.execute(sa.select(BatchEntry.expires_at)).scalars()
+            ends = transaction.execute(sa.select(Job.deadline_at).order_by(Job.id)).scalars().all()
+        assert [end >= expires_at for end in ends] == [False, True, True, True]
+        clock.advance(3610)
+        assert sweep(database).overdue == 4
+
+        assert settle(app, database, batch) is BatchStatus.EXPIRED
+
+        failed = content(caller, get(caller, batch)["error_file_id"])
+        first, *others = [each["error"] for each in failed]
+        assert first is None
+        assert failed[0]["response"]["body"]["error"]["code"] == "deadline_exceeded"
+        assert [error["code"] for error in others] == ["batch_expired"] * 3
 
     def test_a_revoked_key_stops_its_batch(
         self, app: Router, caller: Caller, database: Database

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import orjson
@@ -20,10 +21,10 @@ from api.openai.responses import request
 from api.schemas.requests import RequestLimits
 from core import ids, profiles
 from core.database import Database
-from jobs.answers.extraction import Answer
+from jobs.answers.extraction import Answer, JsonRule
 from jobs.records.jobs import Job, ResponseEntry
-from jobs.store import claims, settle
-from tests import factories
+from jobs.store import claims, purge, settle
+from tests import databases, factories
 from tests.api import asking, image_files, worker
 from tests.api.conftest import Caller
 from tests.api.test_streams import record, say, succeed
@@ -687,6 +688,67 @@ class TestEndings:
         assert settle.succeed(database, claimed, answer=answer, generation=ended, forced=True)
 
         assert shown(caller("GET", path))["status"] == "completed"
+
+    @pytest.mark.parametrize("answer", [None, "6"])
+    def test_an_end_stays_what_it_was_when_retention_takes_the_content(
+        self,
+        create: Create,
+        caller: Caller,
+        database: Database,
+        clock: databases.Clock,
+        answer: str | None,
+    ) -> None:
+        path = f"/v1/responses/{shown(create())['id']}"
+        claimed = worker.start(database)
+        ended = factories.make_ended("I see", finish_reason="length")
+        given = None if answer is None else Answer(answer, "boxed")
+        status = "incomplete" if answer is None else "completed"
+        assert settle.succeed(database, claimed, answer=given, generation=ended)
+        before = shown(caller("GET", path))["status"]
+        clock.advance(31 * 86_400)
+        month = timedelta(days=30)
+        purge.batch(database, purge.Periods(answer=month, trace=month), actor="sweeper:test")
+
+        after = shown(caller("GET", path))
+
+        assert (before, after["status"]) == (status, status)
+        assert (after["incomplete_details"] is None) is (status == "completed")
+        assert parsed(replay(caller, f"{path}?stream=true"))[-1]["type"] == f"response.{status}"
+
+    @pytest.mark.parametrize("kind", ["json_schema", "json_object"])
+    def test_the_usage_of_an_answer_in_json_stays_when_retention_takes_the_content(
+        self,
+        create: Create,
+        caller: Caller,
+        database: Database,
+        clock: databases.Clock,
+        kind: JsonRule,
+    ) -> None:
+        properties = {"n": {"type": "integer"}}
+        schema = {"type": "object", "properties": properties, "required": ["n"]}
+        more = {"name": "n", "schema": schema} if kind == "json_schema" else {}
+        created = shown(create(text={"format": {"type": kind, **more}}))
+        path = f"/v1/responses/{created['id']}"
+        claimed = worker.start(database)
+        reasoned = factories.make_ended("I see")
+        assert claims.follow(
+            database, claimed, ended=reasoned, finding=None, rid="r", stored=0, inserted=""
+        )
+        ended = factories.make_ended('{"n": 1}', generation=1)
+        assert settle.succeed(database, claimed, answer=Answer('{"n": 1}', kind), generation=ended)
+        before = shown(caller("GET", path))["usage"]
+        assert before["output_tokens_details"]["reasoning_tokens"] < before["output_tokens"]
+        clock.advance(31 * 86_400)
+        month = timedelta(days=30)
+        purge.batch(database, purge.Periods(answer=month, trace=month), actor="sweeper:test")
+
+        response = caller("GET", path)
+
+        assert response.status_code == 200, response.text
+        assert shown(response)["usage"] == before
+        assert shown(response)["text"]["format"]["type"] == kind
+        last = parsed(replay(caller, f"{path}?stream=true"))[-1]
+        assert last["response"]["usage"] == before
 
     def test_json_that_was_cut_off_is_incomplete_and_not_shown(
         self, create: Create, caller: Caller, database: Database

@@ -321,7 +321,7 @@ def test_a_question_without_a_job_is_wrong_and_says_why(refusal: str | None) -> 
 
     grade = summary.grade(item, None, right=False, refusal=refusal)
 
-    assert (grade.error, grade.text, grade.job) == (refusal or "not_submitted", None, None)
+    assert (grade.error, grade.text, grade.job) == (refusal or "response_deleted", None, None)
 
 
 @pytest.mark.parametrize(

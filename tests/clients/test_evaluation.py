@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from cli.client import Client
+from cli.evaluation import runs
 from tests import children
 from tests.api import image_files
 from tests.clients.service import Service
@@ -157,3 +158,49 @@ def test_an_interrupted_evaluation_goes_on_across_restarts_and_asks_nothing_twic
         "/v1/jobs", q=f"meta.eval:{run}", limit=100
     )
     assert len(listed["data"]) == 60
+
+
+def test_a_folder_is_used_by_one_evaluation_at_a_time(service: Service, tmp_path: Path) -> None:
+    path = data_set(tmp_path, {"image": "a.png", "question": "How many?", "answer": 1})
+    folder = tmp_path / "set.jsonl.eval"
+    with runs.locked(folder):
+        refused = evaluate(service, path)
+
+        assert refused.returncode == 2
+        assert "Another `longlook eval` uses the folder" in refused.stderr
+        assert [entry.name for entry in folder.iterdir()] == ["lock"]
+    assert evaluate(service, path).returncode == 0
+
+
+def test_an_evaluation_whose_file_is_gone_before_its_batch_uploads_it_again(
+    service: Service, tmp_path: Path
+) -> None:
+    path = data_set(tmp_path, {"image": "a.png", "question": "How many?", "answer": 1})
+    state = tmp_path / "set.jsonl.eval" / "state.json"
+    assert evaluate(service, path, "--window", "soon").returncode == 2
+    service.client().files.delete(json.loads(state.read_bytes())["file_id"])
+
+    completed = evaluate(service, path)
+
+    assert completed.returncode == 0, completed.stderr
+    assert results(path)[0]["error"] is None
+
+
+def test_a_report_stays_when_the_service_no_longer_has_its_answers(
+    service: Service, tmp_path: Path
+) -> None:
+    line = {"image": "a.png", "question": "How many?", "answer": 1}
+    path = data_set(tmp_path, line, line)
+    assert evaluate(service, path).returncode == 0
+    before = results(path)
+    job = before[0]["job"].removeprefix("job_")
+    service.client().responses.delete(f"resp_{job}")
+
+    again = evaluate(service, path)
+
+    assert again.returncode == 2
+    assert "does not have 1 of 2 answers any more" in again.stderr
+    assert results(path) == before
+    (tmp_path / "set.jsonl.eval" / "report.html").unlink()
+    assert evaluate(service, path).returncode == 0
+    assert [each["error"] for each in results(path)] == ["response_deleted", None]

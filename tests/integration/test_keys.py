@@ -77,8 +77,9 @@ def test_a_key_is_of_the_callers_account_unless_another_is_named(house: House, a
     assert create(house, admin)["account"] == "operations"
     assert create(house, admin, account=shown_id)["account"] == "tenant"
     assert create(house, admin, account="a new one")["account"] == "a new one"
-    absent = {"account": "acct_" + "0" * 32}
-    assert house.ask("POST", "/v1/keys", admin, absent)[0] == 404
+    for absent in ("acct_" + "0" * 32, f"{shown_id}0", f"erased-{shown_id}"):
+        status, answer = house.ask("POST", "/v1/keys", admin, {"account": absent})
+        assert (status, answer["error"]["param"]) == (404, "account")
 
 
 def test_the_last_key_of_an_admin_stays(house: House, admin: str) -> None:

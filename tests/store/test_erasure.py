@@ -13,16 +13,17 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from core import errors
+from core import errors, ids
 from core.database import Database
 from jobs import filters
 from jobs.answers.extraction import Answer
 from jobs.filters import Filter
-from jobs.lifecycle import Status
+from jobs.lifecycle import Role, Status
 from jobs.records.accounts import Account
 from jobs.records.jobs import Job
 from jobs.store import (
     accounts,
+    erased_accounts,
     erasure,
     history,
     retention,
@@ -34,7 +35,8 @@ from jobs.store import (
 from jobs.store import purge as retention_purge
 from tests import factories, webhooks
 from tests.databases import ROOT, Age
-from webhooks import attempts, purge, redelivery
+from webhooks import attempts, purge, redelivery, secrets
+from webhooks.endpoints import StoredSecret
 from webhooks.policy import AttemptOutcome, Webhook
 
 ACTOR = "operator:test"
@@ -47,7 +49,7 @@ PLACES = (
 _ERASE = """
 import sys
 from core import ids
-from core import errors
+from core import errors, ids
 from core.database import Database
 from jobs.filters import Filter
 from jobs.store import accounts, erasure
@@ -284,7 +286,63 @@ def test_what_a_request_stores_during_or_after_the_erasure_of_its_account_does_n
         factories.make_job(database, account_id)
     with pytest.raises(errors.Unauthenticated):
         submission.store_image(database, account_id=account_id, image=factories.make_image())
+    with pytest.raises(errors.Unauthenticated):
+        webhooks.make_endpoint(database, account_id)
+    with pytest.raises(errors.Unauthenticated):
+        secrets.rotate_default(
+            database, account_id, secret=StoredSecret(sealed=b"sealed", redacted="…")
+        )
     assert history.unfinished(database, Filter(account_id=account_id), limit=1) == []
+
+
+def test_a_key_that_is_created_during_or_after_the_erasure_of_its_account_does_not_work(
+    database: Database,
+) -> None:
+    account_id = factories.make_account(database, "customer")
+
+    def create(name: str) -> str:
+        key = accounts.new_key()
+        accounts.create_key(
+            database, key, pepper=factories.PEPPER, account=name, role=Role.SUBMIT, name="late"
+        )
+        return key
+
+    def remove_account(database: Database, account_id: uuid.UUID) -> int:
+        if not late:
+            late.append(create("customer"))
+        return purge.remove_account(database, account_id)
+
+    late: list[str] = []
+    erasure.erase_account(
+        database,
+        account_id,
+        actor=ACTOR,
+        remove_copies=purge.reduce_jobs,
+        remove_account=remove_account,
+    )
+
+    assert accounts.authenticate(database, late[0], peppers=[factories.PEPPER]) is None
+    rows = [row for row in accounts.keys(database) if row.account_id == account_id]
+    assert {row.name for row in rows} == {""}
+    for name in (ids.show("acct", account_id), erased_accounts.name(account_id)):
+        with pytest.raises(errors.NotFound, match="There is no such account"):
+            create(name)
+    assert [row for row in accounts.keys(database) if row.account_id == account_id] == rows
+
+
+def test_no_account_gets_the_name_of_an_erased_one(database: Database) -> None:
+    account_id = factories.make_account(database, "customer")
+
+    with pytest.raises(errors.NotFound):
+        factories.make_account(database, erased_accounts.name(account_id))
+
+    erasure.erase_account(
+        database,
+        account_id,
+        actor=ACTOR,
+        remove_copies=purge.reduce_jobs,
+        remove_account=purge.remove_account,
+    )
 
 
 def test_an_erasure_that_is_killed_continues_and_its_counts_add_up(

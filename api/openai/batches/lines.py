@@ -24,6 +24,8 @@ _log = structlog.get_logger(__name__)
 MAX_CUSTOM_ID_CHARS: Final = 512
 #: Longer is the name of no model.
 _MAX_MODEL_CHARS: Final = 255
+#: The place of a fault of a line as a whole. It has no name: a line has a field `body`.
+_WHOLE: Final = "#"
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -149,6 +151,8 @@ def parse(
 
 def _envelope_faults(value: object, endpoint: BatchEndpoint) -> list[errors.Fault]:
     """Return the faults of a line outside its body."""
+    if not isinstance(value, dict):
+        return [errors.Fault(_WHOLE, "A line must be a JSON object.")]
     try:
         request = LineRequest.model_validate(value)
     except ValidationError as error:
@@ -222,7 +226,12 @@ def repeated(number: int, custom_id: str) -> dict[str, Any]:
 
 def _faults(number: int, faults: list[errors.Fault]) -> tuple[dict[str, Any], ...]:
     return tuple(
-        _fault(number, fault.code, fault.detail, problems.name_of(fault.pointer))
+        _fault(
+            number,
+            fault.code,
+            fault.detail,
+            None if fault.pointer == _WHOLE else problems.name_of(fault.pointer),
+        )
         for fault in faults
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -253,7 +254,8 @@ class BatchSlices:
         ).submission
         if parsed is None or not isinstance(parsed.job, requests.JobFields):
             raise errors.InvalidRequest("This request cannot be read any more.")
-        left = max(1, int(held.left.total_seconds()))
+        # Rounded up: until the batch expires, only a deadline of the line's own passes.
+        left = max(1, math.ceil(held.left.total_seconds()))
         options = parsed.job.options.model_copy(
             update={
                 "priority": Priority.LOW.value,

@@ -131,7 +131,7 @@ def usage(job: Job, generations: Sequence[GenerationTrace]) -> CompletionUsage:
     The trace, which is the reasoning, has the tokens of the answer too, except for an answer in JSON.
     """
     prompt, output = job.input_tokens or 0, job.output_tokens or 0
-    in_json = json_schema.of(job.options.get("answer_format")) is not None
+    in_json = json_schema.is_json(job.options.get("answer_format"))
     ends = {root: number for number, root in sorted(_roots(generations).items())}
     answered = sum(
         one.output_tokens

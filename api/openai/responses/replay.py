@@ -61,7 +61,7 @@ def find(
     job = problems.existing(history.job(database, job_id, account_id=scope), _NOUN)
     if job.data_removed_at is not None:
         raise problems.not_found(_NOUN)
-    in_json = job.status.terminal and json_schema.of(job.options.get("answer_format")) is not None
+    in_json = job.status.terminal and json_schema.is_json(job.options.get("answer_format"))
     tokens = traces.answer_tokens(database, job.id, job.attempt) if in_json else 0
     shown = history.images_of_job(database, job.id) if images else ()
     return StoredResponse(job, responses.get(database, job.id), tokens, shown)

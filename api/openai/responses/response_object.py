@@ -58,8 +58,7 @@ def status(job: Job) -> str:
         case Status.FAILED:
             return INCOMPLETE if job.error_message == settle.ANSWER_CUT else FAILED
         case _:
-            cut = job.answer_text is None and job.finish_reason == "length"
-            return INCOMPLETE if cut and not job.answer_removed else COMPLETED
+            return INCOMPLETE if not job.answered and job.finish_reason == "length" else COMPLETED
 
 
 def requested(entry: ResponseEntry | None) -> Mapping[str, Any]:
