@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -67,7 +68,11 @@ class GunicornServer:
     def family(self) -> list[int]:
         """File descriptors of all processes below it; one can be read from when its process has ended."""
         assert self.process is not None
-        return [os.pidfd_open(pid) for pid in _below(self.process.pid)]
+        family = []
+        for pid in _below(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                family.append(os.pidfd_open(pid))
+        return family
 
     def stop(self, kindly: signal.Signals = signal.SIGTERM) -> int:
         """Stop it and return its exit code."""
@@ -87,6 +92,9 @@ def ended(family: list[int], *, seconds: float = 30) -> bool:
 
 def _below(pid: int) -> list[int]:
     # A child belongs to the thread that started it.
-    lists = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children")]
-    found = [int(child) for text in lists for child in text.split()]
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        # Threads and processes may end at any moment.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(child) for child in task.read_text().split()]
     return found + [deeper for child in found for deeper in _below(child)]

@@ -92,8 +92,9 @@ def make_sender(
 @pytest.fixture
 def delivery(database: Database) -> Iterator[Delivery]:
     """Return a running dispatcher with its sender."""
-    made = make_sender(database)
-    dispatcher = Dispatcher(database, owner="sender-1", lease=LEASE, send=made.send)
+    # A receiver that is held back does not end its attempt meanwhile.
+    made = make_sender(database, seconds=60)
+    dispatcher = Dispatcher(database, owner="sender-1", lease=2 * LEASE, send=made.send)
     database.listen(lambda _: dispatcher.wake())
     dispatcher.start()
     yield Delivery(database, made, dispatcher)
@@ -333,7 +334,7 @@ def test_a_dispatcher_without_wakeups_wakes_when_a_retry_is_due(
         )
     dispatcher.start()
     try:
-        assert eventually(lambda: len(receiver.got) == 1, seconds=10)
+        assert eventually(lambda: len(receiver.got) == 1)
     finally:
         dispatcher.stop()
 
@@ -395,7 +396,7 @@ def test_a_drained_dispatcher_finishes_what_it_sends_and_starts_nothing(
     receiver.held.clear()
     webhooks.make_endpoint(delivery.database, account_id, url=receiver.url)
     webhooks.run_job(delivery.database, account_id)
-    assert eventually(lambda: len(receiver.got) == 1, seconds=10)
+    assert eventually(lambda: len(receiver.got) == 1)
     delivery.dispatcher.request_stop()
     webhooks.run_job(delivery.database, account_id)
     receiver.held.set()

@@ -111,7 +111,7 @@ def house(database: Database) -> Iterator[Deployment]:
     over.set()
     wakeups.release(QUESTIONS)
     for thread in slots:
-        thread.join(10)
+        thread.join(60)
     trace_writer.stop()
     leases_.stop()
 

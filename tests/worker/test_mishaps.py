@@ -145,7 +145,7 @@ def test_a_cancel_frees_an_engine_that_notices_lost_clients_late(
 
         commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
         bench.leases.look()
-        slot.join(10)
+        slot.join(60)
 
         assert not slot.is_alive()
         assert wait_for(lambda: client.load().running == 0)

@@ -51,7 +51,7 @@ def start(bench: Bench) -> threading.Thread:
 
 
 def ended(thread: threading.Thread) -> bool:
-    thread.join(10)
+    thread.join(60)
     return not thread.is_alive()
 
 
