@@ -299,7 +299,7 @@ class Running:
 
         A client that has its answer proves nothing about the requests that others have sent before: a connection that
         comes is read at once, those that have come before when the loop looks at them again. When it reads a request
-        on a known connection, it has looked after that was sent, and handles all that it has seen before it looks again.
+        on a known connection, it has looked after that was sent, and handles all of it before it looks again.
         """
         client = Client(self.port)
         for _ in range(3):
