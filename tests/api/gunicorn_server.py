@@ -77,7 +77,7 @@ class GunicornServer:
     def stop(self, kindly: signal.Signals = signal.SIGTERM) -> int:
         """Stop it and return its exit code."""
         assert self.process is not None
-        children.stop(self.process, kindly)
+        children.stop(self.process, kindly, seconds=60)
         return int(self.process.returncode)
 
 
