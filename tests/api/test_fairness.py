@@ -39,7 +39,8 @@ Send = Callable[[Caller, bytes], TestResponse]
 def decoder() -> Iterator[ImageReader]:
     """Return the real decoders, which hang over some images."""
     images = ImageReader.start(
-        Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=30),
+        # Neither those that hang nor those that wait may be given up before the others are decoded.
+        Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=150),
         target=sandbox_targets.DECODE_OR_HANG,
     )
     yield images
