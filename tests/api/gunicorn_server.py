@@ -33,6 +33,8 @@ class GunicornServer:
             "LONGLOOK_LOG_FORMAT": "json",
             "LONGLOOK_MAX_BODY_MB": "4",
             "LONGLOOK_DISK_FLOOR_MB": "0",
+            # On a busy machine many images wait long for the decoders.
+            "LONGLOOK_SANDBOX_SECONDS": "60",
             **variables,
         }
         self.process: subprocess.Popen[bytes] | None = None

@@ -103,8 +103,10 @@ _SEARCHES = (
 
 @pytest.fixture
 def database(database_url: str, clock: databases.Clock) -> Iterator[Database]:
-    """Return a database whose searches get all the time that a busy machine takes."""
-    with contextlib.closing(Database(database_url, clock=clock, search_seconds=60)) as opened:
+    """Return a database whose searches and waits get all the time that a busy machine takes."""
+    with contextlib.closing(
+        Database(database_url, clock=clock, pool_seconds=60, search_seconds=60)
+    ) as opened:
         yield opened
 
 
