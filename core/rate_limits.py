@@ -42,6 +42,7 @@ class RateLimits:
         redis_url: the Redis that keeps the buckets.
         prefix: returns the prefix of all keys.
         timer: a monotonic clock, in seconds.
+        socket_seconds: the longest wait for Redis.
     """
 
     def __init__(
@@ -50,10 +51,11 @@ class RateLimits:
         prefix: Callable[[], str],
         *,
         timer: Callable[[], float] = time.monotonic,
+        socket_seconds: float = _SOCKET_SECONDS,
     ) -> None:
         self._prefix = prefix
         self._redis = RedisURL.parse(redis_url).client(
-            seconds=_SOCKET_SECONDS, health_check_interval=10
+            seconds=socket_seconds, health_check_interval=10
         )
         self._script = self._redis.register_script(_TAKE)
         self._outage = Outage("redis", use="rate_limits", timer=timer)

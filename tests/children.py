@@ -69,12 +69,12 @@ def wait_until(
         raise RuntimeError(f"a server did not come up:\n{log.read_text(errors='replace')}")
 
 
-def stop(process: subprocess.Popen[bytes], kindly: signal.Signals) -> None:
-    """Stop a server, first ``kindly``."""
+def stop(process: subprocess.Popen[bytes], kindly: signal.Signals, *, seconds: float = 10) -> None:
+    """Stop a server, first ``kindly``; after ``seconds`` it is killed."""
     if process.poll() is None:
         process.send_signal(kindly)
         try:
-            process.wait(10)
+            process.wait(seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

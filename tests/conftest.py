@@ -16,8 +16,11 @@ from core.database import Database
 from tests import children, compilations, databases, postgres, redis_servers
 from tests.real_engine import Missing, RealEngine
 
-# A busy machine is slow, not wrong: no example has a deadline of its own.
-hypothesis.settings.register_profile("longlook", deadline=None, print_blob=True)
+# A busy machine is slow, not wrong: no example has a deadline of its own. In CI a change is judged by the same examples
+# as the one before it; all other runs look for new ones.
+hypothesis.settings.register_profile(
+    "longlook", deadline=None, print_blob=True, derandomize=bool(os.environ.get("CI"))
+)
 hypothesis.settings.load_profile("longlook")
 compilations.share()
 

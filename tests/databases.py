@@ -153,13 +153,29 @@ def age_rows(database: Database, seconds: float) -> None:
                 )
 
 
+def wait_until_idle(database: Database) -> None:
+    """Wait until PostgreSQL has ended what a process that is dead had begun; SQLite's locks die with it."""
+    if database.dialect == "sqlite":
+        return
+    others = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND state <> 'idle'"
+    )
+    until = time.monotonic() + 60
+    with database.reading() as transaction:
+        while transaction.session.scalar(others):
+            assert time.monotonic() < until, "the dead process still has a transaction"
+            transaction.session.rollback()
+            time.sleep(0.01)
+
+
 def eventually_waiting(database: Database, count: int) -> bool:
     """Look until ``count`` connections of the database wait for a lock, and return whether they came to it."""
     waiting = sa.text(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"
     )
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         with database.reading() as transaction:
             if transaction.session.scalar(waiting) == count:

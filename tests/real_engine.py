@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,6 +15,7 @@ from cli.engine import inherited
 from cli.engine_plan import plan
 from core.settings import Settings
 from tests import children
+from tests.e2e.stack import free_port
 
 
 class Missing(Exception):
@@ -34,8 +34,7 @@ class RealEngine:
     samples = Path(__file__).resolve().parents[1] / "models" / "tiny-qvq" / "samples"
 
     def __init__(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port: int = free.getsockname()[1]
+        port = free_port()
         settings = Settings.read({})
         self.url = f"http://127.0.0.1:{port}"
         self.model = settings.model

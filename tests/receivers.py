@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.e2e.stack import free_port
+
 _SUCCESS = 2
 
 
@@ -83,7 +85,7 @@ def receiving(*, host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             got = Got(self.path, headers, body)
             receiver.got.append(got)
-            receiver.held.wait(30)
+            receiver.held.wait(120)
             status = receiver.status
             if status // 100 == _SUCCESS:
                 receiver.took.append(got)
@@ -109,6 +111,21 @@ def receiving(*, host: str = "127.0.0.1", port: int = 0) -> Iterator[Receiver]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextlib.contextmanager
+def receiving_on_one_port(*hosts: str) -> Iterator[list[Receiver]]:
+    """Run a receiver on each of some addresses of this machine, all with the same port, while the block runs."""
+    while True:
+        # A port that is free at one address may be taken at another.
+        port = free_port()
+        with contextlib.ExitStack() as running:
+            try:
+                receivers = [running.enter_context(receiving(host=one, port=port)) for one in hosts]
+            except OSError:
+                continue
+            yield receivers
+            return
 
 
 @contextlib.contextmanager

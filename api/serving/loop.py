@@ -151,6 +151,16 @@ class Loop:
         return self._requests.waiting
 
     @property
+    def running(self) -> int:
+        """The number of requests that threads run."""
+        return self._requests.running
+
+    @property
+    def memory(self) -> int:
+        """The bytes of request bodies and unsent responses in memory."""
+        return self._room.memory
+
+    @property
     def connections(self) -> int:
         """The number of open connections."""
         return len(self._connections)

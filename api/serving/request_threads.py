@@ -72,6 +72,11 @@ class RequestThreads:
         """The number of requests that wait for a shared thread."""
         return self._threads.waiting
 
+    @property
+    def running(self) -> int:
+        """The number of requests that threads run."""
+        return sum(threads.running for threads in (self._threads, *self._apart.values()))
+
     def submit(self, cycle: RequestCycle) -> None:
         """Run a complete request, or let it wait for a thread.
 

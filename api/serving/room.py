@@ -25,6 +25,11 @@ class TransferRoom:
         self.transfers = Share(limits.transfers, unknown_keys=_unknown_share(limits.transfers))
         self._memory = Share(limits.memory, unknown_keys=_unknown_share(limits.memory))
 
+    @property
+    def memory(self) -> int:
+        """The bytes of memory that are taken."""
+        return self._memory.held
+
     def require(self, cycle: RequestCycle) -> None:
         """Return if the announced body fits into memory, or into the spool if it is too large for memory.
 

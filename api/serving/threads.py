@@ -68,6 +68,12 @@ class Threads(Generic[AnyTask]):
         """The number of waiting tasks."""
         return self._room.held
 
+    @property
+    def running(self) -> int:
+        """The number of tasks that have begun, with those that have stepped aside."""
+        with self._changed:
+            return len(self._live)
+
     def submit(self, task: AnyTask) -> bool:
         """Queue a task for its group's turn; return False if too many tasks wait, of its group or of all."""
         with self._changed:

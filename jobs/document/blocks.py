@@ -244,7 +244,8 @@ class _Scan:
         heading = markup.heading(text, at, end)
         if heading is not None:
             state.position = heading.content
-            if not text[heading.content : end].strip(" \t\r*_#"):
+            # White space of all scripts: an ideographic space is no text.
+            if all(rest.isspace() or rest in "*_#" for rest in text[heading.content : end]):
                 self._begin_final(heading, at, alone=True)
                 return
             self._begin_final(heading, at)

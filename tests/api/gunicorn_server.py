@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -32,6 +33,8 @@ class GunicornServer:
             "LONGLOOK_LOG_FORMAT": "json",
             "LONGLOOK_MAX_BODY_MB": "4",
             "LONGLOOK_DISK_FLOOR_MB": "0",
+            # On a busy machine many images wait long for the decoders.
+            "LONGLOOK_SANDBOX_SECONDS": "60",
             **variables,
         }
         self.process: subprocess.Popen[bytes] | None = None
@@ -67,12 +70,16 @@ class GunicornServer:
     def family(self) -> list[int]:
         """File descriptors of all processes below it; one can be read from when its process has ended."""
         assert self.process is not None
-        return [os.pidfd_open(pid) for pid in _below(self.process.pid)]
+        family = []
+        for pid in _below(self.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                family.append(os.pidfd_open(pid))
+        return family
 
     def stop(self, kindly: signal.Signals = signal.SIGTERM) -> int:
         """Stop it and return its exit code."""
         assert self.process is not None
-        children.stop(self.process, kindly)
+        children.stop(self.process, kindly, seconds=60)
         return int(self.process.returncode)
 
 
@@ -87,6 +94,9 @@ def ended(family: list[int], *, seconds: float = 30) -> bool:
 
 def _below(pid: int) -> list[int]:
     # A child belongs to the thread that started it.
-    lists = [task.read_text() for task in Path(f"/proc/{pid}/task").glob("*/children")]
-    found = [int(child) for text in lists for child in text.split()]
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        # Threads and processes may end at any moment.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(child) for child in task.read_text().split()]
     return found + [deeper for child in found for deeper in _below(child)]

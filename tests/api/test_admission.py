@@ -15,6 +15,7 @@ from api.app import create_app, service_of
 from api.framework import Router
 from core import ids
 from core.database import Database
+from core.rate_limits import RateLimits
 from core.settings import Settings
 from jobs.images import ImageReader
 from jobs.lifecycle import Role
@@ -25,7 +26,7 @@ from tests import factories, races
 from tests.api import image_files, worker
 from tests.api.conftest import Caller
 from tests.databases import Clock
-from tests.fakes import HandTimer, RecordingWakeup
+from tests.fakes import HandTimer, RecordingWakeup, redis_prefix
 
 KEY = {"Idempotency-Key": "the same request"}
 RATE = re.compile(r'"default";r=(\d+);t=(\d+)')
@@ -241,13 +242,13 @@ class TestRates:
         timer: HandTimer,
         redis_url: str,
     ) -> None:
-        joined = settings.model_copy(update={"redis_url": redis_url})
         apps = [
             create_app(
-                joined,
+                settings,
                 database=database,
                 wakeup=RecordingWakeup(),
                 images=decoder,
+                buckets=RateLimits(redis_url, redis_prefix, timer=timer, socket_seconds=60),
                 clock=clock,
                 timer=timer,
             )

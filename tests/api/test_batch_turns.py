@@ -116,8 +116,8 @@ def hold_up(
     database: Database, caller: Caller, silent: SilentServer, count: int, *, lines: int = 4
 ) -> list[Json]:
     """Create batches of lines with slow images, and wait until the server has a connection of each."""
-    made = [batches.create(caller, slow(silent, lines)) for _ in range(count)]
     before = silent.holds()
+    made = [batches.create(caller, slow(silent, lines)) for _ in range(count)]
 
     def waits() -> bool:
         batches.end_pauses(database)

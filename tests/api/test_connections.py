@@ -16,6 +16,7 @@ from tests import children, factories
 from tests.api import image_files
 from tests.api.gunicorn_server import GunicornServer
 from tests.api.wire import Client
+from tests.e2e.stack import eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -105,13 +106,13 @@ def crowd(live: Live, count: int, said: bytes) -> Iterator[list[Client]]:
     ids=["close", "1.0", "bad"],
 )
 def test_clients_that_do_not_close_delay_no_other_client(live: Live, said: bytes) -> None:
-    workers = children.of(_pid(live))
+    processes = children.of(_pid(live))
     # Each would take two seconds if the server waited for it.
     with crowd(live, 64, said) as staying:
         assert live.is_served()
         assert {client.answer().status for client in staying} <= {200, 400}
     # It was not killed for having been silent.
-    assert set(workers) <= set(children.of(_pid(live)))
+    assert set(processes) <= set(children.of(_pid(live)))
 
 
 @pytest.mark.parametrize(
@@ -163,8 +164,10 @@ def test_unread_pipelined_answers_delay_no_other_client(live: Live) -> None:
 def test_without_files_for_more_connections_those_that_wait_for_nothing_give_way(
     live: Live,
 ) -> None:
-    (worker,) = [pid for pid in children.of(_pid(live)) if _is_worker(pid)]
+    # A child that has been forked and does not run its own program yet has the name of its parent.
     assert live.is_served()
+    assert eventually(lambda: len(workers(live)) == 1)
+    [worker] = workers(live)
     used = len(list(Path(f"/proc/{worker}/fd").iterdir()))
     soft, hard = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (used + 20, hard))
@@ -205,5 +208,6 @@ def _pid(live: Live) -> int:
     return live.server.process.pid
 
 
-def _is_worker(pid: int) -> bool:
-    return children.name(pid) == "gunicorn"
+def workers(live: Live) -> list[int]:
+    """Return the processes of the server that serve requests."""
+    return [pid for pid in children.of(_pid(live)) if children.name(pid) == "gunicorn"]

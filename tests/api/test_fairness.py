@@ -39,7 +39,8 @@ Send = Callable[[Caller, bytes], TestResponse]
 def decoder() -> Iterator[ImageReader]:
     """Return the real decoders, which hang over some images."""
     images = ImageReader.start(
-        Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=30),
+        # Neither those that hang nor those that wait may be given up before the others are decoded.
+        Settings.read({}, sandbox_processes=2, max_image_mb=1, sandbox_seconds=150),
         target=sandbox_targets.DECODE_OR_HANG,
     )
     yield images
@@ -102,8 +103,10 @@ _SEARCHES = (
 
 @pytest.fixture
 def database(database_url: str, clock: databases.Clock) -> Iterator[Database]:
-    """Return a database whose searches get all the time that a busy machine takes."""
-    with contextlib.closing(Database(database_url, clock=clock, search_seconds=60)) as opened:
+    """Return a database whose searches and waits get all the time that a busy machine takes."""
+    with contextlib.closing(
+        Database(database_url, clock=clock, pool_seconds=60, search_seconds=60)
+    ) as opened:
         yield opened
 
 

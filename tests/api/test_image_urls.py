@@ -48,7 +48,7 @@ def site() -> Iterator[Site]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             site.requested.append({name.lower(): value for name, value in self.headers.items()})
-            site.held.wait(20)
+            site.held.wait(60)
             leads_on = len(site.requested) <= site.hops
             with contextlib.suppress(OSError):
                 self.send_response(302 if leads_on else site.status)
@@ -76,8 +76,8 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def seconds() -> float:
-    """Return how long a fetch may take."""
-    return 1.0
+    """Return how long a fetch may take: as long as a busy machine needs."""
+    return 60.0
 
 
 @pytest.fixture
@@ -180,6 +180,7 @@ def test_a_file_that_is_not_an_image_is_refused_and_nothing_is_stored(
     assert jobs(database) == 0
 
 
+@pytest.mark.parametrize("seconds", [0.5])
 def test_an_image_that_does_not_arrive_in_time_is_given_up(caller: Caller, site: Site) -> None:
     site.held.clear()
 
@@ -278,7 +279,6 @@ def fetching(site: Site, *callers: Caller) -> Iterator[list[int]]:
             thread.join()
 
 
-@pytest.mark.parametrize("seconds", [20.0])
 def test_a_ninth_concurrent_request_is_asked_to_retry(
     caller: Caller, stranger: Caller, database: Database, site: Site
 ) -> None:
@@ -304,7 +304,6 @@ class TestLittleMemory:
         """Return settings with two mebibytes for what is fetched."""
         return settings.model_copy(update={"bodies_mb": 2})
 
-    @pytest.mark.parametrize("seconds", [20.0])
     def test_bytes_that_are_fetched_are_shared_between_accounts_and_given_back(
         self, caller: Caller, stranger: Caller, site: Site
     ) -> None:
@@ -320,7 +319,6 @@ class TestLittleMemory:
             assert ask(asking, *[site.url] * 2)[0] == 202
 
 
-@pytest.mark.parametrize("seconds", [20.0])
 def test_an_account_that_fetches_much_leaves_room_to_others(
     caller: Caller, stranger: Caller, site: Site
 ) -> None:
@@ -345,7 +343,7 @@ class TestProxy:
     def settings(self, settings: Settings, proxy: ConnectProxy) -> Settings:
         url = f"http://127.0.0.1:{proxy.port}"
         # The hosts of the other tests' settings are allowed here, too.
-        return settings.model_copy(update={"outbound_proxy": url, "image_url_seconds": 20.0})
+        return settings.model_copy(update={"outbound_proxy": url})
 
     def test_an_image_comes_through_the_proxy(
         self, caller: Caller, site: Site, proxy: ConnectProxy
@@ -367,11 +365,7 @@ class TestProxy:
         assert codes(reported) == {"#/images/0/url": "failed_to_download_image"}
 
 
-@pytest.mark.parametrize("seconds", [20.0])
-def test_an_invalid_certificate_is_described(
-    caller: Caller, tmp_path: Path, seconds: float
-) -> None:
-    del seconds
+def test_an_invalid_certificate_is_described(caller: Caller, tmp_path: Path) -> None:
     certificate = Authority.make(tmp_path).issue("elsewhere.example", self_signed=True)
     with serving(certificate) as port:
         status, reported = ask(caller, f"https://127.0.0.1:{port}/a.png")

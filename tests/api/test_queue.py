@@ -24,6 +24,7 @@ def put_back(database: Database) -> None:
     """Let the next job's attempt fail, so that it waits for another."""
     fault = settle.Failure("engine_fault", "It failed.", retryable=True)
     settle.retry(database, factories.claim(database), fault, generation=None, rng=random.Random(1))
+    factories.postpone(database)
 
 
 def test_a_timeline_shows_who_changed_what_and_when(caller: Caller, database: Database) -> None:

@@ -15,6 +15,7 @@ from api.serving.shares import Share
 from core.settings import Settings
 from tests.api import wire
 from tests.e2e.stack import eventually
+from tests.fakes import HandTimer
 
 A, B = "127.0.0.2", "127.0.0.3"
 CLOSE = "Connection: close\r\n"
@@ -289,22 +290,30 @@ def test_a_client_that_does_not_close_delays_no_other_client() -> None:
 
 
 def test_a_head_that_does_not_come_is_waited_for_no_longer_than_the_limit() -> None:
-    with wire.running(head_seconds=0.1) as served:
-        half = served.client().send(b"GET / HT")
+    with wire.running(timer=HandTimer(), head_seconds=30) as served:
+        half, silent, again = served.client().send(b"GET / HT"), served.client(), served.client()
+        assert again.ask().answer().status == 200
+        # Its thread has told the loop that it has been served.
+        assert eventually(lambda: served.loop.running == 0)
+        again.send(b"G")
+        served.pass_time(29)
+        assert all(client.open() for client in (half, silent, again))
+        served.pass_time(2)
         assert half.answer().status == 408
-        assert served.client().ended()
-        again = served.client().ask()
-        assert again.answer().status == 200
-        assert again.send(b"G").answer().status == 408
+        assert silent.ended()
+        assert again.answer().status == 408
 
 
 @pytest.mark.parametrize(
-    "limits", [{"body_seconds": 0.1}, {"rate": 10**6, "head_seconds": 0.1}], ids=["time", "rate"]
+    "limits", [{"body_seconds": 30}, {"rate": 10**6, "head_seconds": 30}], ids=["time", "rate"]
 )
 @pytest.mark.parametrize("length", ["Content-Length: 9", "Transfer-Encoding: chunked"])
 def test_a_body_that_comes_too_slowly_is_refused(limits: dict[str, Any], length: str) -> None:
-    with wire.running(**limits) as served:
+    with wire.running(timer=HandTimer(), **limits) as served:
         client = served.client().ask("/", method="POST", headers=f"{length}\r\n").send(b"5\r\na")
+        served.pass_time(29)
+        assert client.open()
+        served.pass_time(2)
         answer = client.answer()
         assert (answer.status, answer.problem["error"]["code"]) == (408, "request_timeout")
         assert client.ended()
@@ -349,7 +358,8 @@ def test_the_system_takes_little_ahead_of_a_client_so_that_one_that_reads_slowly
         # The client's system would take megabytes of its own accord.
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**16)
         client.ask("/big")
-        assert eventually(lambda: served.application.ran == ["/big"])
+        # The answer has begun: the loop waits a second for it to do so, and not for the client.
+        client.socket.recv(1, socket.MSG_PEEK)
         served.stop()
         served.thread.join(wire.PATIENCE)
         taken = 0
@@ -413,6 +423,7 @@ def test_health_is_answered_while_all_threads_and_all_places_to_wait_are_taken()
         served.client().ask("/wait/1")
         assert eventually(lambda: served.application.ran == ["/wait/1"])
         served.client().ask("/wait/2")
+        assert eventually(lambda: served.loop.waiting == 1)
         refused = served.get("/3")
         assert (refused.status, refused.problem["error"]["code"]) == (503, "overloaded")
         assert int(refused.headers["Retry-After"]) >= 1
@@ -420,14 +431,21 @@ def test_health_is_answered_while_all_threads_and_all_places_to_wait_are_taken()
 
 
 def test_a_request_that_waits_too_long_for_a_thread_is_refused() -> None:
-    with wire.running(threads=1, queue_seconds=0.1) as served:
+    with wire.running(timer=HandTimer(), threads=1, queue_seconds=30) as served:
         served.client(A).ask("/wait/1")
-        assert served.get("/2", address=B).status == 503
+        assert eventually(lambda: served.application.ran == ["/wait/1"])
+        late = served.client(B).ask("/2")
+        served.pass_time(29)
+        assert late.open()
+        served.pass_time(2)
+        assert late.answer().status == 503
         assert served.application.ran == ["/wait/1"]
 
 
 def test_a_stop_finishes_what_has_begun_and_accepts_nothing_more() -> None:
-    with wire.running() as served:
+    timer = HandTimer()
+    # It stops within a second, which does not pass while the requests are answered.
+    with wire.running(timer=timer) as served:
         begun = served.client().ask("/wait/1")
         assert eventually(lambda: served.application.ran == ["/wait/1"])
         stored = served.client().ask("/kept")
@@ -437,6 +455,8 @@ def test_a_stop_finishes_what_has_begun_and_accepts_nothing_more() -> None:
         assert (last.status, last.headers["Connection"]) == (200, "close")
         served.application.gate.set()
         assert begun.answer().status == 200
+        timer.seconds += 1
+        served.loop.wake()
         served.thread.join(wire.PATIENCE)
         assert not served.thread.is_alive()
 
@@ -471,23 +491,27 @@ def test_idle_connections_give_way_to_those_of_other_addresses() -> None:
 
 def test_threads_go_to_accounts_in_turns() -> None:
     with wire.running(threads=4) as served:
+        ran = served.application.ran
         for name in "ab":
             assert served.get("/known", headers=key(name)).status == 200
         for number in range(8):
-            served.client(A).ask(f"/wait/a{number}", headers=key("a"))
+            served.client(A).ask(f"/one/a{number}", headers=key("a"))
+            # In this order.
+            served.catch_up()
         # Three of four: no group has all.
-        assert eventually(lambda: len(served.application.ran) == 5)
+        assert eventually(lambda: len(ran) == 5)
         served.client(A).ask("/wait/b", headers=key("b"))
-        assert eventually(lambda: "/wait/b" in served.application.ran)
-        assert len(served.application.ran) == 6
-        waiting = [served.client(A).ask(f"/b{number}", headers=key("b")) for number in range(2)]
-        assert eventually(lambda: served.loop.waiting == 7)
-        served.application.gate.set()
-        assert [client.answer().status for client in waiting] == [200, 200]
-        ran = served.application.ran
-        assert eventually(lambda: "/wait/a6" in ran)
+        assert eventually(lambda: "/wait/b" in ran)
+        assert (len(ran), served.loop.waiting) == (6, 5)
+        for number in range(2):
+            served.client(A).ask(f"/b{number}", headers=key("b"))
+            served.catch_up()
+        # One place at a time becomes free, so requests are run in the order in which they get it.
+        for count in (7, 9, 11):
+            served.application.permits.release()
+            assert eventually(lambda count=count: len(ran) == count)  # type: ignore[misc] # bound now
         # Turn by turn, though all of A's came before.
-        assert ran.index("/b0") < ran.index("/wait/a6")
+        assert ran[6:] == ["/one/a3", "/b0", "/one/a4", "/b1", "/one/a5"]
 
 
 def test_an_account_may_ask_for_all_its_streams_at_once() -> None:
@@ -508,7 +532,8 @@ def test_places_to_wait_are_shared_between_accounts() -> None:
         assert eventually(lambda: "/wait" in served.application.ran)
         waiting = [served.client().ask(f"/a{number}", headers=key("a")) for number in range(9)]
         mine = served.client().ask("/b", headers=key("b"))
-        assert eventually(lambda: sum(not client.open() for client in waiting) == 6)
+        assert eventually(lambda: served.loop.waiting == 4)
+        assert sum(not client.open() for client in waiting) == 6
         assert mine.open()
         served.application.gate.set()
         assert mine.answer().status == 200
@@ -527,6 +552,7 @@ def test_slow_bodies_of_one_account_leave_room_to_another_one_and_to_unknown_key
         mine = served.client(B).ask("/", method="POST", body=b"12", headers=key("b"))
         assert mine.answer().status == 200
         assert served.client(A).ask("/", method="POST", body=b"12").answer().status == 200
+        served.catch_up()
         refused = [client for client in many if not client.open()]
         assert len(refused) == 14
         assert {client.answer().status for client in refused} == {503}
@@ -540,6 +566,7 @@ def test_unknown_keys_count_for_their_address() -> None:
         ]
         mine = served.client(B).ask("/", method="POST", body=b"12", headers=key("b"))
         assert mine.answer().status == 200
+        served.catch_up()
         assert sum(not client.open() for client in many) == 15
 
 
@@ -551,6 +578,7 @@ def test_a_key_is_known_however_it_is_spelled() -> None:
                 "/", method="POST", headers=f"Content-Length: 9\r\n{key(str(number))}"
             )
         # Its address has all that it may have.
+        served.catch_up()
         spelled = "authorization:bEARER \t a  \r\n"
         mine = served.client(A).ask("/", method="POST", body=b"12", headers=spelled)
         assert mine.answer().status == 200
@@ -571,7 +599,8 @@ def test_memory_of_bodies_is_shared_between_accounts_and_given_back() -> None:
                 client.send(bytes(2**20 - 1))
             except (ConnectionResetError, BrokenPipeError):
                 continue
-        assert eventually(lambda: any(not client.open() for client in begun))
+        # The loop has read all: three of four, which is what one account may have.
+        assert eventually(lambda: served.loop.memory == 3 * (2**20 - 1))
         mine = served.client().ask("/", method="POST", body=bytes(2**19), headers=key("b"))
         assert mine.answer().status == 200
         refused = [client for client in begun if not client.open()]
@@ -611,11 +640,12 @@ def test_answers_that_are_not_taken_count_for_their_account() -> None:
         before = served.loop.connections
         for _ in range(6):
             served.client().ask("/big", headers=key("a"))
+        # A fourth one would be more than three quarters of all.
         assert eventually(lambda: served.application.ran.count("/big") == 6)
+        assert eventually(lambda: served.loop.connections == before + 3)
         mine = served.client().ask("/big", headers=key("b"))
         assert mine.answer().body == served.application.big
-        # A fourth one would be more than three quarters of all.
-        assert eventually(lambda: served.loop.connections == before + 3 + 1)
+        assert served.loop.connections == before + 3 + 1
 
 
 def test_answers_that_are_not_taken_are_counted_however_small_the_rest_is() -> None:
@@ -626,8 +656,9 @@ def test_answers_that_are_not_taken_are_counted_however_small_the_rest_is() -> N
         before = served.loop.connections
         for _ in range(10):
             served.client().ask("/big", headers=key("a"))
+        # Of eight places one group has six at most.
         assert eventually(lambda: served.application.ran.count("/big") == 10)
+        assert eventually(lambda: served.loop.connections == before + 6)
         mine = served.client().ask("/big", headers=key("b"))
         assert mine.answer().body == served.application.big
-        # Of eight places one group has six at most.
-        assert eventually(lambda: served.loop.connections == before + 6 + 1)
+        assert served.loop.connections == before + 6 + 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -12,9 +11,11 @@ import ipaddress
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import orjson
@@ -25,13 +26,14 @@ from api.serving import current
 from api.serving.limits import ServerLimits
 from api.serving.loop import Loop
 from core.spool import Spool
+from tests.e2e.stack import eventually
+from tests.fakes import HandTimer
 
 #: The timeout of a client.
 PATIENCE = 60
 _BUFFER = 65536
-#: The pipes of the last loops.
-_pipes: collections.deque[tuple[int, int]] = collections.deque()
-_KEPT_PIPES = 16
+#: A path with a thread of its own.
+_APART = "/livez"
 
 LIMITS = ServerLimits(
     heads=64,
@@ -155,24 +157,29 @@ class Client:
 class Application:
     """A WSGI application that records its requests, and can block any of them.
 
-    ``/wait/…`` blocks until :attr:`gate` is opened, ``/hold`` is held open, ``/big`` answers much, ``/fail`` raises,
-    ``/break`` raises behind the first part. A key ``Bearer NAME`` belongs to the account NAME.
+    ``/wait/…`` blocks until :attr:`gate` is opened, ``/one/…`` until it gets one of the :attr:`permits`, ``/hold`` is
+    held open, ``/big`` answers much, ``/fail`` raises, ``/break`` raises behind the first part. A key ``Bearer NAME``
+    belongs to the account NAME.
     """
 
     gate: threading.Event = field(default_factory=threading.Event)
+    permits: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     hung_up: threading.Event = field(default_factory=threading.Event)
-    #: Paths in the order in which they were run.
+    #: Paths in the order in which they were run, without those of :meth:`Running.catch_up`.
     ran: list[str] = field(default_factory=list)
     big: bytes = bytes(2**24)
 
     def __call__(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
-        self.ran.append(path)
+        if path != _APART:
+            self.ran.append(path)
         name = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ")
         if name:
             current.identify(account(name))
         if path.startswith("/wait"):
             self.gate.wait(PATIENCE)
+        if path.startswith("/one"):
+            self.permits.acquire(timeout=PATIENCE)
         if path.startswith("/aside"):
             with current.waiting():
                 self.gate.wait(PATIENCE)
@@ -191,6 +198,12 @@ class Application:
         reported = self.big if path == "/big" else orjson.dumps(_reported(environ))
         start("200 OK", [("Content-Length", str(len(reported)))])
         return [reported]
+
+    def let_all_go(self) -> None:
+        """Let every request end, also those that begin later."""
+        self.gate.set()
+        self.hung_up.set()
+        self.permits.release(1000)
 
     def _held(self) -> Iterator[bytes]:
         yield b"begun"
@@ -260,6 +273,9 @@ class Running:
     alive: threading.Event
     loop: Loop
     thread: threading.Thread
+    #: Set when the loop has seen that it has to stop.
+    stopping: threading.Event
+    timer: Callable[[], float]
     clients: list[Client] = field(default_factory=list)
 
     def client(self, address: str = "127.0.0.1") -> Client:
@@ -273,9 +289,29 @@ class Running:
         return self.client(address).ask(path, headers=headers).answer()
 
     def stop(self) -> None:
-        """Have it finish, as SIGTERM does."""
+        """Have it finish, as SIGTERM does; what it reads from now on, it reads while it stops."""
         self.alive.clear()
         self.loop.wake()
+        assert self.stopping.wait(PATIENCE)
+
+    def catch_up(self) -> None:
+        """Return when the loop has handled what clients have sent until now, up to a piece of a body from each.
+
+        A client that has its answer proves nothing about the requests that others have sent before: a connection that
+        comes is read at once, those that have come before when the loop looks at them again. When it reads a request
+        on a known connection, it has looked after that was sent, and handles all of it before it looks again.
+        """
+        client = Client(self.port)
+        for _ in range(3):
+            assert client.ask(_APART).answer().status == HTTPStatus.OK
+        client.close()
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass after the loop has caught up, and return when it has ended what is due."""
+        assert isinstance(self.timer, HandTimer)
+        self.catch_up()
+        self.timer.seconds += seconds
+        self.catch_up()
 
 
 @contextlib.contextmanager
@@ -283,6 +319,7 @@ def running(
     *,
     buffer: int | None = _BUFFER,
     spool: Spool | None = None,
+    timer: Callable[[], float] = time.monotonic,
     **limits: Any,  # noqa: ANN401 - fields of Limits
 ) -> Iterator[Running]:
     """Yield a loop on a port of its own.
@@ -290,6 +327,7 @@ def running(
     Args:
         buffer: bytes that the system keeps of what a client has not taken; None: as many as it likes.
         spool: the folder for large bodies; None: they stay in memory.
+        timer: a clock; with a :class:`HandTimer` nothing is due before a test lets time pass.
         limits: others than :data:`LIMITS`.
     """
     cfg = Config()
@@ -300,8 +338,14 @@ def running(
         "secure_scheme_headers",
     ):
         cfg.set(name, getattr(server, name))
-    application, alive = Application(), threading.Event()
+    application, alive, stopping = Application(), threading.Event(), threading.Event()
     alive.set()
+
+    def is_alive() -> bool:
+        if not alive.is_set():
+            stopping.set()
+        return alive.is_set()
+
     wakes = os.pipe()
     for end in wakes:
         os.set_blocking(end, False)
@@ -313,31 +357,38 @@ def running(
             application,
             cfg=cfg,
             limits=dataclasses.replace(LIMITS, **limits),
-            apart=("/livez",),
+            apart=(_APART,),
             wakes=wakes,
             spool=spool,
+            timer=timer,
         )
         thread = threading.Thread(
             target=loop.run,
-            kwargs={"alive": alive.is_set, "beat": lambda: None, "grace": 1.0},
+            kwargs={"alive": is_alive, "beat": lambda: None, "grace": 1.0},
         )
         thread.start()
-        made = Running(listener.getsockname()[1], application, alive, loop, thread)
+        port: int = listener.getsockname()[1]
+        made = Running(port, application, alive, loop, thread, stopping, timer)
         try:
             yield made
         finally:
-            application.gate.set()
-            application.hung_up.set()
+            application.let_all_go()
             for client in made.clients:
                 client.close()
             made.stop()
-            thread.join(PATIENCE)
-            assert not thread.is_alive()
-    # A request's thread that outlived the grace may still wake its loop, so the pipe is closed some loops later.
-    _pipes.append(wakes)
-    while len(_pipes) > _KEPT_PIPES:
-        for end in _pipes.popleft():
-            os.close(end)
+            assert eventually(lambda: _has_ended(made))
+    # A request's thread that outlives the grace wakes its loop, and changes how often all threads take turns.
+    assert eventually(lambda: loop.running == 0)
+    for end in wakes:
+        os.close(end)
+
+
+def _has_ended(served: Running) -> bool:
+    """Let time pass, and return whether the loop has ended."""
+    if isinstance(served.timer, HandTimer):
+        served.timer.seconds += 1
+        served.loop.wake()
+    return not served.thread.is_alive()
 
 
 def networks(*names: str) -> tuple[Any, ...]:

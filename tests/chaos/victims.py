@@ -23,7 +23,7 @@ from jobs.store import storage
 from worker.runtime import WorkerRuntime
 
 #: Maximum lifetime of a process, even if its test fails.
-_SECONDS = 60
+_SECONDS = 150
 _PAUSE_SECONDS = 0.02
 Environment = Mapping[str, str]
 

@@ -27,7 +27,17 @@ from tests.cli.commands import local
 from tests.databases import ROOT, PostgresSource
 from webhooks import secrets
 
-_LONGLOOK = "from cli import main; main.run()"
+#: The command, which after its first note waits to be killed.
+_LONGLOOK = """
+import sys
+from cli import main, output
+note = output.note
+def note_and_wait(text):
+    note(text)
+    sys.stdin.read()
+output.note = note_and_wait
+main.run()
+"""
 NO_PEPPER = {"LONGLOOK_PEPPER": ""}
 
 
@@ -104,7 +114,12 @@ def test_an_archive_is_restored_to_postgresql_and_a_restore_that_is_killed_conti
     command = [sys.executable, "-c", _LONGLOOK, "db", "restore", str(file)]
     environment = {**os.environ, **given, "LONGLOOK_HOME": str(new)}
     with subprocess.Popen(
-        command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+        command,
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
     ) as child:
         assert child.stderr is not None
         assert child.stderr.readline() == "accounts: 1 rows\n"

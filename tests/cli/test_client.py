@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from cli import client
 from core import errors
 from core.settings import Settings
 from tests.cli.fake_api import Canned, delta, events, job, serving
+from tests.e2e.stack import free_port
 
 JOB = "/v1/jobs/job_0123456789abcdef0123456789abcdef"
 JOB_ID = JOB.removeprefix("/v1/jobs/")
@@ -34,8 +34,7 @@ def no_pause(_seconds: float) -> None:
 
 
 def unused_url() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}"
+    return f"http://127.0.0.1:{free_port()}"
 
 
 def test_a_submission_has_files_question_options_and_an_idempotency_key(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +19,7 @@ from cli.launch.process import Process
 from cli.up import programs
 from core.settings import Settings
 from tests import children
+from tests.e2e.stack import free_port
 from tests.real_engine import Missing
 
 KEY = "a-long-secret-of-the-engine"
@@ -128,8 +128,7 @@ def test_no_process_of_the_real_engine_shows_its_key(tmp_path: Path) -> None:
         if os.environ.get("CI"):
             raise Missing
         pytest.skip("no .venv-engine: `make engine` creates it")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     settings = Settings.read({"LONGLOOK_ENGINE_API_KEY": KEY})
     program = programs.engine(
         plan.plan((), settings, host="127.0.0.1", port=port), environ=inherited(os.environ)
@@ -165,5 +164,5 @@ def status(port: int, key: str) -> int:
 def command_line(pid: int) -> str:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return ""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,8 @@ from cli.launch import home, redis, signals
 from cli.launch.process import Process, Program
 from cli.launch.rotation import Rotation
 from core import errors, secret_files
+from tests import children
+from tests.e2e.stack import eventually, free_port
 
 SLEEP = ("sleep", "60")
 #: Ignores SIGTERM and has a child of its own; prints the child's id when both are up.
@@ -38,22 +38,9 @@ time.sleep(60)
 """
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 10) -> bool:
-    """Poll until ``holds`` or until the time is over."""
-    until = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > until:
-            return False
-        time.sleep(0.01)
-    return True
-
-
 def alive(pid: int) -> bool:
     """Whether a process runs; a zombie does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+    return children.state(pid) not in ("Z", "")
 
 
 def start(tmp_path: Path, *command: str, **environment: str) -> Process:
@@ -249,7 +236,11 @@ def test_only_the_owner_can_read_a_secret(tmp_path: Path) -> None:
 
 def listening_ports(pid: int) -> set[int]:
     """Return the TCP ports on which a process listens, as the kernel reports them."""
-    links = [str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        # It may close a file at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            links.append(str(entry.readlink()))
     own = {link.removeprefix("socket:[").rstrip("]") for link in links if "socket:" in link}
     rows = [
         row.split()
@@ -281,8 +272,7 @@ def test_redis_responds_on_its_socket_and_has_no_port(
 
 def test_a_listening_port_would_be_detected(tmp_path: Path, short_folder: Path) -> None:
     path = short_folder / "redis.sock"
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     server = next(redis.bundled())
     process = start(tmp_path, *redis.command(server, path=path), "--port", str(port))
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 import sys
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from jobs.lifecycle import Role
 from jobs.store import accounts
 from tests.cli.commands import local
 from tests.cli.fake_api import Canned, serving
+from tests.e2e.stack import free_port
 from webhooks import secrets
 from worker.engines import pool
 
@@ -81,8 +81,7 @@ def test_an_unset_model_is_requested_from_the_engine() -> None:
 def test_engines_that_do_not_respond_cause_only_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     assert engines.choose(url, Settings.read({})).urls == (url,)
     assert "LONGLOOK_MODEL sets it" in capsys.readouterr().out
 

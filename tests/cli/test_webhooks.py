@@ -16,6 +16,7 @@ from cli import main, output, times
 from cli import webhooks as commands
 from core import errors
 from tests.cli.fake_api import Canned, FakeApi, serving
+from tests.e2e.stack import free_port
 from webhooks import signature
 
 ENDPOINT: dict[str, Any] = {
@@ -189,8 +190,7 @@ def test_the_receiver_of_the_command_line_verifies_by_the_services_key(api: Fake
     with pytest.raises(errors.LaunchError), commands.server(0, lambda *_: True) as other:
         commands.server(other.server_port, lambda *_: True)
     done: list[int] = []
-    with commands.server(0, lambda *_: True) as probe:
-        port = probe.server_port
+    port = free_port()
 
     def run() -> None:
         result = CliRunner().invoke(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -29,13 +30,21 @@ VAULT_KEY = "the vault's key in tests"
 #: Short, so that the service detects a lost worker within a test.
 LEASE_SECONDS = 3
 WAIT_SECONDS = 60
+_FIRST_EPHEMERAL_PORT = 32_768
+#: Not seeded: processes that run tests at the same time must not find the same ports.
+_RANDOM = random.SystemRandom()
 
 
 def free_port() -> int:
-    """Return a port that is currently free."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
+    """Return a port that is currently free.
+
+    It is below those that the system gives to connections and to servers that name none: of them, another process
+    could get it at any moment.
+    """
+    while True:
+        port = _RANDOM.randrange(10_000, _FIRST_EPHEMERAL_PORT)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def eventually(

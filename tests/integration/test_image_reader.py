@@ -127,7 +127,8 @@ def test_a_decode_without_cpu_is_the_machines_fault_and_may_be_repeated() -> Non
 
 
 def test_an_account_with_hanging_images_leaves_a_decoder_to_others() -> None:
-    settings = Settings.read({}, sandbox_processes=2, sandbox_seconds=30)
+    # Neither those that hang nor those that wait may be given up before the others are decoded.
+    settings = Settings.read({}, sandbox_processes=2, sandbox_seconds=150)
     router = images.ImageReader.start(settings, target=sandbox_targets.DECODE_OR_HANG)
     png = image_files.file_of(image_files.gradient())
     with ThreadPoolExecutor(8) as threads:

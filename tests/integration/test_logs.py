@@ -26,7 +26,9 @@ log.debug("not_shown")
 logging.getLogger("celery.worker").warning("lost %s of %d", "one", 3)
 logging.getLogger("sqlalchemy.engine").info("a statement and its parameters")
 logging.getLogger("urllib3.connectionpool").warning("retrying")
-threading.Thread(target=lambda: log.info("elsewhere")).start()
+thread = threading.Thread(target=lambda: log.info("elsewhere"))
+thread.start()
+thread.join()
 try:
     raise ValueError("two\\nlines")
 except ValueError:

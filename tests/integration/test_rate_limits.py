@@ -12,15 +12,18 @@ import pytest
 from api.rate_limits import Limiter
 from core.rate_limits import RateLimits
 from tests import races
+from tests.e2e.stack import eventually
 from tests.fakes import HandTimer, redis_prefix
 from tests.redis_servers import RedisServer
 
 KEY = uuid.UUID(int=1)
+#: As long as a busy machine may need.
+PATIENCE = 60
 
 
 @pytest.fixture
 def buckets(redis_url: str) -> Iterator[RateLimits]:
-    buckets = RateLimits(redis_url, redis_prefix)
+    buckets = RateLimits(redis_url, redis_prefix, socket_seconds=PATIENCE)
     yield buckets
     buckets.close()
 
@@ -47,7 +50,7 @@ def test_the_rest_of_a_bucket_is_returned(buckets: RateLimits) -> None:
 
 
 def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) -> None:
-    many = [RateLimits(redis_url, redis_prefix) for _ in range(4)]
+    many = [RateLimits(redis_url, redis_prefix, socket_seconds=PATIENCE) for _ in range(4)]
     began = time.monotonic()
 
     count = sum(
@@ -61,11 +64,11 @@ def test_processes_take_from_the_same_bucket_at_the_same_time(redis_url: str) ->
 
 
 def test_a_full_bucket_is_deleted(buckets: RateLimits, redis_server: RedisServer) -> None:
-    take(buckets, per_minute=6)
+    take(buckets, per_minute=1)
 
     [milliseconds] = redis_server.lifetimes("test:rate:*")
 
-    assert 0 < milliseconds <= 10_000
+    assert 0 < milliseconds <= 60_000
 
 
 @pytest.fixture
@@ -81,17 +84,21 @@ def own_redis(short_folder: Path) -> Iterator[RedisServer]:
 def test_without_redis_the_state_is_unknown_without_delay(own_redis: RedisServer) -> None:
     redis, timer = own_redis, HandTimer()
     buckets = RateLimits(redis.url, redis_prefix, timer=timer)
-    assert take(buckets, per_minute=2)
 
+    def answers(*, taken: bool) -> bool:
+        timer.seconds += 3
+        answer = buckets.take(KEY, per_minute=2)
+        return answer is not None and answer[1] is taken
+
+    assert eventually(lambda: answers(taken=True))
     redis.freeze()
     assert buckets.take(KEY, per_minute=2) is None
     redis.resume()
     # The process does not contact Redis for a while, even if it is back.
     assert buckets.take(KEY, per_minute=2) is None
 
-    timer.seconds += 3
-    # Redis may also have counted requests from the time while it was frozen.
-    assert not all(take(buckets, per_minute=2) for _ in range(2))
+    # It has kept its count.
+    assert eventually(lambda: answers(taken=False))
     buckets.close()
 
 
@@ -99,7 +106,9 @@ def test_when_redis_fails_each_process_continues_from_its_last_count(
     own_redis: RedisServer,
 ) -> None:
     redis, timer = own_redis, HandTimer()
-    buckets = [RateLimits(redis.url, redis_prefix, timer=timer) for _ in range(2)]
+    buckets = [
+        RateLimits(redis.url, redis_prefix, timer=timer, socket_seconds=PATIENCE) for _ in range(2)
+    ]
     first, second = (Limiter(per_minute=10, shared=shared, timer=timer) for shared in buckets)
     passed = [limiter.take(KEY)[1] for limiter in (first, second) * 3]
     assert all(passed)

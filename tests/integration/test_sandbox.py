@@ -62,7 +62,7 @@ def endless_call(pool: Sandbox) -> Iterator[Future[tuple[dict[str, Any], bytes]]
 
 
 def eventually(holds: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while not (held := holds()) and time.monotonic() < deadline:
         os.sched_yield()
     return held

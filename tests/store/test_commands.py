@@ -17,6 +17,7 @@ def waiting_job(database: Database, account_id: uuid.UUID) -> uuid.UUID:
     """Return a job that waits for its second try."""
     job_id = factories.make_job(database, account_id)
     settle.retry(database, factories.claim(database), FAULT, generation=None, rng=random.Random(1))
+    factories.postpone(database)
     assert claims.claim(database, owner="early", lease=factories.LEASE) is None
     return job_id
 

@@ -35,6 +35,8 @@ from migrations import copying
 copying._ROWS = 2
 def told(name, count):
     print(name, flush=True)
+    if name == "jobs":
+        sys.stdin.read()
 copying.copy(Database(sys.argv[1]), Database(sys.argv[2]), progress=told)
 """
 
@@ -148,7 +150,9 @@ def test_a_copy_that_is_killed_continues_and_is_not_used_before_its_end(
     fill(database)
     url = database.url.render_as_string(hide_password=False)
     command = [sys.executable, "-c", _COPY, url, empty]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if line == "jobs\n":

@@ -33,7 +33,7 @@ from jobs.store import (
     traces,
 )
 from jobs.store import purge as retention_purge
-from tests import factories, webhooks
+from tests import databases, factories, webhooks
 from tests.databases import ROOT, Age
 from webhooks import attempts, purge, redelivery, secrets
 from webhooks.endpoints import StoredSecret
@@ -358,6 +358,7 @@ def test_an_erasure_that_is_killed_continues_and_its_counts_add_up(
         assert child.stdout is not None
         assert child.stdout.readline() == "2\n"
         child.send_signal(signal.SIGKILL)
+    databases.wait_until_idle(database)
     with database.reading() as transaction:
         erased = transaction.scalar(
             sa.select(sa.func.count()).where(

@@ -142,7 +142,7 @@ def test_two_processes_that_migrate_at_once_do_not_disturb_each_other(empty_url:
         )
         for _ in range(2)
     ]
-    ends = [(process.communicate(timeout=60)[1], process.returncode) for process in both]
+    ends = [(process.communicate(timeout=150)[1], process.returncode) for process in both]
 
     assert [code for _, code in ends] == [0, 0], ends
     assert tables(empty_url) >= set(Record.metadata.tables)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
 import uuid
 from datetime import timedelta
 
@@ -33,7 +32,7 @@ from jobs.store import (
     timeline,
     traces,
 )
-from tests import factories, races
+from tests import databases, factories, races
 from tests.databases import ROOT, Age
 
 DAY = 86_400.0
@@ -100,22 +99,6 @@ def entries(database: Database, job_id: uuid.UUID) -> list[TimelineEntry]:
 def stored(database: Database, account_id: uuid.UUID, image: CanonicalImage) -> bool:
     """Whether the bytes of ``image`` are there."""
     return claims.image(database, account_id=account_id, key=image.key) is not None
-
-
-def wait_until_gone(database: Database) -> None:
-    """Wait until PostgreSQL has rolled back what a dead process had begun; SQLite's locks die with it."""
-    if database.dialect == "sqlite":
-        return
-    others = sa.text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND state <> 'idle'"
-    )
-    deadline = time.monotonic() + 10
-    with database.reading() as transaction:
-        while transaction.session.scalar(others):
-            assert time.monotonic() < deadline, "the dead process still has a transaction"
-            transaction.session.rollback()
-            time.sleep(0.01)
 
 
 def rest(database: Database, job_id: uuid.UUID) -> dict[str, object]:
@@ -464,7 +447,7 @@ class TestBatches:
             assert process.stdout is not None
             assert process.stdout.readline() == "purged\n"
             process.kill()
-        wait_until_gone(database)
+        databases.wait_until_idle(database)
 
         for job_id in job_ids:
             gone = job(database, job_id).trace_removed

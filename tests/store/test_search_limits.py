@@ -92,9 +92,13 @@ _READS: dict[str, Callable[[Database, uuid.UUID], object]] = {
 
 @pytest.mark.parametrize("read", _READS.values(), ids=list(_READS))
 def test_an_account_that_searches_all_it_can_delays_no_search_of_another(
-    database: Database, account_id: uuid.UUID, read: Callable[[Database, uuid.UUID], object]
+    database_url: str, account_id: uuid.UUID, read: Callable[[Database, uuid.UUID], object]
 ) -> None:
-    with contextlib.ExitStack() as held, ThreadPoolExecutor(8) as threads:
+    with (
+        contextlib.closing(Database(database_url, search_seconds=60)) as database,
+        contextlib.ExitStack() as held,
+        ThreadPoolExecutor(8) as threads,
+    ):
         for _ in range(2):
             held.enter_context(database.searching(account_id))
         queued = [threads.submit(read, database, account_id) for _ in range(5)]

@@ -54,6 +54,7 @@ def test_a_job_that_waits_for_another_attempt_is_queued_but_neither_due_nor_old(
     factories.make_job(database, account_id)
     fault = settle.Failure("engine_fault", "It failed.", retryable=True)
     settle.retry(database, factories.claim(database), fault, generation=None, rng=random.Random(1))
+    factories.postpone(database)
 
     queue = statistics.queue(database, account_id=None)
 
@@ -68,11 +69,12 @@ def test_the_queue_has_statistics_by_priority(
     factories.make_job(database, account_id, priority=Priority.HIGH)
     fault = settle.Failure("engine_fault", "It failed.", retryable=True)
     settle.retry(database, factories.claim(database), fault, generation=None, rng=random.Random(1))
+    factories.postpone(database)
     factories.make_job(database, account_id, priority=Priority.LOW)
     factories.make_job(database, factories.make_account(database), priority=Priority.LOW)
 
     before = statistics.waiting(database)
-    age(100)
+    age(601)
     after = statistics.waiting(database)
 
     assert before[Priority.HIGH] == statistics.QueuedByPriority(due=0, later=1)
@@ -81,7 +83,7 @@ def test_the_queue_has_statistics_by_priority(
     assert (after[Priority.HIGH].due, after[Priority.HIGH].later) == (1, 0)
     oldest = after[Priority.LOW].oldest
     assert oldest is not None
-    assert timedelta(seconds=100) <= oldest < timedelta(seconds=160)
+    assert timedelta(seconds=601) <= oldest < timedelta(seconds=1201)
 
 
 def test_what_each_worker_holds_is_counted_by_its_name(

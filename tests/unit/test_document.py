@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jobs.document import BlockKind, Document, SpanKind
@@ -176,6 +176,7 @@ def test_settled_parts_never_change(text: str) -> None:
         blocks, stops = list(document.blocks.settled), list(document.stops.settled)
 
 
+@example("【答案】\u3000")
 @given(TEXTS)
 def test_only_white_space_is_outside_of_blocks(text: str) -> None:
     at, outside = 0, ""

@@ -21,7 +21,7 @@ class Task:
 
 def run(task: Task) -> None:
     task.running.set()
-    assert task.release.wait(10)
+    assert task.release.wait(60)
 
 
 def test_a_part_of_a_request_that_outlives_it_costs_no_place() -> None:
@@ -36,19 +36,19 @@ def test_a_part_of_a_request_that_outlives_it_costs_no_place() -> None:
     for _ in range(3):
         task = Task("a")
         assert threads.submit(task)
-        assert task.running.wait(10)
+        assert task.running.wait(60)
         assert threads.step_aside(task)
         task.release.set()
         # The only place is free again, so the next one runs, and the first one has ended when that has.
         following = Task("b")
         assert threads.submit(following)
-        assert following.running.wait(10)
+        assert following.running.wait(60)
         following.release.set()
         for _ in range(2):
-            assert ended.acquire(timeout=10)
+            assert ended.acquire(timeout=60)
         last = Task("c")
         last.release.set()
         assert threads.submit(last)
-        assert ended.acquire(timeout=10)
+        assert ended.acquire(timeout=60)
 
         threads.step_back(task)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from core import profiles
 from jobs import engine
 from scripted import Clock, Scripted, ScriptedOptions
+from scripted.engine import ScriptedStream
 from tests.worker.conftest import Bench, real_image
+from worker.guards import convergence
 
 BUDGET = 8000
 #: The guards that are on by default.
@@ -32,6 +35,27 @@ class SkippingTime(Clock):
             self._seconds += seconds
 
 
+class PatientStream(ScriptedStream):
+    """Gives no further token while a probe runs."""
+
+    def __iter__(self) -> Iterator[engine.Chunk]:
+        pause = threading.Event()
+        for chunk in super().__iter__():
+            while any(thread.name == "probe" for thread in threading.enumerate()):
+                pause.wait(0.001)
+            yield chunk
+
+
+class PatientEngine(Scripted):
+    """Waits for each probe: a busy machine, whose probes come late, would send more tokens meanwhile."""
+
+    def stream(self, request: engine.GenerationRequest) -> ScriptedStream:
+        """Open a stream."""
+        probes = request.max_output_tokens == convergence.TOKENS
+        kind = ScriptedStream if probes else PatientStream
+        return kind(request, self._scheduler, self._clock)
+
+
 def run_behavior(
     bench: Bench,
     behavior: str,
@@ -41,10 +65,7 @@ def run_behavior(
     stream_interval: int = 1,
     **switched: bool,
 ) -> uuid.UUID:
-    """Run one job on a scripted engine of its own to its end; return its id.
-
-    With probes there are several streams at once, in real time.
-    """
+    """Run one job on a scripted engine of its own to its end; return its id."""
     engine_options = ScriptedOptions(
         tokens_per_second=tokens_per_second,
         prefill_tokens_per_second=0,
@@ -53,8 +74,8 @@ def run_behavior(
     )
     options: dict[str, Any] = {"temperature": temperature, **switched}
     job_id = submit(bench, **options)
-    clock = Clock() if switched.get("convergence") else SkippingTime()
-    work(bench, Scripted(options=engine_options, profile=profiles.QVQ, clock=clock))
+    subject = PatientEngine(options=engine_options, profile=profiles.QVQ, clock=SkippingTime())
+    work(bench, subject)
     return job_id
 
 

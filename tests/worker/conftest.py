@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import random
 import threading
 import time
@@ -22,6 +23,7 @@ from jobs.lifecycle import Outcome, Priority, Role, Status
 from jobs.records.jobs import Job
 from jobs.store import accounts, claims, event_log, expiry, history, submission, traces
 from tests import image_files
+from tests.e2e.stack import eventually
 from tests.fakes import NoSandbox, RecordingPublisher
 from tests.worker.engine_fake import ControlledEngine
 from worker import compilations, equality, leases
@@ -113,9 +115,10 @@ class Bench:
         quarantine_crashes: int = 2,
         mathematics: Equality = NO_MATHEMATICS,
         grammars: compilations.Compilations | None = None,
+        now: Callable[[], float] = time.monotonic,
     ) -> Bench:
-        """Return the same with another engine."""
-        engines = EnginePool([other], margin=margin)
+        """Return the same with another engine; by the clock ``now`` it rests after a failure."""
+        engines = EnginePool([other], margin=margin, now=now)
         engines.refresh()
         runner = make_runner(
             self.database,
@@ -188,10 +191,10 @@ class Bench:
     def stop_second(self, job_id: uuid.UUID, reason: StopReason) -> None:
         """Run the job until its second stream is read, stop it for ``reason``, and await its end."""
         thread = self.run_in_thread()
-        assert self.engine.second.wait(10)
+        assert self.engine.second.wait(60)
         self.runner.drain()
         self.leases.end((job_id, 1), reason)
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
         assert self.engine.aborted[-1] == self.engine.requests[1].rid
 
@@ -217,10 +220,10 @@ class Bench:
         return [view.job for view in history.page(self.database, filters, limit=100)[0]]
 
     def run_in_thread(self) -> threading.Thread:
-        """Start a slot; return its thread, after the stream has begun."""
+        """Start a slot; return its thread, after the stream has begun and processed what it was fed."""
         thread = threading.Thread(target=self.runner.work, daemon=True)
         thread.start()
-        assert self.engine.reading.wait(10)
+        assert self.engine.reading.wait(60)
         return thread
 
 
@@ -259,15 +262,5 @@ def bench(database: Database, engine: ControlledEngine) -> Iterator[Bench]:
 
 @pytest.fixture
 def wait_for() -> Callable[[Callable[[], bool]], bool]:
-    """Return what waits until something comes true, ten seconds at the most."""
-
-    def wait(what: Callable[[], bool]) -> bool:
-        deadline = time.monotonic() + 10
-        pause = threading.Event()
-        while not what():
-            if time.monotonic() > deadline:
-                return False
-            pause.wait(0.005)
-        return True
-
-    return wait
+    """Return what waits until something comes true, a minute at the most."""
+    return functools.partial(eventually, every=0.005)

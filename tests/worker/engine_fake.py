@@ -32,6 +32,7 @@ class ControlledEngine:
         self.closed = 0
         #: Items that the reader has taken; it has processed all of them but the last.
         self.given = 0
+        #: Set when a stream waits for its next item: what the test had put in before is processed.
         self.reading = threading.Event()
         #: Set when a second stream is read.
         self.second = threading.Event()
@@ -90,10 +91,11 @@ class _Stream:
     _closed: threading.Event = field(default_factory=threading.Event)
 
     def __iter__(self) -> Iterator[engine.Chunk]:
-        self.conducted.reading.set()
         if len(self.conducted.requests) > 1:
             self.conducted.second.set()
         while True:
+            if self.feed.empty():
+                self.conducted.reading.set()
             item = self.feed.get(timeout=30)
             self.conducted.given += 1
             if item is ControlledEngine.END:

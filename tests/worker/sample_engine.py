@@ -47,13 +47,14 @@ class SampleEngine:
         self.feed(vote, engine.Chunk(finish_reason="stop", usage=bill), self.END)
 
     def begun(self, count: int) -> bool:
-        """Wait until ``count`` streams were requested, at most ten seconds."""
+        """Wait until ``count`` streams were requested, at most a minute."""
         with self._lock:
-            return self._lock.wait_for(lambda: len(self.requests) >= count, timeout=10)
+            return self._lock.wait_for(lambda: len(self.requests) >= count, timeout=60)
 
-    def votes(self) -> list[int]:
-        """Return the votes in the order of their requests."""
-        return [_vote(request) for request in self.requests]
+    def votes(self, *, under_grammar: bool = False) -> list[int]:
+        """Return the votes in the order of their requests, of all or of those with a grammar."""
+        requests = list(self.requests)
+        return [_vote(one) for one in requests if one.schema is not None or not under_grammar]
 
     @contextlib.contextmanager
     def stream(self, request: engine.GenerationRequest) -> Iterator[_SampleStream]:

@@ -12,7 +12,7 @@ import pytest
 from core.database import Database
 from jobs.lifecycle import Status
 from jobs.store import groups, history, submission
-from scripted import Scripted
+from scripted import Clock, Scripted
 from scripted.options import ScriptedOptions
 from tests import factories, image_files
 from tests.fakes import RecordingPublisher
@@ -27,6 +27,33 @@ QUESTIONS = 16
 IMAGE_TOKENS = 100
 
 
+class HeldTime(Clock):
+    """Time of an engine that a test can hold, so that no prompt is computed before all have arrived."""
+
+    def __init__(self) -> None:
+        self._passing = threading.Event()
+        self._passing.set()
+        self._lost = 0.0
+        self._held_at = 0.0
+
+    def hold(self) -> None:
+        """Let no time pass."""
+        self._held_at = self.now()
+        self._passing.clear()
+
+    def go_on(self) -> None:
+        """Let time pass again."""
+        self._lost = super().now() - self._held_at
+        self._passing.set()
+
+    def now(self) -> float:
+        return super().now() - self._lost if self._passing.is_set() else self._held_at
+
+    def wait(self, event: threading.Event, seconds: float | None) -> None:
+        # Not longer: the time that it waits for may be held or go on meanwhile.
+        event.wait(0.05 if seconds is None else min(seconds, 0.05))
+
+
 @dataclass
 class Deployment:
     """A worker whose slots receive wakeups, around the scripted engine with its prefix cache."""
@@ -35,6 +62,8 @@ class Deployment:
     account_id: uuid.UUID
     runner: Slot
     wakeups: threading.Semaphore
+    engine: Scripted
+    time: HeldTime
 
     def submit(self, *, grouped: bool) -> list[uuid.UUID]:
         """Submit questions about one image, and ring as the door does."""
@@ -77,7 +106,9 @@ def dialect() -> str:
 def house(database: Database) -> Iterator[Deployment]:
     """Return a worker with a slot for each question."""
     options = ScriptedOptions(tokens_per_second=200.0, prefill_tokens_per_second=400.0)
-    engines = EnginePool([Scripted(options=options)])
+    time = HeldTime()
+    engine = Scripted(options=options, clock=time)
+    engines = EnginePool([engine])
     engines.refresh()
     leases_ = leases.Leases(database, owner="me", lease=LEASE, renew_seconds=15, watch_seconds=1)
     trace_writer = TraceWriter(
@@ -107,11 +138,13 @@ def house(database: Database) -> Iterator[Deployment]:
     trace_writer.start()
     for thread in slots:
         thread.start()
-    yield Deployment(database, factories.make_account(database), runner, wakeups)
+    account_id = factories.make_account(database)
+    yield Deployment(database, account_id, runner, wakeups, engine, time)
+    time.go_on()
     over.set()
     wakeups.release(QUESTIONS)
     for thread in slots:
-        thread.join(10)
+        thread.join(60)
     trace_writer.stop()
     leases_.stop()
 
@@ -123,7 +156,10 @@ def test_followers_find_their_leaders_prefix_and_single_jobs_do_not(
     assert wait_for(lambda: house.done(group))
     # The control: another account has another cache, and no job waits there.
     house.account_id = factories.make_account(house.database)
+    house.time.hold()
     alone = house.submit(grouped=False)
+    assert wait_for(lambda: house.engine.load().running == QUESTIONS)
+    house.time.go_on()
     assert wait_for(lambda: house.done(alone))
 
     leader, *followers = house.prefilled(group)

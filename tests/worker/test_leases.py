@@ -53,7 +53,7 @@ def test_no_stop_waits_for_another(leases_: Leases) -> None:
     closed = threading.Semaphore(0)
 
     def abort() -> None:
-        aborted.append(together.wait(10))
+        aborted.append(together.wait(60))
 
     with contextlib.ExitStack() as held:
         for _ in range(STREAMS):
@@ -62,7 +62,7 @@ def test_no_stop_waits_for_another(leases_: Leases) -> None:
 
         leases_.end_all(StopReason.DRAIN)
 
-        assert all(closed.acquire(timeout=20) for _ in range(STREAMS))
+        assert all(closed.acquire(timeout=60) for _ in range(STREAMS))
     assert len(aborted) == STREAMS
 
 
@@ -77,4 +77,4 @@ def test_a_stream_whose_abort_fails_is_closed_nevertheless(leases_: Leases) -> N
 
         leases_.end_all(StopReason.DRAIN)
 
-        assert closed.wait(10)
+        assert closed.wait(60)

@@ -181,6 +181,8 @@ def test_the_page_is_served_until_the_worker_stops(registry: CollectorRegistry) 
 
 def test_without_a_port_nothing_is_served(registry: CollectorRegistry) -> None:
     exporter = Exporter(registry, host="127.0.0.1", port=0)
+    before = set(threading.enumerate())
     exporter.start()
 
-    assert not [thread for thread in threading.enumerate() if "serve_forever" in thread.name]
+    started = set(threading.enumerate()) - before
+    assert not [thread for thread in started if "serve_forever" in thread.name]

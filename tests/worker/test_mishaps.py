@@ -120,16 +120,16 @@ def test_a_silent_engine_is_given_up_and_freed(
 
 def test_a_head_that_comes_late_is_waited_for(bench: Bench, connect: Connect) -> None:
     """The head comes with the first token, after the engine's queue and the prefill."""
-    slow = OPTIONS.model_copy(update={"prefill_tokens_per_second": 100})
+    slow = OPTIONS.model_copy(update={"prefill_tokens_per_second": 25})
     with BackgroundServer(slow) as server:
         job_id = submit(bench)
-        behaviors.work(bench, connect(server.url, first_token_seconds=30, token_seconds=0.4))
+        behaviors.work(bench, connect(server.url, first_token_seconds=60, token_seconds=2))
 
     job = bench.view(job_id).job
     assert (job.status, job.attempt) == (Status.SUCCEEDED, 1)
     assert job.first_token_at is not None
     assert job.started_at is not None
-    assert (job.first_token_at - job.started_at).total_seconds() > 0.4
+    assert (job.first_token_at - job.started_at).total_seconds() > 2
 
 
 def test_a_cancel_frees_an_engine_that_notices_lost_clients_late(
@@ -145,7 +145,7 @@ def test_a_cancel_frees_an_engine_that_notices_lost_clients_late(
 
         commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
         bench.leases.look()
-        slot.join(10)
+        slot.join(60)
 
         assert not slot.is_alive()
         assert wait_for(lambda: client.load().running == 0)

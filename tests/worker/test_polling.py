@@ -80,7 +80,7 @@ def test_polling_never_runs_more_jobs_than_slots(
 
     def work() -> int:
         started.append(1)
-        go.wait(10)
+        go.wait(60)
         return 0
 
     waiting = fallback(bench, watch, work=work)
@@ -115,7 +115,7 @@ def test_busy_slots_receive_no_wakeups_and_need_no_polling(
     for _ in slots:
         bench.engine.answer(TRACE)
     for slot in slots:
-        slot.join(10)
+        slot.join(60)
 
 
 def test_the_end_of_polling_waits_for_its_slots(
@@ -123,7 +123,7 @@ def test_the_end_of_polling_waits_for_its_slots(
 ) -> None:
     watch = Watch()
     go = threading.Event()
-    waiting = fallback(bench, watch, work=lambda: int(go.wait(10)))
+    waiting = fallback(bench, watch, work=lambda: int(go.wait(60)))
     bench.submit()
     watch.now += 31
     waiting.look()
@@ -134,7 +134,7 @@ def test_the_end_of_polling_waits_for_its_slots(
 
     go.set()
 
-    ending.join(10)
+    ending.join(60)
     assert not ending.is_alive()
     assert wait_for(lambda: busy() == 0)
 

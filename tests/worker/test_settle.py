@@ -19,6 +19,7 @@ from tests.engines import asking
 from tests.engines.conftest import connect
 from tests.engines.quiet_engine import Watch
 from tests.engines.subjects import OPTIONS, Connect
+from tests.fakes import HandTimer
 from tests.scripted_server import BackgroundServer
 from tests.worker.conftest import Bench, real_image, submitted
 from worker.engines.watchdog import WatchedEngine
@@ -36,8 +37,15 @@ class Deployment:
     bench: Bench
     watched: WatchedEngine
     clock: Watch
+    #: By which the engine rests after a failure.
+    rest: HandTimer
     wait_for: Wait
     age: Age
+
+    def work(self) -> int:
+        """Run the due jobs; the engine has rested."""
+        self.rest.seconds += 30
+        return self.bench.runner.work()
 
     def submit(self, question: str, *, max_attempts: int = 3) -> uuid.UUID:
         options = {"max_output_tokens": 1000}
@@ -50,8 +58,7 @@ class Deployment:
         worked = threading.Event()
 
         def work() -> None:
-            # An engine that rests gives no permits.
-            while not worked.is_set() and self.bench.runner.work() == 0:
+            while not worked.is_set() and self.work() == 0:
                 worked.wait(0.05)
 
         thread = threading.Thread(target=work, daemon=True)
@@ -66,7 +73,7 @@ class Deployment:
         self.watched.look()
         if answering:
             self.bench.submit(options={"max_output_tokens": 1000}, image=other_image())
-            assert self.wait_for(lambda: self.bench.runner.work() == 1)
+            assert self.wait_for(lambda: self.work() == 1)
         self.clock.seconds += 15
         self.watched.look()
         for thread in threads:
@@ -86,8 +93,9 @@ def deployment(bench: Bench, connect: Connect, wait_for: Wait, age: Age) -> Iter
         watched = WatchedEngine(
             connect(server.url), silent_seconds=SILENT, now=clock, period_seconds=0
         )
-        bench = bench.with_engine(watched, quarantine_crashes=3)
-        yield Deployment(bench, watched, clock, wait_for, age)
+        rest = HandTimer()
+        bench = bench.with_engine(watched, quarantine_crashes=3, now=rest)
+        yield Deployment(bench, watched, clock, rest, wait_for, age)
 
 
 def test_a_job_over_which_the_engine_falls_silent_is_retried_once_and_then_fails(
@@ -118,9 +126,9 @@ def test_a_job_over_which_the_engine_falls_silent_is_retried_once_and_then_fails
     assert [trace.text for trace in bench.trace(job_id)] == ["", ""]
     assert deployment.wait_for(lambda: deployment.watched.load().running == 0)
     # One stream at a time until one goes well: then all of them.
-    trial = None
-    while trial is None:
-        trial = bench.engines.acquire()
+    deployment.rest.seconds += 30
+    trial = bench.engines.acquire()
+    assert trial is not None
     assert bench.engines.acquire() is None
     bench.engines.report(trial.engine, None)
     trial.release()
@@ -195,7 +203,7 @@ def test_other_failures_of_a_job_do_not_count_as_silence(deployment: Deployment)
     job_id = deployment.submit("[[behavior:fault]] How many?", max_attempts=3)
 
     for _ in range(3):
-        assert deployment.wait_for(lambda: bench.runner.work() > 0)
+        assert deployment.wait_for(lambda: deployment.work() > 0)
         deployment.age(100)
 
     codes = [view.attempt.error_code for view in history.attempts(bench.database, job_id)]

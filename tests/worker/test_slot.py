@@ -145,7 +145,7 @@ def test_a_cancel_stops_the_engine_and_keeps_the_partial_trace(bench: Bench, *, 
 
     commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
     bench.leases.look()
-    slot.join(10)
+    slot.join(60)
 
     job = bench.view(job_id).job
     assert job.status is Status.CANCELLED
@@ -165,7 +165,7 @@ def test_a_deadline_fails_the_running_job_with_its_partial_trace(
     slot = bench.run_in_thread()
 
     bench.leases.end((job_id, 1), StopReason.DEADLINE)
-    slot.join(10)
+    slot.join(60)
 
     job = bench.view(job_id).job
     assert (job.status, job.error_code) == (Status.FAILED, "deadline_exceeded")
@@ -179,7 +179,7 @@ def test_a_drain_returns_the_job_uncounted_and_claims_no_more(bench: Bench) -> N
 
     bench.runner.drain()
     bench.leases.end_all(StopReason.DRAIN)
-    slot.join(10)
+    slot.join(60)
 
     job = bench.view(job_id).job
     assert (job.status, job.attempt, job.failures, job.crashes) == (Status.QUEUED, 1, 0, 0)
@@ -194,7 +194,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(bench: Bench) -> None:
 
     assert bench.steal().requeued == 1
     bench.engine.answer(TRACE)
-    slot.join(10)
+    slot.join(60)
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_text, job.crashes) == (Status.QUEUED, None, 1)
@@ -208,7 +208,7 @@ def test_the_lease_thread_notices_a_lost_lease_and_frees_the_engine(bench: Bench
 
     bench.steal()
     bench.leases.look()
-    slot.join(10)
+    slot.join(60)
 
     assert not slot.is_alive()
     assert bench.engine.aborted
@@ -228,7 +228,7 @@ def test_a_running_trace_is_readable_and_grows(bench: Bench) -> None:
         assert progress is not None
         assert progress.output_tokens == tokens
     bench.engine.feed(Chunk(finish_reason="stop"), bench.engine.END)
-    slot.join(10)
+    slot.join(60)
 
     assert live_texts == ["I ", "I see ", "I see six."]
     assert [trace.text for trace in bench.trace(job_id)] == ["I see six."]
@@ -304,7 +304,7 @@ def test_the_threads_of_a_worker_claim_one_after_the_other(bench: Bench) -> None
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
 
     assert not together.is_set()
     assert not claiming
@@ -331,7 +331,7 @@ def test_a_complete_answer_cannot_be_stopped_any_more(
 
     bench.leases.end_all(StopReason.DRAIN)
     bench.engine.feed(Chunk(usage=engine.TokenUsage(10, 0, 1, 8)), bench.engine.END)
-    slot.join(10)
+    slot.join(60)
 
     job = bench.view(job_id).job
     assert (job.status, job.answer_text, job.output_tokens) == (Status.SUCCEEDED, "6", 8)

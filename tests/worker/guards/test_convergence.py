@@ -141,7 +141,7 @@ def test_a_cancel_leaves_no_probe_at_the_engine(
 
     commands.cancel(bench.database, job_id, account_id=None, actor="key:test")
     bench.leases.look()
-    thread.join(10)
+    thread.join(60)
 
     assert not thread.is_alive()
     assert bench.status(job_id) is Status.CANCELLED

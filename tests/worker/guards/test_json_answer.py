@@ -218,7 +218,7 @@ def test_a_cancel_between_reasoning_and_answer_stops_the_job(bench: Bench) -> No
     thread = bench.run_in_thread()
     bench.leases.end((job_id, 1), StopReason.CANCEL)
 
-    thread.join(10)
+    thread.join(60)
 
     assert (bench.status(job_id), len(bench.engine.requests)) == (Status.CANCELLED, 1)
 

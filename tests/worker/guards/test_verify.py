@@ -136,6 +136,7 @@ def test_only_a_second_answer_in_the_right_form_replaces_the_first(
 def test_a_fault_of_the_verification_leaves_the_answer_as_it_is(
     bench: Bench, fault: errors.EngineError
 ) -> None:
+    bench = bench.with_engine(bench.engine, now=lambda: 0.0)
     job_id = submit(bench)
     bench.engine.answer(TRACE)
     bench.engine.feed(Chunk(text="Look"), fault)
@@ -191,12 +192,12 @@ def test_a_verification_can_be_stopped_like_any_generation(
     job_id = submit(bench)
     bench.engine.answer(TRACE)
     thread = bench.run_in_thread()
-    assert bench.engine.second.wait(10)
+    assert bench.engine.second.wait(60)
 
     bench.runner.drain()
     bench.leases.end((job_id, 1), reason)
 
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert bench.engine.aborted == [bench.engine.requests[1].rid]
     assert bench.status(job_id) is {
