@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ValidationError
 
 from api import errors as problems
 from api import framework
+from api.openai import dialects
 from api.schemas import requests
 from core import errors
 from core.profiles import ModelProfile
@@ -198,9 +199,7 @@ def answer_format(
         sentence = "This must be text without NUL characters."
         faults.append(errors.Fault(f"{place}/schema/$schema", sentence))
         return None
-    # The dialect, which some clients name, decides nothing within the supported subset.
-    named = {name: value for name, value in schema.items() if name != "$schema"}
-    return {"type": "json_schema", "schema": named}
+    return {"type": "json_schema", "schema": dialects.in_2020_12(schema)}
 
 
 def _placed(fault: errors.Fault, own: Mapping[str, Any], places: Mapping[str, str]) -> errors.Fault:
