@@ -1,11 +1,14 @@
 """JSON Schemas as OpenAI's clients write them, in the terms of the version that answers have (2020-12). Pure.
 
-The JavaScript client writes two things of older versions for models of Zod, both where its user wrote nothing special:
+These are things of other versions that the clients write where their users wrote nothing special:
 
-* ``definitions`` with references to ``#/definitions/…`` (draft 7), for each part that a model of Zod 3 uses twice, and
-  for each part with an id. Zod 3 adds a definition of the whole schema that nothing refers to, and makes names from
-  the places of the parts, which are longer than names may be.
+* ``definitions`` with references to ``#/definitions/…`` (draft 7), in JavaScript for each part that a model of Zod 3
+  uses twice, and for each part with an id. Zod 3 adds a definition of the whole schema that nothing refers to, and
+  makes names from the places of the parts, which are longer than names may be.
 * ``nullable: true`` (OpenAPI 3.0), for ``z.string().nullable()`` and the like in Zod 3.
+* ``oneOf``, for unions whose options a property tells apart: discriminated unions of Pydantic (with the
+  ``discriminator`` of OpenAPI) and, in the AI SDK, of Zod 4. For these, ``anyOf`` means the same, and grammars
+  support it.
 """
 
 from __future__ import annotations
@@ -33,30 +36,37 @@ def in_2020_12(schema: Mapping[str, Any]) -> Json:
     whole = {name: part for name, part in schema.items() if name != "$schema"}
     old = whole.get(_OLD)
     if not isinstance(old, dict):
-        return _renamed(whole, {})
+        return _Translation(_defs(whole), {}).of(whole)
     del whole[_OLD]
     new = whole.get(_NEW, {})
     if not isinstance(new, dict):
-        return _renamed(whole | {_OLD: old}, {})
+        return _Translation({}, {}).of(whole | {_OLD: old})
     names = _names(_referenced(whole, old), taken=new)
     moved = {names[name]: old[name] for name in names}
-    return _renamed(whole | ({_NEW: {**new, **moved}} if new or moved else {}), names)
+    if new or moved:
+        whole[_NEW] = {**new, **moved}
+    return _Translation(_defs(whole), names).of(whole)
+
+
+def _defs(whole: Json) -> Json:
+    definitions = whole.get(_NEW)
+    return definitions if isinstance(definitions, dict) else {}
 
 
 def _referenced(whole: Json, old: Json) -> list[str]:
     """Return the names of the old definitions that the schema refers to, directly or not."""
-    found: dict[str, None] = {}
+    referenced: dict[str, None] = {}
     waiting: list[object] = [whole]
     while waiting:
         part = waiting.pop()
         if not isinstance(part, dict):
             continue
         name = _old_name(part.get("$ref"))
-        if name is not None and name in old and name not in found:
-            found[name] = None
+        if name is not None and name in old and name not in referenced:
+            referenced[name] = None
             waiting.append(old[name])
         waiting.extend(_parts(part))
-    return list(found)
+    return list(referenced)
 
 
 def _names(old: Iterable[str], *, taken: Mapping[str, Any]) -> dict[str, str]:
@@ -65,8 +75,8 @@ def _names(old: Iterable[str], *, taken: Mapping[str, Any]) -> dict[str, str]:
     used = {*taken, *old}
     numbers = (str(number) for number in itertools.count(1))
     for name in old:
-        kept = json_schema.is_name(name) and name not in taken
-        names[name] = name if kept else next(one for one in numbers if one not in used)
+        is_free = json_schema.is_name(name) and name not in taken
+        names[name] = name if is_free else next(one for one in numbers if one not in used)
     return names
 
 
@@ -89,30 +99,88 @@ def _parts(schema: Json) -> Iterator[object]:
             yield from value.values()
 
 
-def _renamed(schema: Json, names: Mapping[str, str]) -> Json:
-    """Return a schema with the new names of its references, and its parts without ``nullable``."""
-    changed: Json = {}
-    for keyword, value in schema.items():
-        if keyword in _ONE:
-            changed[keyword] = _part(value, names)
-        elif keyword in _SEVERAL and isinstance(value, list):
-            changed[keyword] = [_part(one, names) for one in value]
-        elif keyword in _NAMED and isinstance(value, dict):
-            changed[keyword] = {name: _part(one, names) for name, one in value.items()}
-        else:
-            changed[keyword] = value
-    name = _old_name(changed.get("$ref"))
-    if name is not None and name in names:
-        changed["$ref"] = f"#/{_NEW}/{names[name]}"
-    return changed
+class _Translation:
+    """Translates the parts of one schema.
 
+    Args:
+        definitions: of the schema, not translated.
+        names: the new names of old definitions.
+    """
 
-def _part(schema: object, names: Mapping[str, str]) -> object:
-    """Return a part of a schema, which may be null if it is ``nullable``."""
-    if not isinstance(schema, dict):
-        return schema
-    changed = _renamed(schema, names)
-    if not isinstance(changed.get("nullable"), bool):
+    def __init__(self, definitions: Mapping[str, Any], names: Mapping[str, str]) -> None:
+        self._definitions = definitions
+        self._names = names
+
+    def of(self, schema: Json) -> Json:
+        """Return a schema in the terms of 2020-12; only a part of it may be ``nullable``."""
+        changed: Json = {}
+        for keyword, value in schema.items():
+            if keyword in _ONE:
+                changed[keyword] = self._part(value)
+            elif keyword in _SEVERAL and isinstance(value, list):
+                changed[keyword] = [self._part(one) for one in value]
+            elif keyword in _NAMED and isinstance(value, dict):
+                changed[keyword] = {name: self._part(one) for name, one in value.items()}
+            else:
+                changed[keyword] = value
+        name = _old_name(changed.get("$ref"))
+        if name is not None and name in self._names:
+            changed["$ref"] = f"#/{_NEW}/{self._names[name]}"
+        if "anyOf" not in changed and self._are_tagged(changed.get("oneOf")):
+            changed["anyOf"] = changed.pop("oneOf")
+            changed.pop("discriminator", None)
         return changed
-    nullable = changed.pop("nullable")
-    return {"anyOf": [changed, {"type": "null"}]} if nullable else changed
+
+    def _part(self, schema: object) -> object:
+        if not isinstance(schema, dict):
+            return schema
+        changed = self.of(schema)
+        if not isinstance(changed.get("nullable"), bool):
+            return changed
+        nullable = changed.pop("nullable")
+        return {"anyOf": [changed, {"type": "null"}]} if nullable else changed
+
+    def _are_tagged(self, options: object) -> bool:
+        """Whether no value can match two of ``options``, because the values of a property tell them apart."""
+        if not isinstance(options, list) or not options:
+            return False
+        tags = [_tags(self._resolved(option)) for option in options]
+        return any(
+            all(name in of_one for of_one in tags)
+            and len(set().union(*(of_one[name] for of_one in tags)))
+            == sum(len(of_one[name]) for of_one in tags)
+            for name in tags[0]
+        )
+
+    def _resolved(self, schema: object) -> object:
+        """Return what a schema refers to, if it is a reference."""
+        prefix = f"#/{_NEW}/"
+        reference = schema.get("$ref") if isinstance(schema, dict) else None
+        if not isinstance(reference, str) or not reference.startswith(prefix):
+            return schema
+        return self._definitions.get(reference.removeprefix(prefix))
+
+
+def _tags(schema: object) -> dict[str, set[tuple[type, object]]]:
+    """Return the values of the required properties of an object that list them, with the types: 1 is true in Python."""
+    if not isinstance(schema, dict) or schema.get("type") != "object" or "nullable" in schema:
+        return {}
+    properties, required = schema.get("properties"), schema.get("required")
+    if not isinstance(properties, dict) or not isinstance(required, list):
+        return {}
+    listed = {name: _listed(part) for name, part in properties.items() if name in required}
+    return {
+        name: {(type(value), value) for value in values}
+        for name, values in listed.items()
+        if values
+    }
+
+
+def _listed(schema: object) -> list[str | int]:
+    """Return the texts and integers that a schema allows, none if it allows something else."""
+    if not isinstance(schema, dict) or "nullable" in schema:
+        return []
+    values = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if not isinstance(values, list) or not all(isinstance(value, str | int) for value in values):
+        return []
+    return values

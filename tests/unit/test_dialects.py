@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
 
 from api.openai import dialects
 from jobs.answers import json_schema
@@ -71,6 +74,97 @@ def test_nullable_parts_may_be_null() -> None:
     assert json_schema.holds(named, {"a": None, "b": [None, {"x": 1}], "c": 1})
     assert json_schema.holds(named, {"a": "A", "b": [], "c": 1})
     assert not json_schema.holds(named, {"a": "A", "b": [], "c": None})
+
+
+class Cat(BaseModel):
+    """An option."""
+
+    kind: Literal["cat", "kitten"]
+    lives: int
+
+
+class Dog(BaseModel):
+    """Another one."""
+
+    kind: Literal["dog"]
+    lives: int
+
+
+class Home(BaseModel):
+    """A model with discriminated unions."""
+
+    pet: Cat | Dog = Field(discriminator="kind")
+    others: list[Annotated[Cat | Dog, Field(discriminator="kind")]]
+    former: Annotated[Cat | Dog, Field(discriminator="kind")] | None
+
+
+def test_a_discriminated_union_allows_any_of_its_options() -> None:
+    named = dialects.in_2020_12(Home.model_json_schema())
+    assert json_schema.faults(named) == []
+    cat, dog = {"kind": "kitten", "lives": 9}, {"kind": "dog", "lives": 1}
+    assert json_schema.holds(named, {"pet": cat, "others": [dog, cat], "former": None})
+    assert not json_schema.holds(named, {"pet": cat, "others": [{"kind": "cow"}], "former": None})
+
+
+def tagged(**tag: object) -> Json:
+    """Return an option with the property ``t``."""
+    return whole(t=tag, x={"type": "number"})
+
+
+@pytest.mark.parametrize(
+    ("options", "is_union"),
+    [
+        ([tagged(const="a"), tagged(const="b")], True),
+        ([tagged(const=1), tagged(const=True), tagged(enum=["1", "true"])], True),
+        ([tagged(const="a"), tagged(const="a")], False),
+        ([tagged(const="a"), tagged(enum=["b", "a"])], False),
+        ([tagged(const="a"), tagged(type="string")], False),
+        ([tagged(const="a"), tagged(const="b") | {"required": ["x"]}], False),
+        ([tagged(const="a"), {"$ref": "#/$defs/nothing"}], False),
+        ([tagged(const="a"), tagged(enum=5)], False),
+        ([tagged(const="a"), tagged(const=["a"])], False),
+        ([{"type": "string"}, {"type": "null"}], False),
+        ([], False),
+        ("ab", False),
+    ],
+)
+def test_one_of_several_options_is_any_of_them_if_a_property_tells_them_apart(
+    options: object,
+    is_union: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    part: Json = {"oneOf": options}
+    [named] = dialects.in_2020_12(whole(a=part))["properties"].values()
+    assert named == ({"anyOf": options} if is_union else part)
+
+
+def test_options_that_may_all_be_null_are_not_told_apart() -> None:
+    for a, b in (
+        (tagged(const="a", nullable=True), tagged(const="b", nullable=True)),
+        (tagged(const="a") | {"nullable": True}, tagged(const="b") | {"nullable": True}),
+    ):
+        union = {"oneOf": [{"$ref": "#/definitions/a"}, {"$ref": "#/definitions/b"}]}
+        named = dialects.in_2020_12(whole(u=union) | {"definitions": {"a": a, "b": b}})
+        assert "oneOf" in named["properties"]["u"]
+
+
+#: Any JSON, with the keywords that are translated.
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["a", "#/definitions/a", "object"]),
+    lambda part: (
+        st.lists(part, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["a", "$ref", "$defs", "definitions", "properties", "required", "items",
+                             "oneOf", "anyOf", "discriminator", "nullable", "const", "enum", "type"]),
+            part, max_size=5,
+        )
+    ),
+)  # fmt: skip
+
+
+@given(schema=st.dictionaries(st.sampled_from(["$defs", "definitions", "properties"]), _JSON))
+def test_any_schema_is_translated_once_and_for_all(schema: Json) -> None:
+    once = dialects.in_2020_12(schema)
+    assert dialects.in_2020_12(once) == once
 
 
 def test_a_property_may_have_the_name_of_a_keyword() -> None:
