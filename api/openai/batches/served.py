@@ -20,6 +20,7 @@ from api.submission import ParsedSubmission, SubmissionService
 from core import errors
 from core.database import Database
 from core.settings import Settings
+from jobs.answers import json_schema
 from jobs.records.jobs import Job
 from jobs.store import responses, traces
 
@@ -62,7 +63,7 @@ class _Endpoint:
 
     def usage(self, job: Job) -> Mapping[str, Any] | None:
         """Return the tokens of a finished job; None: no engine accepted it."""
-        in_json = (job.options.get("answer_format") or {}).get("type") == "json_schema"
+        in_json = json_schema.of(job.options.get("answer_format")) is not None
         tokens = traces.answer_tokens(self._database, job.id, job.attempt) if in_json else 0
         return response_object.usage(job, tokens)
 
