@@ -233,6 +233,9 @@ class _Reader:
             return None
         message = Message(ROLES[role], pointer)
         content = item.get("content")
+        if content is None and role == "assistant" and isinstance(item.get("refusal"), str):
+            # As a chat completion has a refusal of the model.
+            content = [{"type": "refusal", "refusal": item["refusal"]}]
         if isinstance(content, str):
             self._text(message, content, f"{pointer}/content")
             kind = "output_text" if role == "assistant" else "input_text"

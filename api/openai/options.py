@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, ValidationError
 
 from api import errors as problems
 from api import framework
+from api.openai import dialects
 from api.schemas import requests
 from core import errors
 from core.profiles import ModelProfile
@@ -141,11 +142,10 @@ def job_options(
         limits: of the installation.
         faults: gets the faults.
     """
-    if extra is None:
-        extra = {}
-    if not isinstance(extra, dict):
+    valid = extra is None or isinstance(extra, dict)
+    if not valid:
         faults.append(errors.Fault("#/options", "This must be an object."))
-        return None
+    extra = extra if isinstance(extra, dict) else {}
     for name in extra:
         if name not in EXTRA:
             known = name in requests.JobOptions.model_fields
@@ -162,11 +162,12 @@ def job_options(
     if own.get("top_p") == 0 and not isinstance(own["top_p"], bool):
         together["top_p"] = _LEAST_TOP_P
     try:
-        return requests.JobOptions.model_validate(together, context=limits)
+        options = requests.JobOptions.model_validate(together, context=limits)
     except ValidationError as error:
         invalid = framework.faults_of(error, unknown=requests.unknown)
         faults += (_placed(fault, own, places) for fault in invalid)
         return None
+    return options if valid else None
 
 
 def shown_top_p(top_p: float | None) -> float | None:
@@ -198,9 +199,7 @@ def answer_format(
         sentence = "This must be text without NUL characters."
         faults.append(errors.Fault(f"{place}/schema/$schema", sentence))
         return None
-    # The dialect, which some clients name, decides nothing within the supported subset.
-    named = {name: value for name, value in schema.items() if name != "$schema"}
-    return {"type": "json_schema", "schema": named}
+    return {"type": "json_schema", "schema": dialects.in_2020_12(schema)}
 
 
 def _placed(fault: errors.Fault, own: Mapping[str, Any], places: Mapping[str, str]) -> errors.Fault:

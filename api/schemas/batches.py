@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from api.schemas import cursors, fields
 from api.schemas.files import ExpiresAfter, UnixTime
-from api.schemas.parameters import KeyHeaders, ParameterModel
+from api.schemas.parameters import ClientQuery, KeyHeaders
 from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import RequestModel
 from core import ids
@@ -56,7 +56,7 @@ class BatchHeaders(KeyHeaders):
     """The headers of the request for a batch."""
 
 
-class BatchesQuery(ParameterModel):
+class BatchesQuery(ClientQuery):
     """A page of batches."""
 
     after: Annotated[uuid.UUID, cursors.of("batch")] | None = Field(
@@ -65,7 +65,7 @@ class BatchesQuery(ParameterModel):
     limit: int = Field(default=20, ge=1, le=100, description="Maximum number on a page.")
 
 
-class BatchResultsQuery(ParameterModel):
+class BatchResultsQuery(ClientQuery):
     """A page of the results of a batch."""
 
     status: Literal["completed", "failed"] | None = Field(

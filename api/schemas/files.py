@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import Field, PlainSerializer, WithJsonSchema
 
 from api.schemas import cursors
-from api.schemas.parameters import ParameterModel
+from api.schemas.parameters import ClientQuery
 from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import RequestModel
 from core import ids
@@ -51,7 +51,7 @@ class FileForm(RequestModel):
     expires_after: ExpiresAfter | None = None
 
 
-class FilesQuery(ParameterModel):
+class FilesQuery(ClientQuery):
     """A page of files."""
 
     purpose: Literal[Purpose, WrittenPurpose] | None = Field(

@@ -20,6 +20,16 @@ class ParameterModel(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class ClientQuery(ParameterModel):
+    """The base of the query parameters of routes that OpenAI's clients call."""
+
+    api_version: Annotated[str, Field(max_length=255)] | None = Field(
+        default=None,
+        alias="api-version",
+        description="Has no effect. Clients that are set up for Azure send it with every request.",
+    )
+
+
 class UploadQuery(ParameterModel):
     """Options of an upload."""
 

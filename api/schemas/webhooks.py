@@ -10,7 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field
 
 from api.schemas import cursors, fields
-from api.schemas.parameters import ParameterModel
+from api.schemas.parameters import ClientQuery
 from api.schemas.parts import Page, ResponseModel
 from api.schemas.requests import MAX_EVENTS, RequestModel
 from core import ids
@@ -90,7 +90,7 @@ class EndpointRecover(RequestModel):
     since: fields.Moment = Field(description="RFC 3339, or Unix seconds as a string.")
 
 
-class EndpointsQuery(ParameterModel):
+class EndpointsQuery(ClientQuery):
     """The page of webhook endpoints."""
 
     after: Annotated[uuid.UUID, cursors.of("we")] | None = Field(

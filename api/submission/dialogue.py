@@ -63,6 +63,13 @@ class Conversation:
         """Return the conversation with all turns."""
         return fold(self.turns)
 
+    def too_long(self, longest: int) -> str:
+        """Return the sentence for a conversation that is longer than ``longest`` characters."""
+        return (
+            f"The text of the conversation must have at most {longest:,} characters; it has "
+            f"{len(self.whole().question):,}."
+        )
+
     def foldings(self, *, longest: int) -> Iterator[FoldedConversation]:
         """Yield the conversation with all turns, then, if it may lose them, without its oldest one, two, and so on.
 

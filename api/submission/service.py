@@ -41,6 +41,7 @@ from jobs.store.storage import Quota
 
 _log = structlog.get_logger(__name__)
 
+_TOO_LONG = "context_length_exceeded"
 
 #: Called with a new job in the transaction that stores it.
 Joined = Callable[[Transaction, uuid.UUID], None]
@@ -150,7 +151,7 @@ class SubmissionService:
                 return replayed
         submitted_images = self._prepared(caller, parsed, known, faults)
         if parsed.job is None or faults:
-            raise problems.refused(faults)
+            raise problems.refused([*faults, *self._length_faults(parsed.conversation)])
         job, options = parsed.job, parsed.job.options
         questions, submitted_images, response = self._questions(parsed, job, submitted_images)
         tokens = [tokens for _, tokens in submitted_images]
@@ -195,7 +196,7 @@ class SubmissionService:
         known = self._images.known(caller.account_id, parsed.images, faults)
         submitted_images = self._prepared(caller, parsed, known, faults)
         if parsed.job is None or faults:
-            raise problems.refused(faults)
+            raise problems.refused([*faults, *self._length_faults(parsed.conversation)])
         questions, submitted_images, _ = self._questions(parsed, parsed.job, submitted_images)
         system = parsed.conversation.system if parsed.conversation is not None else ""
         return token_budget.input_tokens(
@@ -301,6 +302,13 @@ class SubmissionService:
         images = [submitted_images[position] for position in folded.images]
         return [folded.question], images, response and response.with_images(folded.images)
 
+    def _length_faults(self, conversation: Conversation | None) -> list[errors.Fault]:
+        """Return a fault if the text of a conversation is too long, for a request that has other faults, too."""
+        longest = self._settings.profile.max_question_chars
+        if conversation is None or next(conversation.foldings(longest=longest), None) is not None:
+            return []
+        return [errors.Fault(conversation.place, conversation.too_long(longest), _TOO_LONG)]
+
     def _fold(
         self,
         conversation: Conversation,
@@ -322,19 +330,8 @@ class SubmissionService:
                 fault = error
             else:
                 return folded
-        sentence = (
-            f"The text of the conversation must have at most {longest:,} characters; it has "
-            f"{len(conversation.whole().question):,}."
-        )
-        raise problems.refused(
-            [
-                errors.Fault(
-                    conversation.place,
-                    sentence if fault is None else fault.message,
-                    "context_length_exceeded",
-                )
-            ]
-        )
+        sentence = conversation.too_long(longest) if fault is None else fault.message
+        raise problems.refused([errors.Fault(conversation.place, sentence, _TOO_LONG)])
 
     def _effective(
         self,

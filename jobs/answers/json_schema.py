@@ -113,6 +113,11 @@ def cost(schema: Mapping[str, Any]) -> int:
     return check.cost
 
 
+def is_name(name: str) -> bool:
+    """Whether a definition may have this name."""
+    return _NAME.fullmatch(name) is not None
+
+
 def holds(schema: Mapping[str, Any], value: object) -> bool:
     """Whether ``value`` is valid for ``schema``, which has no faults."""
     # The registry is empty: all references are local, and nothing is ever fetched.
@@ -171,7 +176,7 @@ class _Check:
             yield f"/$schema: must be {_DIALECT}."
         if not isinstance(self._root.get("$defs", {}), dict):
             yield "/$defs: must be an object."
-        if not all(map(_NAME.fullmatch, self._defs)):
+        if not all(map(is_name, self._defs)):
             yield f"/$defs: names must consist of 1 to {MAX_NAME} letters, digits, `_`, `.` and `-`."
         if self._root.get("type") != "object":
             yield '/type: must be "object", as in {"type": "object", "properties": …}.'
@@ -290,7 +295,9 @@ class _Check:
         self, to: object, place: str, depth: int, within: tuple[str, ...]
     ) -> Iterator[str]:
         name = to.removeprefix(_REF) if isinstance(to, str) and to.startswith(_REF) else None
-        if name is None or name not in self._defs:
+        if to == "#":
+            yield f"{place}/$ref: refers to the whole schema; recursion is not supported."
+        elif name is None or name not in self._defs:
             yield f"{place}/$ref: must be `{_REF}…` with a name in `$defs`."
         elif name in within:
             yield f"{place}/$ref: `{_short(name)}` refers to itself; recursion is not supported."

@@ -12,10 +12,15 @@ from typing import Any
 import orjson
 import pytest
 import sqlalchemy as sa
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
 from werkzeug.test import TestResponse
 
 from api.app import service_of
-from core import ids
+from api.openai.foreground import Failure
+from api.openai.responses.schemas import ResponseObject
+from api.openai.responses.streams import ResponseTranscript
+from core import errors, ids
 from core.database import Database, Transaction
 from core.database_faults import DatabaseUnavailable
 from core.settings import Settings
@@ -348,6 +353,34 @@ def test_a_revoked_key_ends_its_response_with_the_id_of_its_job(
     assert (shown["id"], shown["status"]) == (ids.show("resp", job_id), "failed")
     assert (shown["model"], shown["created_at"] > 0) == (settings.model, True)
     assert "revoked" in shown["error"]["message"]
+    # Also that of a failure that no job has is a response as the clients' types say.
+    Response.model_validate(shown, strict=True)
+    assert (shown["error"]["code"], shown["error"]["type"]) == ("server_error", "invalid_api_key")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.Unavailable("Later."), "server_error"),
+        (errors.QueueFull("Later."), "rate_limit_exceeded"),
+        (errors.InvalidRequest("No.", code="context_length_exceeded"), "invalid_prompt"),
+        (errors.ImageQuarantined("No."), "invalid_prompt"),
+        (errors.ImageRejected("No.", code="image_file_too_large"), "image_file_too_large"),
+        (errors.StorageQuotaExceeded("No."), "server_error"),
+    ],
+)
+def test_a_refusal_after_the_response_has_begun_is_a_whole_response_with_a_known_code(
+    error: Failure, code: str, settings: Settings
+) -> None:
+    transcript = ResponseTranscript(lambda _: pytest.fail("no job"), model=settings.model)
+    created, failed = events(transcript.failed(error))
+    for event in (created, failed):
+        TypeAdapter(ResponseStreamEvent).validate_python(event, strict=True)
+        assert event["response"].keys() == ResponseObject.model_fields.keys()
+    native = getattr(error, "specific_code", error.code)
+    assert failed["response"]["error"] == {
+        "code": code, "type": native, "message": error.message, "param": None,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("background", [True, False])

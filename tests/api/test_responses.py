@@ -240,6 +240,20 @@ def test_all_faults_are_named_at_once(create: Create) -> None:
     }
 
 
+def test_an_input_that_is_too_long_and_options_that_are_no_object_hide_no_other_fault(
+    create: Create, caller: Caller
+) -> None:
+    text = "x" * (LIMITS.question_chars + 1)
+    faulty: Json = {"temperature": 3, "top_p": "high", "metadata": {"a": 1}, "options": [1]}
+    others = {"#/temperature", "#/top_p", "#/metadata/a", "#/options"}
+    chat = {"messages": [{"role": "user", "content": text}], "seed": "x"} | faulty
+
+    answers = [create(input=text, **faulty), caller("POST", "/v1/chat/completions", json=chat)]
+
+    named = [{fault["pointer"] for fault in answer.get_json()["errors"]} for answer in answers]
+    assert named == [others | {"#/input"}, others | {"#/messages/0", "#/seed"}]
+
+
 @pytest.mark.parametrize("sent", ["[]", "1", "{", "{}"])
 def test_a_body_that_is_no_request_is_refused(caller: Caller, sent: str) -> None:
     answer = caller("POST", "/v1/responses", data=sent, content_type="application/json")

@@ -109,6 +109,27 @@ def test_a_batch_of_responses_completes(client: openai.OpenAI) -> None:
     assert client.batches.list(limit=1).data[0].id == batch.id
 
 
+def test_the_usage_of_a_batch_is_that_of_its_lines(client: openai.OpenAI) -> None:
+    """Also of the tokens that are of an answer in JSON alone."""
+    schema = {"type": "object", "properties": {"count": {"type": "integer"}}}
+    formats = [
+        {"type": "text"},
+        {"type": "json_object"},
+        {"type": "json_schema", "name": "count", "schema": schema},
+    ]
+    lines = [line(number) for number in range(len(formats))]
+    for each, form in zip(lines, formats, strict=True):
+        each["body"]["text"] = {"format": form}
+    done = ended(client, start(client, lines))
+
+    usages = [each["response"]["body"]["usage"] for each in read(client, done.output_file_id)]
+    assert len(usages) == len(formats)
+    assert done.usage is not None
+    assert done.usage.output_tokens == sum(usage["output_tokens"] for usage in usages)
+    reasoned = [usage["output_tokens_details"]["reasoning_tokens"] for usage in usages]
+    assert done.usage.output_tokens_details.reasoning_tokens == sum(reasoned)
+
+
 def test_a_batch_of_chat_completions_has_their_traces(client: openai.OpenAI) -> None:
     done = ended(client, start(client, [line(number, chat=True) for number in range(5)]))
 

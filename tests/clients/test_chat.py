@@ -376,6 +376,14 @@ class TestStreams:
         assert last.usage.total_tokens == last.usage.prompt_tokens + last.usage.completion_tokens
         assert all(chunk.usage is None for chunk in chunks)
 
+    def test_the_other_chunks_say_that_they_have_no_usage(self, service: Service) -> None:
+        """OpenAI documents it, and programs without the client read it."""
+        asked = post(service, stream=True, stream_options={"include_usage": True})
+        *chunks, last = data(asked)
+        assert {chunk["usage"] for chunk in chunks} == {None}
+        assert last["usage"]
+        assert not any("usage" in chunk for chunk in data(post(service, stream=True)))
+
     def test_the_stream_helper_joins_them(self, client: openai.OpenAI) -> None:
         with client.chat.completions.stream(**fields(), response_format=Count) as events:
             kinds = [event.type for event in events]
@@ -438,6 +446,17 @@ class TestIdempotency:
             ask(client, "Another question?", extra_headers=headers)
         assert caught.value.code == "idempotency_key_reused"
 
+    def test_a_completion_that_is_stored_is_not_removed_by_another_request(
+        self, client: openai.OpenAI
+    ) -> None:
+        headers = {"Idempotency-Key": "chat-3"}
+        first = ask(client, store=True, extra_headers=headers)
+        with pytest.raises(openai.UnprocessableEntityError) as caught:
+            ask(client, store=False, extra_headers=headers)
+        assert caught.value.code == "idempotency_key_reused"
+        stored = client.responses.retrieve(first.id.replace("chatcmpl-", "resp_"))
+        assert stored.output_text == first.choices[0].message.content
+
     def test_a_client_that_timed_out_gets_the_job_that_it_began(self, service: Service) -> None:
         text = f"{ENDLESS} [[key]]"
         headers = {"Idempotency-Key": "chat-2"}
@@ -468,3 +487,9 @@ def post(service: Service, text: str = "How many circles?", **others: Any) -> ht
         headers={"Authorization": f"Bearer {service.key}"},
         timeout=60,
     )
+
+
+def data(answer: httpx2.Response) -> list[Any]:
+    """Return the chunks of a stream, as JSON."""
+    lines = [line.removeprefix("data: ") for line in answer.text.splitlines() if "data: {" in line]
+    return [json.loads(line) for line in lines]

@@ -208,6 +208,18 @@ class TestResponses:
             assert date.fromisoformat(parsed["day"]).year >= 2010
             assert uuid.UUID(parsed["number"]).version == 4
 
+    def test_parts_that_a_model_uses_twice_and_nullable_ones_are_parsed(
+        self, javascript: JavaScript
+    ) -> None:
+        """With Zod 3 these are `definitions` and `nullable`, and with Zod 4 parts with ids are `definitions`."""
+        invoices, lines = javascript.run("responses", "reused", **QUESTION)
+        for parsed in invoices:
+            addresses = [parsed["invoice_address_of_the_customer"], *parsed["delivery_addresses"]]
+            names = ["street", "house number with a name of many characters", "kinds"]
+            assert all(list(address) == names for address in addresses)
+        for parsed in lines:
+            assert all(isinstance(parsed[name]["x"], int | float) for name in ("from", "to"))
+
     def test_a_cancelled_response_resolves_the_helper_and_can_be_cancelled_again(
         self, javascript: JavaScript
     ) -> None:

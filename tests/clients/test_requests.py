@@ -225,6 +225,23 @@ class TestFields:
         error, _ = refused(lambda: send(**{limit: 100.5}))
         assert error.param == limit
 
+    def test_a_client_that_is_set_up_for_azure_needs_no_other_change(
+        self, service: Service
+    ) -> None:
+        """It sends the version of the API with every request."""
+        client = service.client(default_query={"api-version": "preview"})
+        model = service.model
+        response = client.responses.create(input="How many?", model=model)
+        assert client.responses.retrieve(response.id).id == response.id
+        assert list(client.responses.retrieve(response.id, stream=True))
+        assert client.responses.input_items.list(response.id).data
+        assert client.models.retrieve(model).id == model
+        for pages in (client.files.list, client.batches.list, client.webhooks.list):
+            assert pages().has_more is False
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.responses.retrieve(response.id, extra_query={"api_version": "preview"})
+        assert caught.value.param == "api_version"
+
     @pytest.mark.parametrize(
         ("name", "value"), [("temperature", 2.1), ("temperature", -0.1), ("top_p", 1.1)]
     )

@@ -8,7 +8,7 @@ import ipaddress
 import json
 import re
 import uuid
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import httpx2
 import openai
@@ -56,6 +56,27 @@ class Invoice(pydantic.BaseModel):
     due: list[dt.timedelta]
     host: ipaddress.IPv4Address
     backup: ipaddress.IPv6Address | None
+
+
+class Circle(pydantic.BaseModel):
+    """An option of a union."""
+
+    kind: Literal["circle"]
+    radius: float
+
+
+class Square(pydantic.BaseModel):
+    """Another one."""
+
+    kind: Literal["square"]
+    side: float
+
+
+class Drawing(pydantic.BaseModel):
+    """Discriminated unions, which pydantic describes by ``oneOf``."""
+
+    largest: Circle | Square = pydantic.Field(discriminator="kind")
+    shapes: list[Annotated[Circle | Square, pydantic.Field(discriminator="kind")]]
 
 
 def image(*texts: str) -> Any:  # noqa: ANN401 - the client's own input
@@ -160,6 +181,18 @@ class TestAnswers:
         for parsed in (response.output_parsed, chat.choices[0].message.parsed):
             assert isinstance(parsed, Invoice)
             assert parsed.paid_at is None or parsed.paid_at.tzinfo is not None
+
+    def test_discriminated_unions_are_parsed(self, client: openai.OpenAI) -> None:
+        response = client.responses.parse(input=image("What?"), text_format=Drawing)
+        chat = client.chat.completions.parse(
+            model=MODEL,
+            messages=[{"role": "user", "content": "What?"}],
+            response_format=Drawing,
+        )
+
+        for parsed in (response.output_parsed, chat.choices[0].message.parsed):
+            assert isinstance(parsed, Drawing)
+            assert isinstance(parsed.largest, Circle | Square)
 
     def test_half_a_json_is_never_in_the_output(self, client: openai.OpenAI) -> None:
         response = client.responses.parse(

@@ -91,6 +91,39 @@ export async function formatted(client, given, { name }) {
   return [response.output_parsed, chat.choices[0].message.parsed];
 }
 
+// Zod 3, and parts with ids of Zod 4: the client writes the terms of earlier versions of JSON Schema for them.
+export async function reused(client, given, { name }) {
+  const { zodTextFormat, zodResponseFormat } = await import(`${name}/helpers/zod`);
+  const { z: z3 } = await import("zod/v3");
+  const { z: z4 } = await import("zod");
+  const address = z3.object({
+    street: z3.string().nullable(),
+    "house number with a name of many characters": z3.number().nullable(),
+    kinds: z3.array(z3.enum(["home", "work"])).nullable(),
+  });
+  const invoice = z3.object({
+    invoice_address_of_the_customer: address,
+    delivery_addresses: z3.array(address),
+    former: address.nullable(),
+  });
+  const point = z4.object({ x: z4.number() }).meta({ id: "Point", title: "A point" });
+  const line = z4.object({ from: point, to: point, by: z4.array(point), last: point.nullable() });
+  const parsed = [];
+  for (const shape of [invoice, line]) {
+    const { output_parsed } = await client.responses.parse({
+      ...fields(given),
+      text: { format: zodTextFormat(shape, "a_long_name_of_the_answer") },
+    });
+    const chat = await client.chat.completions.parse({
+      model: "tiny-qvq",
+      messages: [{ role: "user", content: given.text }],
+      response_format: zodResponseFormat(shape, "a_long_name_of_the_answer"),
+    });
+    parsed.push([output_parsed, chat.choices[0].message.parsed]);
+  }
+  return parsed;
+}
+
 // What the helper makes of a response that is cancelled while it runs, and of a second call.
 export async function cancelled(client, given) {
   const stream = client.responses.stream({ ...fields(given), background: true });

@@ -146,6 +146,17 @@ def test_chat_messages_have_their_own_parts() -> None:
     assert read_one.images[0].detail == "high"
 
 
+def test_a_refusal_that_comes_back_as_a_chat_completion_has_it_is_what_the_model_said() -> None:
+    refusal = {"role": "assistant", "content": None, "refusal": "I can't.", "tool_calls": None}
+    question = folded(read(user("Who?"), refusal, user("Why?"), name="messages"))
+
+    assert "Assistant: I can't." in question
+    answer = refusal | {"content": "One.", "refusal": None}
+    assert "Assistant: One." in folded(read(user("Who?"), answer, user("Why?"), name="messages"))
+    nothing = refusal | {"refusal": None}
+    assert "Assistant" not in folded(read(user("Who?"), nothing, user("Why?"), name="messages"))
+
+
 def test_every_fault_is_named_with_its_place() -> None:
     read_one = read(
         "text",

@@ -2,7 +2,8 @@
 
 The role comes once, then the reasoning as it arrives, then the answer when it is settled, then the finish reason, then,
 if asked for, the usage with no choices, then ``[DONE]``. A chunk that was sent cannot be taken back: the reasoning of
-an attempt that was lost stays, and that of the next attempt follows after an empty line.
+an attempt that was lost stays, and that of the next attempt follows after an empty line. A client that asks for the
+usage finds a ``usage`` in each chunk, as OpenAI documents it: null, but for the last one.
 """
 
 from __future__ import annotations
@@ -130,7 +131,8 @@ class ChunkTranscript:
 
     def _delta(self, delta: Mapping[str, Any], *, finish_reason: str | None = None) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return _frame({**self._head, "choices": [choice]})
+        usage = {"usage": None} if self._include_usage else {}
+        return _frame({**self._head, "choices": [choice], **usage})
 
 
 def _frame(data: Mapping[str, Any]) -> bytes:

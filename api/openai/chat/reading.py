@@ -83,7 +83,11 @@ def parse(
     faults += (fault for fault in read.faults if fault.pointer not in known)
     job_options = _options(chat, sent, profile, limits, faults)
     if chat is None or job_options is None or read.conversation is None or faults:
-        return ParsedChat(parsing.ParsedSubmission(CHAT, None, read.images, tuple(faults)))
+        return ParsedChat(
+            parsing.ParsedSubmission(
+                CHAT, None, read.images, tuple(faults), conversation=read.conversation
+            )
+        )
     job = requests.JobFields.model_construct(
         model=chat.model, question=read.conversation.whole().question, options=job_options
     )
@@ -97,7 +101,11 @@ def parse(
         response=NewResponse(
             "chat",
             background=False,
-            requested={"input": read.items, "stop": list(stop)},
+            requested={
+                "input": read.items,
+                "stop": list(stop),
+                **({"store": False} if chat.store is False else {}),
+            },
             discard=chat.store is False,
         ),
     )

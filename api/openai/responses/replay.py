@@ -240,20 +240,8 @@ class Unread:
     def failed(self, error: Json) -> Json:
         """Return it as a failed response."""
         shown = self.job_id or ids.new()
-        return {
-            "id": ids.show("resp", shown),
-            "object": "response",
-            "created_at": int(ids.moment(shown).timestamp()),
+        created = int(ids.moment(shown).timestamp())
+        return response_object.bare(shown, model=self.model, created=created) | {
             "status": response_object.FAILED,
-            "background": False,
-            "model": self.model,
             "error": error,
-            "incomplete_details": None,
-            "instructions": None,
-            "metadata": {},
-            "parallel_tool_calls": False,
-            "tool_choice": "none",
-            "tools": [],
-            "output": [],
-            "usage": None,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
@@ -16,12 +17,14 @@ Json = dict[str, Any]
 
 QUEUED, IN_PROGRESS, COMPLETED = "queued", "in_progress", "completed"
 FAILED, INCOMPLETE, CANCELLED = "failed", "incomplete", "cancelled"
+#: The code of an error that clients need not tell from others.
+SERVER_ERROR = "server_error"
 #: The statuses that never change.
 ENDED: Final = frozenset({COMPLETED, FAILED, INCOMPLETE, CANCELLED})
-#: The codes of errors that OpenAI's clients know, and one that is ours; all others are shown as ``server_error``.
+#: The codes of errors that OpenAI's clients know, and one that is ours.
 _CODES: Final = frozenset(
     {
-        "server_error",
+        SERVER_ERROR,
         "rate_limit_exceeded",
         "invalid_prompt",
         "invalid_image",
@@ -66,27 +69,55 @@ def requested(entry: ResponseEntry | None) -> Mapping[str, Any]:
     return (entry.requested if entry is not None else None) or {}
 
 
+def bare(job_id: uuid.UUID, *, model: str, created: int) -> Json:
+    """Return the response of a request of which nothing is known, before its job runs: it has all members.
+
+    Args:
+        job_id: its job.
+        model: the served one.
+        created: Unix time in seconds.
+    """
+    return {
+        "id": ids.show("resp", job_id),
+        "object": "response",
+        "created_at": created,
+        "completed_at": None,
+        "status": QUEUED,
+        "background": False,
+        "model": model,
+        "error": None,
+        "incomplete_details": None,
+        "instructions": None,
+        "max_output_tokens": None,
+        "metadata": {},
+        "previous_response_id": None,
+        "parallel_tool_calls": False,
+        "tool_choice": "none",
+        "tools": [],
+        "temperature": None,
+        "top_p": None,
+        "truncation": "disabled",
+        "service_tier": "default",
+        "store": True,
+        "reasoning": {"effort": None, "summary": None},
+        "text": {"format": {"type": "text"}},
+        "user": None,
+        "output": [],
+        "usage": None,
+    }
+
+
 def queued(job: Job, entry: ResponseEntry | None) -> Json:
     """Return the response as it was when it was created: the same at any time."""
     sent = requested(entry)
     reasoning = sent.get("reasoning") or {}
-    return {
-        "id": ids.show("resp", job.id),
-        "object": "response",
-        "created_at": _seconds(job.created_at),
-        "completed_at": None,
-        "status": QUEUED,
+    bare_one = bare(job.id, model=job.model, created=int(job.created_at.timestamp()))
+    return bare_one | {
         "background": True if entry is None else entry.background,
-        "model": job.model,
-        "error": None,
-        "incomplete_details": None,
         "instructions": sent.get("instructions"),
         "max_output_tokens": sent.get("max_output_tokens"),
         "metadata": dict(job.metadata_),
         "previous_response_id": sent.get("previous_response_id"),
-        "parallel_tool_calls": False,
-        "tool_choice": "none",
-        "tools": [],
         "temperature": job.options.get("temperature"),
         "top_p": options.shown_top_p(job.options.get("top_p")),
         "truncation": sent.get("truncation", "disabled"),
@@ -98,8 +129,6 @@ def queued(job: Job, entry: ResponseEntry | None) -> Json:
         },
         "text": {"format": _format(sent, job)},
         "user": sent.get("user"),
-        "output": [],
-        "usage": None,
     }
 
 
@@ -146,6 +175,19 @@ def usage(job: Job, answer_tokens: int) -> Json | None:
     }
 
 
+def fault(code: str, message: str, *, param: str | None = None, other: str = SERVER_ERROR) -> Json:
+    """Return the error of a failed response.
+
+    Args:
+        code: of the native API. The response shows it as the ``type``.
+        message: for the caller.
+        param: what it is about.
+        other: the code for clients, unless they know ``code``.
+    """
+    known = code if code in _CODES else other
+    return {"code": known, "message": message, "type": code, "param": param}
+
+
 def wants_summary(entry: ResponseEntry | None) -> bool:
     """Whether the client asked for summaries of the reasoning."""
     reasoning = requested(entry).get("reasoning") or {}
@@ -169,13 +211,8 @@ def _format(sent: Mapping[str, Any], job: Job) -> Json:
 
 
 def _error(job: Job) -> Json:
-    code = job.error_code or "server_error"
-    return {
-        "code": code if code in _CODES else "server_error",
-        "message": job.error_message or "",
-        "type": code,
-        "param": None,
-    }
+    code = job.error_code or SERVER_ERROR
+    return fault(code, job.error_message or "")
 
 
 def _seconds(moment: datetime | None) -> int | None:

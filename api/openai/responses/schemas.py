@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from api.schemas import cursors
-from api.schemas.parameters import GroupHeaders, ParameterModel
+from api.schemas.parameters import ClientQuery, GroupHeaders
 from api.schemas.parts import ResponseModel
 
 _Include = Annotated[list[Annotated[str, Field(max_length=255)]], Field(max_length=64)]
@@ -106,7 +106,7 @@ class InputTokens(ResponseModel):
     input_tokens: int
 
 
-class RetrieveQuery(ParameterModel):
+class RetrieveQuery(ClientQuery):
     """How a response is shown."""
 
     include: _Include = Field(default=[], alias="include[]")
@@ -118,7 +118,7 @@ class RetrieveQuery(ParameterModel):
     include_obfuscation: str | None = Field(default=None, description="Has no effect.")
 
 
-class InputItemsQuery(ParameterModel):
+class InputItemsQuery(ClientQuery):
     """A page of the messages."""
 
     after: Annotated[str, cursors.like(r"msg_[0-9a-f]{32}_in_[0-9]{1,4}")] | None = Field(

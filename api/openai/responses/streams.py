@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
 
 from api.openai.foreground import Failure
-from api.openai.responses import replay
+from api.openai.responses import replay, response_object
 from api.openai.responses.replay import ResponseReader
 from api.streams.stored import StoredStream
 from core import errors
@@ -17,6 +18,14 @@ from core.closing import Closing
 
 _log = structlog.get_logger(__name__)
 
+#: The code for clients of an error with this status that has another one. A request that is refused late is invalid.
+_OTHERS: Final[Mapping[int, str]] = {
+    HTTPStatus.BAD_REQUEST: "invalid_prompt",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "invalid_prompt",
+    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "invalid_prompt",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "invalid_prompt",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
+}
 #: A comment and an empty line, which means nothing without an id.
 _HEARTBEAT: Final = b":\n\n"
 
@@ -154,11 +163,13 @@ def code(error: Failure) -> str:
 
 
 def fault(error: Failure) -> dict[str, Any]:
-    """Return an error as that of a response."""
-    param = error.param if isinstance(error, errors.RequestError) else None
-    return {
-        "code": code(error),
-        "message": error.message,
-        "type": code(error),
-        "param": param,
-    }
+    """Return an error as that of a response.
+
+    Its code is one that clients know: some make an HTTP status of it.
+    """
+    return response_object.fault(
+        code(error),
+        error.message,
+        param=error.param if isinstance(error, errors.RequestError) else None,
+        other=_OTHERS.get(error.status, response_object.SERVER_ERROR),
+    )
