@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from jobs.answers import equality, folding
@@ -198,6 +198,8 @@ def test_typesetting_case_and_spelling_make_no_difference(left: str, right: str)
         ("5 MV", "5 mV"),
         ("5 kB", "5 kb"),
         ("5 MB/s", "5 Mb/s"),
+        ("1,000.5 MB/s", "1,000.5 Mb/s"),
+        (".5MW", ".5mW"),
         ("1 + 1 = 2", "1 + 1 = 3"),
         ("2 + 4 = 6", "3 + 3 = 6"),
         ("£5", "¥5"),
@@ -346,6 +348,8 @@ CODES = (
 
 
 @given(CODES, CODES)
+# It ends as an amount of bytes does.
+@example("A0KB", "A0MB")
 def test_no_two_codes_are_merged(left: str, right: str) -> None:
     assume(left != right)
     assert compared(left, right) is Sameness.DIFFERENT
