@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 import time
 import uuid
 from datetime import datetime, timedelta
@@ -151,6 +153,30 @@ def age_rows(database: Database, seconds: float) -> None:
                 transaction.execute(
                     sa.update(table).values({column: column - delta for column in times})
                 )
+
+
+def is_locked(database: Database) -> bool:
+    """Whether a transaction of another connection is open, which a process that is stopped keeps open.
+
+    On SQLite only transactions that write count: one is open whenever nobody else can write for a second.
+    """
+    if database.dialect == "sqlite":
+        path = database.url.database or ""
+        with contextlib.closing(
+            sqlite3.connect(path, timeout=1, isolation_level=None)
+        ) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            connection.execute("ROLLBACK")
+            return False
+    others = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid() AND state IN ('active', 'idle in transaction')"
+    )
+    with database.reading() as transaction:
+        return bool(transaction.session.scalar(others))
 
 
 def eventually_waiting(database: Database, count: int) -> bool:
