@@ -144,7 +144,7 @@ def _copy_table(reading: Reading, target: Database, what: sa.Table, progress: Pr
             rows = _page(transaction, what, after)
         if not rows and after is not None:
             return
-        with target.transaction() as transaction:
+        with target.transaction("copy") as transaction:
             if after is None and what.name in _COUNTED:
                 transaction.execute(sa.delete(what))
             if rows:

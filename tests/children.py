@@ -96,6 +96,14 @@ def of(pid: int) -> list[int]:
     return found
 
 
+def freeze(pid: int) -> None:
+    """Stop a process until it gets SIGCONT; return when all its threads have stopped, or it has ended. Linux only."""
+    os.kill(pid, signal.SIGSTOP)
+    # The signal is sent to one thread, and each of the others stops when it runs the next time.
+    while any(thread[0] not in "TtXZ" for thread in _threads(pid)):
+        os.sched_yield()
+
+
 def state(pid: int) -> str:
     """Return the state of a process as ``ps`` shows it, such as ``T`` for stopped. Linux only."""
     return (_fields(Path(f"/proc/{pid}")) or [""])[0]
@@ -125,6 +133,16 @@ def _fields(folder: Path) -> list[str]:
         return (folder / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return []
+
+
+def _threads(pid: int) -> list[list[str]]:
+    """Return what the kernel tells of each thread of a process, as :func:`_fields` does."""
+    folder = Path(f"/proc/{pid}/task")
+    try:
+        threads = list(folder.iterdir())
+    except OSError:
+        return []
+    return [fields for thread in threads if (fields := _fields(thread))]
 
 
 def _prepared(die_with_parent: Callable[[], None]) -> Callable[[], None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import sqlite3
 import time
 import uuid
 from datetime import datetime, timedelta
@@ -23,6 +25,11 @@ ROOT = Path(__file__).resolve().parent.parent
 _DISCONNECT_OTHERS = (
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+#: Of PostgreSQL: how many other connections have an open transaction.
+_OTHERS_BUSY = sa.text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+    " AND pid <> pg_backend_pid() AND state <> 'idle'"
 )
 
 
@@ -157,16 +164,32 @@ def wait_until_idle(database: Database) -> None:
     """Wait until PostgreSQL has ended what a process that is dead had begun; SQLite's locks die with it."""
     if database.dialect == "sqlite":
         return
-    others = sa.text(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-        " AND pid <> pg_backend_pid() AND state <> 'idle'"
-    )
     until = time.monotonic() + 60
     with database.reading() as transaction:
-        while transaction.session.scalar(others):
+        while transaction.session.scalar(_OTHERS_BUSY):
             assert time.monotonic() < until, "the dead process still has a transaction"
             transaction.session.rollback()
             time.sleep(0.01)
+
+
+def is_locked(database: Database) -> bool:
+    """Whether a transaction of another connection is open, which a process that is stopped keeps open.
+
+    On SQLite only transactions that write count: one is open whenever nobody else can write for a second.
+    """
+    if database.dialect == "sqlite":
+        path = database.url.database or ""
+        with contextlib.closing(
+            sqlite3.connect(path, timeout=1, isolation_level=None)
+        ) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            connection.execute("ROLLBACK")
+            return False
+    with database.reading() as transaction:
+        return bool(transaction.session.scalar(_OTHERS_BUSY))
 
 
 def eventually_waiting(database: Database, count: int) -> bool:

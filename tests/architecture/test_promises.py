@@ -46,7 +46,7 @@ def test_each_failpoint_is_listed_and_hit() -> None:
 def places() -> set[str]:
     """Return the failpoints in the code: those of named transactions, and those that stand alone."""
     found = set()
-    for path in source.modules("api", "core", "jobs", "net", "webhooks", "worker"):
+    for path in source.modules("api", "core", "jobs", "migrations", "net", "webhooks", "worker"):
         for call in (node for node in ast.walk(source.tree(path)) if isinstance(node, ast.Call)):
             words = [word.value for word in call.args if isinstance(word, ast.Constant)]
             match ast.unparse(call.func).rpartition(".")[2], words:

@@ -80,6 +80,12 @@ class Caller(threading.Thread):
         """Whether it submits nothing more, and all of its jobs have ended."""
         return self._sated.is_set() and not self._waiting
 
+    @property
+    def succeeded(self) -> int:
+        """The number of its jobs that it has seen succeed."""
+        jobs = [order.job for order in list(self.orders)]
+        return sum(job is not None and job["status"] == Status.SUCCEEDED for job in jobs)
+
     def order_no_more(self) -> None:
         """Only read from now on."""
         self._sated.set()

@@ -216,9 +216,9 @@ class Deployment:
         place.process.send_signal(signal.SIGTERM)
 
     def freeze(self, name: str) -> None:
-        """Suspend a process until :meth:`thaw`."""
+        """Suspend a process until :meth:`thaw`; return when it has stopped."""
         self.places[name].stopped = True
-        self.places[name].process.send_signal(signal.SIGSTOP)
+        children.freeze(self.places[name].process.pid)
 
     def thaw(self, name: str) -> None:
         """Resume a process."""

@@ -188,11 +188,9 @@ class Partitions:
         """
         held = {}
         for name, (kind, cut) in cuts.items():
-            self._wait(functools.partial(self._is_busy, name), f"{name} has jobs")
-            pid = self._deployment.places[name].process.pid
-            self.faults.append(Fault(kind, self._now(), pid))
-            cut()
-            held[name] = self._open(name) if name not in working else set()
+            attempts, at = self._cut(name, cut)
+            self.faults.append(Fault(kind, at, self._deployment.places[name].process.pid))
+            held[name] = attempts if name not in working else set()
         self._wait_for_successes(*working)
         self._wait(
             lambda: all(self._ended(keys) for keys in held.values()), f"{[*held]} hold no old job"
@@ -201,6 +199,17 @@ class Partitions:
             assert Outcome.LOST in self._outcomes(held[name]), name
         self.end()
         self._wait_for_successes(NEAR, *FAR)
+
+    def _cut(self, name: str, cut: Callable[[], None]) -> tuple[set[_AttemptKey], datetime]:
+        """Cut a worker off while it runs attempts; return these, and when that was."""
+        while True:
+            self._wait(functools.partial(self._is_busy, name), f"{name} has jobs")
+            at = self._now()
+            cut()
+            if attempts := self._open(name):
+                return attempts, at
+            # All of them ended before the cut.
+            self._deployment.hosts[name].heal()
 
     def _wait_for_successes(self, *names: str) -> None:
         """Wait until each of the workers has finished a job that it claims from now on."""

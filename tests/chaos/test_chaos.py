@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,29 +57,56 @@ def test_late_writes_of_a_frozen_worker_are_rejected_and_without_a_fence_are_det
     deployment: Deployment,
 ) -> None:
     api = Api(deployment.api_url, key=deployment.stack.key)
-    job_id = api.submit(IMAGES[:1], "How many shapes are there?", options={"temperature": 0})["id"]
+    jobs: list[str] = []
+    frozen: list[str] = []
 
-    def texts() -> list[str]:
-        return [generation["text"] for generation in api.trace(job_id)["generations"]]
+    def freeze() -> bool:
+        jobs.append(api.submit(IMAGES[:1], "How many?", options={"temperature": 0})["id"])
+        frozen[:] = [name] if (name := freeze_in_an_answer(deployment, api, jobs[-1])) else []
+        return bool(frozen)
 
-    assert eventually(lambda: any(texts()))
-    owner = api.attempts(job_id)[0]["worker"]
-    [name] = [
-        name
-        for name in deployment.workers
-        if deployment.workers[name].process.pid == int(owner.split(":")[1])
-    ]
-    deployment.freeze(name)
-    assert eventually(lambda: Status(api.job(job_id)["status"]).terminal)
+    def ended() -> bool:
+        return all(Status(api.job(job_id)["status"]).terminal for job_id in jobs)
+
+    assert eventually(freeze)
+    [name] = frozen
+    before = sum("job_lost" in line for line in deployment.logged(name))
+    assert eventually(ended)
     deployment.thaw(name)
 
     if deployment.fenced:
-        assert eventually(lambda: any("job_lost" in line for line in deployment.logged(name)))
+        assert eventually(
+            lambda: sum("job_lost" in line for line in deployment.logged(name)) > before
+        )
         assert violations(deployment) == []
     else:
         assert eventually(
             lambda: any("ended 2 times" in violation for violation in violations(deployment))
         )
+
+
+def freeze_in_an_answer(deployment: Deployment, api: Api, job_id: str) -> str | None:
+    """Freeze the worker of a job in the middle of an answer; return its name, or None if the answer ended before.
+
+    Whoever is frozen in a transaction locks all others out of SQLite, so that nobody else could end the job.
+    """
+
+    def last() -> dict[str, Any]:
+        return api.attempts(job_id)[-1]
+
+    assert eventually(lambda: any(each["text"] for each in api.trace(job_id)["generations"]))
+    pid = int(last()["worker"].split(":")[1])
+    [name] = [name for name, place in deployment.workers.items() if place.process.pid == pid]
+    with contextlib.closing(Database(deployment.stack.database_url)) as database:
+        deployment.freeze(name)
+        while databases.is_locked(database):
+            deployment.thaw(name)
+            assert eventually(lambda: not databases.is_locked(database))
+            deployment.freeze(name)
+    if last()["outcome"] is None and int(last()["worker"].split(":")[1]) == pid:
+        return name
+    deployment.thaw(name)
+    return None
 
 
 def test_wakeups_that_redis_lost_are_repeated(
@@ -97,14 +126,14 @@ def test_wakeups_that_redis_lost_are_repeated(
         client = stack.start_api()
         jobs = [client.submit(IMAGES[:1], f"How many on {n}?")["id"] for n in range(5)]
         # No process has received these wakeups.
-        assert eventually(lambda: redis.length(queue.REASON) > 0)
+        assert eventually(lambda: redis.length(queue.REASON) == len(jobs))
         redis.flush()
         stack.start_worker()
 
         def done() -> bool:
             return all(client.job(job)["status"] == "succeeded" for job in jobs)
 
-        assert eventually(done, seconds=40)
+        assert eventually(done)
     finally:
         stack.close()
         redis.stop()

@@ -58,7 +58,7 @@ class Post:
             with victims.running(senders.sender, armed) as heir:
                 assert eventually(self.all_sent)
                 heir.terminate()
-                heir.join(20)
+                heir.join()
                 assert heir.exitcode == 0
         assert len(set(self.receiver.ids)) == 1
         return [str(row.outcome) for row in webhooks.attempts(self.database)]

@@ -14,15 +14,17 @@ from core.database import Database
 from jobs.lifecycle import Status
 from jobs.store import accounts, commands, storage, submission
 from jobs.store.storage import StorageKind
-from tests import children, factories
+from tests import children, databases, factories
 from tests.chaos import checks, victims
 from tests.chaos.callers import IMAGES
 from tests.chaos.scene import QUESTION, Scene, killed, outcomes, submitted
 from tests.e2e.stack import eventually
 
 KEY = "an-idempotency-key"
-LEASE_SECONDS = 2.0
-LONG = "How many? [[behavior:no_answer_at_length]]"
+#: No lease ends by itself, however slow the machine is: tests end them.
+LEASE_SECONDS = 60.0
+#: An engine that takes minutes for an answer, so that a job does not end before the test has done something to it.
+SLOW = {"LONGLOOK_ENGINE_URLS": "scripted:?tokens_per_second=5&markers=true"}
 FAULTY = "How many? [[behavior:fault]]"
 LOOPING = "How many? [[behavior:verbatim_loop]]"
 REFUSED = "How many? [[behavior:refuse]]"
@@ -158,9 +160,9 @@ def test_when_a_worker_dies_over_a_fault_the_fault_counts_once(
 def test_a_worker_that_dies_over_a_cancel_leaves_a_cancelled_job(
     scene: Scene, failpoint: str, expected: list[str]
 ) -> None:
-    job_id = scene.submit(LONG)
+    job_id = scene.submit()
 
-    with victims.running(victims.worker, scene.armed(f"{failpoint}=kill")) as victim:
+    with victims.running(victims.worker, scene.armed(f"{failpoint}=kill") | SLOW) as victim:
         assert eventually(lambda: scene.streams(job_id))
         commands.cancel(scene.database, job_id, account_id=None, actor="key:test")
         assert killed(victim)
@@ -178,9 +180,9 @@ def test_a_worker_that_dies_over_a_cancel_leaves_a_cancelled_job(
 def test_a_worker_that_dies_while_it_drains_loses_nothing(
     scene: Scene, failpoint: str, expected: list[str]
 ) -> None:
-    job_id = scene.submit(LONG)
+    job_id = scene.submit()
 
-    with victims.running(victims.worker, scene.armed(f"{failpoint}=kill")) as victim:
+    with victims.running(victims.worker, scene.armed(f"{failpoint}=kill") | SLOW) as victim:
         assert eventually(lambda: scene.streams(job_id))
         victim.terminate()
         assert killed(victim)
@@ -196,7 +198,8 @@ def test_when_a_sweeper_dies_over_an_expired_lease_the_lease_ends_once(
     job_id = scene.submit()
     factories.claim(scene.database, "host:1:gone", lease=timedelta(seconds=-1))
 
-    scene.kill_worker(failpoint)
+    # With PostgreSQL a sweeper waits for the length of a lease before it ends any.
+    scene.kill_worker(failpoint, LONGLOOK_LEASE_SECONDS="0.8")
 
     life = scene.finish(job_id)
     assert outcomes(life) == ["lost", "succeeded"]
@@ -231,7 +234,7 @@ def test_when_an_api_dies_over_a_submission_a_repeat_creates_no_second_job(
     with victims.running(
         victims.api, scene.environment, "/v1/jobs", scene.key, **request
     ) as repeat:
-        repeat.join(30)
+        repeat.join()
         assert repeat.exitcode == 0
     [job_id] = checks.lives(scene.database)
     assert outcomes(scene.finish(job_id)) == ["succeeded"]
@@ -266,7 +269,7 @@ def test_when_an_api_dies_over_an_image_the_image_is_stored_and_counted_or_neith
     with victims.running(
         victims.api, scene.environment, "/v1/images", scene.key, **request
     ) as repeat:
-        repeat.join(30)
+        repeat.join()
         assert repeat.exitcode == 0
     # A repeated upload does not store a second image.
     assert scene.stored(StorageKind.IMAGES) == once or not retained
@@ -294,17 +297,19 @@ def test_when_a_worker_dies_over_the_storage_count_the_count_stays_correct(
 
 @pytest.mark.parametrize("failpoint", ["begin", "retry", "release", "succeed", "fail", "stop"])
 def test_a_commit_whose_reply_was_lost_is_not_repeated(scene: Scene, failpoint: str) -> None:
-    questions = {"retry": FAULTY, "fail": REFUSED, "stop": LONG, "release": LONG}
+    questions = {"retry": FAULTY, "fail": REFUSED}
     job_id = scene.submit(questions.get(failpoint, QUESTION))
+    armed = scene.armed(f"{failpoint}.committed=raise")
+    interrupted = failpoint in {"stop", "release"}
 
-    with victims.running(victims.worker, scene.armed(f"{failpoint}.committed=raise")) as worker:
-        if failpoint in {"stop", "release"}:
+    with victims.running(victims.worker, armed | (SLOW if interrupted else {})) as worker:
+        if interrupted:
             assert eventually(lambda: scene.streams(job_id))
         if failpoint == "stop":
             commands.cancel(scene.database, job_id, account_id=None, actor="key:test")
         if failpoint == "release":
             worker.terminate()
-            worker.join(20)
+            worker.join()
             assert worker.exitcode == 0
         else:
             assert eventually(lambda: scene.hurry(job_id).terminal)
@@ -327,19 +332,20 @@ def test_a_worker_that_sleeps_through_its_lease_writes_nothing_when_it_wakes(
 ) -> None:
     job_id = scene.submit()
 
-    # Its other threads are idle then: a process that is stopped within a transaction keeps its locks.
-    rarely = {f"LONGLOOK_{name}_SECONDS": "30" for name in ("FLUSH", "RENEW", "SWEEP", "WATCH")} | {
-        "LONGLOOK_LEASE_SECONDS": "60"
-    }
-    asleep = scene.armed("stream.chunk=pause:100") | rarely
-    with victims.running(victims.worker, asleep) as zombie:
+    with victims.running(victims.worker, scene.environment | SLOW) as zombie:
         pid = zombie.pid or 0
-        assert eventually(lambda: children.state(pid) == "T")
+        assert eventually(lambda: scene.streams(job_id))
+        children.freeze(pid)
+        # A process that is stopped within a transaction keeps its locks.
+        while databases.is_locked(scene.database):
+            os.kill(pid, signal.SIGCONT)
+            assert eventually(lambda: not databases.is_locked(scene.database))
+            children.freeze(pid)
         scene.let_leases_end()
         ended = scene.finish(job_id)
         zombie.terminate()
         os.kill(pid, signal.SIGCONT)
-        zombie.join(20)
+        zombie.join()
         assert zombie.exitcode == 0
 
     assert outcomes(ended) == ["lost", "succeeded"]

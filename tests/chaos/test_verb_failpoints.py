@@ -135,23 +135,18 @@ def empty(database: Database, tmp_path: Path, postgres_source: PostgresSource) -
     postgres_source.server.drop(name)
 
 
+@pytest.mark.parametrize("place", ["copy.commit=kill:3", "copy.committed=kill:3"])
 def test_a_copy_that_is_killed_is_continued_by_a_repeat(
-    database: Database, database_url: str, customer: uuid.UUID, tmp_path: Path, empty: str
+    database: Database,
+    database_url: str,
+    customer: uuid.UUID,
+    tmp_path: Path,
+    *,
+    empty: str,
+    place: str,
 ) -> None:
     command = ["db", "copy", "--from", database_url, "--to", empty]
-    with subprocess.Popen(
-        [sys.executable, "-c", _LONGLOOK, *command],
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "LONGLOOK_HOME": str(tmp_path)},
-    ) as child:
-        assert child.stderr is not None
-        for line in child.stderr:
-            if line.startswith("accounts: "):
-                break
-        child.send_signal(signal.SIGKILL)
-    assert child.returncode == -signal.SIGKILL
+    assert longlook(tmp_path, database_url, *command, kill=place)[0] == -signal.SIGKILL
     code, printed = longlook(tmp_path, database_url, *command)
 
     assert code == 0, printed

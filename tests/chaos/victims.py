@@ -22,8 +22,8 @@ from core.settings import Settings
 from jobs.store import storage
 from worker.runtime import WorkerRuntime
 
-#: Maximum lifetime of a process, even if its test fails.
-_SECONDS = 150
+#: Maximum lifetime of a process, even if its test fails: as long as the test may take.
+_SECONDS = 180
 _PAUSE_SECONDS = 0.02
 Environment = Mapping[str, str]
 

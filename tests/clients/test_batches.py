@@ -17,7 +17,7 @@ from tests.api import image_files
 from tests.clients.service import Service
 from tests.e2e.stack import eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 LINES = 150
 ENDED = ("completed", "failed", "expired", "cancelled")
@@ -157,21 +157,27 @@ def test_every_fault_of_every_line_is_named(client: openai.OpenAI) -> None:
 
 
 def test_single_requests_get_the_first_or_second_free_place(client: openai.OpenAI) -> None:
-    batch = start(client, [line(number) for number in range(LINES)])
-    assert eventually(lambda: client.batches.retrieve(batch.id).status == "in_progress")
     passed: list[int] = []
-    while client.batches.retrieve(batch.id).status == "in_progress" and len(passed) < 10:
-        single = client.responses.create(input="And this one?", background=True)
-        # The time in its row is that at which its transaction began, which a busy machine ends late.
-        accepted = datetime.now(UTC)
-        job_id = single.id.replace("resp_", "job_")
-        wait_for(client, job_id)
-        passed.append(started_before(client, job_id, accepted))
-    assert len(passed) >= 5
+    # A batch may end before so many single requests, when the machine is busy.
+    while len(passed) < 5:
+        batch = start(client, [line(number) for number in range(LINES)])
+        assert eventually(functools.partial(has_begun, client, batch))
+        while client.batches.retrieve(batch.id).status == "in_progress" and len(passed) < 10:
+            single = client.responses.create(input="And this one?", background=True)
+            # The time in its row is that at which its transaction began, which a busy machine ends late.
+            accepted = datetime.now(UTC)
+            job_id = single.id.replace("resp_", "job_")
+            wait_for(client, job_id)
+            passed.append(started_before(client, job_id, accepted))
+        done = ended(client, batch)
+        assert done.request_counts is not None
+        assert done.request_counts.completed == LINES
     assert max(passed) <= 1, passed
-    done = ended(client, batch)
-    assert done.request_counts is not None
-    assert done.request_counts.completed == LINES
+
+
+def has_begun(client: openai.OpenAI, batch: Batch) -> bool:
+    """Whether the lines of a batch have been read."""
+    return client.batches.retrieve(batch.id).status != "validating"
 
 
 def wait_for(client: openai.OpenAI, job_id: str) -> None:
@@ -201,7 +207,7 @@ def test_a_batch_survives_the_death_of_its_api_and_its_worker(
 ) -> None:
     batch = start(client, [line(number) for number in range(LINES)])
     for least in (LINES // 5, LINES // 2):
-        assert eventually(functools.partial(has_completed, client, batch, least), seconds=60)
+        assert eventually(functools.partial(has_completed, client, batch, least))
         service.restart()
 
     done = ended(client, batch)
@@ -228,8 +234,11 @@ def has_completed(client: openai.OpenAI, batch: Batch, least: int) -> bool:
 
 
 def test_a_cancelled_batch_keeps_what_has_finished(client: openai.OpenAI) -> None:
-    batch = start(client, [line(number) for number in range(LINES)])
-    assert eventually(lambda: completed(client, batch) >= 10, seconds=60)
+    # The only slot is held by the first of the lines without an end, so that the batch cannot complete.
+    endless = "How many? [[behavior:silent]]"
+    lines = [line(n) if n < 40 else line(n, question=endless) for n in range(LINES)]
+    batch = start(client, lines)
+    assert eventually(lambda: completed(client, batch) >= 10)
     partial = client.get(f"/batches/{batch.id}/results", cast_to=object)
     assert isinstance(partial, dict)
     assert len(partial["data"]) >= 10

@@ -139,6 +139,8 @@ def test_an_interrupted_evaluation_goes_on_across_restarts_and_asks_nothing_twic
     def submitted() -> bool:
         return state.exists() and json.loads(state.read_bytes())["batch_id"] is not None
 
+    # No answer comes before the interruption.
+    service.stack.stop_workers()
     first = children.spawn(command(service, path), folder=tmp_path)
     assert eventually(submitted)
     first.send_signal(signal.SIGINT)

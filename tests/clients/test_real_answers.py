@@ -61,7 +61,9 @@ def test_a_background_response_is_answered_and_its_stream_has_the_same_texts(
 ) -> None:
     sample = SAMPLES[0]
     created = client.responses.create(model="tiny-qvq", input=asked(sample), background=True)
-    assert eventually(lambda: client.responses.retrieve(created.id).status == "completed")
+    assert eventually(
+        lambda: client.responses.retrieve(created.id).status == "completed", seconds=150
+    )
 
     response = client.responses.retrieve(created.id)
     events = list(client.responses.retrieve(created.id, stream=True))
@@ -194,7 +196,7 @@ def test_a_batch_has_the_answer_of_each_line(client: openai.OpenAI) -> None:
     batch = client.batches.create(
         input_file_id=sent.id, endpoint="/v1/responses", completion_window="24h"
     )
-    assert eventually(lambda: client.batches.retrieve(batch.id).status == "completed")
+    assert eventually(lambda: client.batches.retrieve(batch.id).status == "completed", seconds=150)
 
     output = client.files.content(client.batches.retrieve(batch.id).output_file_id or "").text
     answers = {}

@@ -82,6 +82,7 @@ def images_of_newest(service: Service) -> list[int]:
         f"{service.base_url}/jobs",
         params={"limit": 100},
         headers={"Authorization": f"Bearer {service.key}"},
+        timeout=60,
     )
     return [len(job["images"]) for job in answer.json()["data"]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -30,21 +31,33 @@ VAULT_KEY = "the vault's key in tests"
 #: Short, so that the service detects a lost worker within a test.
 LEASE_SECONDS = 3
 WAIT_SECONDS = 60
-_FIRST_EPHEMERAL_PORT = 32_768
-#: Not seeded: processes that run tests at the same time must not find the same ports.
-_RANDOM = random.SystemRandom()
+#: Those from which the kernel chooses, as two numbers.
+_EPHEMERAL_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_FIRST_PORT, _LAST_PORT = 10_000, 65_535
+#: Sockets whose names tell other test runs on this machine which ports are taken.
+_reservations: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Return a port that is currently free.
+    """Return a port on which nobody listens, and which nobody but the caller gets while this process lives.
 
-    It is below those that the system gives to connections and to servers that name none: of them, another process
-    could get it at any moment.
+    The kernel gives it to no connection and to no server that lets it choose, and no other test run takes it.
     """
-    while True:
-        port = _RANDOM.randrange(10_000, _FIRST_EPHEMERAL_PORT)
-        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+    lowest, highest = map(int, _EPHEMERAL_PORTS.read_text().split())
+    others = [*range(_FIRST_PORT, lowest), *range(highest + 1, _LAST_PORT + 1)]
+    candidates = others or [*range(_FIRST_PORT, _LAST_PORT + 1)]
+    port: int
+    for port in random.sample(candidates, len(candidates)):
+        reservation = socket.socket(socket.AF_UNIX)
+        try:
+            reservation.bind(f"\0longlook-test-port-{port}")
+            socket.create_server(("", port)).close()
+        except OSError:
+            reservation.close()
+        else:
+            _reservations.append(reservation)
             return port
+    raise RuntimeError("no port is free")
 
 
 def eventually(
@@ -122,12 +135,7 @@ class Stack:
 
     def restart_api(self) -> None:
         """Kill the API and start it again on the same port."""
-        # Its workers too, which would keep the port until they see that their parent is gone.
-        workers = children.of(self.api.pid)
-        children.stop(self.api, signal.SIGKILL)
-        for pid in workers:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        kill(self.api)
         self._serve()
 
     def _serve(self) -> None:
@@ -158,17 +166,22 @@ class Stack:
     def stop_workers(self) -> None:
         """Kill the workers, and keep the other processes."""
         for process in self.workers:
-            children.stop(process, signal.SIGKILL)
+            kill(process)
         self.workers.clear()
 
     def log(self, name: str) -> str:
         """Return the log of a process."""
         return (self.folder / name / "log").read_text()
 
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the events in the log of a process: its lines of JSON that have been written to their ends."""
+        lines = self.log(name).splitlines(keepends=True)
+        return [json.loads(line) for line in lines if line[0] == "{" and line[-1] == "\n"]
+
     def close(self) -> None:
         """Kill everything."""
         for process in self.processes:
-            children.stop(process, signal.SIGKILL)
+            kill(process)
 
     def spawn(self, name: str, command: list[str], **more: str) -> subprocess.Popen[bytes]:
         """Start a program with the common settings and ``more``; its log file has its name."""
@@ -186,6 +199,20 @@ class Stack:
         except urllib3.exceptions.HTTPError:
             return False
         return answer.status == 200
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a process and those that it has started.
+
+    Workers of gunicorn would keep the port, and use the database, until they see that their parent is gone.
+    """
+    if process.poll() is not None:
+        return
+    below = children.of(process.pid)
+    children.stop(process, signal.SIGKILL)
+    for pid in below:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def running(engine_url: str) -> int:

@@ -18,6 +18,7 @@ import standardwebhooks
 
 from cli.client import Client
 from core.database import Database
+from jobs import queue
 from jobs.store import accounts
 from tests import children, databases, webhooks
 from tests.e2e.stack import BIN, VAULT_KEY, Stack, eventually, free_port
@@ -27,8 +28,6 @@ from webhooks import signature as signing
 
 pytestmark = pytest.mark.e2e
 
-#: A dispatcher without wakeups polls after this many seconds.
-WITHOUT_A_WAKEUP = 5.0
 CANARY = "zebra-canary-7319"
 IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png"
 
@@ -93,14 +92,10 @@ def genuine(notification: Got, public_key: str) -> bool:
 
 
 def test_a_finished_job_is_announced_at_once_and_signed_and_the_process_ends_at_sigterm(
-    stack: Stack, receiver: Receiver
+    stack: Stack, receiver: Receiver, redis_server: RedisServer
 ) -> None:
     client = stack.start_api()
     stack.start_worker()
-    process = stack.start_delivery()
-    assert eventually(
-        lambda: " ready." in stack.log("delivery") and " ready." in stack.log("worker")
-    )
     with contextlib.closing(Database(stack.database_url)) as database:
         account_id = accounts.account_id(database, "default")
         webhooks.make_endpoint(database, account_id, url=receiver.url)
@@ -109,19 +104,19 @@ def test_a_finished_job_is_announced_at_once_and_signed_and_the_process_ends_at_
             [IMAGE], f"How many {CANARY} are there?", options={"metadata": {"case": CANARY}}
         )
 
+        # The end of the job sends a wakeup, and the sender takes it. ``bench.webhooks`` measures how soon.
+        assert eventually(lambda: redis_server.length(queue.DELIVER) > 0)
+        process = stack.start_delivery()
+        assert eventually(lambda: redis_server.length(queue.DELIVER) == 0)
         assert eventually(lambda: len(receiver.took) == 1)
         [got] = receiver.took
         assert got.event["data"]["metadata"] == {"case": CANARY}
         assert verified(got, webhooks.PLAIN_SECRET)
         assert (got.event["type"], got.event["data"]["id"]) == ("job.succeeded", job["id"])
         assert eventually(lambda: webhooks.attempts(database)[0].outcome == "delivered")
-        [event] = webhooks.events(database)
-        [attempt] = webhooks.attempts(database)
-        assert attempt.ended_at is not None
-        # A wakeup woke it: without one it would take five seconds. ``bench.webhooks`` measures how soon.
-        assert (attempt.ended_at - event.created_at).total_seconds() < WITHOUT_A_WAKEUP
+    assert eventually(lambda: " ready." in stack.log("delivery"))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(20) == 0
+    assert process.wait(60) == 0
     assert webhooks.PLAIN_SECRET not in stack.log("delivery")
     assert CANARY not in stack.log("delivery")
 
@@ -224,5 +219,9 @@ def test_the_command_line_receives_shows_and_resends_notifications(
     recovery = longlook("recover", endpoint["id"], "--since", "1h")[1]
     where = f"/v1/webhook_endpoints/{endpoint['id']}/recoveries/{recovery['id']}"
     assert eventually(lambda: client.look(where)["status"] == "done")
-    shown = longlook("show", job["id"])[1]["data"]
-    assert {attempted["status"] for attempted in shown} == {"delivered"}
+
+    def statuses() -> set[str]:
+        return {shown["status"] for shown in longlook("show", job["id"])[1]["data"]}
+
+    # The receivers have got all of them; the sender writes that down later.
+    assert eventually(lambda: statuses() == {"delivered"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -27,10 +26,15 @@ IMAGE = Path(__file__).parents[2] / "models" / "tiny-qvq" / "samples" / "s07.png
 CANARY = "zebra-canary-7319"
 
 
+#: An engine that falls silent within each answer: a run that a test observes does not end by itself.
+SILENT = ScriptedOptions(behavior="silent")
+IN_PROCESS = {"LONGLOOK_ENGINE_URLS": "scripted:?behavior=silent"}
+
+
 @pytest.fixture(scope="module")
 def engine() -> Iterator[BackgroundServer]:
-    """Return the scripted engine over HTTP; an answer takes about three seconds, so that a test can observe a run."""
-    with BackgroundServer(ScriptedOptions(tokens_per_second=80)) as server:
+    """Return the scripted engine over HTTP."""
+    with BackgroundServer(ScriptedOptions(tokens_per_second=200)) as server:
         yield server
 
 
@@ -97,41 +101,58 @@ def test_a_second_question_finds_the_image_in_the_cache(client: Client, stack: S
     assert first["images"][0]["id"] == second["images"][0]["id"]
 
 
-def test_the_trace_can_be_read_as_it_grows(client: Client, stack: Stack) -> None:
+def test_the_whole_trace_can_be_followed(client: Client, stack: Stack) -> None:
     stack.start_worker()
     job = client.submit([IMAGE], "How many shapes are there?")
 
     events = list(client.follow(job["id"]))
 
     deltas = [event["delta"] for event in events if event["type"] == "trace.delta"]
-    assert len(deltas) > 2
-    assert "".join(deltas) == client.trace(job["id"])["generations"][0]["text"]
+    assert "".join(deltas) == client.trace(job["id"])["generations"][0]["text"] != ""
     assert events[-1]["job"]["status"] == "succeeded"
 
 
-def test_a_cancel_while_running_frees_the_engine(
-    client: Client, stack: Stack, engine: BackgroundServer
-) -> None:
-    stack.start_worker()
+def test_the_trace_can_be_read_as_it_grows(client: Client, stack: Stack) -> None:
+    stack.start_worker(**IN_PROCESS)
     job = client.submit([IMAGE], "How many shapes are there?")
-    assert eventually(lambda: progress(client, job["id"]) > 0)
-    assert running(engine.url) == 1
 
-    client.cancel(job["id"])
-    done = client.wait(job["id"])
+    deltas: list[str] = []
+    for event in client.follow(job["id"]):
+        if event["type"] == "trace.delta":
+            if not deltas:
+                # Nothing but this ends the job, so the delta came before its end.
+                client.cancel(job["id"])
+            deltas.append(event["delta"])
 
-    assert done["status"] == "cancelled"
-    assert eventually(lambda: running(engine.url) == 0)
-    [sample] = client.trace(job["id"])["generations"]
-    assert sample["text"]
+    assert event["job"]["status"] == "cancelled"
+    assert "".join(deltas) == client.trace(job["id"])["generations"][0]["text"] != ""
+
+
+def test_a_cancel_while_running_frees_the_engine(client: Client, stack: Stack) -> None:
+    with BackgroundServer(SILENT) as engine:
+        stack.start_worker(LONGLOOK_ENGINE_URLS=engine.url)
+        job = client.submit([IMAGE], "How many shapes are there?")
+        assert eventually(lambda: progress(client, job["id"]) > 0)
+        assert running(engine.url) == 1
+
+        client.cancel(job["id"])
+        done = client.wait(job["id"])
+
+        assert done["status"] == "cancelled"
+        assert eventually(lambda: running(engine.url) == 0)
+        [sample] = client.trace(job["id"])["generations"]
+        assert sample["text"]
+        stack.stop_workers()
 
 
 def test_when_a_worker_is_killed_another_one_answers_once(client: Client, stack: Stack) -> None:
-    victim = stack.start_worker("victim")
-    job = client.submit([IMAGE], "How many shapes are there?")
-    assert eventually(lambda: progress(client, job["id"]) > 0)
+    with BackgroundServer(SILENT) as silent:
+        victim = stack.start_worker("victim", LONGLOOK_ENGINE_URLS=silent.url)
+        job = client.submit([IMAGE], "How many shapes are there?")
+        assert eventually(lambda: progress(client, job["id"]) > 0)
 
-    victim.send_signal(signal.SIGKILL)
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
     stack.start_worker("heir")
     done = client.wait(job["id"])
 
@@ -147,13 +168,13 @@ def test_when_a_worker_is_killed_another_one_answers_once(client: Client, stack:
 
 
 def test_a_drained_worker_exits_cleanly_and_counts_nothing(client: Client, stack: Stack) -> None:
-    worker = stack.start_worker(LONGLOOK_DRAIN_SECONDS="0")
+    worker = stack.start_worker(LONGLOOK_DRAIN_SECONDS="0", **IN_PROCESS)
     job = client.submit([IMAGE], "How many shapes are there?")
     assert eventually(lambda: progress(client, job["id"]) > 0)
 
     worker.send_signal(signal.SIGTERM)
 
-    assert worker.wait(30) == 0
+    assert worker.wait(60) == 0
     assert status(client, job["id"]) == "queued"
     stack.start_worker("heir")
     done = client.wait(job["id"])
@@ -191,18 +212,20 @@ def test_no_question_trace_image_or_key_is_ever_logged(client: Client, stack: St
         client.submit([IMAGE], CANARY, options={"temperature": CANARY})
     trace = client.trace(done["id"])["generations"][0]["text"]
     worker.send_signal(signal.SIGTERM)
-    worker.wait(30)
+    worker.wait(60)
 
-    lines = (stack.log("api") + stack.log("worker")).splitlines()
-    events = [json.loads(line) for line in lines if line.startswith("{")]
-    text = "\n".join(lines)
+    settled = next(event for event in stack.events("worker") if event.get("job_id") == done["id"])
 
-    settled = next(event for event in events if event.get("job_id") == done["id"])
-    assert settled["request_id"] in {
-        event.get("request_id")
-        for event in events
-        if event.get("event") == "request_finished" and event.get("status") == 202
-    }
+    def accepted() -> set[str]:
+        return {
+            event["request_id"]
+            for event in stack.events("api")
+            if event["event"] == "request_finished" and event["status"] == 202
+        }
+
+    # A request is logged after its response has been sent.
+    assert eventually(lambda: settled["request_id"] in accepted())
+    text = stack.log("api") + stack.log("worker")
     assert CANARY not in text
     assert stack.key not in text
     assert not any(sentence in text for sentence in trace.split("\n") if len(sentence) > 20)

@@ -129,20 +129,21 @@ def test_health_names_what_redis_refuses(
         [one] = [entry for entry in json.loads(printed) if entry["check"] == "Redis"]
         return dict(one)
 
-    before = ready(), diagnosis()
+    # The checks have a limit of a second, which a busy machine can exceed.
+    assert eventually(lambda: (ready()["checks"]["redis"], ready()["reasons"]) == ("ok", {}))
+    assert eventually(lambda: diagnosis()["verdict"] == "ok")
     break_it, word = FAULTS[fault]
     with redis.Redis.from_url(server.url) as admin:
         keys = admin.keys()
         break_it(admin.execute_command, short_folder)
+    assert eventually(lambda: word in ready()["reasons"].get("redis", ""))
+    assert eventually(lambda: word in diagnosis()["detail"])
     after = ready(), diagnosis()
     service_of(app).close()
 
-    assert (before[0]["checks"]["redis"], before[0]["reasons"]) == ("ok", {})
-    assert before[1]["verdict"] == "ok"
     assert keys == []
     assert (after[0]["status"], after[0]["checks"]["redis"]) == ("degraded", "degraded")
-    assert word in after[0]["reasons"]["redis"]
-    assert (after[1]["verdict"], word in after[1]["detail"]) == ("missing", True)
+    assert after[1]["verdict"] == "missing"
 
 
 @pytest.fixture
@@ -178,7 +179,7 @@ def start(sqlite_source: databases.SqliteSource) -> Iterator[Callable[[str], Sta
 
 def events(stack: Stack, name: str, event: str) -> list[dict[str, Any]]:
     """Return the lines of a log about ``event`` of Redis that Celery met."""
-    lines = [json.loads(line) for line in stack.log(name).splitlines() if line.startswith("{")]
+    lines = stack.events(name)
     return [line for line in lines if line["event"] == event and line.get("use") == "celery"]
 
 

@@ -35,6 +35,7 @@ _ARGUMENT = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 #: Their arguments are channels, which `COMMAND GETKEYS` does not return.
 _CHANNELS = {"SUBSCRIBE", "UNSUBSCRIBE", "PSUBSCRIBE", "PUNSUBSCRIBE"}
 FOREIGN = "foreign"
+_LAST = "the last command"
 
 
 @pytest.fixture
@@ -91,8 +92,13 @@ def monitoring(server: RedisServer) -> Iterator[list[list[str]]]:
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
         yield commands
+        # The server tells of the commands in their order, but later than it answers them.
+        with redis.Redis.from_url(server.url) as admin:
+            admin.echo(_LAST)
+        assert eventually(lambda: ["ECHO", _LAST] in list(commands))
         connection.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join()
+        commands.remove(["ECHO", _LAST])
 
 
 def names(admin: redis.Redis, command: list[str]) -> list[str]:

@@ -42,7 +42,8 @@ def test_stuck_jobs_fail_and_delay_no_other_job(
                 for number, attempts in enumerate(ATTEMPTS)
             ]
             stack.start_worker()
-            assert eventually(lambda: client.job(stuck[0])["status"] == "running")
+            # Between two attempts it is queued.
+            assert eventually(lambda: client.job(stuck[0])["attempt"] > 0)
 
             answered = other_client.wait(other_client.submit([IMAGE], "How many shapes?")["id"])
             ended = [client.wait(job_id) for job_id in stuck]
@@ -50,8 +51,9 @@ def test_stuck_jobs_fail_and_delay_no_other_job(
             assert answered["status"] == "succeeded"
             assert {job["status"] for job in ended} == {"failed"}
             assert "engine_silent" in {job["error"]["code"] for job in ended}
-            # The first time, several jobs may get no output, and the fault counts for the engine.
-            assert ended[0]["attempt"] <= 3
+            # A fault of an engine that answers others counts for the job. At first, or when the machine is busy, no
+            # other job has an answer either.
+            assert ended[0]["attempt"] < ATTEMPTS[0]
             assert eventually(lambda: running(engine.url) == 0)
         finally:
             stack.close()

@@ -167,7 +167,10 @@ def test_many_jobs_are_rerun_cancelled_and_deleted_by_a_query(stack: Stack, api:
     again = api.look("/v1/jobs", q=f"operation:{done['id']}")["data"]
     for job in again:
         api.wait(job["id"])
-    assert operate(api, "rerun", f"id:{again[0]['id']}")["done"] == 1
+    once_more = operate(api, "rerun", f"id:{again[0]['id']}")
+    assert once_more["done"] == 1
+    [last] = api.look("/v1/jobs", q=f"operation:{once_more['id']}")["data"]
+    api.wait(last["id"])
 
     api.act("/v1/queue/pause")
     submit(stack, 4, case="cancel")

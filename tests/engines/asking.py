@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 import threading
-import time
 import uuid
 import zlib
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import Any
 
 from core import profiles
 from jobs import engine
+from tests.e2e import stack
 
 GREEDY = profiles.Sampling(temperature=0.0, top_p=1.0)
 
@@ -93,7 +93,7 @@ class Reader:
 
     def join(self) -> list[engine.Chunk]:
         """Wait for the end of the reading and return what was read."""
-        self._thread.join(30)
+        self._thread.join(stack.WAIT_SECONDS)
         assert not self._thread.is_alive(), "the reader is still blocked"
         return self.chunks
 
@@ -108,12 +108,6 @@ class Reader:
             self.error = error
 
 
-def eventually(truth: Callable[[], bool], *, seconds: float = 15) -> bool:
+def eventually(truth: Callable[[], bool]) -> bool:
     """Return whether ``truth`` comes true in time."""
-    deadline = time.monotonic() + seconds
-    pause = threading.Event()
-    while not truth():
-        if time.monotonic() > deadline:
-            return False
-        pause.wait(0.02)
-    return True
+    return stack.eventually(truth, every=0.02)

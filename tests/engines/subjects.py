@@ -38,7 +38,7 @@ class Subject:
     Attributes:
         engine: the engine.
         image: an image that it can answer questions about.
-        endless: a request that goes on for a thousand tokens.
+        endless: a request that goes on for a thousand tokens, or for ever.
     """
 
     engine: Engine

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 
 import pytest
 
 from core import errors
+from tests.e2e.stack import free_port
 from tests.engines import asking, raw_peer, subjects
 from tests.engines.raw_peer import RawPeer
 from tests.engines.subjects import Connect
@@ -91,9 +91,7 @@ def test_a_status_is_the_right_fault(
 
 
 def test_nothing_listens(connect: Connect) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    client = connect(f"http://127.0.0.1:{port}")
+    client = connect(f"http://127.0.0.1:{free_port()}")
 
     with pytest.raises(errors.EngineUnavailable, match="cannot be reached"):
         asking.read(client, asking.ask())
@@ -182,8 +180,7 @@ def test_what_came_before_a_fault_is_handed_out(connect: Connect) -> None:
 def test_an_engine_that_dies_while_it_answers_is_a_fault(
     server: BackgroundServer, connect: Connect
 ) -> None:
-    question = "[[behavior:no_answer_at_length]] What is there?"
-    reader = asking.Reader(connect(server.url), asking.ask(question, max_output_tokens=1800))
+    reader = asking.Reader(connect(server.url), asking.ask("[[behavior:silent]] What is there?"))
     reader.wait_for_text()
 
     server.stop()

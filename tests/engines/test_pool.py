@@ -166,7 +166,7 @@ class Together(Quiet):
         self._requested = requested
 
     def facts(self) -> engine.EngineFacts:
-        self._requested.wait(10)
+        self._requested.wait(60)
         return super().facts()
 
 

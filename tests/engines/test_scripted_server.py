@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ import urllib3
 from jobs import engine
 from scripted import ScriptedOptions
 from tests import children
+from tests.e2e.stack import free_port
 from tests.engines import asking, subjects
 from tests.engines.subjects import Connect
 from tests.scripted_server import BackgroundServer
@@ -240,14 +240,13 @@ def test_a_hundred_streams_share_one_server(connect: Connect) -> None:
 
 
 def test_a_server_process_exits_cleanly_on_sigterm(tmp_path: Path, connect: Connect) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     code = f"from scripted import server; server.serve('127.0.0.1', {port}, model='named')"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path)
     client = connect(f"http://127.0.0.1:{port}")
     try:
-        assert asking.eventually(lambda: _answers(client.url), seconds=30)
+        assert asking.eventually(lambda: _answers(client.url))
         assert client.facts().model == "named"
         reader = asking.Reader(client, asking.ask(max_output_tokens=64))
         reader.wait_for_text()

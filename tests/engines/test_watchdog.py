@@ -66,7 +66,7 @@ class MuteStream:
         self.closed = False
 
     def __iter__(self) -> Iterator[engine.Chunk]:
-        while (chunk := self.said.get(timeout=30)) is not None:
+        while (chunk := self.said.get(timeout=120)) is not None:
             yield chunk
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from net.connection import Connection, DialError, Origin
+from tests.e2e.stack import free_port
 from tests.engines import raw_peer
 from tests.engines.raw_peer import RawPeer
 
@@ -45,8 +46,7 @@ def test_an_address_that_refuses_gives_way_to_the_next_one() -> None:
 
 
 def test_the_reason_of_a_failed_dial_is_that_of_the_last_address() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     connection = Connection(Origin("http", "two.example", port))
 
     with swallowing(port) as silent, pytest.raises(DialError) as timed_out:

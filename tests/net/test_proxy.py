@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import ipaddress
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from net.client import GuardedClient, GuardedClientError, Reply
 from net.resolver import IP
 from tests.certificates import Authority, serving
 from tests.connect_proxy import proxying
+from tests.e2e.stack import free_port
 from tests.receivers import receiving
 
 ALLOW = ["127.0.0.0/8"]
@@ -133,10 +133,8 @@ def test_what_a_proxy_answers_tells_its_faults_from_those_of_the_target(
 
 
 def test_a_proxy_that_is_not_there_is_the_proxys_fault(authority: Authority) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     with (
-        client(f"http://127.0.0.1:{port}", authority) as egress,
+        client(f"http://127.0.0.1:{free_port()}", authority) as egress,
         pytest.raises(GuardedClientError) as failed,
     ):
         send(egress, "https://hooks.example:9/")
