@@ -78,12 +78,6 @@ def _not_blank(text: str) -> str:
     return text
 
 
-def _metadata_key(key: str) -> str:
-    if any(char in "\"'\\" or not char.isprintable() for char in key):
-        raise ValueError("A key must not contain quotes, backslashes or control characters.")
-    return key
-
-
 def _few_pairs(value: Any) -> Any:  # noqa: ANN401 - untrusted input
     # Pydantic counts an object only after it has validated its members.
     if isinstance(value, dict) and len(value) > MAX_METADATA_PAIRS:
@@ -175,7 +169,7 @@ def rfc3339(moment: datetime) -> str:
 
 Text = Annotated[str, AfterValidator(_without_nul)]
 Question = Annotated[Text, AfterValidator(_not_blank)]
-MetadataKey = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_metadata_key)]
+MetadataKey = Annotated[Text, Field(min_length=1, max_length=64)]
 MetadataValue = Annotated[Text, Field(max_length=512)]
 Metadata = Annotated[
     dict[MetadataKey, MetadataValue],

@@ -75,8 +75,7 @@ class TestOptions:
             {"max_attempts": 0}, {"max_attempts": 21}, {"detail": "huge"},
             {"metadata": {"a": 1}}, {"metadata": {"": "x"}}, {"metadata": {"a" * 65: "x"}},
             {"metadata": {"a": "x" * 513}}, {"metadata": {str(i): "x" for i in range(17)}},
-            {"metadata": {'a"b': "x"}}, {"metadata": {"a\\b": "x"}}, {"metadata": {"a\nb": "x"}},
-            {"metadata": {"a": "x\x00"}}, {"metadata": []},
+            {"metadata": {"a\x00": "x"}}, {"metadata": {"a": "x\x00"}}, {"metadata": []},
         ],
         ids=lambda options: json.dumps(options)[:96],
     )  # fmt: skip
@@ -352,7 +351,7 @@ class TestPlaces:
         "query",
         ["limit=0", "limit=101", "limit=x", "order=up", "status=done", "after=x", "created_after=yesterday",
          "created_before=2026-01-01T00:00:00", "created_after=99999999999999", "image=abc", "colour=red",
-         "metadata[a]=%00", "metadata['a]=x", "metadata=x"],
+         "metadata[a]=%00", "metadata[%00]=x", "metadata=x"],
     )  # fmt: skip
     def test_a_list_that_cannot_be_meant_is_refused(self, caller: Caller, query: str) -> None:
         answer = caller("GET", f"/v1/jobs?{query}")

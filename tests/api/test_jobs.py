@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 from collections.abc import Callable
 from datetime import datetime
 
@@ -74,6 +75,16 @@ def test_an_accepted_job_is_answered_with_202_its_place_and_the_whole_job(
     image = job["images"][0]
     assert (image["width"] % 28, image["height"] % 28, image["detail"]) == (0, 0, "standard")
     assert caller("GET", job["urls"]["self"]).get_json() == job
+
+
+def test_a_job_is_found_by_metadata_with_any_characters(caller: Caller) -> None:
+    key = 'a "quoted" \\ key\n'
+    job, _ = caller.job(metadata={key: "x"}), caller.job(metadata={"a": "x"})
+    quoted = key.replace("\\", "\\\\").replace('"', '\\"')
+
+    for query in ({f"metadata[{key}]": "x"}, {"q": f'meta."{quoted}":x'}):
+        found = caller("GET", f"/v1/jobs?{urllib.parse.urlencode(query)}").get_json()
+        assert [one["id"] for one in found["data"]] == [job["id"]], query
 
 
 def test_a_form_and_json_make_the_same_job(caller: Caller) -> None:

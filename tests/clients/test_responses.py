@@ -119,13 +119,15 @@ def raw(service: Service, response_id: str, *, after: int | None = None) -> byte
 
 class TestAnswers:
     def test_a_background_response_is_polled_to_its_end(self, client: openai.OpenAI) -> None:
+        # As OpenAI, any characters.
+        metadata = {"case": "42", 'a "quoted"\\\n key': "ä"}
         created = client.responses.create(
-            input=image("How many?"), background=True, metadata={"case": "42"}
+            input=image("How many?"), background=True, metadata=metadata
         )
         done = ended(client, strict(created))
 
         assert created.status == "queued"
-        assert (done.status, done.metadata, done.error) == ("completed", {"case": "42"}, None)
+        assert (done.status, done.metadata, done.error) == ("completed", metadata, None)
         assert [item.type for item in done.output] == ["reasoning", "message"]
         assert done.output_text
         assert done.usage is not None
