@@ -28,6 +28,7 @@ _DATABASE: Final = "longlook.db"
 _SQLITE: Final = b"SQLite format 3\0"
 
 
+@secret_files.owner_only()
 def write(settings: Settings, file: Path) -> int:
     """Write an archive that only its owner can read, from one moment of a running installation; return its bytes.
 
@@ -35,7 +36,6 @@ def write(settings: Settings, file: Path) -> int:
         core.errors.LaunchError: the file exists or cannot be written, or the pepper or the vault is missing.
         core.database_faults.DatabaseUnavailable: the database does not answer.
     """
-    os.umask(0o077)
     if file.exists():
         raise errors.LaunchError(f"{file} exists already; choose another name.")
     with _scratch(file.absolute().parent) as folder, schema.opened(settings) as database:
@@ -58,6 +58,7 @@ def write(settings: Settings, file: Path) -> int:
     return file.stat().st_size
 
 
+@secret_files.owner_only()
 def restore(settings: Settings, file: Path) -> None:
     """Restore an archive to an installation without a database. An interrupted restore can be repeated.
 
@@ -65,7 +66,6 @@ def restore(settings: Settings, file: Path) -> None:
         core.errors.LaunchError: the archive is incomplete, the installation has a database or other secrets, or a
             process uses it. The message names what is missing.
     """
-    os.umask(0o077)
     where = home.prepare(settings.home)
     with home.locked(where), _scratch(where) as folder:
         _extract(file, folder)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cli import archives, erasing, output
-from core import ids
+from core import ids, secret_files
 from core.database import Database
 from core.settings import TEST_PREFIX, Settings
 from jobs.store import history, search, storage
@@ -27,10 +27,10 @@ _TEST_POSTGRES = f"{TEST_PREFIX}POSTGRES_URL"
 
 
 @app.command("upgrade")
+@secret_files.owner_only()
 def upgrade() -> None:
     """Upgrade the database to this version's schema. Does nothing if the schema is up to date."""
     settings = Settings.read()
-    os.umask(0o077)
     if not settings.database_url:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
     upgraded = schema.upgrade(settings.database)
@@ -69,6 +69,7 @@ def downgrade(
 
 
 @app.command("copy")
+@secret_files.owner_only()
 def copy(
     *,
     source: Annotated[
@@ -82,7 +83,6 @@ def copy(
 
     Counts and hashes of all rows are compared at the end. An interrupted command continues when you repeat it.
     """
-    os.umask(0o077)
     with (
         contextlib.closing(Database(source)) as from_database,
         contextlib.closing(Database(target)) as to_database,

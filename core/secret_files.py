@@ -37,6 +37,16 @@ def change(path: Path, changed: Callable[[], Iterable[str]]) -> None:
 
 
 @contextlib.contextmanager
+def owner_only() -> Iterator[None]:
+    """Let only the owner read the files that this process creates meanwhile, those of libraries included."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Hold the lock on the secrets in ``folder``."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

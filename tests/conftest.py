@@ -6,8 +6,11 @@ import contextlib
 import gc
 import os
 import shutil
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -24,11 +27,45 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("longlook")
 compilations.share()
 
+_SIGNALS = (
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGCHLD,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
 
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from looking through all modules and all tests again and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def shared_process() -> Iterator[None]:
+    """Fail a test that changes the process for the tests after it."""
+    before = process_state()
+    yield
+    after = process_state()
+    os.umask(before["umask"])
+    assert after == before
+
+
+def process_state() -> dict[str, Any]:
+    """Return what a test may leave to the next one in its process."""
+    umask = os.umask(0o022)
+    os.umask(umask)
+    environment = {**os.environ}
+    environment.pop("PYTEST_CURRENT_TEST", None)
+    return {
+        "umask": umask,
+        "folder": Path.cwd(),
+        "environment": environment,
+        "signals": {number: signal.getsignal(number) for number in _SIGNALS},
+        "socket timeout": socket.getdefaulttimeout(),
+    }
 
 
 @pytest.fixture

@@ -96,6 +96,8 @@ class PartitionedDeployment(Deployment):
     def _start_postgres(self) -> postgres.Server:
         allowed = self.postgres_folder / "allowed"
         allowed.write_text("local all all trust\nhost all all 10.0.0.0/8 trust\n")
+        # The server runs as another user.
+        allowed.chmod(0o644)
         with self._hub.entered():
             server = postgres.start(
                 self.postgres_folder, f"listen_addresses={SQL}", f"hba_file={allowed}"
