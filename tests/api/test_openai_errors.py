@@ -183,7 +183,7 @@ class TestModels:
             base_url="http://localhost/v1",
             api_key=caller.key,
             max_retries=0,
-            http_client=httpx2.Client(transport=transport),
+            http_client=httpx2.Client(transport=transport, timeout=60),
         )
 
     def test_a_name_with_a_slash_is_found_in_the_form_that_the_client_sends(

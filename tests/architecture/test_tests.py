@@ -10,6 +10,25 @@ from pathlib import Path
 from tests.architecture import source
 
 FORBIDDEN_IMPORTS = {"unittest.mock", "mock", "pytest_mock"}
+HASTY = {
+    "urllib3.request",
+    *(
+        f"{library}.{call}"
+        for library in ("httpx", "httpx2")
+        for call in (
+            "Client",
+            "AsyncClient",
+            "request",
+            "stream",
+            "get",
+            "post",
+            "put",
+            "delete",
+            "options",
+            "head",
+        )
+    ),
+}
 
 
 def test_every_test_can_fail() -> None:
@@ -87,13 +106,13 @@ def test_no_thread_sleeps_except_between_two_checks() -> None:
 
 
 def test_every_request_has_its_own_timeout() -> None:
-    # `urllib3.request` gives up after three seconds by default, which is too short for a busy machine.
+    # By default, `urllib3.request` gives up after three seconds and httpx after five: too soon on a busy machine.
     hasty = [
         f"{source.name(path)}:{node.lineno}"
         for path in source.modules("tests")
         for node in ast.walk(source.tree(path))
         if isinstance(node, ast.Call)
-        and ast.unparse(node.func) == "urllib3.request"
+        and ast.unparse(node.func) in HASTY
         and not any(keyword.arg in {"timeout", None} for keyword in node.keywords)
     ]
 

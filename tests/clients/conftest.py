@@ -25,7 +25,7 @@ from tests.scripted_server import BackgroundServer
 @pytest.fixture(scope="module")
 def engine_options() -> ScriptedOptions:
     """Return how the engine behaves: fast, and as ``[[behavior:name]]`` in a question says."""
-    return ScriptedOptions(tokens_per_second=400, markers=True)
+    return ScriptedOptions(tokens_per_second=2000, markers=True)
 
 
 @pytest.fixture(scope="module")

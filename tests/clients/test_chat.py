@@ -21,6 +21,8 @@ Message = dict[str, Any]
 IMAGE = image_files.data_url(image_files.png())
 #: An answer that does not end before its budget is spent.
 ENDLESS = "How many circles? [[behavior:no_answer_at_length]]"
+#: The engine falls silent after a few tokens.
+SILENT = "How many circles? [[behavior:silent]]"
 LOOPS_OFF = {"guards": {"loop": False, "budget": False, "convergence": False}}
 
 
@@ -462,25 +464,23 @@ class TestIdempotency:
         assert stored.output_text == first.choices[0].message.content
 
     def test_a_client_that_timed_out_gets_the_job_that_it_began(self, service: Service) -> None:
-        text = f"{ENDLESS} [[key]]"
-        headers = {"Idempotency-Key": "chat-2"}
-        impatient = service.client(timeout=1)
+        given = {"metadata": {"case": "timed out"}, "extra_headers": {"Idempotency-Key": "chat-2"}}
         with pytest.raises(openai.APITimeoutError):
-            ask(
-                impatient,
-                text,
-                max_tokens=1700,
-                extra_headers=headers,
-                extra_body={"options": LOOPS_OFF},
-            )
-        answer = ask(
-            service.client(),
-            text,
-            max_tokens=1700,
-            extra_headers=headers,
-            extra_body={"options": LOOPS_OFF},
-        )
-        assert answer.choices[0].finish_reason == "length"
+            ask(service.client(timeout=1), SILENT, **given)
+        asked = fields(SILENT, **given)
+        with service.client().chat.completions.create(**asked, stream=True) as chunks:
+            first = next(iter(chunks))
+        headers = {"Authorization": f"Bearer {service.key}"}
+        [job] = httpx2.get(
+            f"{service.base_url}/jobs",
+            params={"metadata[case]": "timed out"},
+            headers=headers,
+            timeout=60,
+        ).json()["data"]
+        assert first.id == job["id"].replace("job_", "chatcmpl-")
+        httpx2.post(
+            f"{service.base_url}/jobs/{job['id']}/cancel", headers=headers, timeout=60
+        ).raise_for_status()
 
 
 def post(service: Service, text: str = "How many circles?", **others: Any) -> httpx2.Response:  # noqa: ANN401 - JSON
