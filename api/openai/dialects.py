@@ -110,6 +110,9 @@ class _Translation:
     def __init__(self, definitions: Mapping[str, Any], names: Mapping[str, str]) -> None:
         self._definitions = definitions
         self._names = names
+        #: A schema may have no more parts, counted once per reference. A larger one is refused anyway, so that nothing
+        #: more is looked at.
+        self._parts_left = json_schema.MAX_PARTS
 
     def of(self, schema: Json) -> Json:
         """Return a schema in the terms of 2020-12; only a part of it may be ``nullable``."""
@@ -144,7 +147,13 @@ class _Translation:
         """Whether no value can match two of ``options``, because the values of a property tell them apart."""
         if not isinstance(options, list) or not options:
             return False
-        tags = [_tags(self._resolved(option)) for option in options]
+        tags = []
+        for option in options:
+            resolved = self._resolved(option)
+            self._parts_left -= _size(resolved)
+            if self._parts_left < 0:
+                return False
+            tags.append(_tags(resolved))
         return any(
             all(name in of_one for of_one in tags)
             and len(set().union(*(of_one[name] for of_one in tags)))
@@ -161,6 +170,12 @@ class _Translation:
         return self._definitions.get(reference.removeprefix(prefix))
 
 
+def _size(schema: object) -> int:
+    """Return how many parts :func:`_tags` looks at: the schema and its properties."""
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    return 1 + (len(properties) if isinstance(properties, dict) else 0)
+
+
 def _tags(schema: object) -> dict[str, set[tuple[type, object]]]:
     """Return the values of the required properties of an object that list them, with the types: 1 is true in Python."""
     if not isinstance(schema, dict) or schema.get("type") != "object" or "nullable" in schema:
@@ -168,7 +183,10 @@ def _tags(schema: object) -> dict[str, set[tuple[type, object]]]:
     properties, required = schema.get("properties"), schema.get("required")
     if not isinstance(properties, dict) or not isinstance(required, list):
         return {}
-    listed = {name: _listed(part) for name, part in properties.items() if name in required}
+    if len(required) > len(properties):
+        return {}
+    names = {name for name in required if isinstance(name, str)}
+    listed = {name: _listed(part) for name, part in properties.items() if name in names}
     return {
         name: {(type(value), value) for value in values}
         for name, values in listed.items()
@@ -181,6 +199,8 @@ def _listed(schema: object) -> list[str | int]:
     if not isinstance(schema, dict) or "nullable" in schema:
         return []
     values = schema.get("enum", [schema["const"]] if "const" in schema else None)
-    if not isinstance(values, list) or not all(isinstance(value, str | int) for value in values):
+    if not isinstance(values, list) or len(values) > json_schema.MAX_CHOICES:
+        return []
+    if not all(isinstance(value, str | int) for value in values):
         return []
     return values

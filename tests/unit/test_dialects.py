@@ -137,6 +137,41 @@ def test_one_of_several_options_is_any_of_them_if_a_property_tells_them_apart(
     assert named == ({"anyOf": options} if is_union else part)
 
 
+@pytest.mark.parametrize(("count", "is_union"), [(90, True), (110, False)])
+def test_a_union_with_more_parts_than_a_schema_may_have_is_not_looked_at(
+    count: int,
+    is_union: bool,  # noqa: FBT001 - a parameter
+) -> None:
+    part: Json = {"oneOf": [tagged(const=number) for number in range(count)]}
+    [named] = dialects.in_2020_12(whole(a=part))["properties"].values()
+    assert list(named) == ["anyOf" if is_union else "oneOf"]
+
+
+class Counting(dict[str, Any]):
+    """Properties that count how often somebody goes through them."""
+
+    walks = 0
+
+    def items(self) -> Any:  # noqa: ANN401 - the type of dict's
+        self.walks += 1
+        return super().items()
+
+
+@pytest.mark.parametrize("unions", [1, 600])
+def test_references_to_one_definition_are_followed_as_often_as_a_schema_may_have_parts(
+    unions: int,
+) -> None:
+    properties = Counting({str(number): {"const": number} for number in range(20)})
+    option = {"type": "object", "properties": properties, "required": list(properties)}
+    references = [{"$ref": "#/$defs/a"}] * (3000 // unions)
+    schema = whole(**{str(number): {"oneOf": references} for number in range(unions)})
+
+    dialects.in_2020_12(schema | {"$defs": {"a": option}})
+
+    # And once more for the translation of the definition.
+    assert properties.walks <= json_schema.MAX_PARTS // len(properties) + 1
+
+
 def test_options_that_may_all_be_null_are_not_told_apart() -> None:
     for a, b in (
         (tagged(const="a", nullable=True), tagged(const="b", nullable=True)),
