@@ -24,8 +24,8 @@ _CURRENCY = re.compile(r"(?P<minus>-?)(?:us)?(?P<sign>[$€£¥₩₹])\s?(?=[\d
 #: Words after a number that count it. A hyphen, a digit or an operator makes them another kind of text.
 _COUNTED = re.compile(r"[^\W\d_][^\d=+*^<>\\\u00d7÷√π|{}\[\]/_]*")
 _LATIN = re.compile(r"[^\W\d_\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
-#: A number that is not the rest of a code, such as A0KB.
-_AMOUNT = r"(?<![^\W_])(?<!\d[.,])\d[\d.,]*\s?"
+#: A number that is not the rest of a code, such as A0KB. A code has no spaces.
+_AMOUNT = r"(?:(?<![A-Za-z\d])(?<!\d[.,])\d[\d.,]*(?:[eE][+-]?\d+)?\s?|(?<=\d)\s)"
 #: What case alone tells apart after a number: 5 **M**W and 5 mW, 5 k**b** and 5 kB.
 _MEGA = re.compile(rf"({_AMOUNT})M(?=(?:[WVANJmgΩ]|Pa|Hz|eV)\b)")
 _BITS = re.compile(rf"({_AMOUNT}[kKMGT]i?)([bB])(?=\b|ps\b)")
