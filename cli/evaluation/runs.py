@@ -89,8 +89,8 @@ class RunState:
     """How far an evaluation is, in the folder of its report, so that the same command continues it.
 
     The ids are written before and after the requests that create files and batches: an interruption between them
-    creates nothing twice, because the batch has an Idempotency-Key, that of its file. One process at a time uses a
-    folder.
+    creates nothing twice while the service has the file, because the Idempotency-Key of the batch is that of its file.
+    One process at a time uses a folder.
     """
 
     path: Path
@@ -311,6 +311,12 @@ class Run:
             time.sleep(_POLL_SECONDS)
         if batch["status"] == "failed":
             self._refused(batch)
+        if batch["in_progress_at"] is None:
+            self.state.forget()
+            raise errors.InvalidRequest(
+                f"The batch {batch['id']} is {batch['status']} and has run no question. Repeat the command to ask "
+                "again."
+            )
         return batch
 
     def _refused(self, batch: output.Json) -> None:

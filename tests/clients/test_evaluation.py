@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,6 +14,9 @@ import pytest
 
 from cli.client import Client
 from cli.evaluation import runs
+from core import ids
+from core.database import Database
+from jobs.records.files import BatchEntry
 from tests import children
 from tests.api import image_files
 from tests.clients.service import Service
@@ -206,3 +210,27 @@ def test_a_report_stays_when_the_service_no_longer_has_its_answers(
     (tmp_path / "set.jsonl.eval" / "report.html").unlink()
     assert evaluate(service, path).returncode == 0
     assert [each["error"] for each in results(path)] == ["response_deleted", None]
+
+
+def test_a_batch_that_ended_before_it_ran_is_asked_again_by_a_repeat(
+    service: Service, tmp_path: Path
+) -> None:
+    path = data_set(tmp_path, {"image": "a.png", "question": "How many?", "answer": 1})
+    assert evaluate(service, path).returncode == 0
+    state = tmp_path / "set.jsonl.eval" / "state.json"
+    batch_id = ids.parse("batch", json.loads(state.read_bytes())["batch_id"])
+    with (
+        contextlib.closing(Database(service.stack.database_url)) as database,
+        database.transaction() as transaction,
+    ):
+        # As if it had been cancelled while it was validated.
+        transaction.update(
+            BatchEntry, BatchEntry.id == batch_id, status="cancelled", in_progress_at=None
+        )
+
+    refused = evaluate(service, path)
+
+    assert refused.returncode == 2
+    assert "is cancelled and has run no question" in refused.stderr
+    assert evaluate(service, path).returncode == 0
+    assert ids.parse("batch", json.loads(state.read_bytes())["batch_id"]) != batch_id
