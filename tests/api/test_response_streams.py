@@ -355,7 +355,7 @@ def test_a_revoked_key_ends_its_response_with_the_id_of_its_job(
     assert "revoked" in shown["error"]["message"]
     # Also that of a failure that no job has is a response as the clients' types say.
     Response.model_validate(shown, strict=True)
-    assert (shown["error"]["code"], shown["error"]["type"]) == ("server_error", "invalid_api_key")
+    assert (shown["error"]["code"], shown["error"]["type"]) == ("invalid_prompt", "invalid_api_key")
 
 
 @pytest.mark.parametrize(
@@ -366,7 +366,9 @@ def test_a_revoked_key_ends_its_response_with_the_id_of_its_job(
         (errors.InvalidRequest("No.", code="context_length_exceeded"), "invalid_prompt"),
         (errors.ImageQuarantined("No."), "invalid_prompt"),
         (errors.ImageRejected("No.", code="image_file_too_large"), "image_file_too_large"),
-        (errors.StorageQuotaExceeded("No."), "server_error"),
+        (errors.StorageQuotaExceeded("No."), "invalid_prompt"),
+        (errors.NotFound("No."), "invalid_prompt"),
+        (errors.IdempotencyInProgress("Later."), "server_error"),
     ],
 )
 def test_a_refusal_after_the_response_has_begun_is_a_whole_response_with_a_known_code(

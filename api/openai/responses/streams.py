@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -18,14 +18,6 @@ from core.closing import Closing
 
 _log = structlog.get_logger(__name__)
 
-#: The code for clients of an error with this status that has another one. A request that is refused late is invalid.
-_OTHERS: Final[Mapping[int, str]] = {
-    HTTPStatus.BAD_REQUEST: "invalid_prompt",
-    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "invalid_prompt",
-    HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "invalid_prompt",
-    HTTPStatus.UNPROCESSABLE_ENTITY: "invalid_prompt",
-    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_exceeded",
-}
 #: A comment and an empty line, which means nothing without an id.
 _HEARTBEAT: Final = b":\n\n"
 
@@ -171,5 +163,12 @@ def fault(error: Failure) -> dict[str, Any]:
         code(error),
         error.message,
         param=error.param if isinstance(error, errors.RequestError) else None,
-        other=_OTHERS.get(error.status, response_object.SERVER_ERROR),
+        other=_other_code(error),
     )
+
+
+def _other_code(error: Failure) -> str:
+    """Return the code of OpenAI for an error that has none there: a repeat may change only what the server did."""
+    if error.status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "rate_limit_exceeded"
+    return response_object.SERVER_ERROR if error.retryable else "invalid_prompt"
