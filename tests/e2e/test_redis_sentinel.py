@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 
 from cli.launch import redis as launch
 from core.redis_url import RedisURL
@@ -38,8 +40,10 @@ def valkey(
 
 
 def connected(url: str) -> Any:  # noqa: ANN401 - redis has no types here
-    """Return a client of a server that has just been started."""
-    client: Any = redis.Redis.from_url(url, decode_responses=True)
+    """Return a client of a server that has just been started. A Sentinel may disconnect it at a failover."""
+    client: Any = redis.Redis.from_url(
+        url, decode_responses=True, retry=Retry(ConstantBackoff(0.1), 20)
+    )
 
     def answers() -> bool:
         with contextlib.suppress(redis.RedisError):
