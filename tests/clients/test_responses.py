@@ -117,6 +117,17 @@ def raw(service: Service, response_id: str, *, after: int | None = None) -> byte
     return b"\n\n".join(block for block in blocks if not block.startswith(b":"))
 
 
+def parsed_on_both_routes(
+    client: openai.OpenAI, question: str, model: type[pydantic.BaseModel]
+) -> list[object]:
+    """Return the answers to a question, as a response and as a chat completion, parsed by the client."""
+    response = client.responses.parse(input=image(question), text_format=model)
+    chat = client.chat.completions.parse(
+        model=MODEL, messages=[{"role": "user", "content": question}], response_format=model
+    )
+    return [response.output_parsed, chat.choices[0].message.parsed]
+
+
 class TestAnswers:
     def test_a_background_response_is_polled_to_its_end(self, client: openai.OpenAI) -> None:
         # As OpenAI, any characters.
@@ -172,26 +183,12 @@ class TestAnswers:
         assert 0 < reasoning < response.usage.output_tokens
 
     def test_dates_times_and_identifiers_are_parsed(self, client: openai.OpenAI) -> None:
-        response = client.responses.parse(input=image("When?"), text_format=Invoice)
-        chat = client.chat.completions.parse(
-            model=MODEL,
-            messages=[{"role": "user", "content": "When?"}],
-            response_format=Invoice,
-        )
-
-        for parsed in (response.output_parsed, chat.choices[0].message.parsed):
+        for parsed in parsed_on_both_routes(client, "When?", Invoice):
             assert isinstance(parsed, Invoice)
             assert parsed.paid_at is None or parsed.paid_at.tzinfo is not None
 
     def test_discriminated_unions_are_parsed(self, client: openai.OpenAI) -> None:
-        response = client.responses.parse(input=image("What?"), text_format=Drawing)
-        chat = client.chat.completions.parse(
-            model=MODEL,
-            messages=[{"role": "user", "content": "What?"}],
-            response_format=Drawing,
-        )
-
-        for parsed in (response.output_parsed, chat.choices[0].message.parsed):
+        for parsed in parsed_on_both_routes(client, "What?", Drawing):
             assert isinstance(parsed, Drawing)
             assert isinstance(parsed.largest, Circle | Square)
 
